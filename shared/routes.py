@@ -1,0 +1,39 @@
+"""The public paths and the service behind each: the single source of every ingress and of the merged OpenAPI.
+
+The local Traefik configuration and the Kubernetes Ingress are rendered from these rows, and a test holds the
+services' own routes equal to them.
+"""
+
+from typing import Literal
+
+import msgspec
+
+ServiceName = Literal["auth", "jobs", "disks", "capacity"]
+SERVICES: tuple[ServiceName, ...] = ("auth", "jobs", "disks", "capacity")
+
+
+class Route(msgspec.Struct, frozen=True):
+    path: str
+    """Path as the client sends it, without a trailing slash except for the root."""
+    service: ServiceName
+    """Service that answers."""
+    exact: bool = False
+    """True: only this path. False: this path and everything below it, at a segment boundary."""
+
+
+FRONT_DOOR: ServiceName = "auth"
+
+ROUTES: tuple[Route, ...] = (
+    Route("/v1/auth", "auth"),
+    Route("/v1/keys", "auth"),
+    Route("/v1/jobs", "jobs"),
+    Route("/v1/disks", "disks"),
+    Route("/v1/gpu", "capacity"),
+    Route("/v1/cluster", "capacity"),
+    *(Route(f"/health/{name}", name, exact=True) for name in SERVICES),
+    Route("/", FRONT_DOOR, exact=True),
+    Route("/health", FRONT_DOOR, exact=True),
+    Route("/docs", FRONT_DOOR),
+    Route("/openapi.json", FRONT_DOOR, exact=True),
+)
+"""Everything else reaches no domain; the ingress sends it to the front door, which answers 404 in our error shape."""
