@@ -37,3 +37,13 @@ ROUTES: tuple[Route, ...] = (
     Route("/openapi.json", FRONT_DOOR, exact=True),
 )
 """Everything else reaches no domain; the ingress sends it to the front door, which answers 404 in our error shape."""
+
+
+def service_of(path: str) -> ServiceName:
+    """The service that answers a public path; the longest matching row wins, as in the ingress."""
+    matching = [route for route in ROUTES if _matches(route, path)]
+    return max(matching, key=lambda route: len(route.path)).service if matching else FRONT_DOOR
+
+
+def _matches(route: Route, path: str) -> bool:
+    return path == route.path or (not route.exact and path.startswith(route.path + "/"))

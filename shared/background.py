@@ -1,0 +1,103 @@
+"""Background loops that can be woken, are watched, and cannot hang unseen."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from shared.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+_turns = Counter("gpudev_loop_turns", "Turns of a background loop", ["loop", "outcome"])
+_last_turn = Gauge("gpudev_loop_last_turn_timestamp_seconds", "End of the last good turn", ["loop"])
+
+
+class Loop:
+    """Runs `turn` when woken, and every `period_seconds` anyway; a turn that fails or hangs is logged and repeated.
+
+    Args:
+        name: In logs, metrics and health.
+        turn: One pass. True: there is more to do, run again at once.
+        period_seconds: Rest between turns when nobody wakes it.
+        turn_seconds: A turn that takes longer is cancelled and counts as failed.
+        stale_seconds: Health calls the loop wedged when no turn ended well for so long.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        turn: Callable[[], Awaitable[bool | None]],
+        *,
+        period_seconds: float = 1.0,
+        turn_seconds: float = 30.0,
+        stale_seconds: float | None = None,
+    ) -> None:
+        self.name = name
+        self._turn = turn
+        self._period_seconds = period_seconds
+        self._turn_seconds = turn_seconds
+        self._stale_seconds = stale_seconds or max(10.0, 5 * period_seconds)
+        self._woken = asyncio.Event()
+        self._last_good = time.monotonic()
+        self._error: str | None = None
+
+    def wake(self) -> None:
+        """Run a turn soon; calls during a turn lead to one more."""
+        self._woken.set()
+
+    def fault(self) -> str | None:
+        """Why health should call this loop wedged; None when it is well."""
+        age = time.monotonic() - self._last_good
+        if age <= self._stale_seconds:
+            return None
+        return f"{self.name}: no good turn for {age:.0f} s ({self._error or 'still in one'})"
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        failures = 0
+        while True:
+            self._woken.clear()
+            more = False
+            try:
+                async with asyncio.timeout(self._turn_seconds):
+                    more = bool(await self._turn())
+                failures = 0
+                self._succeeded()
+            except Exception as error:  # noqa: BLE001 - a loop outlives whatever its turns raise
+                failures += 1
+                self._failed(error, failures)
+            if more:
+                await asyncio.sleep(0)
+            else:
+                await self._rest(failures)
+
+    async def _rest(self, failures: int) -> None:
+        backoff = min(5.0, 0.1 * 2**failures) if failures else 0.0
+        await asyncio.sleep(backoff)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._period_seconds):
+                await self._woken.wait()
+
+    def _succeeded(self) -> None:
+        self._error = None
+        self._last_good = time.monotonic()
+        _turns.labels(self.name, "good").inc()
+        _last_turn.labels(self.name).set_to_current_time()
+
+    def _failed(self, error: Exception, failures: int) -> None:
+        expected = isinstance(error, Unavailable | TimeoutError)
+        self._error = type(error).__name__
+        _turns.labels(self.name, "failed").inc()
+        context = error.context if isinstance(error, Unavailable) else {}
+        log.warning(
+            "loop_turn_failed",
+            loop=self.name,
+            error=type(error).__name__,
+            failures=failures,
+            context=context,
+            exc_info=None if expected else error,
+        )

@@ -1,0 +1,111 @@
+"""Jobs' events and the states that users see."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from shared.contracts.events import EventData
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class JobEvent(EventData, frozen=True, kw_only=True):
+    """An event about a job; the entity is the job."""
+
+    DOMAIN: ClassVar[str] = "jobs"
+    job_id: UUID
+    user_id: int
+    """Owner, auth's integer id."""
+    username: str
+    status: JobStatus
+    """After the change."""
+
+    @property
+    def entity_id(self) -> str:
+        """The job's id."""
+        return str(self.job_id)
+
+
+class JobSubmitted(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "submitted"
+    instance_type: str
+    gpu_type: str
+    gpu_count: int
+    duration_seconds: int
+    submitted_at: datetime
+    """Order in the line."""
+    waits_for_disk: bool
+    """True: it has its place in the line but must not start before `ready`."""
+    disk_id: UUID | None = None
+    availability_zone: str | None = None
+    """Where its disk is; None when it has none."""
+
+
+class JobReady(JobEvent, frozen=True, kw_only=True):
+    """What it waited for (its disk) is there: it may start when its turn comes."""
+
+    EVENT: ClassVar[str] = "ready"
+
+
+class JobPreparing(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "preparing"
+    node: str
+    epoch: int
+    """Of the lease that it starts under."""
+
+
+class JobRequeued(JobEvent, frozen=True, kw_only=True):
+    """Its lease was taken back before it started; it stands in line again."""
+
+    EVENT: ClassVar[str] = "requeued"
+    epoch: int
+    """Of the lease that it lost."""
+    reason: str
+
+
+class JobStarted(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "started"
+    node: str
+    epoch: int
+    started_at: datetime
+    expires_at: datetime
+
+
+class JobExpiring(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "expiring"
+    expires_at: datetime
+    minutes_left: int
+    """30, 15 or 5."""
+
+
+class JobExtended(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "extended"
+    expires_at: datetime
+    extension_seconds: int
+
+
+class JobCancelRequested(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "cancel_requested"
+
+
+class JobEnded(JobEvent, frozen=True, kw_only=True):
+    """The job is over and its pod is confirmed gone: GPUs and disk may be given back."""
+
+    EVENT: ClassVar[str] = "ended"
+    ended_at: datetime
+    exit_code: int | None = None
+    """Of the command; None when there was none or it never ended by itself."""
+    failure_reason: str | None = None
+    """For a person; None unless failed."""
+    epoch: int = 0
+    """Of the last lease; 0 when it never had one."""

@@ -1,0 +1,6 @@
+"""PostgreSQL: SQLAlchemy Core describes tables and statements, asyncpg runs them."""
+
+from shared.database.connection import Database, Executor, Row, Transaction
+from shared.database.statement import Statement
+
+__all__ = ["Database", "Executor", "Row", "Statement", "Transaction"]

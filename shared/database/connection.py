@@ -1,0 +1,209 @@
+"""The pool, and transactions on it. Every failure to reach PostgreSQL is one error: DatabaseUnavailable."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol, TypeAlias
+
+import asyncpg
+import msgspec
+
+from shared.database.statement import Statement
+from shared.errors import DatabaseUnavailable
+
+Row: TypeAlias = Any
+"""An asyncpg.Record: row["column"], **row, dict(row)."""
+
+_ACQUIRE_SECONDS = 3.0
+_COMMAND_SECONDS = 10.0
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.exceptions.InternalClientError,
+)
+
+
+class Executor(Protocol):
+    """What runs one statement: a Database (each on its own) or a Transaction (all or nothing)."""
+
+    async def execute(self, statement: Statement, **parameters: Any) -> int:
+        """Rows affected."""
+
+    async def fetch_all(self, statement: Statement, **parameters: Any) -> list[Row]:
+        """Every row."""
+
+    async def fetch_one(self, statement: Statement, **parameters: Any) -> Row | None:
+        """First row, None when there is none."""
+
+    async def fetch_value(self, statement: Statement, **parameters: Any) -> Any:
+        """First column of the first row, None when there is none."""
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except ValueError:  # asyncpg's DataError is an InterfaceError too, but the caller's own mistake
+        raise
+    except _UNREACHABLE as error:
+        raise DatabaseUnavailable(cause=type(error).__name__, message=str(error)) from error
+
+
+def _affected(status: str) -> int:
+    last = status.rpartition(" ")[2]
+    return int(last) if last.isdigit() else 0
+
+
+class Transaction:
+    """One open transaction. Network calls do not belong inside it.
+
+    Callbacks given to `after_commit` run once the commit is known to hold.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._after_commit: dict[Any, Callable[[], object]] = {}
+
+    def after_commit(self, callback: Callable[[], object]) -> None:
+        """Run `callback` after the commit; the same callback given twice runs once."""
+        self._after_commit[callback] = callback
+
+    async def execute(self, statement: Statement, **parameters: Any) -> int:
+        """Run a statement; the number of rows affected."""
+        with _reaching():
+            return _affected(await self._connection.execute(statement.sql, *statement.arguments(parameters)))
+
+    async def fetch_all(self, statement: Statement, **parameters: Any) -> list[Row]:
+        """Every row."""
+        with _reaching():
+            rows: list[Row] = await self._connection.fetch(statement.sql, *statement.arguments(parameters))
+            return rows
+
+    async def fetch_one(self, statement: Statement, **parameters: Any) -> Row | None:
+        """First row, None when there is none."""
+        with _reaching():
+            return await self._connection.fetchrow(statement.sql, *statement.arguments(parameters))
+
+    async def fetch_value(self, statement: Statement, **parameters: Any) -> Any:
+        """First column of the first row, None when there is none."""
+        with _reaching():
+            return await self._connection.fetchval(statement.sql, *statement.arguments(parameters))
+
+    def committed(self) -> None:
+        """Run the callbacks; called by Database once the commit holds."""
+        for callback in self._after_commit.values():
+            callback()
+
+
+class Database:
+    """A pool of connections to the service's own schema.
+
+    Connecting is lazy: a service starts while PostgreSQL is down and answers 503 until it is back.
+
+    Args:
+        dsn: postgresql:// URL of the service's own role, whose search_path is its own schema.
+        pool_size: Connections at most.
+        name: Seen in pg_stat_activity.
+    """
+
+    def __init__(self, dsn: str, *, pool_size: int = 10, name: str = "gpudev") -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._name = name
+        self._pool: Any = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the pool; connections that do not end in 3 s are dropped."""
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), 3)
+        except _UNREACHABLE:
+            self._pool.terminate()
+        self._pool = None
+
+    async def execute(self, statement: Statement, **parameters: Any) -> int:
+        """Run one statement on its own; the number of rows affected."""
+        arguments = statement.arguments(parameters)
+        async with self._connection() as connection:
+            return _affected(await connection.execute(statement.sql, *arguments))
+
+    async def fetch_all(self, statement: Statement, **parameters: Any) -> list[Row]:
+        """Every row."""
+        arguments = statement.arguments(parameters)
+        async with self._connection() as connection:
+            rows: list[Row] = await connection.fetch(statement.sql, *arguments)
+            return rows
+
+    async def fetch_one(self, statement: Statement, **parameters: Any) -> Row | None:
+        """First row, None when there is none."""
+        arguments = statement.arguments(parameters)
+        async with self._connection() as connection:
+            return await connection.fetchrow(statement.sql, *arguments)
+
+    async def fetch_value(self, statement: Statement, **parameters: Any) -> Any:
+        """First column of the first row, None when there is none."""
+        arguments = statement.arguments(parameters)
+        async with self._connection() as connection:
+            return await connection.fetchval(statement.sql, *arguments)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Raises:
+            DatabaseUnavailable: Also when the connection broke in COMMIT: then the outcome is unknown, and the caller
+                repeats with the same id or idempotency key.
+        """
+        async with self._connection() as connection:
+            transaction = Transaction(connection)
+            async with connection.transaction():
+                yield transaction
+        transaction.committed()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        with _reaching():
+            pool = await self._open_pool() if self._pool is None else self._pool
+            async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                yield connection
+
+    async def _open_pool(self) -> Any:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._pool_size,
+                    command_timeout=_COMMAND_SECONDS,
+                    timeout=_ACQUIRE_SECONDS,
+                    init=_prepare_connection,
+                    reset=_keep_session,
+                    server_settings={
+                        "application_name": self._name,
+                        # a replica that hangs in a transaction must not keep its locks
+                        "idle_in_transaction_session_timeout": "15000",
+                    },
+                )
+            return self._pool
+
+
+async def _prepare_connection(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        encoder=lambda value: b"\x01" + msgspec.json.encode(value),
+        decoder=lambda data: msgspec.json.decode(data[1:]),
+        format="binary",
+    )
+
+
+async def _keep_session(_: Any) -> None:
+    """Spare the round trip of asyncpg's own reset: no session state is ever set."""

@@ -1,0 +1,83 @@
+"""The tables that every service has in its own schema: outbox, inbox, dead letters, idempotency keys.
+
+Their migrations are versioned here too, so that four services need not repeat them: a service's migration calls the
+functions below, which, once released, are never edited.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+shared_metadata = sa.MetaData()
+
+outbox = sa.Table(
+    "outbox",
+    shared_metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("event_id", sa.Uuid, nullable=False, unique=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("entity_id", sa.Text, nullable=False),
+    sa.Column("entity_version", sa.BigInteger, nullable=False),
+    sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("request_id", sa.Text),
+    sa.Column("data", JSONB, nullable=False),
+    sa.Column("published_at", sa.DateTime(timezone=True)),
+    sa.Column("stream_sequence", sa.BigInteger),
+    sa.Index("outbox_unpublished", "id", postgresql_where=sa.text("published_at IS NULL")),
+    sa.Index("outbox_published_at", "published_at"),
+)
+
+stream_seen = sa.Table(
+    "stream_seen",
+    shared_metadata,
+    sa.Column("stream", sa.Text, primary_key=True),
+    sa.Column("created", sa.Text, nullable=False),
+)
+
+inbox = sa.Table(
+    "inbox",
+    shared_metadata,
+    sa.Column("event_id", sa.Uuid, primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("done_at", sa.DateTime(timezone=True)),
+    sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("inbox_updated_at", "updated_at"),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    shared_metadata,
+    sa.Column("event_id", sa.Uuid, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("parked_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    shared_metadata,
+    sa.Column("user_id", sa.BigInteger, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("answer", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("idempotency_keys_created_at", "created_at"),
+)
+
+
+def create_shared_tables_0001(operations: Any) -> None:
+    """First version of the shared tables; `operations` is `alembic.op`."""
+    shared_metadata_0001: Sequence[sa.Table] = (outbox, stream_seen, inbox, dead_letters, idempotency_keys)
+    bind = operations.get_bind()
+    for table in shared_metadata_0001:
+        table.create(bind)
+
+
+def drop_shared_tables_0001(operations: Any) -> None:
+    """Undo `create_shared_tables_0001`."""
+    for name in ("idempotency_keys", "dead_letters", "inbox", "stream_seen", "outbox"):
+        operations.drop_table(name)

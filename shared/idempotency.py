@@ -1,0 +1,119 @@
+"""Idempotency keys: a repeated request gets the first answer again and has no second effect.
+
+The record is written in the transaction of the effect
+(https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/). Answers are encrypted at rest: some hold
+secrets, such as a new API key.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from shared.database import Database, Statement, Transaction
+from shared.database.tables import idempotency_keys
+from shared.encryption import Cipher
+from shared.errors import Conflict, IdempotencyMismatch, InvalidInput, Problem
+
+AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
+
+RETENTION = timedelta(hours=24)
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+
+_TRY_LOCK = Statement(
+    sa.select(
+        sa.func.pg_try_advisory_xact_lock(
+            sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), sa.bindparam("user_id", type_=sa.BigInteger))
+        )
+    )
+)
+_FIND = Statement(
+    sa.select(idempotency_keys.c.fingerprint, idempotency_keys.c.answer).where(
+        idempotency_keys.c.user_id == sa.bindparam("user_id"),
+        idempotency_keys.c.key == sa.bindparam("key"),
+        idempotency_keys.c.created_at > sa.bindparam("since"),
+    )
+)
+_FORGET = Statement(
+    sa.delete(idempotency_keys).where(
+        idempotency_keys.c.user_id == sa.bindparam("user_id"), idempotency_keys.c.key == sa.bindparam("key")
+    )
+)
+_STORE = Statement(sa.insert(idempotency_keys).values({c.name: sa.bindparam(c.name) for c in idempotency_keys.c}))
+_PURGE = Statement(sa.delete(idempotency_keys).where(idempotency_keys.c.created_at < sa.bindparam("before")))
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True):
+    user_id: int
+    key: str
+    """At most 255 visible characters."""
+    fingerprint: bytes
+    """SHA-256 of method, path and body."""
+
+
+class Outcome(msgspec.Struct, Generic[AnswerT], frozen=True):
+    answer: AnswerT
+    replayed: bool = False
+    """True: the answer of an earlier, equal request; nothing was done now."""
+
+
+def check_key(text: str) -> str:
+    """The header's value if it is usable.
+
+    Raises:
+        InvalidInput: Empty, longer than 255, or with characters that are not visible ASCII.
+    """
+    if not _VISIBLE.fullmatch(text):
+        raise InvalidInput(
+            [Problem("value_error", ("header", "Idempotency-Key"), "Must be 1 to 255 visible ASCII characters")]
+        )
+    return text
+
+
+async def once(
+    transaction: Transaction,
+    effect: Callable[[], Awaitable[AnswerT]],
+    *,
+    key: IdempotencyKey | None,
+    answer_type: type[AnswerT],
+    cipher: Cipher,
+    now: datetime,
+) -> Outcome[AnswerT]:
+    """Run `effect` in the transaction unless an equal request with this key has had its effect.
+
+    Args:
+        transaction: Of the effect and of the record.
+        effect: Makes the change; what it raises leaves no record, so that the request may be tried again.
+        key: None: no key was given, the effect always runs.
+        answer_type: To read a stored answer.
+        cipher: Encrypts the answer at rest.
+        now: Time of the request.
+
+    Raises:
+        IdempotencyMismatch: The key was used with another request.
+        Conflict: The first request with this key is still in flight.
+    """
+    if key is None:
+        return Outcome(await effect())
+    if not await transaction.fetch_value(_TRY_LOCK, key=key.key, user_id=key.user_id):
+        raise Conflict("A request with this Idempotency-Key is still in flight", retry_after_seconds=1)
+    row = await transaction.fetch_one(_FIND, user_id=key.user_id, key=key.key, since=now - RETENTION)
+    if row is not None:
+        if row["fingerprint"] != key.fingerprint:
+            raise IdempotencyMismatch("This Idempotency-Key was used with another request")
+        return Outcome(msgspec.json.decode(cipher.decrypt(row["answer"]), type=answer_type), replayed=True)
+    answer = await effect()
+    await transaction.execute(_FORGET, user_id=key.user_id, key=key.key)
+    await transaction.execute(
+        _STORE, user_id=key.user_id, key=key.key, fingerprint=key.fingerprint,
+        answer=cipher.encrypt(msgspec.json.encode(answer)), created_at=now,
+    )  # fmt: skip
+    return Outcome(answer)
+
+
+async def purge_idempotency_keys(database: Database, now: datetime) -> None:
+    """Delete records older than 24 h."""
+    await database.execute(_PURGE, before=now - RETENTION)

@@ -1,0 +1,146 @@
+"""The connection to NATS: made in the background, kept for ever, honest about being away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import APIError, NotFoundError
+
+from shared.contracts.events import STREAM, SUBJECT_ROOT
+from shared.errors import BrokerUnavailable
+
+log = structlog.get_logger(__name__)
+
+_RECONNECT_SECONDS = 0.25
+_REQUEST_SECONDS = 5.0
+_MAX_AGE_SECONDS = 7 * 24 * 3600
+DUPLICATE_WINDOW_SECONDS = 600
+UNREACHABLE = (nats.errors.Error, OSError, TimeoutError, APIError)
+"""Every way in which nats-py says that the broker, or JetStream on it, did not do what was asked."""
+
+
+class Broker:
+    """One NATS connection of a service.
+
+    Args:
+        url: nats:// URL with credentials; several are joined by commas.
+        name: Of this connection, seen by operators.
+        stream_replicas: Copies of the event stream.
+        stream_max_bytes: Size at which the oldest events leave it.
+    """
+
+    def __init__(self, url: str, *, name: str, stream_replicas: int = 1, stream_max_bytes: int = 1 << 30) -> None:
+        self._servers = url.split(",")
+        self._name = name
+        self._stream = StreamConfig(
+            name=STREAM,
+            subjects=[f"{SUBJECT_ROOT}.>"],
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.OLD,
+            max_age=_MAX_AGE_SECONDS,
+            max_bytes=stream_max_bytes,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            num_replicas=stream_replicas,
+        )
+        self._client: Client | None = None
+        self._jetstream: JetStreamContext | None = None
+        self._on_connect: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up now."""
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def client(self) -> Client:
+        """The connected client.
+
+        Raises:
+            BrokerUnavailable: There is no connection now. Nothing is buffered meanwhile: the outbox is the buffer.
+        """
+        if self._client is None or not self._client.is_connected:
+            raise BrokerUnavailable
+        return self._client
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """JetStream on the connected client; raises as `client` does."""
+        if self._jetstream is None:
+            self._jetstream = self.client.jetstream(timeout=_REQUEST_SECONDS)
+        if not self.connected:
+            raise BrokerUnavailable
+        return self._jetstream
+
+    def on_connect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call `callback` after the first connect and after each reconnect."""
+        self._on_connect.append(callback)
+
+    async def run(self) -> None:
+        """Connect, however long it takes, then stay connected until cancelled."""
+        while self._client is None:
+            try:
+                self._client = await self._connect()
+            except UNREACHABLE as error:
+                log.warning("broker_unreachable", error=type(error).__name__)
+                await asyncio.sleep(_RECONNECT_SECONDS)
+        await self._connected()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with suppress(*UNREACHABLE):
+                await asyncio.wait_for(self._client.close(), 3)
+
+    async def ensure_stream(self) -> StreamInfo:
+        """The event stream's state; it is made when it is not there."""
+        jetstream = self.jetstream
+        try:
+            return await jetstream.stream_info(STREAM)
+        except NotFoundError:
+            log.warning("stream_created", stream=STREAM)
+            return await jetstream.add_stream(self._stream)
+
+    async def _connect(self) -> Client:
+        return await nats.connect(
+            servers=self._servers,
+            name=self._name,
+            connect_timeout=2,
+            reconnect_time_wait=_RECONNECT_SECONDS,
+            max_reconnect_attempts=-1,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=0,
+            flush_timeout=2,
+            allow_reconnect=True,
+            error_cb=self._note_error,
+            disconnected_cb=self._note_disconnect,
+            reconnected_cb=self._connected,
+        )
+
+    async def _connected(self) -> None:
+        log.info("broker_connected")
+        for callback in self._on_connect:
+            # not awaited here: nats-py's reconnect waits for this callback, and a callback may want to make requests
+            task = asyncio.create_task(self._call(callback))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, callback: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await callback()
+        except (*UNREACHABLE, BrokerUnavailable) as error:
+            log.warning("broker_callback_failed", error=type(error).__name__)
+
+    async def _note_error(self, error: Exception) -> None:
+        log.warning("broker_error", error=type(error).__name__)
+
+    async def _note_disconnect(self, *_: Any) -> None:
+        log.warning("broker_disconnected")

@@ -1,0 +1,204 @@
+"""The consumer: each event takes effect once, in one transaction with its inbox row."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+import nats.errors
+import sqlalchemy as sa
+import structlog
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from prometheus_client import Counter
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.background import Loop
+from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent, EventData
+from shared.database import Database, Statement, Transaction
+from shared.database.tables import dead_letters, inbox
+from shared.errors import BrokerUnavailable, Unavailable
+from shared.logs import mask_text
+from shared.messaging.broker import UNREACHABLE, Broker
+
+log = structlog.get_logger(__name__)
+
+EventT = TypeVar("EventT", bound=EventData)
+
+RETENTION = timedelta(days=8)
+_FETCH_SECONDS = 2.0
+_ACK_WAIT_SECONDS = 30
+_RETRY_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60)
+MAX_ATTEMPTS = len(_RETRY_SECONDS)
+_handled = Counter("gpudev_events_handled", "Events handled", ["type", "outcome"])
+_dead = Counter("gpudev_events_dead_lettered", "Events parked after the last attempt", ["type"])
+
+_TAKE = Statement(
+    insert(inbox)
+    .values(event_id=sa.bindparam("event_id"), attempts=0, done_at=sa.bindparam("now"), updated_at=sa.bindparam("now"))
+    .on_conflict_do_update(
+        index_elements=[inbox.c.event_id],
+        set_={"done_at": sa.bindparam("now"), "updated_at": sa.bindparam("now")},
+        where=inbox.c.done_at.is_(None),
+    )
+)
+_COUNT_FAILURE = Statement(
+    insert(inbox)
+    .values(event_id=sa.bindparam("event_id"), attempts=1, updated_at=sa.bindparam("now"))
+    .on_conflict_do_update(
+        index_elements=[inbox.c.event_id],
+        set_={"attempts": inbox.c.attempts + 1, "updated_at": sa.bindparam("now")},
+        where=inbox.c.done_at.is_(None),
+    )
+    .returning(inbox.c.attempts)
+)
+_PARK = Statement(
+    insert(dead_letters).values({c.name: sa.bindparam(c.name) for c in dead_letters.c}).on_conflict_do_nothing()
+)
+_PURGE = Statement(sa.delete(inbox).where(inbox.c.updated_at < sa.bindparam("before")))
+
+
+@dataclass(frozen=True)
+class Subscription(Generic[EventT]):
+    """One event and what to do on it."""
+
+    event: type[EventT]
+    handler: Callable[[Transaction, EventT, CloudEvent], Awaitable[None]]
+    """Makes its changes in the transaction; drops what is older than what it has."""
+
+
+class Consumer:
+    """One durable consumer of a service, shared by its replicas.
+
+    Args:
+        name: Durable name, the service's own.
+        subscriptions: What it listens to.
+    """
+
+    def __init__(
+        self, *, name: str, database: Database, broker: Broker, subscriptions: Sequence[Subscription[Any]]
+    ) -> None:
+        self._name = name
+        self._database = database
+        self._broker = broker
+        self._by_type = {subscription.event.type_name(): subscription for subscription in subscriptions}
+        self._pull: JetStreamContext.PullSubscription | None = None
+        self._stale = False
+        self.loop = Loop("consumer", self._turn, period_seconds=0, turn_seconds=60.0, stale_seconds=20.0)
+        broker.on_connect(self._after_connect)
+
+    async def waiting(self) -> int | None:
+        """Events that wait or are being worked on; None when the broker does not say."""
+        try:
+            info = await self._broker.jetstream.consumer_info(STREAM, self._name, timeout=1)
+        except (*UNREACHABLE, BrokerUnavailable):
+            return None
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def purge(self, now: datetime) -> None:
+        """Forget events that the stream can no longer deliver."""
+        await self._database.execute(_PURGE, before=now - RETENTION)
+
+    async def _after_connect(self) -> None:
+        self._stale = True
+
+    async def _turn(self) -> bool:
+        try:
+            pull = await self._subscribe() if self._pull is None or self._stale else self._pull
+            # one at a time: a larger batch makes nats-py wait for it to fill before it hands over the first
+            messages = await pull.fetch(1, timeout=_FETCH_SECONDS)
+        except nats.errors.TimeoutError:
+            return True
+        except UNREACHABLE as error:
+            self._stale = True
+            raise BrokerUnavailable(cause=type(error).__name__) from error
+        for message in messages:
+            await self._work(message)
+        return True
+
+    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+        await self._broker.ensure_stream()
+        jetstream = self._broker.jetstream
+        # adding the same consumer again is a no-op, and brings new filters to an old one
+        await jetstream.add_consumer(
+            STREAM,
+            ConsumerConfig(
+                durable_name=self._name,
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=_ACK_WAIT_SECONDS,
+                max_deliver=-1,  # attempts are counted in the inbox: an outage must not use them up
+                max_ack_pending=1000,
+                filter_subjects=[subscription.event.subject_filter() for subscription in self._by_type.values()],
+            ),
+        )
+        if self._pull is None:
+            self._pull = await jetstream.pull_subscribe_bind(durable=self._name, stream=STREAM)
+        self._stale = False
+        return self._pull
+
+    async def _work(self, message: Msg) -> None:
+        try:
+            await self._handle(message)
+        except Unavailable as error:
+            log.warning("event_waits", subject=message.subject, error=type(error).__name__)
+            await self._answer(message.nak(delay=1))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is counted, retried and parked
+            await self._failed(message, error)
+        else:
+            await self._answer(message.ack())
+
+    async def _handle(self, message: Msg) -> None:
+        event = msgspec.json.decode(message.data, type=CloudEvent)
+        subscription = self._by_type.get(event.type)
+        if subscription is None:
+            return
+        data = msgspec.json.decode(event.data, type=subscription.event)
+        async with self._database.transaction() as transaction:
+            first = await transaction.execute(_TAKE, event_id=event.id, now=datetime.now(UTC))
+            if first:
+                await subscription.handler(transaction, data, event)
+        _handled.labels(event.type, "done" if first else "repeated").inc()
+
+    async def _failed(self, message: Msg, error: Exception) -> None:
+        log.error("event_failed", subject=message.subject, error=type(error).__name__, exc_info=error)
+        try:
+            event_id, event_type = _identify(message)
+            now = datetime.now(UTC)
+            attempts = await self._database.fetch_value(_COUNT_FAILURE, event_id=event_id, now=now) or 1
+            _handled.labels(event_type, "failed").inc()
+            if attempts < MAX_ATTEMPTS:
+                await self._answer(message.nak(delay=_RETRY_SECONDS[attempts - 1]))
+                return
+            await self._database.execute(
+                _PARK, event_id=event_id, subject=message.subject, body=message.data,
+                error=mask_text(f"{type(error).__name__}: {error}"), parked_at=now,
+            )  # fmt: skip
+        except Unavailable:
+            await self._answer(message.nak(delay=1))
+            return
+        _dead.labels(event_type).inc()
+        log.error("event_dead_lettered", subject=message.subject, attempts=attempts)
+        await self._answer(self._tell_dead_letter(message))
+        await self._answer(message.term())
+
+    async def _tell_dead_letter(self, message: Msg) -> None:
+        await self._broker.client.publish(f"{DEAD_LETTER_ROOT}.{self._name}.{message.subject}", message.data)
+
+    async def _answer(self, reply: Awaitable[None]) -> None:
+        try:
+            await reply
+        except (*UNREACHABLE, BrokerUnavailable) as error:
+            # the broker delivers again, and the inbox knows the event
+            log.warning("event_not_acknowledged", error=type(error).__name__)
+
+
+def _identify(message: Msg) -> tuple[UUID, str]:
+    try:
+        event = msgspec.json.decode(message.data, type=CloudEvent)
+    except msgspec.DecodeError:
+        return uuid5(NAMESPACE_URL, f"{message.subject}#{message.metadata.sequence.stream}"), "unreadable.v1"
+    return event.id, event.type

@@ -1,0 +1,98 @@
+"""The outbox: every state change writes its event in its own transaction."""
+
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+import msgspec
+import sqlalchemy as sa
+
+from shared.contracts.events import CloudEvent, EventData, event_subject
+from shared.database import Database, Executor, Statement, Transaction
+from shared.database.tables import outbox
+from shared.request_context import current_request_id
+
+_INSERT = Statement(
+    sa.insert(outbox)
+    .values(
+        {
+            name: sa.bindparam(name)
+            for name in (
+                "event_id",
+                "type",
+                "subject",
+                "entity_id",
+                "entity_version",
+                "occurred_at",
+                "request_id",
+                "data",
+            )
+        }
+    )
+    .returning(outbox.c.id)
+)
+_OLDEST_UNPUBLISHED = Statement(sa.select(sa.func.min(outbox.c.occurred_at)).where(outbox.c.published_at.is_(None)))
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """An event before it is recorded."""
+
+    data: EventData
+    version: int
+    """Of the entity after the change."""
+    occurred_at: datetime
+    event_id: UUID = msgspec.field(default_factory=uuid4)
+
+
+class Wakes(Protocol):
+    """What is woken when an event was committed."""
+
+    def wake(self) -> None:
+        """Publish soon."""
+
+
+async def record_event(transaction: Transaction, draft: Draft, relay: Wakes) -> int:
+    """Write an event in the transaction of its change; the relay is woken at commit.
+
+    Returns:
+        The message ID that users are told.
+    """
+    transaction.after_commit(relay.wake)
+    message_id: int = await transaction.fetch_value(_INSERT, **draft_columns(draft))
+    return message_id
+
+
+def draft_columns(draft: Draft) -> dict[str, Any]:
+    """Values of the outbox row, for statements that write it together with other rows."""
+    data = draft.data
+    return {
+        "event_id": draft.event_id,
+        "type": data.type_name(),
+        "subject": event_subject(data),
+        "entity_id": data.entity_id,
+        "entity_version": draft.version,
+        "occurred_at": draft.occurred_at,
+        "request_id": current_request_id(),
+        "data": data,
+    }
+
+
+def envelope(row: Any, source: str) -> CloudEvent:
+    """The CloudEvent of an outbox row."""
+    return CloudEvent(
+        id=row["event_id"],
+        source=source,
+        type=row["type"],
+        subject=row["entity_id"],
+        time=row["occurred_at"],
+        sequence=row["entity_version"],
+        messageid=row["id"],
+        requestid=row["request_id"],
+        data=msgspec.Raw(msgspec.json.encode(row["data"])),
+    )
+
+
+async def oldest_unpublished(database: Database | Executor) -> datetime | None:
+    """Time of the oldest event that waits to be published; None when there is none."""
+    oldest: datetime | None = await database.fetch_value(_OLDEST_UNPUBLISHED)
+    return oldest

@@ -1,0 +1,169 @@
+"""The relay: brings outbox rows to the stream, at least once, in the order of each entity's changes."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import PubAck
+from nats.js.errors import NotFoundError
+from prometheus_client import Counter
+
+from shared.background import Loop
+from shared.contracts.events import STREAM
+from shared.database import Database, Statement, Transaction
+from shared.database.tables import outbox, stream_seen
+from shared.errors import BrokerUnavailable
+from shared.messaging.broker import UNREACHABLE, Broker
+from shared.messaging.outbox import envelope
+
+log = structlog.get_logger(__name__)
+
+BATCH = 200
+RETENTION = timedelta(days=7)
+_ACK_SECONDS = 5.0
+_CHECK_PERIOD = timedelta(seconds=5)
+_AT_ONCE = datetime.min.replace(tzinfo=UTC)
+_LOCK_KEY = 0x6F757462
+_published = Counter("gpudev_outbox_published", "Events published")
+_republished = Counter("gpudev_outbox_republished", "Events published again because the stream had lost them")
+
+_TRY_LOCK = Statement(
+    sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK_KEY, sa.func.hashtext(sa.func.current_schema())))
+)
+_CLAIM = Statement(
+    sa.select(outbox)
+    .where(outbox.c.published_at.is_(None))
+    .order_by(outbox.c.id)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+_MARK = Statement(
+    sa.text(
+        "UPDATE outbox SET published_at = CAST(:now AS timestamptz), stream_sequence = acked.sequence "
+        "FROM unnest(CAST(:ids AS bigint[]), CAST(:sequences AS bigint[])) AS acked(id, sequence) "
+        "WHERE outbox.id = acked.id"
+    )
+)
+_NEWEST_PUBLISHED = Statement(
+    sa.select(outbox.c.event_id, outbox.c.stream_sequence)
+    .where(outbox.c.published_at > sa.bindparam("since"))
+    .order_by(outbox.c.stream_sequence.desc())
+    .limit(1)
+)
+_UNPUBLISH = Statement(
+    sa.update(outbox)
+    .where(outbox.c.published_at > sa.bindparam("since"))
+    .values(published_at=None, stream_sequence=None)
+)
+_PURGE = Statement(sa.delete(outbox).where(outbox.c.published_at < sa.bindparam("before")))
+_SEEN = Statement(sa.select(stream_seen.c.created).where(stream_seen.c.stream == STREAM))
+_FORGET_SEEN = Statement(sa.delete(stream_seen))
+_SEE = Statement(sa.insert(stream_seen).values(stream=STREAM, created=sa.bindparam("created")))
+
+
+class Relay:
+    """Publishes one service's outbox.
+
+    One replica publishes at a time (an advisory lock), in the order of the rows, so that subscribers see each entity's
+    events in order; it claims rows by "unpublished", never by "id after the last", since commits are not in the order
+    of ids. Every few seconds, and after each reconnect, it asks whether the stream still holds what was acknowledged:
+    a stream that was lost gets the events of the retention time again, with the same ids.
+    """
+
+    def __init__(self, *, database: Database, broker: Broker, service: str) -> None:
+        self._database = database
+        self._broker = broker
+        self._source = f"/gpudev/{service}"
+        self._next_check = _AT_ONCE
+        self.loop = Loop("outbox_relay", self._turn, period_seconds=1.0, turn_seconds=20.0, stale_seconds=15.0)
+        broker.on_connect(self._after_connect)
+
+    def wake(self) -> None:
+        """Publish soon."""
+        self.loop.wake()
+
+    async def purge(self, now: datetime) -> None:
+        """Delete events that the stream no longer keeps either."""
+        await self._database.execute(_PURGE, before=now - RETENTION - timedelta(days=1))
+
+    async def _after_connect(self) -> None:
+        self._next_check = _AT_ONCE
+        self.wake()
+
+    async def _turn(self) -> bool:
+        now = datetime.now(UTC)
+        jetstream = self._broker.jetstream
+        if now >= self._next_check:
+            await self._check_stream(jetstream, now)
+            self._next_check = now + _CHECK_PERIOD
+        async with self._database.transaction() as transaction:
+            if not await transaction.fetch_value(_TRY_LOCK):
+                return False
+            rows = await transaction.fetch_all(_CLAIM)
+            if rows:
+                await self._publish(transaction, jetstream, rows, now)
+        return len(rows) == BATCH
+
+    async def _publish(
+        self, transaction: Transaction, jetstream: JetStreamContext, rows: list[Any], now: datetime
+    ) -> None:
+        # all are sent before any acknowledgement is awaited: the stream keeps the order in which a connection sends
+        sent = {row["id"]: await self._send(jetstream, row) for row in rows}
+        await asyncio.wait(sent.values(), timeout=_ACK_SECONDS)
+        acked = {
+            row_id: future.result().seq
+            for row_id, future in sent.items()
+            if future.done() and not future.cancelled() and future.exception() is None
+        }
+        for future in sent.values():
+            future.cancel()
+        if acked:
+            await transaction.execute(_MARK, now=now, ids=list(acked), sequences=list(acked.values()))
+            _published.inc(len(acked))
+        if len(acked) < len(sent):
+            self._next_check = _AT_ONCE
+            log.warning("events_not_acknowledged", sent=len(sent), acknowledged=len(acked))
+
+    async def _send(self, jetstream: JetStreamContext, row: Any) -> asyncio.Future[PubAck]:
+        body = msgspec.json.encode(envelope(row, self._source))
+        try:
+            return await jetstream.publish_async(
+                row["subject"], body, wait_stall=_ACK_SECONDS, headers={"Nats-Msg-Id": str(row["event_id"])}
+            )
+        except UNREACHABLE as error:
+            raise BrokerUnavailable(cause=type(error).__name__) from error
+
+    async def _check_stream(self, jetstream: JetStreamContext, now: datetime) -> None:
+        try:
+            stream = await self._broker.ensure_stream()
+            created = str(stream.created)
+            seen = await self._database.fetch_value(_SEEN)
+            lost = seen is not None and seen != created
+            lost = lost or not await self._holds_newest(jetstream, now)
+        except UNREACHABLE as error:
+            raise BrokerUnavailable(cause=type(error).__name__) from error
+        if lost or seen is None:
+            await self._start_over(created, now if lost else None)
+
+    async def _holds_newest(self, jetstream: JetStreamContext, now: datetime) -> bool:
+        newest = await self._database.fetch_one(_NEWEST_PUBLISHED, since=now - RETENTION)
+        if newest is None:
+            return True
+        try:
+            message = await jetstream.get_msg(STREAM, seq=newest["stream_sequence"])
+        except NotFoundError:
+            return False
+        return (message.headers or {}).get("Nats-Msg-Id") == str(newest["event_id"])
+
+    async def _start_over(self, created: str, lost_at: datetime | None) -> None:
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_FORGET_SEEN)
+            await transaction.execute(_SEE, created=created)
+            if lost_at is not None:
+                count = await transaction.execute(_UNPUBLISH, since=lost_at - RETENTION)
+                _republished.inc(count)
+                log.error("stream_lost_events", publishing_again=count)

@@ -1,0 +1,58 @@
+"""Settings: one frozen Struct per service, read from environment variables named GPUDEV_<FIELD>."""
+
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+
+class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service needs. A service's own Struct extends it."""
+
+    database_url: str
+    """postgresql:// URL of the service's own role; its search_path is the service's own schema."""
+    nats_url: str
+    """nats:// URL with the services' credentials; several are joined by commas."""
+    secret_keys: str
+    """Base64 keys of 32 bytes, joined by commas, newest first: the first encrypts, all decrypt."""
+    replica: str = "replica"
+    """Name of this process in logs and in NATS; any text."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    database_pool_size: int = 10
+    """Connections to PostgreSQL at most."""
+    stream_replicas: int = 1
+    """Copies of the event stream that NATS keeps: 3 in production."""
+    stream_max_bytes: int = 1 << 30
+    """Size at which the oldest events leave the stream, in bytes."""
+
+
+class SettingsError(Exception):
+    """One or more environment variables are missing or wrong; the text names them."""
+
+
+SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
+
+
+def read_settings(model: type[SettingsT], environment: Mapping[str, str] | None = None) -> SettingsT:
+    """Settings from `environment` (None: the process's own).
+
+    Raises:
+        SettingsError: Names every variable that is missing or cannot be read. Values are not repeated.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    faults: list[str] = []
+    for field in msgspec.structs.fields(model):
+        name = f"GPUDEV_{field.name.upper()}"
+        if name in environment and environment[name] != "":
+            try:
+                values[field.name] = msgspec.convert(environment[name], field.type, strict=False)
+            except msgspec.ValidationError as error:
+                faults.append(f"{name}: {error}")
+        elif field.required:
+            faults.append(f"{name} is not set")
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return model(**values)

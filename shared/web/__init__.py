@@ -1,0 +1,1 @@
+"""HTTP: what every service's application has in common."""

@@ -1,0 +1,207 @@
+"""The application factory: what every service's app is made of, wired in one place."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from litestar import Controller, Litestar
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme, Server
+from litestar.plugins.prometheus import PrometheusConfig
+
+from shared.background import Loop
+from shared.contracts.health import health_subject
+from shared.database import Database
+from shared.encryption import Cipher
+from shared.idempotency import purge_idempotency_keys
+from shared.logs import configure_logs
+from shared.messaging import Broker, Consumer, Relay, RpcEndpoint, Subscription
+from shared.messaging.rpc import Empty, RpcServer
+from shared.routes import ServiceName, service_of
+from shared.settings import CommonSettings
+from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
+from shared.web.content_type import JsonOnlyMiddleware
+from shared.web.docs import API_VERSION, ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
+from shared.web.errors import EXCEPTION_HANDLERS
+from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
+from shared.web.request import MAX_BODY_BYTES, RequestLayer
+
+log = structlog.get_logger(__name__)
+
+_PURGE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What a service's own parts are built on."""
+
+    service: ServiceName
+    settings: CommonSettings
+    database: Database
+    broker: Broker
+    relay: Relay
+    cipher: Cipher
+
+    @classmethod
+    def open(cls, service: ServiceName, settings: CommonSettings) -> "Foundation":
+        """Build it from settings; nothing is connected yet."""
+        configure_logs(service=service, replica=settings.replica, level=settings.log_level)
+        database = Database(settings.database_url, pool_size=settings.database_pool_size, name=settings.replica)
+        broker = Broker(
+            settings.nats_url,
+            name=settings.replica,
+            stream_replicas=settings.stream_replicas,
+            stream_max_bytes=settings.stream_max_bytes,
+        )
+        relay = Relay(database=database, broker=broker, service=service)
+        return cls(service, settings, database, broker, relay, Cipher(settings.secret_keys))
+
+
+@dataclass(frozen=True)
+class ServiceParts:
+    """What makes a service this one."""
+
+    controllers: Sequence[type[Controller]]
+    verify: Verify
+    """How keys are checked."""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    """Injected into handlers by name."""
+    subscriptions: Sequence[Subscription[Any]] = ()
+    rpc: Sequence[RpcEndpoint[Any, Any]] = ()
+    loops: Sequence[Loop] = ()
+    """The service's own loops, watched by health; relay and consumer come by themselves."""
+    tasks: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Run from start to stop, such as watches; one that ends or raises is logged and started again."""
+    closers: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Called at the end, such as clients' close."""
+
+
+def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
+    """The service's application, with what all services have: keys, errors, health, docs, metrics, messages."""
+    consumer = _consumer(base, parts)
+    purge = Loop("purge", _purge(base, consumer), period_seconds=_PURGE_SECONDS, stale_seconds=3 * _PURGE_SECONDS)
+    loops = [base.relay.loop, *([consumer.loop] if consumer else []), *parts.loops, purge]
+    health_check = HealthCheck(
+        service=base.service, database=base.database, broker=base.broker, consumer=consumer, loops=loops
+    )
+    identities = IdentityCache(parts.verify)
+    RevocationListener(base.broker, identities)
+    resources = {
+        "broker": base.broker,
+        "health_check": health_check,
+        "service": base.service,
+        "api_document": ApiDocument(base.broker),
+        **parts.resources,
+    }
+    app = Litestar(
+        [FrontDocsController, FrontHealthController, service_health_controller(base.service), *parts.controllers],
+        dependencies={name: _provide(resource) for name, resource in resources.items()},
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=[_lifespan(base, parts, loops)],
+        middleware=[
+            PrometheusConfig(app_name=base.service, prefix="gpudev", group_path=True).middleware,
+            DefineMiddleware(AuthenticationMiddleware, cache=identities),
+            DefineMiddleware(JsonOnlyMiddleware),
+        ],
+        openapi_config=_openapi_config(),
+        request_max_body_size=MAX_BODY_BYTES,
+        logging_config=None,
+    )
+    RpcServer(
+        broker=base.broker,
+        service=base.service,
+        endpoints=[
+            *parts.rpc,
+            RpcEndpoint(health_subject(base.service), Empty, health_check.check),
+            RpcEndpoint(openapi_subject(base.service), Empty, _own_document(app, base.service)),
+        ],
+    )
+    app.asgi_handler = RequestLayer(app.asgi_handler)
+    return app
+
+
+def _consumer(base: Foundation, parts: ServiceParts) -> Consumer | None:
+    if not parts.subscriptions:
+        return None
+    return Consumer(name=base.service, database=base.database, broker=base.broker, subscriptions=parts.subscriptions)
+
+
+def _provide(resource: Any) -> Provide:
+    return Provide(lambda: resource, use_cache=True, sync_to_thread=False)
+
+
+def _purge(base: Foundation, consumer: Consumer | None) -> Callable[[], Awaitable[None]]:
+    async def purge() -> None:
+        now = datetime.now(UTC)
+        await base.relay.purge(now)
+        await purge_idempotency_keys(base.database, now)
+        if consumer is not None:
+            await consumer.purge(now)
+
+    return purge
+
+
+def _own_document(app: Litestar, service: ServiceName) -> Callable[[Empty], Awaitable[OpenApiPart]]:
+    async def document(_: Empty) -> OpenApiPart:
+        return OpenApiPart(own_document(app, service))
+
+    return document
+
+
+def own_document(app: Litestar, service: ServiceName) -> dict[str, Any]:
+    """The part of the API document that is this service's: the front door's pages count as the front door's."""
+    document = app.openapi_schema.to_schema()
+    document["paths"] = {path: item for path, item in document["paths"].items() if service_of(path) == service}
+    return document
+
+
+def _openapi_config() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="GPU Dev API",
+        version=API_VERSION,
+        description="Time-boxed GPU jobs on a shared cluster. Log in with AWS credentials, then send the API key "
+        "as a bearer token.",
+        servers=[Server(url="/")],
+        components=Components(
+            security_schemes={"BearerAuth": SecurityScheme(type="http", scheme="bearer", description="API key")}
+        ),
+        security=[{"BearerAuth": []}],
+        use_handler_docstrings=True,
+        path="/internal/schema",
+        render_plugins=(),
+    )
+
+
+def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop]) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        running = [asyncio.create_task(base.broker.run(), name="broker")]
+        running += [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
+        running += [asyncio.create_task(_kept_running(task)) for task in parts.tasks]
+        log.info("service_started")
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            for close in (*parts.closers, base.database.close):
+                await close()
+            log.info("service_stopped")
+
+    return lifespan
+
+
+async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await task()
+        except Exception as error:
+            log.exception("task_failed", error=type(error).__name__)
+        await asyncio.sleep(1)

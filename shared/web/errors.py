@@ -1,0 +1,126 @@
+"""Errors as answers: one shape, one table from kind to status, nothing internal told."""
+
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    SerializationException,
+    ValidationException,
+)
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ExceptionHandlersMap
+
+from shared.errors import ErrorKind, GpuDevError, InvalidInput, Problem
+from shared.request_context import current_request_id
+from shared.web.validation import parameter_problems
+
+log = structlog.get_logger(__name__)
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    detail: str
+    """What is wrong, for a person."""
+    request_id: str | None = None
+    """Only with 500: names the log lines."""
+
+
+class ProblemsBody(msgspec.Struct, frozen=True):
+    detail: list[Problem]
+    """Every problem that was found."""
+
+
+_DESCRIPTIONS = {
+    400: "Invalid input; every problem is listed",
+    401: "The API key is missing, malformed, unknown, expired or revoked",
+    403: "The key or identity is valid but may not do this",
+    404: "There is no such thing, or it is someone else's",
+    409: "The current state does not allow this; the text says which state",
+    410: "It is marked for deletion",
+    413: "The body is larger than 1 MB",
+    415: "The body is not JSON",
+    422: "The idempotency key was used with another request",
+    429: "Too many requests; Retry-After says when to come back",
+    500: "An error of ours; the request id names it in the log",
+    503: "Something this depends on is down; Retry-After says when to come back",
+}
+_BODY_CODES = (413, 415)
+_DEFAULT_RETRY_SECONDS = {ErrorKind.UNAVAILABLE: 5, ErrorKind.RATE_LIMITED: 60}
+
+
+def error_responses(*codes: int, public: bool = False, body: bool = False) -> dict[int, ResponseSpec]:
+    """OpenAPI responses of a handler's errors: those given, and those that every handler of its sort can answer.
+
+    Args:
+        codes: Statuses of the handler's own.
+        public: No key is asked for.
+        body: It reads a JSON body.
+    """
+    every = {500, 503, *codes} | (set() if public else {401, 403}) | (set(_BODY_CODES) if body else set())
+    return {
+        code: ResponseSpec(
+            data_container=ProblemsBody if code == ErrorKind.INVALID.value else ErrorBody,
+            description=_DESCRIPTIONS[code],
+            generate_examples=False,
+        )
+        for code in sorted(every)
+    }
+
+
+def _answer(status: int, body: msgspec.Struct, headers: dict[str, str] | None = None) -> Response[Any]:
+    return Response(body, status_code=status, headers=headers or {}, media_type="application/json")
+
+
+def on_project_error(_: Request[Any, Any, Any], error: GpuDevError) -> Response[Any]:
+    """An error that says itself what callers may know."""
+    status = error.kind.status_code
+    if isinstance(error, InvalidInput):
+        return _answer(status, ProblemsBody(list(error.problems)))
+    headers = {}
+    if error.kind is ErrorKind.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    retry = error.retry_after_seconds or _DEFAULT_RETRY_SECONDS.get(error.kind)
+    if retry is not None:
+        headers["Retry-After"] = str(retry)
+    if error.kind is ErrorKind.UNAVAILABLE:
+        log.warning("dependency_unavailable", error=type(error).__name__, context=error.context)
+    return _answer(status, ErrorBody(error.text), headers)
+
+
+def on_validation_error(_: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+    """Parameters that Litestar refused."""
+    return _answer(400, ProblemsBody(parameter_problems(error)))
+
+
+def on_unreadable_body(_: Request[Any, Any, Any], __: SerializationException) -> Response[Any]:
+    """A body that is no JSON at all."""
+    return _answer(400, ProblemsBody([Problem("json_invalid", ("body",), "The body is not valid JSON")]))
+
+
+def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """What Litestar itself answers: 404 of unknown paths, 405, 413."""
+    text = {404: "Path not found", 405: "Method not allowed", 413: "The body is larger than 1 MB"}.get(
+        error.status_code, error.detail or "Request failed"
+    )
+    if isinstance(error, MethodNotAllowedException | NotFoundException) or error.status_code < ErrorKind.INTERNAL.value:
+        return _answer(error.status_code, ErrorBody(text), dict(error.headers or {}))
+    return on_unexpected(request, error)
+
+
+def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """A fault of ours: the client learns its id, the log has the rest."""
+    log.error("unexpected_error", path=request.url.path, error=type(error).__name__, exc_info=error)
+    return _answer(500, ErrorBody("Internal Server Error", current_request_id()))
+
+
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {
+    GpuDevError: on_project_error,
+    ValidationException: on_validation_error,
+    SerializationException: on_unreadable_body,
+    HTTPException: on_http_error,
+    Exception: on_unexpected,
+}

@@ -1,0 +1,208 @@
+"""Health: the contract's page at the ingress, each service's own, and the probes of an orchestrator.
+
+Health means that work gets done: the age of the oldest unpublished event, and the last good turn of every loop.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import sqlalchemy as sa
+from litestar import Controller, MediaType, Response, get
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from shared.background import Loop
+from shared.contracts.health import ServiceHealth, health_subject
+from shared.database import Database, Statement
+from shared.errors import Unavailable
+from shared.messaging import Broker, Consumer, call_rpc
+from shared.messaging.outbox import oldest_unpublished
+from shared.messaging.rpc import Empty
+from shared.routes import SERVICES
+from shared.web.authentication import PUBLIC
+
+_ANSWER_SECONDS = 1.5
+_PART_SECONDS = 1.0
+_OLDEST_EVENT_SECONDS = 30.0
+_SELECT_ONE = Statement(sa.select(sa.literal(1)))
+
+HEALTHY = "healthy"
+UNHEALTHY = "unhealthy"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    status: str
+    """healthy or unhealthy."""
+    database: str
+    """healthy or unhealthy, in every service."""
+    queue: str
+    """The message broker: healthy or unhealthy, as every service sees it."""
+    timestamp: datetime
+    services: dict[str, ServiceHealth]
+    """Each service's own state; a service that does not answer is unhealthy."""
+
+
+class HealthCheck:
+    """Asks the service's own parts; never takes longer than a second and a half.
+
+    Args:
+        loops: Background loops; one without a good turn for too long makes the service unhealthy.
+    """
+
+    def __init__(
+        self, *, service: str, database: Database, broker: Broker, consumer: Consumer | None, loops: Sequence[Loop]
+    ) -> None:
+        self._service = service
+        self._database = database
+        self._broker = broker
+        self._consumer = consumer
+        self._loops = loops
+
+    async def check(self, _: Empty | None = None) -> ServiceHealth:
+        """The service's state now."""
+        database, unpublished, waiting = await asyncio.gather(
+            self._database_fault(), self._unpublished_seconds(), self._waiting()
+        )
+        loops = [fault for loop in self._loops if (fault := loop.fault()) is not None]
+        queue = None if self._broker.connected else "the broker is not connected"
+        late = unpublished is not None and unpublished > _OLDEST_EVENT_SECONDS
+        faults = [fault for fault in (database, queue, *loops) if fault]
+        if late:
+            faults.append(f"an event has waited {unpublished:.0f} s to be published")
+        return ServiceHealth(
+            service=self._service,
+            status=UNHEALTHY if faults else HEALTHY,
+            database=UNHEALTHY if database else HEALTHY,
+            queue=UNHEALTHY if queue or late else HEALTHY,
+            faults=faults,
+            oldest_unpublished_seconds=unpublished,
+            unprocessed_messages=waiting,
+        )
+
+    async def ready(self) -> bool:
+        """Whether requests can be served: the database answers."""
+        return await self._database_fault() is None
+
+    async def _database_fault(self) -> str | None:
+        try:
+            async with asyncio.timeout(_PART_SECONDS):
+                await self._database.fetch_value(_SELECT_ONE)
+        except (Unavailable, TimeoutError) as error:
+            return f"the database does not answer ({type(error).__name__})"
+        return None
+
+    async def _unpublished_seconds(self) -> float | None:
+        try:
+            async with asyncio.timeout(_PART_SECONDS):
+                oldest = await oldest_unpublished(self._database)
+        except (Unavailable, TimeoutError):
+            return None
+        return None if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+
+    async def _waiting(self) -> int | None:
+        if self._consumer is None:
+            return None
+        try:
+            async with asyncio.timeout(_PART_SECONDS):
+                return await self._consumer.waiting()
+        except TimeoutError:
+            return None
+
+
+async def ask_health(broker: Broker, service: str) -> ServiceHealth:
+    """Another service's state, over NATS; a service that does not answer is unhealthy."""
+    try:
+        return await call_rpc(broker, health_subject(service), Empty(), ServiceHealth, timeout_seconds=_ANSWER_SECONDS)
+    except Unavailable as error:
+        unknown = "unknown"
+        return ServiceHealth(
+            service=service, status=UNHEALTHY, database=unknown, queue=unknown, faults=[f"no answer: {error.text}"]
+        )
+
+
+def _combined(parts: Sequence[str]) -> str:
+    return UNHEALTHY if any(part != HEALTHY for part in parts) else HEALTHY
+
+
+def _status(status: str) -> int:
+    return 200 if status == HEALTHY else 503
+
+
+_HEALTH_RESPONSES = {
+    503: ResponseSpec(data_container=Health, description="Something is unhealthy", generate_examples=False)
+}
+_SERVICE_RESPONSES = {
+    503: ResponseSpec(data_container=ServiceHealth, description="It is unhealthy", generate_examples=False)
+}
+
+
+class FrontHealthController(Controller):
+    """The health page of the whole, at the ingress."""
+
+    opt = {PUBLIC: True}  # noqa: RUF012 - Litestar's class attribute
+    tags = ["Health & Info"]  # noqa: RUF012 - Litestar's class attribute
+
+    @get(
+        "/health",
+        operation_id="health",
+        summary="Check API health and dependencies",
+        responses=_HEALTH_RESPONSES,
+    )
+    async def health(
+        self,
+        broker: NamedDependency[Broker],
+        health_check: NamedDependency[HealthCheck],
+        service: NamedDependency[str],
+    ) -> Response[Health]:
+        """Health of every service; 503 when one is unhealthy."""
+        others = [name for name in SERVICES if name != service]
+        states = await asyncio.gather(health_check.check(), *(ask_health(broker, name) for name in others))
+        status = _combined([state.status for state in states])
+        body = Health(
+            status=status,
+            database=_combined([state.database for state in states if state.database != "unknown"]),
+            queue=_combined([state.queue for state in states if state.queue != "unknown"]),
+            timestamp=datetime.now(UTC),
+            services={state.service: state for state in sorted(states, key=lambda state: state.service)},
+        )
+        return Response(body, status_code=_status(status))
+
+
+def service_health_controller(service: str) -> type[Controller]:
+    """The controller of one service's own pages: its health at the ingress, and the probes."""
+
+    class ServiceHealthController(Controller):
+        opt = {PUBLIC: True}  # noqa: RUF012 - Litestar's class attribute
+        tags = ["Health & Info"]  # noqa: RUF012 - Litestar's class attribute
+
+        @get(
+            f"/health/{service}",
+            operation_id=f"health_{service}",
+            summary=f"Health of the {service} service",
+            responses=_SERVICE_RESPONSES,
+        )
+        async def service_health(self, health_check: NamedDependency[HealthCheck]) -> Response[ServiceHealth]:
+            """This service's own state; 503 when it is unhealthy."""
+            state = await health_check.check()
+            return Response(state, status_code=_status(state.status))
+
+        @get("/livez", include_in_schema=False, media_type=MediaType.TEXT)
+        async def livez(self) -> str:
+            """Whether the process serves at all."""
+            return "ok"
+
+        @get("/readyz", include_in_schema=False, media_type=MediaType.TEXT)
+        async def readyz(self, health_check: NamedDependency[HealthCheck]) -> Response[str]:
+            """Whether requests should be sent here."""
+            ready = await health_check.ready()
+            return Response("ok" if ready else "database unavailable", status_code=200 if ready else 503)
+
+        @get("/metrics", include_in_schema=False)
+        async def metrics(self) -> Response[bytes]:
+            """Prometheus metrics of this process."""
+            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return ServiceHealthController

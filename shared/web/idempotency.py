@@ -1,0 +1,32 @@
+"""The Idempotency-Key header, and the answer of an idempotent operation."""
+
+import hashlib
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request, Response
+
+from shared.contracts.auth import Identity
+from shared.idempotency import IdempotencyKey, Outcome, check_key
+
+AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
+
+
+async def idempotency_key(request: Request[Identity, Any, Any]) -> IdempotencyKey | None:
+    """The request's key; None when it has none.
+
+    Raises:
+        InvalidInput: The header is not usable.
+    """
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    digest.update(await request.body())
+    return IdempotencyKey(request.user.user_id, check_key(given), digest.digest())
+
+
+def replayable(outcome: Outcome[AnswerT]) -> Response[AnswerT]:
+    """The answer, marked when it is a replay."""
+    headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+    return Response(outcome.answer, status_code=200, headers=headers)

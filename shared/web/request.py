@@ -1,0 +1,75 @@
+"""The outermost layer: request ids, bodies that are not JSON, control characters, and the log line of each request."""
+
+import time
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from shared.errors import GpuDevError, InvalidInput, Problem
+from shared.request_context import begin_request
+from shared.web.errors import ErrorBody, ProblemsBody
+
+log = structlog.get_logger(__name__)
+
+MAX_BODY_BYTES = 1 << 20
+_CONTROL_BYTES = frozenset(range(0x20)) | {0x7F}
+
+
+class RequestLayer:
+    """Wraps the whole application, unknown paths included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = begin_request(headers.get(b"x-request-id", b"").decode("latin-1"))
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_with_id(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        refusal = _refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send_with_id)
+        else:
+            await _refuse(refusal, send_with_id)
+        if status >= 500:  # noqa: PLR2004 - server errors, RFC 9110 section 15.6
+            seconds = round(time.perf_counter() - started, 4)
+            log.warning("request_failed", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+
+
+def _refusal(scope: Scope) -> GpuDevError | None:
+    if not _CONTROL_BYTES.isdisjoint(scope["path"].encode("utf-8", "surrogatepass")):
+        return InvalidInput([Problem("value_error", ("path",), "Control characters are not allowed")])
+    query = scope["query_string"]
+    if b"%" in query and not _CONTROL_BYTES.isdisjoint(unquote_to_bytes(query)):
+        return InvalidInput([Problem("value_error", ("query",), "Control characters are not allowed")])
+    return None
+
+
+async def _refuse(error: GpuDevError, send: Any) -> None:
+    detail: Any = list(error.problems) if isinstance(error, InvalidInput) else error.text
+    body = msgspec.json.encode(ProblemsBody(detail) if isinstance(error, InvalidInput) else ErrorBody(detail))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.kind.status_code,
+            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

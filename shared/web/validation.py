@@ -1,0 +1,209 @@
+"""Bodies and parameters: strict decoding, and every problem of an input found, not only the first.
+
+msgspec decodes strictly and stops at the first fault. So the good case costs one decode; only a refused body is read
+again, field by field, to list all its problems.
+"""
+
+import re
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import msgspec
+from litestar.dto import AbstractDTO
+from litestar.dto.config import DTOConfig
+from litestar.dto.data_structures import DTOFieldDefinition
+from litestar.exceptions import ValidationException
+from litestar.openapi.spec import Reference, Schema
+from litestar.typing import FieldDefinition
+
+from shared.errors import InvalidInput, Problem
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+PLAIN_TEXT = "^[^\\x00-\\x1f\\x7f]*$"
+"""Pattern of text without control characters."""
+MULTILINE_TEXT = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$"
+"""Pattern of text in which tabs and line ends are the only control characters."""
+
+_MAX_NAME_SHOWN = 64
+_MESSAGES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), kind)
+    for pattern, kind in (
+        (r"Expected `[^`]*` of length >= ", "too_short"),
+        (r"Expected `[^`]*` of length <= ", "too_long"),
+        (r"Expected `str` matching regex", "string_pattern_mismatch"),
+        (r"Expected `[^`]*` >= ", "greater_than_equal"),
+        (r"Expected `[^`]*` <= ", "less_than_equal"),
+        (r"Expected `[^`]*` > ", "greater_than"),
+        (r"Expected `[^`]*` < ", "less_than"),
+        (r"Invalid enum value", "literal_error"),
+        (r"Expected `str", "string_type"),
+        (r"Expected `int", "int_type"),
+        (r"Expected `float", "float_type"),
+        (r"Expected `bool", "bool_type"),
+        (r"Expected `object", "dict_type"),
+        (r"Expected `array", "list_type"),
+        (r"Invalid (UUID|RFC3339)", "value_error"),
+        (r"[Nn]umber out of range|Integer value out of range", "value_error"),
+    )
+)
+
+
+class Body(AbstractDTO[StructT]):
+    """Decodes a handler's `data` strictly: `@post(..., dto=Body[SubmitRequest], return_dto=None)`.
+
+    Litestar's own decoding of bodies is lenient ("4" is taken for 4, true for 1) and stops at the first fault.
+    """
+
+    config = DTOConfig()
+
+    def decode_bytes(self, value: bytes) -> StructT:
+        """The body as the handler's struct.
+
+        Raises:
+            InvalidInput: With all problems.
+        """
+        return decode_body(value, self.model_type)
+
+    @classmethod
+    def create_for_field_definition(cls, *_: Any, **__: Any) -> None:
+        """Nothing is generated: msgspec knows the struct."""
+
+    @classmethod
+    def create_openapi_schema(
+        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
+    ) -> Reference | Schema:
+        """Schema of the struct itself."""
+        del handler_id
+        schema: Reference | Schema = schema_creator.for_field_definition(field_definition)
+        return schema
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Generator[DTOFieldDefinition, None, None]:
+        """No transfer model is made."""
+        del model_type
+        yield from ()
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
+        """No transfer model is made."""
+        del field_definition
+        return False
+
+
+def decode_body(raw: bytes, model: type[StructT]) -> StructT:
+    """JSON `raw` as `model`.
+
+    Raises:
+        InvalidInput: With all problems; none of them repeats a value.
+    """
+    try:
+        return msgspec.json.decode(raw, type=model)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        problems = find_problems(raw, model)
+    raise InvalidInput(problems or [Problem("value_error", ("body",), "The body is not valid")])
+
+
+def find_problems(raw: bytes, model: type[msgspec.Struct]) -> list[Problem]:
+    """Every problem of a body that could not be decoded as `model`."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [Problem("json_invalid", ("body",), "The body is not valid JSON")]
+    if not isinstance(body, dict):
+        return [Problem("dict_type", ("body",), "The body must be a JSON object")]
+    fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
+    problems = [
+        Problem("extra_forbidden", ("body", name[:_MAX_NAME_SHOWN]), "There is no such field")
+        for name in body
+        if name not in fields and model.__struct_config__.forbid_unknown_fields
+    ]
+    for name, field in fields.items():
+        if name in body:
+            problems += _problems_of_value(body[name], field.type, ("body", name))
+        elif field.required:
+            problems.append(Problem("missing", ("body", name), "Field required"))
+    return problems
+
+
+def parameter_problems(error: ValidationException) -> list[Problem]:
+    """Problems of path, query and header parameters as Litestar found them."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    problems = []
+    for item in extra:
+        source, key = str(item.get("source", "body")), str(item.get("key", ""))
+        if source == "body" or key in {"data", ""}:
+            problems.append(Problem("missing", ("body",), "A JSON body is required"))
+        else:
+            kind, message = _describe(str(item.get("message", "")))
+            problems.append(Problem(kind, (source, key), message))
+    return problems or [_parameter_problem(error.detail)]
+
+
+def _parameter_problem(detail: str) -> Problem:
+    missing = re.search(r"Missing required (\w+) parameter '([^']+)'", detail)
+    if missing:
+        return Problem("missing", (missing[1], missing[2]), "Field required")
+    return Problem("value_error", ("query",), "The parameters are not valid")
+
+
+def _problems_of_value(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> list[Problem]:
+    try:
+        msgspec.convert(value, type=annotation)
+    except msgspec.ValidationError as error:
+        items = _problems_of_items(value, annotation, loc)
+        if items:
+            return items
+        kind, message = _describe(str(error), _hint(annotation))
+        return [Problem(kind, loc, message)]
+    return []
+
+
+def _problems_of_items(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> list[Problem]:
+    described = msgspec.inspect.type_info(annotation)
+    kinds = described.types if isinstance(described, msgspec.inspect.UnionType) else (described,)
+    mapping = next((kind for kind in kinds if isinstance(kind, msgspec.inspect.DictType)), None)
+    if mapping is None or not isinstance(value, dict):
+        return []
+    item_type = _items_annotation(annotation)
+    problems = []
+    for name, item in value.items():
+        try:
+            msgspec.convert({name: item}, type=item_type)
+        except msgspec.ValidationError as error:
+            kind, message = _describe(str(error))
+            problems.append(Problem(kind, (*loc, name[:_MAX_NAME_SHOWN]), message))
+    return problems
+
+
+def _items_annotation(annotation: Any) -> Any:
+    """The annotation without its own bounds, so that one item of a too long mapping is judged by itself."""
+    while hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    for argument in getattr(annotation, "__args__", ()):
+        inner = argument
+        while hasattr(inner, "__metadata__"):
+            inner = inner.__origin__
+        if getattr(inner, "__origin__", None) is dict:
+            return inner
+    return annotation
+
+
+def _hint(annotation: Any) -> str | None:
+    """What the annotation's Meta says a good value is: `Meta(pattern=..., description="Must be ...")`."""
+    for meta in getattr(annotation, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.pattern and meta.description:
+            return str(meta.description)
+    for argument in getattr(annotation, "__args__", ()):
+        hint = _hint(argument)
+        if hint:
+            return hint
+    return None
+
+
+def _describe(message: str, hint: str | None = None) -> tuple[str, str]:
+    text = message.split(" - at `", maxsplit=1)[0]
+    kind = next((kind for pattern, kind in _MESSAGES if pattern.search(text)), "value_error")
+    if kind == "string_pattern_mismatch":
+        return kind, hint or "The text has characters or a form that are not allowed"
+    return kind, text.replace("`", "")
