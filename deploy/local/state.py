@@ -6,13 +6,11 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 import msgspec
 
 from shared.routes import SERVICES
-
-_Document = TypeVar("_Document")
 
 
 class StateInUseError(Exception):
@@ -50,6 +48,9 @@ class RunningStack(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     """Of the supervisor."""
     url: str
+    """Of the ingress."""
+    kubeconfig: str
+    """Of the cluster that is used."""
     parts: list[RunningPart]
 
 
@@ -103,7 +104,10 @@ class StateDirectory:
 
     def running(self) -> RunningStack | None:
         """What `stack.json` says; None when there is none or it cannot be read."""
-        return read_document(self.stack, RunningStack)
+        try:
+            return msgspec.json.decode(self.stack.read_bytes(), type=RunningStack)
+        except (OSError, msgspec.DecodeError):
+            return None
 
 
 def write_private(path: Path, text: str | bytes) -> None:
@@ -121,14 +125,6 @@ def write_private(path: Path, text: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def read_document(path: Path, kind: type[_Document]) -> _Document | None:
-    """The JSON file as `kind`; None when it is missing or says something else."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def _new_secrets() -> Secrets:

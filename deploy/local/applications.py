@@ -1,0 +1,122 @@
+"""The four services as parts of the stack: their processes and their environment."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local import aws
+from deploy.local.aws import Cloud
+from deploy.local.broker import Broker
+from deploy.local.part import Part
+from deploy.local.ports import HOST
+from deploy.local.postgres import DATABASE, Postgres, service_dsn
+from deploy.local.state import Secrets
+from shared.routes import SERVICES, ServiceName
+
+NAMESPACE = "gpudev"
+OWN_VARIABLES = frozenset({"GPUDEV_KUBECONFIG", "GPUDEV_NODES", "GPUDEV_PORT", "GPUDEV_REPLICAS", "GPUDEV_STATE"})
+"""What the stack itself is set up with; every other GPUDEV_ variable of the caller is for the services."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applications:
+    """What the services are told about the world."""
+
+    directory: Path
+    """Folder that holds the package `services`."""
+    postgres: Postgres
+    broker: Broker
+    cloud: Cloud
+    kubeconfig: Path
+    secrets: Secrets
+    public_url: str
+    ports: Mapping[str, list[int]]
+    """Service name to the ports of its replicas."""
+
+    def parts(self, logs: Path) -> list[Part]:
+        """A process for each replica of each service."""
+        return [
+            self._part(service, number, port, logs)
+            for service in SERVICES
+            for number, port in enumerate(self.ports[service], start=1)
+        ]
+
+    def database_url(self, service: ServiceName) -> str:
+        """The service's connection string."""
+        return service_dsn(service, self.secrets.databases[service], self.postgres.dsn(), DATABASE)
+
+    def migration_environment(self) -> dict[str, str]:
+        """What `python -m shared.database.migrate` needs."""
+        return {f"GPUDEV_DATABASE_URL_{name.upper()}": self.database_url(name) for name in SERVICES}
+
+    def environment(self, service: ServiceName, replica: str) -> dict[str, str]:
+        """One replica's variables: what the caller passes on, then ours, which win."""
+        return {
+            **passed_on(os.environ),
+            "GPUDEV_DATABASE_URL": self.database_url(service),
+            "GPUDEV_NATS_URL": self.broker.url(),
+            "GPUDEV_REPLICA": replica,
+            "GPUDEV_SECRET_KEYS": self.secrets.encryption_keys[service],
+            "GPUDEV_PUBLIC_URL": self.public_url,
+            **self._world(service),
+        }
+
+    def _world(self, service: ServiceName) -> dict[str, str]:
+        amazon = {"GPUDEV_AWS_ENDPOINT_URL": self.cloud.endpoint_url, "GPUDEV_AWS_REGION": aws.REGION}
+        kubernetes = {"GPUDEV_KUBECONFIG": str(self.kubeconfig), "GPUDEV_NAMESPACE": NAMESPACE}
+        if service == "auth":
+            roles = {"GPUDEV_ALLOWED_ROLES": aws.role_arn(), "GPUDEV_KEY_HASH_KEY": self.secrets.key_hash_key}
+            return {**amazon, **roles}
+        if service == "disks":
+            keys = self.cloud.keys().disks
+            return {
+                **amazon,
+                "GPUDEV_AVAILABILITY_ZONE": aws.AVAILABILITY_ZONE,
+                "AWS_ACCESS_KEY_ID": keys.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
+            }
+        return kubernetes
+
+    def _part(self, service: ServiceName, number: int, port: int, logs: Path) -> Part:
+        name = f"{service}-{number}"
+        return Part(
+            name=name,
+            argv=(sys.executable, "-m", "granian", *_granian(service, port)),
+            env=self.environment(service, name),
+            cwd=self.directory,
+            log=logs / f"{name}.log",
+            ready=lambda: answers(port),
+            port=port,
+        )
+
+
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """The caller's settings of services."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith("GPUDEV_") and name not in OWN_VARIABLES and not name.startswith("GPUDEV_TEST_")
+    }
+
+
+def answers(port: int) -> bool:
+    """Whether an HTTP server answers on the port, whatever it says."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/livez", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _granian(service: str, port: int) -> list[str]:
+    where = ["--host", HOST, "--port", str(port)]
+    how = ["--interface", "asgi", "--factory", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
+    # Longer than a request may take is of no use: the supervisor's own limit is five seconds.
+    end = ["--workers-kill-timeout", "4s", "--log-level", "warning"]
+    return [f"services.{service}.app:create_app", *where, *how, *end]

@@ -1,0 +1,258 @@
+"""The whole of GPU Dev on one machine: which parts there are, in what order they come up, and what they leave."""
+
+import asyncio
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from deploy.local import leftovers
+from deploy.local.applications import NAMESPACE, Applications
+from deploy.local.aws import REGION, Cloud, Keys
+from deploy.local.banner import banner
+from deploy.local.broker import TOOLS_USER, Broker
+from deploy.local.cluster_part import DEMO_FLEET, Cluster
+from deploy.local.ingress import Ingress
+from deploy.local.part import Part, PartFailedError
+from deploy.local.ports import free_ports, is_free
+from deploy.local.postgres import DATABASE, Postgres, prepare_database
+from deploy.local.state import RunningStack, StateDirectory, write_private
+from deploy.local.supervisor import RestartPolicy, Supervisor, run_once, together
+from shared.routes import SERVICES
+
+ROOT = Path(__file__).parents[2]
+DEMO_USER = "demo"
+_THREADS = 32
+_SERVERS, _APPLICATIONS, _INGRESS = range(3)
+
+
+class SettingError(Exception):
+    """A variable that sets up the stack is wrong; the text names it and says what may be."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    state: Path = Path(".local")
+    """GPUDEV_STATE: folder for everything that is kept."""
+    port: int = 8000
+    """GPUDEV_PORT: of the ingress; 1 to 65535."""
+    replicas: int = 1
+    """GPUDEV_REPLICAS: processes of each service; 1 to 9."""
+    nodes: str = DEMO_FLEET
+    """GPUDEV_NODES: the simulator's nodes, instance types separated by commas."""
+    kubeconfig: Path | None = None
+    """GPUDEV_KUBECONFIG: a cluster to use in place of the simulator; None for the simulator."""
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Settings out of environment variables.
+
+    Raises:
+        SettingError: one of them is wrong.
+    """
+    given = {name: environment.get(f"GPUDEV_{name.upper()}") or None for name in Settings.__struct_fields__}
+    kubeconfig = Path(given["kubeconfig"]).absolute() if given["kubeconfig"] else None
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise SettingError(f"GPUDEV_KUBECONFIG names {kubeconfig}, which is no file.")
+    return Settings(
+        state=Path(given["state"] or ".local"),
+        port=_number("GPUDEV_PORT", given["port"], default=8000, highest=65_535),
+        replicas=_number("GPUDEV_REPLICAS", given["replicas"], default=1, highest=9),
+        nodes=given["nodes"] or DEMO_FLEET,
+        kubeconfig=kubeconfig,
+    )
+
+
+class Stack:
+    """One running stack.
+
+    Args:
+        settings: what to run and where.
+        services: folder that holds the package `services`.
+        migrate: program that brings the databases up to date.
+        report: takes lines for the person at the terminal.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        services: Path = ROOT,
+        migrate: tuple[str, ...] = (sys.executable, "-m", "shared.database.migrate"),
+        report: Callable[[str], None] = print,
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self._settings = settings
+        self._migrate = migrate
+        self._services = services
+        self._report = report
+        self.state = StateDirectory(settings.state)
+        self.url = f"http://localhost:{settings.port}"
+        self._kubeconfig = settings.kubeconfig or self.state.kubeconfig
+        self._supervisor = Supervisor(report=report, changed=self._write_table, policy=policy)
+
+    async def run(self) -> int:
+        """Bring everything up, keep it up until SIGINT or SIGTERM, take it down; the exit code.
+
+        Raises:
+            StateInUseError: another stack uses the folder.
+            SettingError: the port is taken.
+        """
+        self.state.create()
+        with self.state.lock():
+            leftovers.end(self.state)
+            if not is_free(self._settings.port):
+                raise SettingError(
+                    f"Port {self._settings.port} is in use by another program. Set GPUDEV_PORT to a free one."
+                )
+            self.state.env.unlink(missing_ok=True)
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+            asked_to_stop = self._listen_for_signals()
+            try:
+                return await self._live(asked_to_stop)
+            finally:
+                # Before the parts go: who finds the file shall find them.
+                self.state.env.unlink(missing_ok=True)
+                await self._supervisor.stop()
+                leftovers.end(self.state)
+                self.state.stack.unlink(missing_ok=True)
+                self._report("Stopped; nothing is left running.")
+
+    async def _live(self, asked_to_stop: asyncio.Event) -> int:
+        stopping = asyncio.create_task(asked_to_stop.wait())
+        starting = asyncio.create_task(self._start())
+        failing = asyncio.create_task(self._supervisor.failure())
+        try:
+            await asyncio.wait({stopping, starting, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and not stopping.done():
+                starting.result()
+                await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done() and not stopping.done():
+                raise failing.result()
+        except PartFailedError as error:
+            self._report(f"\n{error}\n")
+            return 1
+        finally:
+            for task in (stopping, starting, failing):
+                task.cancel()
+            await asyncio.gather(stopping, starting, failing, return_exceptions=True)
+            self._report("\nStopping ...")
+        return 0
+
+    def _listen_for_signals(self) -> asyncio.Event:
+        """Set at the first signal; the second ends everything at once."""
+        asked = asyncio.Event()
+
+        def receive() -> None:
+            if asked.is_set():
+                self._report("Killing everything.")
+                self._supervisor.kill()
+            asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, receive)
+        return asked
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        self._report(f"GPU Dev starts; its state is in {self.state.root}")
+        secrets = self.state.secrets()
+        ports = iter(free_ports(4 + self._settings.replicas * len(SERVICES)))
+        postgres = Postgres(directory=self.state.postgres, port=next(ports), password=secrets.postgres)
+        broker = Broker(
+            directory=self.state.broker,
+            port=next(ports),
+            services_password=secrets.broker_services,
+            tools_password=secrets.broker_tools,
+        )
+        cloud = Cloud(directory=self.state.cloud, port=next(ports))
+        cluster_port = next(ports)
+        applications = Applications(
+            directory=self._services,
+            postgres=postgres,
+            broker=broker,
+            cloud=cloud,
+            kubeconfig=self._kubeconfig,
+            secrets=secrets,
+            public_url=self.url,
+            ports={name: [next(ports) for _ in range(self._settings.replicas)] for name in SERVICES},
+        )
+        ingress = Ingress(
+            directory=self.state.ingress,
+            port=self._settings.port,
+            backends=applications.ports,
+        )
+        await together(
+            self._start_database(postgres, applications, secrets.databases),
+            self._start_part(broker.part(self._log("nats"))),
+            self._start_part(cloud.part(self._log("moto"))),
+            self._start_cluster(cluster_port),
+        )
+        await together(*(self._start_part(part, _APPLICATIONS) for part in applications.parts(self.state.logs)))
+        # Last: it takes a service that is not up yet for a dead one, and looks again only after a second.
+        await self._start_part(ingress.part(self._log("traefik")), _INGRESS)
+        demo = await asyncio.to_thread(cloud.identity, DEMO_USER)
+        write_private(self.state.env, exports(self.url, cloud, demo, broker, self._kubeconfig))
+        self._report(banner(self.url, self.state, seconds=time.monotonic() - began))
+
+    async def _start_database(self, postgres: Postgres, applications: Applications, passwords: dict[str, str]) -> None:
+        await asyncio.to_thread(postgres.initialise)
+        await self._start_part(postgres.part(self._log("postgres")))
+        await asyncio.to_thread(prepare_database, postgres.dsn(), DATABASE, passwords)
+        env = {**leftovers.mark(self.state), **applications.migration_environment()}
+        await run_once("migrate", self._migrate, log=self._log("migrate"), env=env, cwd=ROOT)
+
+    async def _start_cluster(self, port: int) -> None:
+        if self._settings.kubeconfig is None:
+            cluster = Cluster(
+                directory=self.state.cluster, kubeconfig=self._kubeconfig, port=port, nodes=self._settings.nodes
+            )
+            self._kubeconfig.unlink(missing_ok=True)
+            await self._start_part(cluster.part(self._log("cluster")))
+        names = ("--kubeconfig", str(self._kubeconfig), "--name", NAMESPACE)
+        argv = (sys.executable, "-m", "deploy.local.namespace", *names)
+        # A cluster of the user's may need his environment: credential programs read their own variables.
+        env = {**os.environ, **leftovers.mark(self.state)}
+        await run_once("namespace", argv, log=self._log("namespace"), env=env, cwd=ROOT)
+
+    async def _start_part(self, part: Part, level: int = _SERVERS) -> None:
+        marked = dataclasses.replace(part, env={**part.env, **leftovers.mark(self.state)})
+        await self._supervisor.start(marked, level=level)
+
+    def _write_table(self) -> None:
+        table = RunningStack(
+            pid=os.getpid(), url=self.url, kubeconfig=str(self._kubeconfig), parts=self._supervisor.running
+        )
+        write_private(self.state.stack, msgspec.json.format(msgspec.json.encode(table)))
+
+    def _log(self, name: str) -> Path:
+        return self.state.logs / f"{name}.log"
+
+
+def exports(url: str, cloud: Cloud, keys: Keys, broker: Broker, kubeconfig: Path) -> str:
+    """Lines for a shell to source: where everything is, and one user's AWS credentials."""
+    values = {
+        "API_URL": url,
+        "AWS_ENDPOINT_URL": cloud.endpoint_url,
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": keys.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
+        "AWS_SESSION_TOKEN": keys.session_token or "",
+        "NATS_URL": broker.url(TOOLS_USER),
+        "KUBECONFIG": str(kubeconfig),
+    }
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _number(name: str, text: str | None, *, default: int, highest: int) -> int:
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= highest:
+        raise SettingError(f"{name} is '{text}': it must be a whole number from 1 to {highest}.")
+    return int(text)
