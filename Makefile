@@ -1,0 +1,49 @@
+# Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
+.DELETE_ON_ERROR:
+.PHONY: run test test-cluster check bench identity lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
+run: $(READY)
+	@$(BIN)/python -m deploy.local run
+
+identity: $(READY)
+	@$(BIN)/python -m deploy.local identity "$(NAME)"
+
+test: check
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
+
+# The cluster tests on a real cluster. Hollow nodes run nothing: tests that need running containers are left out there
+# by their marker, which CLUSTER_MARKERS says.
+CLUSTER_MARKERS ?= not needs_containers
+test-cluster: $(READY)
+	@test -n "$$GPUDEV_KUBECONFIG" || { echo "Set GPUDEV_KUBECONFIG to the kubeconfig of a cluster"; exit 2; }
+	$(BIN)/python -m pytest tests/cluster --ignore tests/cluster/simulator -m "$(CLUSTER_MARKERS)"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy services shared deploy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench
+
+# The lock names versions and hashes only; where they come from is the installer's setting.
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
+	  --no-header --output-file requirements.lock pyproject.toml
+
+$(READY): requirements.lock pyproject.toml
+	@echo "Installing packages into $(VENV) (first time: about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .local .mypy_cache .ruff_cache .pytest_cache .hypothesis

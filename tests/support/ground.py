@@ -1,0 +1,140 @@
+"""The shared ground alone: a schema with nothing but outbox, inbox and idempotency keys, and its moving parts."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import pytest
+from shared.contracts.events import CloudEvent, EventData
+from shared.database import Database, Transaction
+from shared.database.tables import shared_metadata
+from shared.messaging import Broker, Consumer, Draft, Relay, Subscription, record_event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.support.servers import NatsServer, PostgresServer
+
+_numbers = count(1)
+
+
+def new_secret_keys() -> str:
+    """A value of GPUDEV_SECRET_KEYS."""
+    return base64.b64encode(os.urandom(32)).decode()
+
+
+async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str, *, seconds: float = 10.0) -> Any:
+    """Wait until `condition` is truthy and return what it gave; fail after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        result = condition()
+        if asyncio.iscoroutine(result):
+            result = await result
+        if result:
+            return result
+        assert asyncio.get_running_loop().time() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+@dataclass
+class Ground:
+    """A service that has nothing of its own."""
+
+    name: str
+    database: Database
+    broker: Broker
+    relay: Relay
+    seen: list[tuple[str, int]] = field(default_factory=list)
+    """Entity and version of each event that took effect."""
+    failing: set[str] = field(default_factory=set)
+    """Entities whose events fail."""
+
+    def event(self, entity: str) -> EventData:
+        """An event of this service's own domain."""
+        return event_class(self.name)(name=entity)
+
+    async def publish(self, entity: str, version: int = 1) -> UUID:
+        """Record an event in a transaction of its own; its id."""
+        draft = Draft(data=self.event(entity), version=version, occurred_at=datetime.now(UTC))
+        async with self.database.transaction() as transaction:
+            await record_event(transaction, draft, self.relay)
+        return draft.event_id
+
+    def consumer(self) -> Consumer:
+        """A consumer of this service's own events."""
+        return Consumer(
+            name=self.name,
+            database=self.database,
+            broker=self.broker,
+            subscriptions=[Subscription(event_class(self.name), self._on_event)],
+        )
+
+    async def _on_event(self, _: Transaction, data: Any, event: CloudEvent) -> None:
+        if data.name in self.failing:
+            raise RuntimeError("told to fail")
+        self.seen.append((data.name, event.sequence))
+
+
+_classes: dict[str, type[EventData]] = {}
+
+
+def event_class(domain: str) -> type[EventData]:
+    """The event of a test's own domain, so that tests do not read each other's on the one stream."""
+
+    class Happened(EventData, frozen=True, kw_only=True):
+        DOMAIN: ClassVar[str] = domain
+        EVENT: ClassVar[str] = "happened"
+        name: str
+
+        @property
+        def entity_id(self) -> str:
+            return self.name
+
+    return _classes.setdefault(domain, Happened)
+
+
+@pytest.fixture
+def ground_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+    """A schema that holds the shared tables only."""
+    dsn = postgres_server.make_service_database("auth")
+    asyncio.run(_create_shared_tables(dsn))
+    yield dsn
+    postgres_server.drop_database(dsn)
+
+
+async def _create_shared_tables(dsn: str) -> None:
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
+    async with engine.begin() as connection:
+        await connection.run_sync(shared_metadata.create_all)
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def running(*turning: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run background work for the length of a block."""
+    tasks = [asyncio.ensure_future(turn()) for turn in turning]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def ground(ground_dsn: str, nats_server: NatsServer) -> AsyncIterator[Ground]:
+    """Database, broker and relay of a service; the broker is connected, the relay does not run yet."""
+    nats_server.process.start()
+    name = f"t{next(_numbers)}x{uuid4().hex[:8]}"
+    database = Database(ground_dsn, pool_size=4)
+    broker = Broker(nats_server.url, name=name)
+    relay = Relay(database=database, broker=broker, service=name)
+    async with running(broker.run):
+        await eventually(lambda: broker.connected, "broker connected")
+        yield Ground(name, database, broker, relay)
+    await database.close()
