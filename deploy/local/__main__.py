@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from functools import partial
 
 from deploy.local.aws import InvalidNameError
 from deploy.local.identity import NotRunningError, issue
@@ -25,9 +26,8 @@ def main() -> int:
         if arguments.command == "identity":
             sys.stdout.write(issue(StateDirectory(settings.state), arguments.name))
             return 0
-        # Someone may read us through a pipe: a line shall be seen when it is written.
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        return asyncio.run(Stack(settings).run())
+        # Flushed, as someone may read us through a pipe.
+        return asyncio.run(Stack(settings, report=partial(print, flush=True)).run())
     except (InvalidNameError, NotRunningError, PartFailedError, SettingError, StateInUseError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -18,7 +18,7 @@ def ensure_namespace(kubeconfig: str, name: str) -> None:
     Raises:
         ApiException: the cluster refuses.
     """
-    config.load_kube_config(config_file=kubeconfig)
+    config.load_kube_config(config_file=kubeconfig)  # type: ignore[no-untyped-call]
     api = client.CoreV1Api()
     body = client.V1Namespace(metadata=client.V1ObjectMeta(name=name))
     try:

@@ -7,6 +7,7 @@ state the services are in.
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -15,10 +16,10 @@ from deploy.local.stack import SettingError, Stack, read_settings
 from deploy.local.state import StateInUseError
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)
     stack = Stack(
         read_settings(os.environ),
         services=Path(sys.argv[1]),
+        report=partial(print, flush=True),
         migrate=(sys.executable, "-c", "print('no migrations')"),
     )
     try:

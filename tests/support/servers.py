@@ -126,11 +126,16 @@ class NatsServer:
         self._process = process
 
     @property
-    def tools_url(self) -> str:
-        """With the credentials of the user who may only read events."""
+    def broker(self) -> Broker:
+        """Its configuration. Skips the test when the server was given."""
         if self._broker is None:
             pytest.skip("the NATS server is not ours: its users are unknown")
-        return self._broker.url(TOOLS_USER)
+        return self._broker
+
+    @property
+    def tools_url(self) -> str:
+        """With the credentials of the user who may only read events."""
+        return self.broker.url(TOOLS_USER)
 
     @property
     def process(self) -> ServerProcess:
@@ -142,8 +147,7 @@ class NatsServer:
     def wipe_store(self) -> None:
         """Kill it and delete everything that JetStream stored; `process.start()` brings it back empty."""
         self.process.kill()
-        assert self._broker is not None
-        shutil.rmtree(self._broker.store, ignore_errors=True)
+        shutil.rmtree(self.broker.store, ignore_errors=True)
 
 
 class MotoServer:
@@ -163,9 +167,11 @@ class MotoServer:
         """Of the disks service's IAM user, who may use EC2."""
         return self.cloud.keys().disks
 
-    def identity(self, name: str, role: str = DEMO_ROLE, account: str = ACCOUNT) -> Keys:
+    def identity(
+        self, name: str, role: str = DEMO_ROLE, account: str = ACCOUNT, *, duration_seconds: int = 3600
+    ) -> Keys:
         """A fresh role session; `account` may be ACCOUNT or FOREIGN_ACCOUNT of `deploy.local.aws`."""
-        return self.cloud.identity(name, role=role, account=account)
+        return self.cloud.identity(name, role=role, account=account, duration_seconds=duration_seconds)
 
     def client(self, service: str, keys: Keys | None = None) -> Any:
         """A boto3 client, by default for the disks service's user."""

@@ -1,0 +1,119 @@
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from shared.contracts.events import STREAM
+from tests.support.servers import NatsServer
+
+
+@pytest.fixture
+async def services(nats_server: NatsServer) -> AsyncIterator[Client]:
+    client = await nats.connect(nats_server.url)
+    jetstream = client.jetstream()
+    await jetstream.add_stream(name=STREAM, subjects=["gpudev.v1.>"])
+    yield client
+    await jetstream.delete_stream(STREAM)
+    await client.close()
+
+
+class Tools:
+    def __init__(self, client: Client, refusals: list[str]) -> None:
+        self.client = client
+        self.refusals = refusals
+
+
+@pytest.fixture
+async def tools(nats_server: NatsServer) -> AsyncIterator[Tools]:
+    refusals: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refusals.append(str(error))
+
+    client = await nats.connect(nats_server.tools_url, error_cb=note)
+    yield Tools(client, refusals)
+    await client.close()
+
+
+async def refused(tools: Tools) -> str:
+    async with asyncio.timeout(5):
+        while not tools.refusals:
+            await tools.client.flush()
+            await asyncio.sleep(0.01)
+    return tools.refusals[0].lower()
+
+
+async def test_tools_receive_events_as_they_happen(services: Client, tools: Tools) -> None:
+    subscription = await tools.client.subscribe("gpudev.v1.jobs.>")
+    await tools.client.flush()
+
+    await services.publish("gpudev.v1.jobs.started.1", b"news")
+
+    assert (await subscription.next_msg(timeout=5)).data == b"news"
+
+
+async def test_tools_read_past_events_from_the_stream(services: Client, tools: Tools) -> None:
+    await services.jetstream().publish("gpudev.v1.jobs.started.1", b"old news")
+
+    subscription = await tools.client.jetstream().pull_subscribe("gpudev.v1.jobs.>", stream=STREAM)
+    (message,) = await subscription.fetch(1, timeout=5)
+    await message.ack_sync()
+
+    assert message.data == b"old news"
+
+
+async def test_tools_follow_the_stream_with_an_ordered_consumer(services: Client, tools: Tools) -> None:
+    await services.jetstream().publish("gpudev.v1.jobs.started.1", b"old news")
+
+    subscription = await tools.client.jetstream().subscribe("gpudev.v1.>", ordered_consumer=True)
+
+    assert (await subscription.next_msg(timeout=5)).data == b"old news"
+
+
+@pytest.mark.parametrize(
+    "subject", ["gpudev.v1.jobs.started.1", "auth.verify", "$JS.API.STREAM.DELETE.GPUDEV", "$SRV.PING"]
+)
+async def test_tools_publish_nothing(services: Client, tools: Tools, subject: str) -> None:
+    await tools.client.publish(subject, b"forged")
+
+    assert "permissions violation" in await refused(tools)
+    assert (await services.jetstream().stream_info(STREAM)).state.messages == 0
+
+
+@pytest.mark.parametrize("subject", ["auth.verify", ">", "$SYS.>", "gpudev.>"])
+async def test_tools_listen_to_nothing_but_events(tools: Tools, subject: str) -> None:
+    await tools.client.subscribe(subject)
+
+    assert "permissions violation" in await refused(tools)
+
+
+def test_a_wrong_password_is_refused(nats_server: NatsServer) -> None:
+    broker = nats_server.broker
+
+    assert broker.is_ready()
+    assert not dataclasses.replace(broker, services_password="wrong").is_ready()
+
+
+async def test_what_was_acknowledged_survives_a_kill_but_not_a_wipe(nats_server: NatsServer) -> None:
+    name = f"kept-{uuid4().hex}"
+    client = await nats.connect(nats_server.url)
+    await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
+    await client.jetstream().publish(f"{name}.x", b"kept")
+    await client.close()
+
+    nats_server.process.restart()
+    client = await nats.connect(nats_server.url)
+    assert (await client.jetstream().stream_info(name)).state.messages == 1
+    await client.close()
+
+    nats_server.wipe_store()
+    nats_server.process.start()
+    client = await nats.connect(nats_server.url)
+    with pytest.raises(NotFoundError):
+        await client.jetstream().stream_info(name)
+    await client.close()

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from deploy.local.ingress import Ingress, dynamic_configuration, priority, rule, static_configuration
+from shared.routes import FRONT_DOOR, ROUTES, SERVICES, Route
+
+GOLDEN = Path(__file__).with_name("traefik_dynamic.json")
+BACKENDS: dict[str, list[int]] = {
+    name: [15_000 + 10 * number, 15_001 + 10 * number] for number, name in enumerate(SERVICES)
+}
+
+
+def routers() -> dict[str, Any]:
+    found: dict[str, Any] = dynamic_configuration(ROUTES, BACKENDS)["http"]["routers"]
+    return found
+
+
+def test_the_configuration_is_the_one_that_was_reviewed() -> None:
+    assert dynamic_configuration(ROUTES, BACKENDS) == json.loads(GOLDEN.read_text())
+
+
+def test_every_row_of_the_route_table_has_its_router() -> None:
+    rendered = {(router["rule"], router["service"]) for router in routers().values()}
+
+    assert rendered == {(rule(route), route.service) for route in ROUTES} | {("PathPrefix(`/`)", FRONT_DOOR)}
+    assert len(routers()) == len(ROUTES) + 1
+
+
+def test_a_prefix_ends_at_a_segment_boundary() -> None:
+    assert rule(Route("/v1/jobs", "jobs")) == "Path(`/v1/jobs`) || PathPrefix(`/v1/jobs/`)"
+    assert rule(Route("/health", "auth", exact=True)) == "Path(`/health`)"
+
+
+def test_a_longer_path_is_tried_before_a_shorter_one() -> None:
+    exact, prefix, short = Route("/a/b", "auth", exact=True), Route("/a/b", "auth"), Route("/a", "auth")
+
+    assert priority(exact) > priority(prefix) > priority(short) > routers()["everything-else"]["priority"]
+
+
+def test_requests_are_spread_over_live_replicas() -> None:
+    balancer = dynamic_configuration(ROUTES, BACKENDS)["http"]["services"]["jobs"]["loadBalancer"]
+
+    assert [server["url"] for server in balancer["servers"]] == ["http://127.0.0.1:15010", "http://127.0.0.1:15011"]
+    assert balancer["healthCheck"]["path"] == "/livez"
+
+
+def test_writes_are_never_sent_twice() -> None:
+    retry = dynamic_configuration(ROUTES, BACKENDS)["http"]["middlewares"]["retry"]["retry"]
+
+    assert "retryNonIdempotentMethod" not in retry
+    assert retry["status"] == ["502"]
+
+
+def test_traefik_tells_nobody_that_it_runs_and_has_one_door() -> None:
+    ingress = Ingress(directory=Path("/state"), port=8000, backends=BACKENDS)
+    static = static_configuration(ingress, Path("/state/dynamic.yml"))
+
+    assert static["global"] == {"checkNewVersion": False, "sendAnonymousUsage": False}
+    assert static["api"] == {"dashboard": False, "insecure": False}
+    assert [entry["address"] for entry in static["entryPoints"].values()] == ["127.0.0.1:8000"]
