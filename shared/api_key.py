@@ -19,6 +19,8 @@ _SECRET_LENGTH = 32
 _CHECKSUM_LENGTH = 6
 _FORM = re.compile(rf"gpudev_([0-9A-Za-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}})")
 
+_PREFIX = re.compile(rf"gpudev_([0-9A-Za-z]{{{_ID_LENGTH}}})")
+
 
 class ApiKey(msgspec.Struct, frozen=True):
     key_id: str
@@ -29,7 +31,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     @property
     def prefix(self) -> str:
         """Recognisable beginning, safe to show."""
-        return f"gpudev_{self.key_id}"
+        return key_prefix(self.key_id)
 
     @property
     def hash(self) -> str:
@@ -52,6 +54,17 @@ def parse_api_key(text: str) -> ApiKey | None:
     if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
         return None
     return ApiKey(match[1], text)
+
+
+def key_prefix(key_id: str) -> str:
+    """Recognisable beginning of the key with this id."""
+    return f"gpudev_{key_id}"
+
+
+def parse_key_prefix(text: str) -> str | None:
+    """The id of the key with this beginning; None when no key begins so."""
+    match = _PREFIX.fullmatch(text)
+    return match[1] if match else None
 
 
 def _random_text(length: int) -> str:

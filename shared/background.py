@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -14,6 +15,18 @@ log = structlog.get_logger(__name__)
 
 _turns = Counter("gpudev_loop_turns", "Turns of a background loop", ["loop", "outcome"])
 _last_turn = Gauge("gpudev_loop_last_turn_timestamp_seconds", "End of the last good turn", ["loop"])
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until all have ended.
+
+    Cancels again what goes on: in Python 3.11 `asyncio.wait_for` can lose a cancellation that comes as its future ends.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
 class Loop:

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import nats
 import nats.errors
 import structlog
 from nats.aio.client import Client
@@ -109,21 +108,31 @@ class Broker:
             return await jetstream.add_stream(self._stream)
 
     async def _connect(self) -> Client:
-        return await nats.connect(
-            servers=self._servers,
-            name=self._name,
-            connect_timeout=2,
-            reconnect_time_wait=_RECONNECT_SECONDS,
-            max_reconnect_attempts=-1,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            pending_size=0,
-            flush_timeout=2,
-            allow_reconnect=True,
-            error_cb=self._note_error,
-            disconnected_cb=self._note_disconnect,
-            reconnected_cb=self._connected,
-        )
+        client = Client()
+        try:
+            await client.connect(**self._options())
+        except BaseException:
+            # also when cancelled: a client that is half connected would keep its socket and its tasks
+            await client.close()
+            raise
+        return client
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "servers": self._servers,
+            "name": self._name,
+            "connect_timeout": 2,
+            "reconnect_time_wait": _RECONNECT_SECONDS,
+            "max_reconnect_attempts": -1,
+            "ping_interval": 5,
+            "max_outstanding_pings": 2,
+            "pending_size": 0,
+            "flush_timeout": 2,
+            "allow_reconnect": True,
+            "error_cb": self._note_error,
+            "disconnected_cb": self._note_disconnect,
+            "reconnected_cb": self._connected,
+        }
 
     async def _connected(self) -> None:
         log.info("broker_connected")

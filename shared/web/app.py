@@ -15,7 +15,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.plugins.prometheus import PrometheusConfig
 
-from shared.background import Loop
+from shared.background import Loop, cancel_all
 from shared.contracts.health import health_subject
 from shared.database import Database
 from shared.encryption import Cipher
@@ -188,9 +188,7 @@ def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop]) -> A
         try:
             yield
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await cancel_all(running)
             for close in (*parts.closers, base.database.close):
                 await close()
             log.info("service_stopped")

@@ -131,7 +131,7 @@ def parameter_problems(error: ValidationException) -> list[Problem]:
     extra = error.extra if isinstance(error.extra, list) else []
     problems = []
     for item in extra:
-        source, key = str(item.get("source", "body")), str(item.get("key", ""))
+        source, key = str(getattr(item.get("source"), "value", item.get("source", "body"))), str(item.get("key", ""))
         if source == "body" or key in {"data", ""}:
             problems.append(Problem("missing", ("body",), "A JSON body is required"))
         else:

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from shared.background import cancel_all
 from shared.contracts.events import CloudEvent, EventData
 from shared.database import Database, Transaction
 from shared.database.tables import shared_metadata
 from shared.messaging import Broker, Consumer, Draft, Relay, Subscription, record_event
-from sqlalchemy.ext.asyncio import create_async_engine
-
 from tests.support.servers import NatsServer, PostgresServer
 
 _numbers = count(1)
@@ -121,9 +122,7 @@ async def running(*turning: Callable[[], Awaitable[None]]) -> AsyncIterator[None
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
 
 
 @pytest.fixture

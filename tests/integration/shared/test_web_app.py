@@ -1,0 +1,321 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+from litestar import Controller, Litestar, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.testing import AsyncTestClient
+from shared.api_key import new_api_key
+from shared.background import Loop
+from shared.contracts.auth import Identity
+from shared.database import Database
+from shared.encryption import Cipher
+from shared.errors import Conflict, DatabaseUnavailable, NotFound, Unauthenticated
+from shared.idempotency import IdempotencyKey, once
+from shared.settings import CommonSettings
+from shared.web.app import Foundation, ServiceParts, create_service_app
+from shared.web.errors import error_responses
+from shared.web.idempotency import idempotency_key, replayable
+from shared.web.validation import PLAIN_TEXT, Body
+
+from tests.support.ground import eventually, new_secret_keys
+from tests.support.servers import NatsServer
+
+KEY = new_api_key()
+OTHER = new_api_key()
+END = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class Thing(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    name: Annotated[str, msgspec.Meta(max_length=8, pattern=PLAIN_TEXT)]
+    size: Annotated[int, msgspec.Meta(ge=1, le=10)]
+    hours: Annotated[float, msgspec.Meta(gt=0, le=72)] = 1.0
+    flag: bool = False
+    env: Annotated[dict[str, str], msgspec.Meta(max_length=2)] | None = None
+
+
+class Made(msgspec.Struct):
+    name: str
+    number: int
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.effects = 0
+
+
+class ThingController(Controller):
+    path = "/v1/disks"
+
+    @post("/things", status_code=200, dto=Body[Thing], return_dto=None, responses=error_responses(400, 409, body=True))
+    async def make(
+        self,
+        request: Request[Identity, Any, Any],
+        data: JSONBody[Thing],
+        foundation: NamedDependency[Foundation],
+        counter: NamedDependency[Counter],
+    ) -> Response[Made]:
+        async def effect() -> Made:
+            counter.effects += 1
+            if data.name == "clash":
+                raise Conflict("It is taken")
+            return Made(data.name, counter.effects)
+
+        key = await idempotency_key(request)
+        now = datetime.now(UTC)
+        async with foundation.database.transaction() as transaction:
+            return replayable(
+                await once(transaction, effect, key=key, answer_type=Made, cipher=foundation.cipher, now=now)
+            )
+
+    @get("/things/{name:str}", responses=error_responses(404))
+    async def find(self, name: FromPath[str], limit: FromQuery[int] = 5) -> Made:
+        if name == "missing":
+            raise NotFound("Thing")
+        if name == "broken":
+            raise RuntimeError("secret detail")
+        if name == "down":
+            raise DatabaseUnavailable
+        return Made(name, limit)
+
+
+async def verify(key_hash: str) -> Identity:
+    if key_hash not in {KEY.hash, OTHER.hash}:
+        raise Unauthenticated
+    number = 1 if key_hash == KEY.hash else 2
+    return Identity(user_id=number, username=f"u{number}", key_id="x", expires_at=END)
+
+
+@pytest.fixture
+def hanging() -> Loop:
+    return Loop("hanging", asyncio.Event().wait, turn_seconds=600, stale_seconds=600)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def app(ground_dsn: str, nats_server: NatsServer, hanging: Loop) -> Litestar:
+    nats_server.process.start()
+    settings = CommonSettings(database_url=ground_dsn, nats_url=nats_server.url, secret_keys=new_secret_keys())
+    base = Foundation.open("disks", settings)
+    return create_service_app(
+        base,
+        ServiceParts(
+            controllers=[ThingController],
+            verify=verify,
+            resources={"foundation": base, "counter": Counter()},
+            loops=[hanging],
+        ),
+    )
+
+
+@pytest.fixture
+async def client(app: Litestar) -> AsyncIterator[AsyncTestClient[Litestar]]:
+    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        client.headers["Authorization"] = f"Bearer {KEY.text}"
+        yield client
+
+
+async def test_every_problem_of_a_body_is_listed_and_no_value_repeated(client: AsyncTestClient[Litestar]) -> None:
+    answer = await client.post(
+        "/v1/disks/things",
+        json={"name": "much-too-long-SECRET", "size": True, "hours": -1, "flag": "yes", "extra": 1, "env": {"A": 5}},
+    )
+    assert answer.status_code == 400
+    problems = {tuple(problem["loc"]): problem["type"] for problem in answer.json()["detail"]}
+    assert problems == {
+        ("body", "extra"): "extra_forbidden",
+        ("body", "name"): "too_long",
+        ("body", "size"): "int_type",
+        ("body", "hours"): "greater_than",
+        ("body", "flag"): "bool_type",
+        ("body", "env", "A"): "string_type",
+    }
+    assert "SECRET" not in answer.text
+
+
+@pytest.mark.parametrize("size", ["5", 5.5, 1e300, -1, 0, 11, True, None, [], {}, 10**40])
+async def test_a_number_that_is_none_or_out_of_bounds_is_refused(client: AsyncTestClient[Litestar], size: Any) -> None:
+    answer = await client.post("/v1/disks/things", json={"name": "a", "size": size})
+    assert answer.status_code == 400
+    assert [problem["loc"] for problem in answer.json()["detail"]] == [["body", "size"]]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"NaN", b'{"size": NaN}', b'"\xff"', b"nul", b'{"name": "\\ud800", "size": 1}']
+)
+async def test_a_body_that_is_no_object_is_refused(client: AsyncTestClient[Litestar], body: bytes) -> None:
+    answer = await client.post("/v1/disks/things", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"][0]["loc"][0] == "body"
+
+
+async def test_a_missing_body_is_refused(client: AsyncTestClient[Litestar]) -> None:
+    answer = await client.post("/v1/disks/things")
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (400, "missing")
+
+
+async def test_a_body_that_is_not_json_is_415_and_a_large_one_413(client: AsyncTestClient[Litestar]) -> None:
+    plain = await client.post("/v1/disks/things", content=b"name=a", headers={"Content-Type": "text/plain"})
+    large = await client.post("/v1/disks/things", json={"name": "a" * (1 << 20), "size": 1})
+    assert (plain.status_code, large.status_code) == (415, 413)
+    assert set(plain.json()) == set(large.json()) == {"detail"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/disks/things/a%00b", "/v1/disks/things/a?limit=%0a1", "/v1/disks/things/a?limit=x"]
+)
+async def test_control_characters_and_bad_parameters_are_refused(client: AsyncTestClient[Litestar], path: str) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 400
+    assert answer.json()["detail"][0]["loc"][0] in {"path", "query"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "Bearer",
+        "Bearer x",
+        f"Basic {KEY.text}",
+        f"Bearer {KEY.text[:-1]}",
+        f"Bearer {new_api_key().text}",
+        "\x7f",
+    ],
+    ids=["none", "empty", "malformed", "other scheme", "wrong checksum", "unknown", "control character"],
+)
+async def test_a_request_without_a_good_key_gets_one_text(
+    client: AsyncTestClient[Litestar], header: str | None
+) -> None:
+    client.headers.pop("Authorization")
+    headers = {} if header is None else {"Authorization": header}
+    answer = await client.post("/v1/disks/things", content=b"{", headers=headers)  # the key comes before the body
+    assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid API key"})
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_errors_have_one_shape_and_tell_nothing_internal(client: AsyncTestClient[Litestar]) -> None:
+    missing = await client.get("/v1/disks/things/missing")
+    broken = await client.get("/v1/disks/things/broken", headers={"X-Request-Id": "abc-1"})
+    down = await client.get("/v1/disks/things/down")
+    nowhere = await client.get("/nowhere")
+    method = await client.put("/v1/disks/things")
+    assert (missing.status_code, missing.json()) == (404, {"detail": "Thing not found"})
+    assert (broken.status_code, broken.json()) == (500, {"detail": "Internal Server Error", "request_id": "abc-1"})
+    assert (down.status_code, int(down.headers["retry-after"]) > 0) == (503, True)
+    assert (nowhere.status_code, method.status_code) == (404, 405)
+    assert set(nowhere.json()) == set(method.json()) == {"detail"}
+    assert broken.headers["x-request-id"] == "abc-1"
+    assert nowhere.headers["x-request-id"]
+
+
+async def test_a_repeated_request_gets_the_first_answer_and_no_second_effect(client: AsyncTestClient[Litestar]) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    first = await client.post("/v1/disks/things", json={"name": "a", "size": 1}, headers=headers)
+    again = await client.post("/v1/disks/things", json={"name": "a", "size": 1}, headers=headers)
+    other = await client.post("/v1/disks/things", json={"name": "b", "size": 1}, headers=headers)
+    elsewhere = await client.post(
+        "/v1/disks/things", json={"name": "b", "size": 1}, headers={**headers, "Authorization": f"Bearer {OTHER.text}"}
+    )
+    assert first.json() == again.json() == {"name": "a", "number": 1}
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert other.status_code == 422
+    assert elsewhere.json() == {"name": "b", "number": 2}
+
+
+async def test_a_refused_request_may_be_tried_again_with_its_key(client: AsyncTestClient[Litestar]) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    for _ in range(2):
+        answer = await client.post("/v1/disks/things", json={"name": "clash", "size": 1}, headers=headers)
+        assert answer.status_code == 409
+
+
+async def test_a_key_in_flight_is_a_conflict(client: AsyncTestClient[Litestar], ground_dsn: str) -> None:
+    database = Database(ground_dsn)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def effect() -> Made:
+        entered.set()
+        await leave.wait()
+        return Made("a", 1)
+
+    async def first() -> None:
+        async with database.transaction() as transaction:
+            await once(transaction, effect, key=IdempotencyKey(1, "k1", b""), answer_type=Made, cipher=cipher, now=END)
+
+    cipher = Cipher(new_secret_keys())
+    task = asyncio.create_task(first())
+    await entered.wait()
+    answer = await client.post("/v1/disks/things", json={"name": "a", "size": 1}, headers={"Idempotency-Key": "k1"})
+    leave.set()
+    await task
+    await database.close()
+    assert answer.status_code == 409
+    assert "in flight" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a" * 256])
+async def test_an_unusable_idempotency_key_is_refused(client: AsyncTestClient[Litestar], key: str) -> None:
+    answer = await client.post("/v1/disks/things", json={"name": "a", "size": 1}, headers={"Idempotency-Key": key})
+    assert answer.status_code == 400
+
+
+async def test_health_names_the_services_that_do_not_answer(client: AsyncTestClient[Litestar]) -> None:
+    own = await eventually(lambda: healthy(client), "own health")
+    assert own["database"] == own["queue"] == "healthy"
+    answer = await client.get("/health")
+    body = answer.json()
+    assert answer.status_code == 503
+    assert list(body)[:4] == ["status", "database", "queue", "timestamp"]
+    assert body["services"]["disks"]["status"] == "healthy"
+    assert body["services"]["jobs"]["status"] == "unhealthy"
+
+
+async def healthy(client: AsyncTestClient[Litestar]) -> Any:
+    answer = await client.get("/health/disks")
+    return answer.json() if answer.status_code == 200 else None
+
+
+async def test_a_loop_that_hangs_makes_the_service_unhealthy(client: AsyncTestClient[Litestar], hanging: Loop) -> None:
+    await eventually(lambda: healthy(client), "healthy at first")
+    hanging._last_good -= 601
+    answer = await client.get("/health/disks")
+    assert answer.status_code == 503
+    assert "hanging" in answer.json()["faults"][0]
+
+
+async def test_docs_come_from_this_machine_alone(client: AsyncTestClient[Litestar]) -> None:
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    assert "//" not in page.text.replace("<!DOCTYPE html>", "")
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
+        assert (await client.get(f"/docs/assets/{asset}")).status_code == 200
+    assert (await client.get("/docs/assets/..%2f..%2fLICENSE")).status_code == 404
+
+
+async def test_metrics_name_routes_and_not_ids(client: AsyncTestClient[Litestar]) -> None:
+    await client.get("/v1/disks/things/some-id")
+    metrics = (await client.get("/metrics")).text
+    assert "/v1/disks/things/{name}" in metrics
+    assert "some-id" not in metrics
+
+
+async def test_it_answers_503_and_recovers_when_the_database_was_away(
+    client: AsyncTestClient[Litestar], postgres_server: Any
+) -> None:
+    body = {"name": "a", "size": 1}
+    assert (await client.post("/v1/disks/things", json=body)).status_code == 200
+    postgres_server.process.kill()
+    away = await client.post("/v1/disks/things", json=body)
+    health = await client.get("/health/disks")
+    postgres_server.process.start()
+    assert (away.status_code, int(away.headers["retry-after"]) > 0) == (503, True)
+    assert health.status_code == 503
+
+    async def back() -> bool:
+        return (await client.post("/v1/disks/things", json=body)).status_code == 200
+
+    await eventually(back, "writes again")
