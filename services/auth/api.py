@@ -1,0 +1,134 @@
+"""Auth's public endpoints."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from services.auth import operations
+from services.auth.domain.hashing import counted_address
+from services.auth.operations import Auth
+from services.auth.schemas import (
+    AwsLoginRequest,
+    AwsLoginResponse,
+    KeyListResponse,
+    LoginBody,
+    RevokeResponse,
+    RotateResponse,
+    key_list,
+    logged_in,
+    revoked,
+    rotated,
+)
+from shared.api_key import new_api_key, parse_key_prefix
+from shared.contracts.auth import Identity
+from shared.errors import NotFound
+from shared.idempotency import check_key
+from shared.web.authentication import PUBLIC
+from shared.web.errors import error_responses
+from shared.web.idempotency import idempotency_key, replayable
+
+Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Keys at most")]
+Offset = Annotated[int, QueryParameter(ge=0, le=1_000_000_000, description="Keys to pass over")]
+
+
+class LoginController(Controller):
+    path = "/v1/auth"
+    tags = ["Authentication"]  # noqa: RUF012 - Litestar's class attribute
+
+    @post(
+        "/aws-login",
+        status_code=200,
+        operation_id="aws_login",
+        summary="Exchange AWS credentials for an API key",
+        opt={PUBLIC: True},
+        security=[{}],
+        dto=LoginBody[AwsLoginRequest],
+        return_dto=None,
+        responses=error_responses(400, 401, 403, 429, public=True, body=True),
+    )
+    async def aws_login(
+        self, request: Request[Any, Any, Any], data: JSONBody[AwsLoginRequest], auth: NamedDependency[Auth]
+    ) -> AwsLoginResponse:
+        """The credentials of a session of an allowed role; they are asked about at AWS once and then dropped."""
+        if "idempotency-key" in request.headers:
+            check_key(request.headers["idempotency-key"])
+        person, issued = await operations.log_in(
+            auth,
+            credentials=data.credentials(),
+            address=client_address(request),
+            new_key=new_api_key(),
+            now=datetime.now(UTC),
+        )
+        return logged_in(person, issued, auth.terms)
+
+
+class KeysController(Controller):
+    path = "/v1/keys"
+    tags = ["API Key Management"]  # noqa: RUF012 - Litestar's class attribute
+
+    @post(
+        "/rotate",
+        status_code=200,
+        operation_id="rotate_key",
+        summary="Generate a new API key with a fresh TTL",
+        responses=error_responses(400, 409, 422),
+    )
+    async def rotate(
+        self, request: Request[Identity, Any, Any], auth: NamedDependency[Auth]
+    ) -> Response[RotateResponse]:
+        """A new key, never past the end of the log-in session; the old one works for 60 s more."""
+        outcome = await operations.rotate_key(
+            auth,
+            identity=request.user,
+            new_key=new_api_key(),
+            idempotency_key=await idempotency_key(request),
+            now=datetime.now(UTC),
+        )
+        return replayable(rotated(outcome))
+
+    @get("/", operation_id="list_keys", summary="List own API keys", responses=error_responses(400))
+    async def list_keys(
+        self,
+        request: Request[Identity, Any, Any],
+        auth: NamedDependency[Auth],
+        limit: Limit = 50,
+        offset: Offset = 0,
+    ) -> KeyListResponse:
+        """Own keys that are alive, newest first."""
+        page = await operations.list_keys(
+            auth, user_id=request.user.user_id, limit=limit, offset=offset, now=datetime.now(UTC)
+        )
+        return key_list(page, limit=limit, offset=offset, current=request.user.key_id)
+
+    @delete(
+        "/{key_prefix:str}",
+        status_code=200,
+        operation_id="revoke_key",
+        summary="Revoke an own API key",
+        responses=error_responses(400, 404, 409, 422),
+    )
+    async def revoke(
+        self, request: Request[Identity, Any, Any], key_prefix: FromPath[str], auth: NamedDependency[Auth]
+    ) -> Response[RevokeResponse]:
+        """It is refused everywhere within a second; again gives the same answer."""
+        key_id = parse_key_prefix(key_prefix)
+        if key_id is None:
+            raise NotFound("API key")
+        outcome = await operations.revoke_key(
+            auth,
+            user_id=request.user.user_id,
+            key_id=key_id,
+            idempotency_key=await idempotency_key(request),
+            now=datetime.now(UTC),
+        )
+        return replayable(revoked(outcome))
+
+
+def client_address(request: Request[Any, Any, Any]) -> str:
+    """The address that log-ins are counted for."""
+    peer = request.client.host if request.client is not None else ""
+    forwarded = request.headers.getall("x-forwarded-for", [])
+    return counted_address(forwarded[-1] if forwarded else None, peer)

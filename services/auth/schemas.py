@@ -1,0 +1,172 @@
+"""What auth reads and answers, in the contract's key order."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+
+from services.auth.domain.keys import KeyTerms, whole_second
+from services.auth.domain.roles import Person
+from services.auth.operations import IssuedKey, KeyPage, RevokedKey
+from services.auth.sts import AwsCredentials
+from shared.api_key import key_prefix
+from shared.errors import InvalidInput, Problem
+from shared.idempotency import Outcome
+from shared.web.validation import Body, StructT
+
+_FIELD_NAME = re.compile(r"[A-Za-z_]{1,32}")
+_SPELLING = "Must be visible ASCII characters"
+_VISIBLE = "^[!-~]*$(?!\\n)"
+
+AccessKeyId = Annotated[
+    str, msgspec.Meta(max_length=128, pattern=_VISIBLE, description=_SPELLING, examples=["ASIA..."])
+]
+SecretAccessKey = Annotated[str, msgspec.Meta(max_length=256, pattern=_VISIBLE, description=_SPELLING)]
+SessionToken = Annotated[str, msgspec.Meta(max_length=16_384, pattern=_VISIBLE, description=_SPELLING)]
+
+
+class AwsLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """AWS credentials of a role session; used for one call and dropped."""
+
+    aws_access_key_id: AccessKeyId
+    aws_secret_access_key: SecretAccessKey
+    aws_session_token: SessionToken | None = None
+    """Every role session has one."""
+
+    def credentials(self) -> AwsCredentials:
+        """What AWS is asked about."""
+        return AwsCredentials(
+            access_key_id=self.aws_access_key_id,
+            secret_access_key=self.aws_secret_access_key,
+            session_token=self.aws_session_token or None,
+        )
+
+    def __repr__(self) -> str:
+        return "AwsLoginRequest(...)"
+
+
+class LoginBody(Body[StructT]):
+    """A body whose every part may be a secret, the names of its fields too, when somebody has mixed them up."""
+
+    def decode_bytes(self, value: bytes) -> StructT:
+        """The body as the handler's struct.
+
+        Raises:
+            InvalidInput: With all problems, repeating nothing but what looks like the name of a field.
+        """
+        try:
+            return super().decode_bytes(value)
+        except InvalidInput as error:
+            problems = [_without_secrets(problem) for problem in error.problems]
+        raise InvalidInput(problems)
+
+
+class AwsLoginResponse(msgspec.Struct, frozen=True, kw_only=True):
+    api_key: str
+    """Shown once; send it as `Authorization: Bearer`."""
+    key_prefix: str
+    """Recognisable beginning of the key; names it in /v1/keys."""
+    user_id: int
+    username: str
+    """Name of the role session."""
+    aws_arn: str
+    expires_at: datetime
+    ttl_hours: int
+    """Life of the key, in hours."""
+
+    def __repr__(self) -> str:
+        return f"AwsLoginResponse({self.key_prefix}_...)"
+
+
+class RotateResponse(msgspec.Struct, frozen=True, kw_only=True):
+    api_key: str
+    """Shown once; the old key works for 60 s more."""
+    key_prefix: str
+    user_id: int
+    username: str
+    expires_at: datetime
+    """Never past the end of the session that began with the AWS log-in."""
+
+    def __repr__(self) -> str:
+        return f"RotateResponse({self.key_prefix}_...)"
+
+
+class KeyItem(msgspec.Struct, frozen=True, kw_only=True):
+    key_prefix: str
+    created_at: datetime
+    expires_at: datetime
+    last_used: datetime | None
+    """To within a minute; null: not yet."""
+    current: bool
+    """Whether it is the key of this request."""
+
+
+class KeyListResponse(msgspec.Struct, frozen=True, kw_only=True):
+    keys: list[KeyItem]
+    """Own keys that are alive, newest first."""
+    total: int
+    limit: int
+    offset: int
+
+
+class RevokeResponse(msgspec.Struct, frozen=True, kw_only=True):
+    key_prefix: str
+    status: str
+    """revoked"""
+    revoked_at: datetime
+
+
+def logged_in(person: Person, issued: IssuedKey, terms: KeyTerms) -> AwsLoginResponse:
+    """Answer of a log-in."""
+    return AwsLoginResponse(
+        api_key=issued.text,
+        key_prefix=issued.prefix,
+        user_id=issued.user_id,
+        username=issued.username,
+        aws_arn=person.arn,
+        expires_at=issued.expires_at,
+        ttl_hours=min(terms.ttl, terms.session) // timedelta(hours=1),
+    )
+
+
+def rotated(outcome: Outcome[IssuedKey]) -> Outcome[RotateResponse]:
+    """Answer of a rotation."""
+    issued = outcome.answer
+    answer = RotateResponse(
+        api_key=issued.text,
+        key_prefix=issued.prefix,
+        user_id=issued.user_id,
+        username=issued.username,
+        expires_at=issued.expires_at,
+    )
+    return Outcome(answer, outcome.replayed)
+
+
+def revoked(outcome: Outcome[RevokedKey]) -> Outcome[RevokeResponse]:
+    """Answer of a revocation."""
+    key = outcome.answer
+    answer = RevokeResponse(
+        key_prefix=key_prefix(key.key_id), status="revoked", revoked_at=whole_second(key.revoked_at)
+    )
+    return Outcome(answer, outcome.replayed)
+
+
+def key_list(page: KeyPage, *, limit: int, offset: int, current: str) -> KeyListResponse:
+    """Answer of a listing; `current` is the id of the key that asked."""
+    keys = [
+        KeyItem(
+            key_prefix=key_prefix(key.key_id),
+            created_at=whole_second(key.created_at),
+            expires_at=whole_second(key.ends_at),
+            last_used=None if key.last_used_at is None else whole_second(key.last_used_at),
+            current=key.key_id == current,
+        )
+        for key in page.keys
+    ]
+    return KeyListResponse(keys=keys, total=page.total, limit=limit, offset=offset)
+
+
+def _without_secrets(problem: Problem) -> Problem:
+    loc = tuple(part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "***" for part in problem.loc)
+    return Problem(problem.type, loc, problem.msg)
