@@ -1,0 +1,84 @@
+"""A burst of jobs on the demo fleet: alone, with two replicas of everything, and with each process killed in turn."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ground import running
+from tests.support.load import Burst
+from tests.support.stack import LocalStack, running_stack, until, users
+
+VICTIMS = ("auth-0", "jobs-0", "disks-0", "capacity-0", "postgres", "nats", "traefik", "cluster")
+NAMES = ("ann", "ben", "cid", "dot", "eve")
+
+
+@pytest.mark.timeout(240)
+async def test_forty_jobs_by_five_users_run_in_order_and_leave_nothing(stack: LocalStack, tmp_path: Path) -> None:
+    async with users(stack, *NAMES) as members:
+        burst = Burst(members, tmp_path, jobs=40)
+        async with running(burst.watch_leases):
+            await burst.submit()
+            jobs = await burst.wait(seconds=180)
+        await burst.check(stack, jobs)
+
+
+@pytest.mark.timeout(240)
+async def test_two_replicas_of_each_service_carry_the_same_load(tmp_path: Path) -> None:
+    with running_stack(GPUDEV_REPLICAS="2") as stack:
+        async with users(stack, *NAMES) as members:
+            burst = Burst(members, tmp_path, jobs=40)
+            async with running(burst.watch_leases):
+                await burst.submit()
+                jobs = await burst.wait(seconds=180)
+            await burst.check(stack, jobs)
+
+
+@pytest.fixture(scope="module")
+def battered_stack() -> Iterator[LocalStack]:
+    """A stack whose processes are killed; not the one that other tests use."""
+    with running_stack() as stack:
+        yield stack
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("victim", VICTIMS)
+async def test_no_job_is_lost_or_run_twice_when_a_process_is_killed(
+    battered_stack: LocalStack, tmp_path: Path, victim: str
+) -> None:
+    chance = random.Random(victim)
+    async with users(battered_stack, *NAMES) as members:
+        burst = Burst(members, tmp_path, jobs=12)
+
+        async def kill() -> None:
+            # in the midst: some of the jobs have run, others are not submitted yet
+            await until(lambda: _ran(burst, chance.randint(1, 6)), "the moment of the kill", period=0.01)
+            battered_stack.kill(victim)
+
+        killing = asyncio.create_task(kill())
+        async with running(burst.watch_leases):
+            await burst.submit(attempts=60)
+            await killing
+            killed_at = time.monotonic()
+            await until(lambda: _works(members[0]), f"work after the death of {victim}")
+            recovered = time.monotonic() - killed_at
+            jobs = await burst.wait(seconds=120)
+        assert recovered < 10, f"recovery took {recovered:.1f} s"
+        await burst.check(battered_stack, jobs)
+
+
+async def _ran(burst: Burst, count: int) -> bool:
+    return len(burst.runs()) >= count
+
+
+async def _works(user) -> bool:
+    answers = [
+        await user.client.get("/v1/jobs"),
+        await user.client.get("/v1/gpu/availability"),
+        await user.client.get("/v1/disks"),
+        await user.client.get("/health"),
+    ]
+    return all(answer.status_code == 200 for answer in answers)
