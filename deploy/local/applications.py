@@ -31,6 +31,8 @@ class Applications:
     postgres: Postgres
     broker: Broker
     cloud: Cloud
+    github_url: str
+    """Where the jobs service fetches people's SSH keys unless the caller says otherwise."""
     kubeconfig: Path
     secrets: Secrets
     public_url: str
@@ -56,6 +58,7 @@ class Applications:
     def environment(self, service: ServiceName, replica: str) -> dict[str, str]:
         """One replica's variables: what the caller passes on, then ours, which win."""
         return {
+            "GPUDEV_GITHUB_URL": self.github_url,
             **passed_on(os.environ),
             "GPUDEV_DATABASE_URL": self.database_url(service),
             "GPUDEV_NATS_URL": self.broker.url(),

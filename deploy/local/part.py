@@ -96,16 +96,22 @@ def end_group(process: subprocess.Popen[bytes], part: Part) -> None:
 
 
 def end_processes(find: Callable[[], Iterable[int]], *, seconds: float = 5.0) -> None:
-    """Kill what `find` returns until it returns nothing.
+    """Kill what `find` returns until it returns nothing and all that it ever returned is gone.
 
     Raises:
         PartFailedError: something survives for longer than `seconds`.
     """
     deadline = time.monotonic() + seconds
-    while pids := list(find()):
+    living: dict[int, str | None] = {}
+    while True:
+        # A process on its way out can no longer be recognised, yet holds its files for a moment.
+        living = {pid: began for pid, began in living.items() if proc.start_time(pid) == began}
+        living.update((pid, began) for pid in find() if (began := proc.start_time(pid)) is not None)
+        if not living:
+            return
         if time.monotonic() > deadline:
-            raise PartFailedError(f"Processes {pids} do not end although they were killed.")
-        for pid in pids:
+            raise PartFailedError(f"Processes {sorted(living)} do not end although they were killed.")
+        for pid in living:
             proc.send(pid, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
 

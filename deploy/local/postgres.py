@@ -33,11 +33,12 @@ class Postgres:
 
     def initialise(self) -> None:
         """Make the data directory unless a former run did. Blocks for about a second."""
-        if (self.directory / "PG_VERSION").exists():
+        if self.directory.exists():
             return
-        # A first run that was interrupted leaves half a directory, which initdb refuses.
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True, mode=0o700)
+        # Made aside and renamed: an interrupted run leaves half a directory that looks like a whole one.
+        new = self.directory.with_name(f"{self.directory.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True, mode=0o700)
         _let_through(self.directory.parent)
         _let_through(binaries())
         password_file = self.directory.with_name(f"{self.directory.name}.pw")
@@ -45,10 +46,11 @@ class Postgres:
         password_file.chmod(0o600)
         user = server_user()
         if user is not None:
-            os.chown(self.directory, *user)
+            os.chown(new, *user)
             os.chown(password_file, *user)
         try:
-            _initdb(self.directory, password_file, user)
+            _initdb(new, password_file, user)
+            new.rename(self.directory)
         except subprocess.CalledProcessError as error:
             raise PartFailedError(f"initdb failed:\n{error.stdout}") from error
         finally:

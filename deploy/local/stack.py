@@ -19,7 +19,8 @@ from deploy.local.aws import REGION, Cloud, Keys
 from deploy.local.banner import banner
 from deploy.local.broker import TOOLS_USER, Broker
 from deploy.local.cluster_part import DEMO_FLEET, Cluster
-from deploy.local.ingress import Ingress
+from deploy.local.github_keys import KeyPages
+from deploy.local.ingress import Ingress, is_healthy
 from deploy.local.part import Part, PartFailedError
 from deploy.local.ports import free_ports, is_free
 from deploy.local.postgres import DATABASE, Postgres, prepare_database
@@ -30,6 +31,7 @@ from shared.routes import SERVICES
 ROOT = Path(__file__).parents[2]
 DEMO_USER = "demo"
 _THREADS = 32
+_HEALTH_SECONDS = 15.0
 _SERVERS, _APPLICATIONS, _INGRESS = range(3)
 
 
@@ -162,8 +164,9 @@ class Stack:
     async def _start(self) -> None:
         began = time.monotonic()
         self._report(f"GPU Dev starts; its state is in {self.state.root}")
+        self.state.put_logs_away()
         secrets = self.state.secrets()
-        ports = iter(free_ports(4 + self._settings.replicas * len(SERVICES)))
+        ports = iter(free_ports(5 + self._settings.replicas * len(SERVICES)))
         postgres = Postgres(directory=self.state.postgres, port=next(ports), password=secrets.postgres)
         broker = Broker(
             directory=self.state.broker,
@@ -172,12 +175,14 @@ class Stack:
             tools_password=secrets.broker_tools,
         )
         cloud = Cloud(directory=self.state.cloud, port=next(ports))
+        github = KeyPages(directory=self.state.github, port=next(ports))
         cluster_port = next(ports)
         applications = Applications(
             directory=self._services,
             postgres=postgres,
             broker=broker,
             cloud=cloud,
+            github_url=github.url,
             kubeconfig=self._kubeconfig,
             secrets=secrets,
             public_url=self.url,
@@ -192,11 +197,13 @@ class Stack:
             self._start_database(postgres, applications, secrets.databases),
             self._start_part(broker.part(self._log("nats"))),
             self._start_part(cloud.part(self._log("moto"))),
+            self._start_part(github.part(self._log("github"))),
             self._start_cluster(cluster_port),
         )
         await together(*(self._start_part(part, _APPLICATIONS) for part in applications.parts(self.state.logs)))
         # Last: it takes a service that is not up yet for a dead one, and looks again only after a second.
         await self._start_part(ingress.part(self._log("traefik")), _INGRESS)
+        await self._await_health()
         demo = await asyncio.to_thread(cloud.identity, DEMO_USER)
         write_private(self.state.env, exports(self.url, cloud, demo, broker, self._kubeconfig))
         self._report(banner(self.url, self.state, seconds=time.monotonic() - began))
@@ -220,6 +227,15 @@ class Stack:
         # A cluster of the user's may need his environment: credential programs read their own variables.
         env = {**os.environ, **leftovers.mark(self.state)}
         await run_once("namespace", argv, log=self._log("namespace"), env=env, cwd=ROOT)
+
+    async def _await_health(self) -> None:
+        """Wait until the whole says that it is well; if it does not, say so and leave the judgement to the person."""
+        deadline = time.monotonic() + _HEALTH_SECONDS
+        while not await asyncio.to_thread(is_healthy, self.url):
+            if time.monotonic() > deadline:
+                self._report(f"  Not everything is well yet: see {self.url}/health")
+                return
+            await asyncio.sleep(0.1)
 
     async def _start_part(self, part: Part, level: int = _SERVERS) -> None:
         marked = dataclasses.replace(part, env={**part.env, **leftovers.mark(self.state)})

@@ -4,6 +4,7 @@ import base64
 import fcntl
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TextIO
@@ -67,6 +68,7 @@ class StateDirectory:
         self.ingress = self.root / "traefik"
         self.cloud = self.root / "moto"
         self.cluster = self.root / "cluster"
+        self.github = self.root / "github"
         self.kubeconfig = self.root / "kubeconfig"
         self._secrets = self.root / "secrets.json"
 
@@ -74,6 +76,13 @@ class StateDirectory:
         """Make the folder; others may pass through it, as postgres must when we are root, but not look."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+    def put_logs_away(self) -> None:
+        """Begin with empty logs; the last run's are kept in `log.old`."""
+        old = self.root / "log.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if self.logs.exists():
+            self.logs.rename(old)
 
     def lock(self) -> TextIO:
         """Hold the folder until the file that is returned is closed or we die, however that happens.

@@ -45,6 +45,12 @@ def test_requests_are_spread_over_live_replicas() -> None:
     assert balancer["healthCheck"]["path"] == "/livez"
 
 
+def test_a_lone_replica_is_always_tried() -> None:
+    lone = dynamic_configuration(ROUTES, {name: [15_000] for name in SERVICES})
+
+    assert lone["http"]["services"]["jobs"]["loadBalancer"] == {"servers": [{"url": "http://127.0.0.1:15000"}]}
+
+
 def test_writes_are_never_sent_twice() -> None:
     retry = dynamic_configuration(ROUTES, BACKENDS)["http"]["middlewares"]["retry"]["retry"]
 

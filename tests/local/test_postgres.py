@@ -3,6 +3,7 @@ import pytest
 
 from deploy.local import proc
 from deploy.local.postgres import prepare_database
+from tests.local.conftest import eventually
 from tests.support.servers import PostgresServer
 
 
@@ -79,7 +80,7 @@ async def test_what_was_committed_survives_a_kill_and_no_backend_does(postgres_s
 
     process.kill()
 
-    assert proc.start_time(backend) is None
+    eventually(lambda: proc.start_time(backend) is None, seconds=1)
     connection.terminate()
     process.start()
     connection = await asyncpg.connect(f"{dsn.rpartition('/')[0]}/{before}")

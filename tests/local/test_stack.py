@@ -80,6 +80,7 @@ def _assert_services_know_their_world(stack: StackProcess) -> None:
         assert seen["GPUDEV_REPLICA"] == f"{name}-1"
         assert f"gpudev_{name}:" in seen["GPUDEV_DATABASE_URL"]
         assert seen["GPUDEV_KEY_TTL_HOURS"] == "1"
+        assert seen["GPUDEV_GITHUB_URL"].startswith("http://127.0.0.1:")
         assert ("GPUDEV_KEY_HASH_KEY" in seen) == (name == "auth")
         assert ("AWS_SECRET_ACCESS_KEY" in seen) == (name == "disks")
         assert ("GPUDEV_NAMESPACE" in seen) == (name in {"jobs", "capacity"})
