@@ -1,0 +1,69 @@
+"""What comes from NATS: the claim RPC, and the life of the jobs that have claims."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from services.disks.domain.claim import ClaimWish
+from services.disks.domain.disk import Disk
+from services.disks.operations.claims import claim_disk, confirm_claim, release_claim
+from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimReply, ClaimRequest
+from shared.contracts.events import CloudEvent
+from shared.contracts.jobs import JobEnded, JobSubmitted
+from shared.database import Database, Transaction
+from shared.errors import Conflict, InvalidInput
+from shared.messaging import RpcEndpoint, Subscription
+from shared.messaging.outbox import Wakes
+
+
+def claim_endpoint(
+    database: Database, reconciler: Wakes, *, zone: str, provisional_for: timedelta
+) -> RpcEndpoint[ClaimRequest, ClaimReply]:
+    """`disks.claim`.
+
+    Args:
+        database: Where the disks are.
+        reconciler: Woken when a claim makes a disk.
+        zone: Availability zone of new disks.
+        provisional_for: How long a claim waits for its job's `submitted`.
+    """
+
+    async def claim(request: ClaimRequest) -> ClaimReply:
+        wish = ClaimWish(
+            job_id=request.job_id, user_id=request.user_id, username=request.username, disk_name=request.disk_name,
+            size_gb=request.size_gb, at=datetime.now(UTC), provisional_for=provisional_for,
+        )  # fmt: skip
+        try:
+            disk = await claim_disk(
+                database, reconciler, wish=wish, new_disk_id=uuid4(), new_operation_id=uuid4(), zone=zone
+            )
+        except InvalidInput as error:
+            return ClaimReply(refusal=ClaimRefusal(kind="invalid", text=error.problems[0].msg))
+        except Conflict as error:
+            return ClaimReply(refusal=ClaimRefusal(kind="conflict", text=error.text))
+        return ClaimReply(claim=_claim(disk))
+
+    return RpcEndpoint(CLAIM_SUBJECT, ClaimRequest, claim)
+
+
+def job_subscriptions(relay: Wakes) -> list[Subscription[JobSubmitted] | Subscription[JobEnded]]:
+    """A claim holds from its job's `submitted` to its `ended`."""
+
+    async def on_submitted(tx: Transaction, data: JobSubmitted, _: CloudEvent) -> None:
+        if data.disk_id is not None:
+            await confirm_claim(tx, relay, job_id=data.job_id, disk_id=data.disk_id, now=datetime.now(UTC))
+
+    async def on_ended(tx: Transaction, data: JobEnded, _: CloudEvent) -> None:
+        await release_claim(tx, relay, job_id=data.job_id, now=datetime.now(UTC))
+
+    return [Subscription(JobSubmitted, on_submitted), Subscription(JobEnded, on_ended)]
+
+
+def _claim(disk: Disk) -> Claim:
+    return Claim(
+        disk_id=disk.id,
+        disk_name=disk.name,
+        size_gb=disk.size_gb,
+        ready=disk.ready,
+        volume_id=disk.volume_id,
+        availability_zone=disk.availability_zone,
+    )

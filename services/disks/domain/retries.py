@@ -1,0 +1,40 @@
+"""When to ask AWS again, and when its refusal is for good."""
+
+from datetime import timedelta
+
+_FIRST_SECONDS = 0.5
+_LAST_SECONDS = 8.0
+_NEVER_FOR_GOOD = frozenset(
+    {
+        # our credentials or clock, not the disk
+        "InvalidClientTokenId",
+        "MissingAuthenticationToken",
+        "InvalidSecurityToken",
+        "InvalidSignatureException",
+        # rate, not quota
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "PriorRequestNotComplete",
+    }
+)
+_FOR_GOOD_BEGINNINGS = ("Invalid", "MissingParameter", "UnknownParameter", "Unsupported", "VolumeTypeNotAvailable")
+_FOR_GOOD_ENDS = ("LimitExceeded", "QuotaExceeded")
+
+
+def retry_after(failures: int) -> timedelta:
+    """Rest before the next attempt, growing with the attempts that failed in a row.
+
+    Capped low: work must go on within 10 s of the return of what was away.
+    """
+    return timedelta(seconds=min(_LAST_SECONDS, _FIRST_SECONDS * 2 ** min(failures, 10)))
+
+
+def refused_for_good(code: str) -> bool:
+    """Whether AWS's error code says that this request will never be met.
+
+    Only what is known to be: whatever else happens (throttling, wrong credentials, no capacity in the zone, faults of
+    AWS or of something on the way to it) is an outage, and a disk does not fail by an outage.
+    """
+    if code in _NEVER_FOR_GOOD or "Throttl" in code:
+        return False
+    return code.startswith(_FOR_GOOD_BEGINNINGS) or code.endswith(_FOR_GOOD_ENDS)

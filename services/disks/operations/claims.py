@@ -1,0 +1,164 @@
+"""Claims: which job has a disk, from the job's submission to its end."""
+
+from datetime import datetime
+from uuid import UUID
+
+from services.disks import storage
+from services.disks.domain.claim import (
+    ClaimState,
+    ClaimWish,
+    DiskInUse,
+    JobCannotClaim,
+    check_size,
+    check_wish,
+    lost_claim_text,
+)
+from services.disks.domain.disk import DEFAULT_SIZE_GB, Action, Disk, NewDisk
+from services.disks.operations.disks import insert_disk
+from services.disks.queries import read_disk
+from shared.contracts.disks import DiskClaimed, DiskOperationFailed, DiskReleased
+from shared.database import Database, Transaction
+from shared.messaging import Draft, record_event
+from shared.messaging.outbox import Wakes
+
+
+async def claim_disk(
+    database: Database, reconciler: Wakes, *, wish: ClaimWish, new_disk_id: UUID, new_operation_id: UUID, zone: str
+) -> Disk:
+    """Give a job the exclusive, provisional lease on a disk; a disk that does not exist yet is recorded to be made.
+
+    Idempotent by the job's id.
+
+    Args:
+        database: Where the disks are.
+        reconciler: Woken when there is a disk to make.
+        wish: What the job asks for.
+        new_disk_id: Id of the disk if it has to be made.
+        new_operation_id: Id of its creation.
+        zone: Availability zone of a new disk.
+
+    Raises:
+        InvalidInput: Name or size cannot be, or the disk exists with another size.
+        DiskInUse: Another job of the user has it.
+        JobCannotClaim: The job has ended or has another disk.
+    """
+    check_wish(wish)
+    new = NewDisk(
+        disk_id=new_disk_id, operation_id=new_operation_id, user_id=wish.user_id, username=wish.username,
+        name=wish.disk_name, size_gb=wish.size_gb or DEFAULT_SIZE_GB, availability_zone=zone,
+        requested_at=wish.at, job_id=wish.job_id,
+    )  # fmt: skip
+    async with database.transaction() as tx:
+        disk = await read_disk(tx, await _lock_or_insert(tx, reconciler, new))
+        check_size(wish, disk.size_gb)
+        taken = await _take(
+            tx, disk_id=disk.id, job_id=wish.job_id, state=ClaimState.PROVISIONAL, now=wish.at,
+            expires_at=wish.at + wish.provisional_for,
+        )  # fmt: skip
+        if not taken:
+            _check_held_already(disk, wish)
+    return disk
+
+
+async def confirm_claim(tx: Transaction, relay: Wakes, *, job_id: UUID, disk_id: UUID, now: datetime) -> None:
+    """The job is submitted: its claim holds until it ends.
+
+    A claim that was dropped meanwhile is taken again if the disk is still free; else the job is told that it has none.
+    """
+    await tx.execute(storage.LOCK_DISK, disk_id=disk_id)
+    claim = await tx.fetch_one(storage.FIND_CLAIM, job_id=job_id)
+    if claim is not None and claim["state"] in {ClaimState.CONFIRMED, ClaimState.RELEASED}:
+        return
+    disk = await read_disk(tx, disk_id)
+    confirmed = await tx.execute(storage.CONFIRM_CLAIM, job_id=job_id, disk_id=disk_id, now=now)
+    if confirmed or await _take(
+        tx, disk_id=disk_id, job_id=job_id, state=ClaimState.CONFIRMED, now=now, expires_at=now
+    ):
+        await announce_claim(tx, relay, disk, now)
+    else:
+        await _refuse_claim(tx, relay, disk, job_id, now)
+
+
+async def release_claim(tx: Transaction, relay: Wakes, *, job_id: UUID, now: datetime) -> None:
+    """The job has ended: its disk is free, and no late message brings the claim back."""
+    claim = await tx.fetch_one(storage.FIND_CLAIM, job_id=job_id)
+    if claim is None:
+        return
+    await tx.execute(storage.LOCK_DISK, disk_id=claim["disk_id"])
+    disk_id = await tx.fetch_value(storage.RELEASE_CLAIM, job_id=job_id, now=now)
+    if disk_id is None:
+        await tx.execute(storage.CLOSE_DROPPED_CLAIM, job_id=job_id, now=now)
+        return
+    await tx.execute(storage.SET_LAST_USED, disk_id=disk_id, now=now)
+    version = await tx.fetch_value(storage.NEXT_VERSION, disk_id=disk_id, now=now)
+    disk = await read_disk(tx, disk_id)
+    event = DiskReleased(disk_id=disk.id, user_id=disk.user_id, disk_name=disk.name, job_id=job_id, released_at=now)
+    await record_event(tx, Draft(data=event, version=version, occurred_at=now), relay)
+
+
+async def drop_expired_claims(database: Database, *, now: datetime) -> int:
+    """Free the disks of jobs that never came; how many."""
+    return await database.execute(storage.DROP_EXPIRED_CLAIMS, now=now)
+
+
+async def announce_claim(tx: Transaction, relay: Wakes, disk: Disk, now: datetime) -> None:
+    """Tell the job that its disk can be used, once, when both the claim and the volume are there."""
+    if not disk.ready:
+        return
+    job_id = await tx.fetch_value(storage.ANNOUNCE_CLAIM, disk_id=disk.id, now=now)
+    if job_id is None:
+        return
+    version = await tx.fetch_value(storage.NEXT_VERSION, disk_id=disk.id, now=now)
+    event = DiskClaimed(
+        disk_id=disk.id,
+        user_id=disk.user_id,
+        disk_name=disk.name,
+        job_id=job_id,
+        volume_id=disk.volume_id or "",
+        availability_zone=disk.availability_zone,
+    )
+    await record_event(tx, Draft(data=event, version=version, occurred_at=now), relay)
+
+
+async def _lock_or_insert(tx: Transaction, reconciler: Wakes, new: NewDisk) -> UUID:
+    """The locked row of the user's disk of that name, new or old."""
+    while True:
+        disk_id: UUID | None = await tx.fetch_value(storage.LOCK_DISK_BY_NAME, user_id=new.user_id, name=new.name)
+        if disk_id is not None:
+            return disk_id
+        if await insert_disk(tx, new):
+            tx.after_commit(reconciler.wake)
+            return new.disk_id
+        # another transaction made it in between, or is deleting it: look again
+
+
+async def _take(
+    tx: Transaction, *, disk_id: UUID, job_id: UUID, state: ClaimState, now: datetime, expires_at: datetime
+) -> bool:
+    return bool(
+        await tx.execute(
+            storage.TAKE_CLAIM, disk_id=disk_id, job_id=job_id, state=state, now=now, expires_at=expires_at
+        )
+    )
+
+
+def _check_held_already(disk: Disk, wish: ClaimWish) -> None:
+    if disk.job_id == wish.job_id:
+        return
+    if disk.job_id is not None:
+        raise DiskInUse(disk.name, disk.job_id)
+    raise JobCannotClaim
+
+
+async def _refuse_claim(tx: Transaction, relay: Wakes, disk: Disk, job_id: UUID, now: datetime) -> None:
+    version = await tx.fetch_value(storage.NEXT_VERSION, disk_id=disk.id, now=now)
+    event = DiskOperationFailed(
+        disk_id=disk.id,
+        user_id=disk.user_id,
+        disk_name=disk.name,
+        operation_id=None,
+        action=Action.CLAIM,
+        error=lost_claim_text(disk),
+        job_id=job_id,
+    )
+    await record_event(tx, Draft(data=event, version=version, occurred_at=now), relay)

@@ -1,0 +1,305 @@
+"""The disks service on real servers: an application with a stand-in for auth, jobs' events, a look into AWS."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import nats
+import pytest
+import sqlalchemy as sa
+from nats.aio.client import Client
+
+from deploy.local.aws import AVAILABILITY_ZONE, REGION
+from services.disks.app import create_app
+from services.disks.ebs import TAG_USER, Ebs
+from services.disks.settings import DisksSettings
+from shared.api_key import new_api_key
+from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyReply, VerifyRequest
+from shared.contracts.disks import CLAIM_SUBJECT, ClaimReply, ClaimRequest
+from shared.contracts.events import CloudEvent, EventData, event_subject
+from shared.contracts.jobs import JobEnded, JobStatus, JobSubmitted
+from shared.database import Database, Statement
+from shared.database.migrate import upgrade
+from shared.database.tables import outbox
+from shared.messaging.outbox import envelope
+from tests.support.ground import eventually, new_secret_keys
+from tests.support.servers import MotoServer, NatsServer, PostgresServer
+
+EventT = TypeVar("EventT", bound=EventData)
+
+_EVENTS = Statement(
+    sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("entity_id")).order_by(outbox.c.entity_version)
+)
+_user_ids = count(int.from_bytes(os.urandom(3)) + 1000)
+"""Tests share one database and one AWS; each has users of its own."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with a key."""
+
+    user_id: int
+    username: str
+    headers: dict[str, str]
+
+
+class Auth:
+    """Stands in for the auth service on NATS: knows the users of one test."""
+
+    def __init__(self, nats_client: Client) -> None:
+        self._nats = nats_client
+        self._identities: dict[str, Identity] = {}
+
+    async def listen(self) -> None:
+        """Answer `auth.verify`."""
+        await self._nats.subscribe(VERIFY_SUBJECT, cb=self._answer)
+        await self._nats.flush()
+
+    def add_user(self) -> User:
+        """A new user and a key of theirs."""
+        key, user_id = new_api_key(), next(_user_ids)
+        username = f"user-{user_id}"
+        expires_at = datetime.now(UTC) + timedelta(hours=1)
+        self._identities[key.hash] = Identity(
+            user_id=user_id, username=username, key_id=key.key_id, expires_at=expires_at
+        )
+        return User(user_id, username, {"Authorization": f"Bearer {key.text}"})
+
+    async def _answer(self, message: Any) -> None:
+        asked = msgspec.json.decode(message.data, type=VerifyRequest)
+        identity = self._identities.get(asked.key_hash)
+        await message.respond(msgspec.json.encode(VerifyReply(identity=identity, refusal=None if identity else "no")))
+
+
+class Jobs:
+    """Stands in for the jobs service: its RPC to disks and its events."""
+
+    def __init__(self, nats_client: Client) -> None:
+        self._nats = nats_client
+
+    async def claim(
+        self, user: User, disk_name: str, *, job_id: UUID | None = None, size_gb: int | None = None
+    ) -> ClaimReply:
+        """Ask for a disk for a job, by default a new one."""
+        request = ClaimRequest(
+            user_id=user.user_id,
+            username=user.username,
+            disk_name=disk_name,
+            job_id=job_id or uuid4(),
+            size_gb=size_gb,
+        )
+        message = await self._nats.request(CLAIM_SUBJECT, msgspec.json.encode(request), timeout=5)
+        return msgspec.json.decode(message.data, type=ClaimReply)
+
+    async def submitted(self, user: User, job_id: UUID, disk_id: UUID | None) -> None:
+        """The job is submitted."""
+        await self._publish(job_submitted(user, job_id, disk_id))
+
+    async def ended(self, user: User, job_id: UUID) -> None:
+        """The job has ended."""
+        await self._publish(job_ended(user, job_id))
+
+    async def _publish(self, data: EventData) -> None:
+        event = cloud_event(data)
+        await self._nats.jetstream().publish(event_subject(data), msgspec.json.encode(event))
+
+
+class Stage:
+    """The running service and everybody around it."""
+
+    def __init__(self, client: httpx.AsyncClient, auth: Auth, jobs: Jobs, cloud: Any, database: Database) -> None:
+        self.client = client
+        self.auth = auth
+        self.jobs = jobs
+        self.database = database
+        self._cloud = cloud
+
+    async def create(self, user: User, name: str, **more: Any) -> dict[str, Any]:
+        """Create a disk; the answer."""
+        response = await self.client.post("/v1/disks", json={"disk_name": name, **more}, headers=user.headers)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def get(self, user: User, path: str) -> httpx.Response:
+        """GET below /v1/disks."""
+        return await self.client.get(f"/v1/disks{path}", headers=user.headers)
+
+    async def ended_operation(self, user: User, name: str, operation_id: str) -> dict[str, Any]:
+        """The operation once its outcome is known."""
+
+        async def ended() -> dict[str, Any] | None:
+            state: dict[str, Any] = (await self.get(user, f"/{name}/operations/{operation_id}")).json()
+            return state if state["completed"] else None
+
+        result: dict[str, Any] = await eventually(ended, f"operation {operation_id} ended", seconds=20)
+        return result
+
+    async def volumes(self, user: User) -> list[dict[str, Any]]:
+        """What AWS has of the user's."""
+        return await volumes_of(self._cloud, user.user_id)
+
+    async def events(self, disk_id: UUID | str) -> list[CloudEvent]:
+        """The disk's events, in the order of its versions, as the service recorded them."""
+        return await events_of(self.database, disk_id)
+
+    async def event(self, disk_id: UUID | str, kind: type[EventT], *, seconds: float = 10) -> EventT:
+        """The first event of a kind about the disk, once it is recorded."""
+
+        async def recorded() -> EventT | None:
+            for event in await self.events(disk_id):
+                if event.type == kind.type_name():
+                    return msgspec.json.decode(event.data, type=kind)
+            return None
+
+        result: EventT = await eventually(recorded, f"{kind.__name__} of {disk_id}", seconds=seconds)
+        return result
+
+
+def cloud_event(data: EventData) -> CloudEvent:
+    """An event of another service."""
+    return CloudEvent(
+        id=uuid4(),
+        source=f"/gpudev/{data.DOMAIN}",
+        type=data.type_name(),
+        subject=data.entity_id,
+        time=datetime.now(UTC),
+        sequence=1,
+        messageid=1,
+        data=msgspec.Raw(msgspec.json.encode(data)),
+    )
+
+
+def job_submitted(user: User, job_id: UUID, disk_id: UUID | None) -> JobSubmitted:
+    """The event of a job that names a disk, or none."""
+    return JobSubmitted(
+        job_id=job_id, user_id=user.user_id, username=user.username, status=JobStatus.PENDING,
+        instance_type="p5.48xlarge", gpu_type="h100", gpu_count=8, duration_seconds=3600,
+        submitted_at=datetime.now(UTC), waits_for_disk=True, disk_id=disk_id,
+    )  # fmt: skip
+
+
+def job_ended(user: User, job_id: UUID) -> JobEnded:
+    """The event of a job that is over."""
+    return JobEnded(
+        job_id=job_id, user_id=user.user_id, username=user.username, status=JobStatus.COMPLETED,
+        ended_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+async def volumes_of(cloud: Any, user_id: int) -> list[dict[str, Any]]:
+    """The volumes in AWS with the user's tag."""
+    filters = [{"Name": f"tag:{TAG_USER}", "Values": [str(user_id)]}]
+    answer = await asyncio.to_thread(cloud.describe_volumes, Filters=filters)
+    found: list[dict[str, Any]] = answer["Volumes"]
+    return found
+
+
+async def events_of(database: Database, disk_id: UUID | str) -> list[CloudEvent]:
+    """A disk's events in the order of its versions."""
+    rows = await database.fetch_all(_EVENTS, entity_id=str(disk_id))
+    return [envelope(row, "/gpudev/disks") for row in rows]
+
+
+@pytest.fixture(scope="session")
+def disks_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+    """The service's schema at its newest version."""
+    dsn = postgres_server.make_service_database("disks")
+    upgrade("disks", dsn)
+    yield dsn
+    postgres_server.drop_database(dsn)
+
+
+@pytest.fixture
+def disks_settings(
+    disks_dsn: str, nats_server: NatsServer, moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> DisksSettings:
+    """Settings of a service whose servers all run."""
+    nats_server.process.start()
+    moto_server.process.start()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto_server.service_keys.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto_server.service_keys.secret_access_key)
+    return DisksSettings(
+        database_url=disks_dsn,
+        nats_url=nats_server.url,
+        secret_keys=new_secret_keys(),
+        aws_region=REGION,
+        aws_endpoint_url=moto_server.endpoint_url,
+        availability_zone=AVAILABILITY_ZONE,
+        log_level="error",
+    )
+
+
+@pytest.fixture
+async def disks_database(disks_settings: DisksSettings) -> AsyncIterator[Database]:
+    """The service's database, without the service."""
+    database = Database(disks_settings.database_url, pool_size=10)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def ebs(disks_settings: DisksSettings) -> AsyncIterator[Ebs]:
+    """The adapter, without the service."""
+    adapter = Ebs(region=disks_settings.aws_region, endpoint_url=disks_settings.aws_endpoint_url)
+    yield adapter
+    await adapter.close()
+
+
+@asynccontextmanager
+async def serving(settings: DisksSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """One replica, in the test's own event loop."""
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        # in one task of its own: fixtures are entered and left in different ones, which cancel scopes forbid
+        async with app.lifespan():
+            started.set()
+            await stop.wait()
+
+    holding = asyncio.create_task(hold())
+    await started.wait()
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://disks.local") as client:
+            yield client
+    finally:
+        stop.set()
+        await holding
+
+
+@asynccontextmanager
+async def disks_stage(settings: DisksSettings, database: Database, cloud: Any) -> AsyncIterator[Stage]:
+    """The service, running for the length of a block."""
+    nats_client = await nats.connect(settings.nats_url)
+    auth = Auth(nats_client)
+    await auth.listen()
+    try:
+        async with serving(settings) as client:
+            await eventually(lambda: _healthy(client), "the service is healthy", seconds=20)
+            yield Stage(client=client, auth=auth, jobs=Jobs(nats_client), cloud=cloud, database=database)
+    finally:
+        await nats_client.close()
+
+
+async def _healthy(client: httpx.AsyncClient) -> bool:
+    answer = (await client.get("/health/disks")).json()
+    return bool(answer["status"] == "healthy" and answer["unprocessed_messages"] is not None)
+
+
+@pytest.fixture
+async def disks(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> AsyncIterator[Stage]:
+    """The service with everybody around it."""
+    async with disks_stage(disks_settings, disks_database, moto_server.client("ec2")) as stage:
+        yield stage
