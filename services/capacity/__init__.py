@@ -1,0 +1,1 @@
+"""Capacity: nodes, GPU leases and the line for them."""

@@ -1,0 +1,50 @@
+"""The capacity service's application; the only place that wires its parts."""
+
+from datetime import UTC, datetime
+
+from litestar import Litestar
+
+from services.capacity.api import ClusterController, GpuController
+from services.capacity.consumers import subscriptions
+from services.capacity.nodes import Cluster
+from services.capacity.operations import purge_places
+from services.capacity.reconciler import NodeWatch, Placer, PodWatch
+from services.capacity.settings import CapacitySettings
+from shared.background import Loop
+from shared.settings import read_settings
+from shared.web.app import Foundation, ServiceParts, create_service_app
+from shared.web.authentication import verify_by_rpc
+
+_PURGE_SECONDS = 3600.0
+
+
+def create_app(settings: CapacitySettings | None = None) -> Litestar:
+    """The application.
+
+    Args:
+        settings: None: read from the environment.
+    """
+    settings = settings or read_settings(CapacitySettings)
+    base = Foundation.open("capacity", settings)
+    cluster = Cluster(settings.kubeconfig)
+    placer = Placer(database=base.database, relay=base.relay)
+    watches = [
+        watch(cluster=cluster, database=base.database, settings=settings, relay=base.relay, placer=placer)
+        for watch in (NodeWatch, PodWatch)
+    ]
+
+    async def purge() -> None:
+        await purge_places(base.database, datetime.now(UTC))
+
+    purging = Loop("purge_places", purge, period_seconds=_PURGE_SECONDS, stale_seconds=3 * _PURGE_SECONDS)
+    return create_service_app(
+        base,
+        ServiceParts(
+            controllers=[GpuController, ClusterController],
+            verify=verify_by_rpc(base.broker),
+            resources={"database": base.database},
+            subscriptions=subscriptions(relay=base.relay, placer=placer),
+            loops=[placer.loop, *(watch.loop for watch in watches), purging],
+            closers=[cluster.close],
+        ),
+    )

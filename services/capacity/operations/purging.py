@@ -1,0 +1,14 @@
+"""Forgetting jobs that ended long ago."""
+
+from datetime import datetime, timedelta
+
+from services.capacity import storage
+from shared.database import Executor
+
+RETENTION = timedelta(days=9)
+"""Longer than the event stream keeps anything: a late event of an ended job must find its tombstone."""
+
+
+async def purge_places(database: Executor, now: datetime) -> int:
+    """Delete the places of jobs that ended before the stream's oldest event; how many."""
+    return await database.execute(storage.PURGE_PLACES, before=now - RETENTION)
