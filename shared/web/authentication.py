@@ -1,9 +1,11 @@
 """Who a request comes from: the bearer key, checked by auth, remembered for at most 30 s."""
 
 import asyncio
+import hmac
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -42,18 +44,39 @@ def refusal_error(refusal: str | None) -> GpuDevError:
     return Forbidden("This user is disabled") if refusal == "forbidden" else Unauthenticated()
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    key_hash: str
+    until: float
+    """Reading of the clock from which on it is asked about again."""
+    identity: Identity
+
+
 class IdentityCache:
-    """Identities by the hash of their key: at most 30 s old, never past their end, evicted when the key is revoked.
+    """Identities by the id of their key: at most 30 s old, never past their end, evicted when the key is revoked.
 
     The 30 s bound holds when NATS is cut, too; the eviction makes revocation take effect at once.
+
+    Args:
+        verify: Asks auth.
+        clock: Monotonic seconds.
+        now: The time of day, UTC.
     """
 
-    def __init__(self, verify: Verify, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        verify: Verify,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
         self._verify = verify
         self._clock = clock
-        self._entries: dict[str, tuple[float, Identity]] = {}
-        self._waiting: dict[str, asyncio.Future[Identity]] = {}
-        self._evicted_at: dict[str, float] = {}
+        self._now = now
+        self._entries: dict[str, _Entry] = {}
+        self._asking: dict[tuple[str, str], asyncio.Future[Identity]] = {}
 
     async def identify(self, key: ApiKey) -> Identity:
         """The key's identity.
@@ -64,43 +87,47 @@ class IdentityCache:
             Unavailable: Not remembered, and auth does not answer.
         """
         key_hash = key.hash
-        entry = self._entries.get(key_hash)
-        if entry is not None and entry[0] > self._clock():
-            if entry[1].expires_at > datetime.now(UTC):
-                return entry[1]
+        entry = self._entries.get(key.key_id)
+        if (
+            entry is None
+            or entry.until <= self._clock()
+            # whoever knows the public id of a key must not learn from timing how near his guess of the rest was
+            or not hmac.compare_digest(entry.key_hash, key_hash)
+        ):
+            return await self._ask(key.key_id, key_hash)
+        if entry.identity.expires_at <= self._now():
             raise Unauthenticated
-        return await self._ask(key_hash)
+        return entry.identity
 
     def evict(self, key_id: str) -> None:
-        """Forget a key that was revoked, and do not remember an answer that is on its way."""
-        self._evicted_at[key_id] = self._clock()
-        self._entries = {h: entry for h, entry in self._entries.items() if entry[1].key_id != key_id}
+        """Forget a key that was revoked, and neither share nor remember an answer that is on its way."""
+        self._entries.pop(key_id, None)
+        for asked in [asked for asked in self._asking if asked[0] == key_id]:
+            del self._asking[asked]
 
-    async def _ask(self, key_hash: str) -> Identity:
+    async def _ask(self, key_id: str, key_hash: str) -> Identity:
         # a herd of requests with one new key asks once
-        waiting = self._waiting.get(key_hash)
-        if waiting is None:
-            waiting = asyncio.ensure_future(self._verified(key_hash))
-            self._waiting[key_hash] = waiting
-            waiting.add_done_callback(lambda _: self._waiting.pop(key_hash, None))
-        return await asyncio.shield(waiting)
+        asking = self._asking.get((key_id, key_hash))
+        if asking is None:
+            asking = asyncio.ensure_future(self._verify(key_hash))
+            self._asking[key_id, key_hash] = asking
+            asking.add_done_callback(partial(self._answered, key_id, key_hash, self._clock()))
+        return await asyncio.shield(asking)
 
-    async def _verified(self, key_hash: str) -> Identity:
-        asked_at = self._clock()
-        identity = await self._verify(key_hash)
-        if self._evicted_at.get(identity.key_id, -1.0) < asked_at:
-            self._make_room()
-            self._entries[key_hash] = (asked_at + CACHE_SECONDS, identity)
-        return identity
-
-    def _make_room(self) -> None:
-        if len(self._entries) < _MAX_CACHED:
+    def _answered(self, key_id: str, key_hash: str, asked_at: float, asking: asyncio.Future[Identity]) -> None:
+        # looked at even when every caller has gone, or asyncio reports it as never retrieved
+        failed = asking.cancelled() or asking.exception() is not None
+        if self._asking.get((key_id, key_hash)) is not asking:
             return
-        now = self._clock()
-        self._entries = {h: entry for h, entry in self._entries.items() if entry[0] > now}
-        self._evicted_at = {k: at for k, at in self._evicted_at.items() if at > now - CACHE_SECONDS}
+        del self._asking[key_id, key_hash]
+        if not failed:
+            self._remember(key_id, _Entry(key_hash, asked_at + CACHE_SECONDS, asking.result()))
+
+    def _remember(self, key_id: str, entry: _Entry) -> None:
+        self._entries.pop(key_id, None)
         if len(self._entries) >= _MAX_CACHED:
-            self._entries.clear()
+            del self._entries[next(iter(self._entries))]  # the one that was asked about longest ago
+        self._entries[key_id] = entry
 
 
 class RevocationListener:
@@ -116,15 +143,15 @@ class RevocationListener:
         broker.on_connect(self._subscribe)
 
     async def _subscribe(self) -> None:
-        if not self._subscribed:
-            self._subscribed = True
+        if not self._subscribed:  # nats-py renews the subscriptions of a connection by itself
             await self._broker.client.subscribe(KeyRevoked.subject_filter(), cb=self._on_event)
+            self._subscribed = True
 
     async def _on_event(self, message: Any) -> None:
         event = msgspec.json.decode(message.data, type=CloudEvent)
-        revoked = msgspec.json.decode(event.data, type=KeyRevoked)
-        if revoked.dies_at <= datetime.now(UTC):
-            self._cache.evict(revoked.key_id)
+        # also when it dies later, as after a rotation: auth then tells the new end. To compare with a clock of our own
+        # would leave a revoked key alive for 30 s wherever that clock is a moment behind auth's.
+        self._cache.evict(msgspec.json.decode(event.data, type=KeyRevoked).key_id)
 
 
 class AuthenticationMiddleware:
