@@ -1,0 +1,50 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from shared.api_key import new_api_key
+from shared.logs import mask_secrets, mask_text
+
+KEY = new_api_key().text
+AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"key {KEY} was used", "nats://services:hunter2hunter2@127.0.0.1", f"Authorization: Bearer {KEY}", AWS_SECRET],
+    ids=["key", "url", "header", "aws"],
+)
+def test_what_looks_like_a_secret_is_masked_in_any_text(text: str) -> None:
+    masked = mask_text(text)
+    for secret in (KEY, "hunter2hunter2", AWS_SECRET):
+        assert secret not in masked
+    assert "***" in masked
+
+
+@pytest.mark.parametrize("name", ["aws_secret_access_key", "aws_session_token", "api_key", "env_vars", "Authorization"])
+def test_a_field_with_a_secret_name_is_masked_however_deep(name: str) -> None:
+    event = mask_secrets(None, "info", {"event": "e", "body": {"list": [{name: "abc"}]}, name: {"A": "b"}})
+    assert "abc" not in json.dumps(event)
+    assert '"b"' not in json.dumps(event)
+
+
+def test_ordinary_facts_stay_readable() -> None:
+    event = {"event": "granted", "job": "3f2a8c1e-0000-4000-8000-000000000000", "gpus": 8, "none": None, "path": "/v1/jobs"}
+    assert mask_secrets(None, "info", dict(event)) == event
+
+
+def test_the_standard_librarys_logging_goes_through_the_same_mask() -> None:
+    script = (
+        "import logging; from shared.logs import configure_logs; configure_logs(service='s', replica='r');"
+        f"logging.getLogger('botocore').error('signed with %s', '{AWS_SECRET}');"
+        f"\ntry: raise ValueError('{KEY}')"
+        "\nexcept ValueError: logging.getLogger('x').exception('failed')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["service"] for line in lines] == ["s", "s"]
+    assert AWS_SECRET not in done.stderr
+    assert KEY not in done.stderr
+
+
