@@ -12,7 +12,8 @@ from deploy.local.state import write_private
 SERVICES_USER = "services"
 TOOLS_USER = "tools"
 
-# What a reader of events needs and no more: it looks streams up, makes consumers, fetches, acknowledges.
+# What a reader of events needs and no more: it looks streams up, makes consumers, fetches, acknowledges. It deletes
+# none, as it could delete a service's; its own vanish when it has been away for a while.
 _TOOLS_PUBLISH = (
     "$JS.API.INFO",
     "$JS.API.STREAM.NAMES",
@@ -26,7 +27,6 @@ _TOOLS_PUBLISH = (
     "$JS.API.CONSUMER.LIST.*",
     "$JS.API.CONSUMER.INFO.*.*",
     "$JS.API.CONSUMER.MSG.NEXT.*.*",
-    "$JS.API.CONSUMER.DELETE.*.*",
     "$JS.ACK.>",
     "$JS.FC.>",
 )

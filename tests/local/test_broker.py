@@ -76,7 +76,14 @@ async def test_tools_follow_the_stream_with_an_ordered_consumer(services: Client
 
 
 @pytest.mark.parametrize(
-    "subject", ["gpudev.v1.jobs.started.1", "auth.verify", "$JS.API.STREAM.DELETE.GPUDEV", "$SRV.PING"]
+    "subject",
+    [
+        "gpudev.v1.jobs.started.1",
+        "auth.verify",
+        "$JS.API.STREAM.DELETE.GPUDEV",
+        "$JS.API.CONSUMER.DELETE.GPUDEV.jobs",
+        "$SRV.PING",
+    ],
 )
 async def test_tools_publish_nothing(services: Client, tools: Tools, subject: str) -> None:
     await tools.client.publish(subject, b"forged")
