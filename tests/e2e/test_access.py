@@ -7,14 +7,15 @@ from typing import Any
 import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from shared.api_key import new_api_key
 
+from shared.api_key import new_api_key
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 # The 20 endpoints of the contract, less those that come with later issues, and what we added.
 ROUTES = {
     ("post", "/v1/auth/aws-login"), ("get", "/health"), ("get", "/"), ("get", "/openapi.json"),
-    ("post", "/v1/jobs/submit"), ("get", "/v1/jobs/{job_id}"), ("get", "/v1/jobs"), ("post", "/v1/jobs/{job_id}/cancel"),
+    ("post", "/v1/jobs/submit"), ("get", "/v1/jobs/{job_id}"), ("get", "/v1/jobs"),
+    ("post", "/v1/jobs/{job_id}/cancel"),
     ("get", "/v1/gpu/availability"), ("get", "/v1/cluster/status"),
     ("post", "/v1/disks"), ("get", "/v1/disks"), ("get", "/v1/disks/{disk_name}"),
     ("get", "/v1/disks/{disk_name}/operations/{operation_id}"),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.ground import running
 from tests.support.load import Burst
-from tests.support.stack import LocalStack, running_stack, until, users
+from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
 VICTIMS = ("auth-0", "jobs-0", "disks-0", "capacity-0", "postgres", "nats", "traefik", "cluster")
 NAMES = ("ann", "ben", "cid", "dot", "eve")
@@ -74,7 +74,7 @@ async def _ran(burst: Burst, count: int) -> bool:
     return len(burst.runs()) >= count
 
 
-async def _works(user) -> bool:
+async def _works(user: ApiUser) -> bool:
     answers = [
         await user.client.get("/v1/jobs"),
         await user.client.get("/v1/gpu/availability"),

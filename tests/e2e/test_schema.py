@@ -9,7 +9,10 @@ import pytest
 
 from tests.support.stack import ApiUser, LocalStack, users
 
-CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance"
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_schema_conformance,response_headers_conformance"
+)
 SEED = "20260120"
 
 

@@ -128,7 +128,9 @@ def check_order(log: EventLog, ids: list[str]) -> None:
 
 def shell(script: str, *, environment: dict[str, str]) -> str:
     """Output of a shell script."""
-    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import nats
+
 from deploy.local.ports import free_ports
 from deploy.local.state import RunningPart, RunningStack, StateDirectory
 

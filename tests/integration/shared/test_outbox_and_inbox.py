@@ -1,12 +1,15 @@
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import nats
+import pytest
+
 from shared.contracts.events import DEAD_LETTER_ROOT
 from shared.errors import DatabaseUnavailable
-from shared.messaging import Draft, consumer as consumer_module, record_event
+from shared.messaging import Draft, record_event
+from shared.messaging import consumer as consumer_module
 from shared.messaging.outbox import oldest_unpublished
-
 from tests.support.ground import Ground, eventually, running
 from tests.support.servers import NatsServer
 
@@ -41,7 +44,7 @@ async def test_a_rolled_back_change_publishes_nothing(ground: Ground) -> None:
     try:
         async with ground.database.transaction() as transaction:
             await record_event(transaction, draft, ground.relay)
-            raise LookupError
+            raise LookupError  # noqa: TRY301 - the rollback is what is tested
     except LookupError:
         pass
     consumer = ground.consumer()
@@ -77,7 +80,7 @@ async def test_two_consumers_of_one_service_share_the_events(ground: Ground) -> 
 
 
 async def test_a_failing_event_is_parked_with_an_alarm_and_the_rest_flows_on(
-    ground: Ground, nats_server: NatsServer, monkeypatch
+    ground: Ground, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_module, "_RETRY_SECONDS", (0.05, 0.05))
     monkeypatch.setattr(consumer_module, "MAX_ATTEMPTS", 2)
@@ -146,13 +149,15 @@ async def test_a_hung_relay_does_not_keep_the_other_replica_from_publishing(grou
     await hung.close()
 
 
-async def test_the_consumer_waits_for_the_database_without_using_up_attempts(ground: Ground, monkeypatch) -> None:
+async def test_the_consumer_waits_for_the_database_without_using_up_attempts(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consumer_module, "MAX_ATTEMPTS", 1)
     consumer = ground.consumer()
     original = ground.database.transaction
     refusals = iter([True, True])
 
-    def transaction():
+    def transaction() -> Any:
         if next(refusals, False):
             raise DatabaseUnavailable
         return original()

@@ -9,6 +9,7 @@ from litestar import Controller, Litestar, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.testing import AsyncTestClient
+
 from shared.api_key import new_api_key
 from shared.background import Loop
 from shared.contracts.auth import Identity
@@ -21,7 +22,6 @@ from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import PLAIN_TEXT, Body
-
 from tests.support.ground import eventually, new_secret_keys
 from tests.support.servers import NatsServer
 

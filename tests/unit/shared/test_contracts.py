@@ -8,7 +8,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
+
 from shared.contracts import auth, capacity, catalogue, disks, jobs
 from shared.contracts.events import CloudEvent, EventData, event_subject, subject_token
 from shared.routes import ROUTES, SERVICES, service_of
@@ -50,7 +52,9 @@ def document(event: type[EventData]) -> dict[str, Any]:
 @pytest.mark.parametrize("event", ALL_EVENTS, ids=lambda event: event.type_name())
 def test_an_event_looks_as_its_golden_file_says(event: type[EventData]) -> None:
     golden = json.loads(GOLDEN.read_text())
-    assert document(event) == golden[event.type_name()], "events change by addition only: change the golden file knowingly"
+    assert document(event) == golden[event.type_name()], (
+        "events change by addition only: change the golden file knowingly"
+    )
 
 
 def test_no_golden_event_has_been_dropped() -> None:
@@ -99,7 +103,8 @@ def test_a_nodes_gpu_type_comes_from_its_labels(
     [
         ("/v1/jobs", "jobs"), ("/v1/jobs/submit", "jobs"), ("/v1/jobsx", "auth"), ("/v1/keys/rotate", "auth"),
         ("/v1/gpu/availability", "capacity"), ("/v1/cluster/status", "capacity"), ("/v1/disks/a/rename", "disks"),
-        ("/health", "auth"), ("/health/jobs", "jobs"), ("/health/other", "auth"), ("/docs/start.js", "auth"), ("/", "auth"),
+        ("/health", "auth"), ("/health/jobs", "jobs"), ("/health/other", "auth"),
+        ("/docs/start.js", "auth"), ("/", "auth"),
     ],
 )  # fmt: skip
 def test_a_path_belongs_to_the_service_of_its_longest_row(path: str, service: str) -> None:

@@ -81,7 +81,7 @@ async def test_a_slow_answer_counts_from_when_it_was_asked_for(auth: FakeAuth) -
     key = auth.give_key()
     auth.gate = asyncio.Event()
     first = asyncio.create_task(auth.cache.identify(key))
-    await asyncio.sleep(0)
+    await asked(auth)
     auth.seconds += 20
     auth.gate.set()
     await first
@@ -119,11 +119,11 @@ async def test_an_answer_from_before_an_eviction_is_neither_kept_nor_shared(auth
     key = auth.give_key()
     auth.gate = asyncio.Event()
     early = asyncio.create_task(auth.cache.identify(key))
-    await asyncio.sleep(0)
+    await asked(auth)
     auth.identities.clear()
     auth.cache.evict(key.key_id)
     late = asyncio.create_task(auth.cache.identify(key))
-    await asyncio.sleep(0)
+    await asked(auth, 2)
     auth.gate.set()
     assert (await early).user_id == 42
     with pytest.raises(Unauthenticated):
@@ -136,7 +136,7 @@ async def test_a_herd_asks_once(auth: FakeAuth) -> None:
     key = auth.give_key()
     auth.gate = asyncio.Event()
     herd = [asyncio.create_task(auth.cache.identify(key)) for _ in range(50)]
-    await asyncio.sleep(0)
+    await asked(auth)
     auth.gate.set()
     assert {identity.user_id for identity in await asyncio.gather(*herd)} == {42}
     assert len(auth.asked) == 1
@@ -146,7 +146,7 @@ async def test_one_caller_going_away_does_not_fail_the_others(auth: FakeAuth) ->
     key = auth.give_key()
     auth.gate = asyncio.Event()
     first, second = (asyncio.create_task(auth.cache.identify(key)) for _ in range(2))
-    await asyncio.sleep(0)
+    await asked(auth)
     first.cancel()
     await asyncio.sleep(0)
     auth.gate.set()
@@ -188,6 +188,12 @@ async def test_the_cache_stays_within_its_size(auth: FakeAuth, monkeypatch: pyte
     assert len(auth.asked) == 5
     await auth.cache.identify(keys[0])
     assert len(auth.asked) == 6
+
+
+async def asked(auth: FakeAuth, times: int = 1) -> None:
+    async with asyncio.timeout(5):
+        while len(auth.asked) < times:
+            await asyncio.sleep(0)
 
 
 class FakeBroker:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+
 from shared.api_key import new_api_key
 from shared.logs import mask_secrets, mask_text
 
@@ -30,7 +31,13 @@ def test_a_field_with_a_secret_name_is_masked_however_deep(name: str) -> None:
 
 
 def test_ordinary_facts_stay_readable() -> None:
-    event = {"event": "granted", "job": "3f2a8c1e-0000-4000-8000-000000000000", "gpus": 8, "none": None, "path": "/v1/jobs"}
+    event = {
+        "event": "granted",
+        "job": "3f2a8c1e-0000-4000-8000-000000000000",
+        "gpus": 8,
+        "none": None,
+        "path": "/v1/jobs",
+    }
     assert mask_secrets(None, "info", dict(event)) == event
 
 
@@ -46,5 +53,3 @@ def test_the_standard_librarys_logging_goes_through_the_same_mask() -> None:
     assert [line["service"] for line in lines] == ["s", "s"]
     assert AWS_SECRET not in done.stderr
     assert KEY not in done.stderr
-
-

@@ -1,0 +1,152 @@
+"""`make bench`: requests per second and latencies of reads and writes, each beside a bare reference in the same run.
+
+The runs of a pair alternate, so that a machine that changes its pace changes both.
+"""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import asyncpg
+import httpx
+import msgspec
+
+from deploy.local.ports import free_ports
+from tests.bench.load import Plan, Result
+from tests.support.stack import ROOT, ApiUser, LocalStack, running_stack, users
+
+JOBS = 10_000
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
+SUBMIT = b'{"image":"debian:12","instance_type":"p6-b200.48xlarge","duration_hours":1,"command":"true"}'
+"""Of a type that the fleet has not: the job stays in line and costs nothing more."""
+
+CASES = (
+    ("get job", "jobs", "GET /v1/jobs/{job}", "get"),
+    ("list 50 of 10,000", "jobs", "GET /v1/jobs?limit=50", "list"),
+    ("availability", "capacity", "GET /v1/gpu/availability", "availability"),
+    ("cluster status", "capacity", "GET /v1/cluster/status", "availability"),
+    ("submit", "jobs", "POST /v1/jobs/submit", "submit"),
+)
+
+
+def request(line: str, key: str, job: str) -> str:
+    """An HTTP/1.1 request; POSTs carry the submit."""
+    body = SUBMIT.decode() if line.startswith("POST") else ""
+    return (
+        f"{line.format(job=job)} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+
+
+def run(port: int, text: str) -> Result:
+    """One measurement in a process of its own."""
+    plan = msgspec.json.encode(Plan(port=port, request=text, seconds=SECONDS))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.load"], cwd=ROOT, input=plan, capture_output=True, check=True
+    )
+    return msgspec.json.decode(done.stdout, type=Result)
+
+
+def dsn(stack: LocalStack, service: str) -> str:
+    """DSN of a service's own role."""
+    password = stack.state.secrets().databases[service]
+    return f"postgresql://gpudev_{service}:{password}@127.0.0.1:{stack.parts()['postgres'].port}/gpudev"
+
+
+async def prepare(stack: LocalStack) -> tuple[ApiUser, str]:
+    """A user with 10,000 ended jobs, of which one is read."""
+    async with users(stack, "bench") as (user,):
+        job_id = await user.submit(command="true", gpu_count=1)
+        await user.wait(job_id)
+    connection = await asyncpg.connect(dsn(stack, "jobs"))
+    await connection.execute(
+        "INSERT INTO jobs SELECT (jsonb_populate_record(one, jsonb_build_object('id', gen_random_uuid(), "
+        "'created_at', one.created_at - number * interval '1 minute'))).* "
+        "FROM jobs AS one, generate_series(1, $1) AS number WHERE one.id = $2",
+        JOBS - 1,
+        UUID(job_id),
+    )
+    await connection.execute("ANALYZE jobs")
+    await connection.close()
+    return user, job_id
+
+
+@contextmanager
+def reference_server(stack: LocalStack, job: str) -> Iterator[int]:
+    """The reference on the same server program; its port."""
+    port = free_ports(1)[0]
+    environment = {
+        **os.environ, "BENCH_JOBS": dsn(stack, "jobs"), "BENCH_CAPACITY": dsn(stack, "capacity"), "BENCH_JOB": job,
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "granian", "--interface", "asgi", "--factory", "tests.bench.reference:create_app",
+        "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--no-ws", "--log-level", "warning",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/get", trust_env=False).raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, "the reference does not answer"
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def median(results: list[Result]) -> Result:
+    """Median of each figure."""
+    fields = Result.__struct_fields__
+    return Result(**{name: statistics.median(getattr(result, name) for result in results) for name in fields})
+
+
+def show(name: str, way: str, result: Result, reference: Result) -> None:
+    """One line of the table."""
+    ratio = result.requests_per_second / reference.requests_per_second
+    print(
+        f"{name:<20} {way:<10} {result.requests_per_second:>9.0f} {result.p50_milliseconds:>8.2f} "
+        f"{result.p99_milliseconds:>8.2f} {ratio:>8.2f} {result.errors:>7.0f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    with running_stack(GPUDEV_LOG_LEVEL="warning") as stack:
+        print(f"Filling: {JOBS} jobs ...", flush=True)
+        user, job = asyncio.run(prepare(stack))
+        ports = {
+            service: part.port or 0 for service in ("jobs", "capacity") for part in [stack.parts()[f"{service}-0"]]
+        }
+        with reference_server(stack, job) as reference_port:
+            print(f"{'':<20} {'way':<10} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>8} {'errors':>7}")
+            for name, service, line, path in CASES:
+                text = request(line, user.key, job)
+                bare = request(f"{line.split()[0]} /{path}", user.key, job)
+                ways = {
+                    "reference": (reference_port, bare),
+                    "direct": (ports[service], text),
+                    "ingress": (stack.port, text),
+                }
+                measured: dict[str, list[Result]] = {way: [] for way in ways}
+                for _ in range(ROUNDS):
+                    for way, (port, sent) in ways.items():
+                        measured[way].append(run(port, sent))
+                reference = median(measured["reference"])
+                for way, results in measured.items():
+                    show(name, way, median(results), reference)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What the services are measured against: raw ASGI on the same server, asyncpg, the same SQL, nothing else."""
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+
+from services.capacity import storage as capacity
+from services.jobs import storage as jobs
+from shared.contracts.jobs import JobStatus, JobSubmitted
+from shared.database.connection import _prepare_connection
+from shared.messaging import outbox
+from shared.messaging.outbox import Draft, draft_columns
+
+_ALL_STATUSES = None
+
+
+def create_app() -> Any:
+    """The application; DSNs and the job that is read come from BENCH_ variables."""
+    return Reference(os.environ["BENCH_JOBS"], os.environ["BENCH_CAPACITY"], UUID(os.environ["BENCH_JOB"]))
+
+
+class Reference:
+    """An ASGI application of five paths."""
+
+    def __init__(self, jobs_dsn: str, capacity_dsn: str, job_id: UUID) -> None:
+        self._dsns = (jobs_dsn, capacity_dsn)
+        self._job_id = job_id
+        self._jobs: Any = None
+        self._capacity: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        body = await getattr(self, scope["path"].strip("/"))(receive)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        self._jobs, self._capacity = [
+            await asyncpg.create_pool(dsn, min_size=0, max_size=10, init=_prepare_connection, reset=_nothing)
+            for dsn in self._dsns
+        ]
+        row = await self._jobs.fetchrow(jobs.FIND.sql, self._job_id)
+        self._job = jobs.to_job(row)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def get(self, _: Any) -> bytes:
+        """One job."""
+        arguments = jobs.FIND_OWN.arguments(
+            {"user_id": self._job.user_id, "first_id": self._job_id, "last_id": self._job_id}
+        )
+        return msgspec.json.encode(dict((await self._jobs.fetch(jobs.FIND_OWN.sql, *arguments))[0]))
+
+    async def list(self, _: Any) -> bytes:
+        """Fifty jobs and how many there are."""
+        arguments = jobs.LIST_OWN.arguments(
+            {"user_id": self._job.user_id, "statuses": _ALL_STATUSES, "limit": 50, "offset": 0}
+        )
+        rows = await self._jobs.fetch(jobs.LIST_OWN.sql, *arguments)
+        return msgspec.json.encode([dict(row) for row in rows])
+
+    async def availability(self, _: Any) -> bytes:
+        """The snapshot behind availability and cluster status."""
+        return msgspec.json.encode(dict(await self._capacity.fetchrow(capacity.SNAPSHOT.sql)))
+
+    async def submit(self, receive: Any) -> bytes:
+        """The rows of one submit in one transaction."""
+        msgspec.json.decode((await receive())["body"])
+        now = datetime.now(UTC)
+        job_id = uuid4()
+        data = JobSubmitted(
+            job_id=job_id, user_id=self._job.user_id, username="bench", status=JobStatus.QUEUED,
+            instance_type="p5.48xlarge", gpu_type="none", gpu_count=8, duration_seconds=3600, submitted_at=now,
+            waits_for_disk=True,
+        )  # fmt: skip
+        event = outbox._INSERT.arguments(draft_columns(Draft(data=data, version=1, occurred_at=now)))
+        job = msgspec.structs.asdict(self._job) | {
+            "id": job_id, "request_mac": b"", "env_sealed": None, "due_at": now, "node": None,
+        }  # fmt: skip
+        async with self._jobs.acquire() as connection, connection.transaction():
+            number = await connection.fetchval(outbox._INSERT.sql, *event)
+            await connection.execute(jobs.INSERT.sql, *jobs.INSERT.arguments(job))
+        return msgspec.json.encode({"job_id": job_id, "message": number, "at": time.time()})
+
+
+async def _nothing(_: Any) -> None:
+    """As the services' pools do."""
