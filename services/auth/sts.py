@@ -5,6 +5,7 @@ and whatever the client sends have no say.
 """
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -81,6 +82,9 @@ class Sts:
         self._clock = clock
         self._breaker = CircuitBreaker(threshold=_BREAKER_THRESHOLD, rest_seconds=_BREAKER_REST_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sts")
+        # at debug these log what they sign and send, the session token with it
+        for name in ("boto3", "botocore", "urllib3"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._session = _session()
         # making clients shares caches of the session, which are not made for threads
         self._making_clients = threading.Lock()

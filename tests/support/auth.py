@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -11,18 +12,29 @@ from uuid import uuid4
 import httpx
 import msgspec
 import pytest
+import sqlalchemy as sa
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
-from deploy.local.aws import Keys, role_arn
+from deploy.local.aws import ACCOUNT, DEMO_ROLE, Keys, role_arn
 from services.auth.app import create_app
+from services.auth.domain.hashing import KeyHasher
+from services.auth.domain.roles import Person
+from services.auth.last_used import LastUsed
+from services.auth.operations import Auth, LoginLimits
 from services.auth.settings import AuthSettings
-from shared.database import Database, migrate
+from services.auth.sts import Sts
+from shared.database import Database, Row, Statement, migrate
+from shared.database.tables import outbox
+from shared.encryption import Cipher
 from tests.support.ground import new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer
 
 Client = AsyncTestClient[Litestar]
 _addresses = count(1)
+_EVENTS = Statement(
+    sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("user_id")).order_by(outbox.c.entity_version)
+)
 
 
 def new_key_hash_key() -> str:
@@ -76,6 +88,47 @@ async def serving(settings: AuthSettings) -> AsyncIterator[Client]:
         yield client
 
 
+class Relay:
+    """Nothing is published; counts how often it was woken."""
+
+    def __init__(self) -> None:
+        self.woken = 0
+
+    def wake(self) -> None:
+        """Count."""
+        self.woken += 1
+
+
+def new_person(name: str | None = None, **changes: str) -> Person:
+    """Somebody whom AWS has vouched for."""
+    name = name or new_name()
+    arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/{DEMO_ROLE}/{name}"
+    person = Person(account=ACCOUNT, role_id="AROAEXAMPLEEXAMPLE123", session_name=name, arn=arn)
+    return msgspec.structs.replace(person, **changes)
+
+
+def open_auth(database: Database, **changes: Any) -> Auth:
+    """What operations work with, without AWS and without NATS."""
+    settings = auth_settings(aws_endpoint_url="http://127.0.0.1:1")
+    auth = Auth(
+        database=database,
+        relay=Relay(),
+        cipher=Cipher(settings.secret_keys),
+        sts=Sts(endpoint_url=settings.aws_endpoint_url, region=settings.aws_region),
+        hasher=KeyHasher(settings.hash_key()),
+        allowed_roles=settings.roles(),
+        terms=settings.terms(),
+        limits=LoginLimits(per_minute_address=3, per_minute_access_key=2),
+        last_used=LastUsed(database),
+    )
+    return replace(auth, **changes)
+
+
+async def events_of(database: Database, user_id: int) -> list[Row]:
+    """The user's events in the outbox, in the order of their versions."""
+    return await database.fetch_all(_EVENTS, user_id=str(user_id))
+
+
 @pytest.fixture(scope="session")
 def auth_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     """Auth's migrated schema, shared by the tests of a session: each uses users of its own."""
@@ -89,7 +142,12 @@ def auth_dsn(postgres_server: PostgresServer) -> Iterator[str]:
 def real_auth_settings(auth_dsn: str, nats_server: NatsServer, moto_server: MotoServer) -> AuthSettings:
     """Settings of a service on the session's servers."""
     return auth_settings(
-        database_url=auth_dsn, nats_url=nats_server.url, aws_endpoint_url=moto_server.endpoint_url, replica="auth-test"
+        database_url=auth_dsn,
+        nats_url=nats_server.url,
+        aws_endpoint_url=moto_server.endpoint_url,
+        replica="auth-test",
+        login_limit_per_minute_address=10_000,
+        login_limit_per_minute_access_key=10_000,
     )
 
 
@@ -106,3 +164,11 @@ async def auth_database(auth_dsn: str) -> AsyncIterator[Database]:
     database = Database(auth_dsn, pool_size=3)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def auth_operations(auth_database: Database) -> AsyncIterator[Auth]:
+    """What operations work with, on the real schema; times are the test's own."""
+    auth = open_auth(auth_database)
+    yield auth
+    await auth.sts.close()

@@ -9,6 +9,7 @@ from shared.contracts.auth import Identity, KeyRevoked
 from shared.errors import Unauthenticated, Unavailable
 from shared.web import authentication
 from shared.web.authentication import IdentityCache, RevocationListener
+from tests.support.ground import eventually
 
 NOON = datetime(2026, 1, 20, 12, tzinfo=UTC)
 
@@ -191,9 +192,7 @@ async def test_the_cache_stays_within_its_size(auth: FakeAuth, monkeypatch: pyte
 
 
 async def asked(auth: FakeAuth, times: int = 1) -> None:
-    async with asyncio.timeout(5):
-        while len(auth.asked) < times:
-            await asyncio.sleep(0)
+    await eventually(lambda: len(auth.asked) >= times, "auth is asked")
 
 
 class FakeBroker:
