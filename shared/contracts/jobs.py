@@ -94,6 +94,15 @@ class JobExtended(JobEvent, frozen=True, kw_only=True):
     extension_seconds: int
 
 
+class JobLost(JobEvent, frozen=True, kw_only=True):
+    """Its node was lost: it is over for its user, but its pod may live on; GPUs and disk stay held until `ended`."""
+
+    EVENT: ClassVar[str] = "lost"
+    node: str
+    epoch: int
+    reason: str
+
+
 class JobCancelRequested(JobEvent, frozen=True, kw_only=True):
     EVENT: ClassVar[str] = "cancel_requested"
 
