@@ -1,0 +1,89 @@
+"""From the service's values to its wire structs, and back for the query parameters that are more than a value."""
+
+import math
+from datetime import datetime
+
+from services.jobs.domain.job import Job
+from services.jobs.operations import Accepted
+from services.jobs.schemas import ActionAnswer, JobAnswer, SubmitAnswer
+from services.jobs.settings import JobsSettings
+from shared.contracts.jobs import JobStatus
+from shared.errors import InvalidInput, Problem
+from shared.idempotency import Outcome
+
+
+def submit_answer(outcome: Outcome[Accepted]) -> Outcome[SubmitAnswer]:
+    """The contract's answer to a submission."""
+    accepted = outcome.answer
+    text = f"Job submitted successfully to queue (message ID: {accepted.message_id})"
+    return Outcome(SubmitAnswer(job_id=accepted.job_id, status=accepted.status, message=text), outcome.replayed)
+
+
+def action_answer(outcome: Outcome[Accepted], action: str, text: str) -> Outcome[ActionAnswer]:
+    """The contract's answer to a request whose outcome shows on the job."""
+    accepted = outcome.answer
+    message = f"{text} (message ID: {accepted.message_id})"
+    answer = ActionAnswer(job_id=accepted.job_id, action=action, status="requested", message=message)
+    return Outcome(answer, outcome.replayed)
+
+
+def job_answer(job: Job, now: datetime, settings: JobsSettings) -> JobAnswer:
+    """A job as its owner sees it at `now`."""
+    return JobAnswer(
+        job_id=job.id,
+        reservation_id=job.id,
+        user_id=f"{job.username}@{settings.user_email_domain}" if settings.user_email_domain else job.username,
+        status=job.status,
+        gpu_type=job.gpu_type,
+        gpu_count=job.gpu_count,
+        instance_type=job.instance_type,
+        duration_hours=round(job.duration_seconds / 3600, 4),
+        created_at=job.created_at,
+        expires_at=job.expires_at,
+        name=job.name,
+        pod_name=job.pod_name,
+        node_ip=job.node_ip,
+        node_port=job.node_port,
+        ssh_command=None,
+        jupyter_enabled=job.jupyter_enabled,
+        jupyter_url=job.jupyter_url,
+        jupyter_token=None,
+        github_user=job.github_user,
+        image=job.image,
+        command=job.command,
+        disk_name=job.disk_name,
+        exit_code=job.exit_code,
+        failure_reason=job.failure_reason,
+        status_reason=job.status_reason,
+        current_detailed_status=job.detail,
+        queue_position=job.queue_position,
+        estimated_start_time=job.estimated_start_at,
+        estimated_wait_minutes=_minutes_until(job.estimated_start_at, now),
+        launched_at=job.launched_at,
+        ended_at=job.ended_at,
+        updated_at=job.updated_at,
+        secondary_users=job.secondary_users,
+        warning=job.warning,
+        jupyter_port=job.jupyter_port,
+        ebs_volume_id=job.ebs_volume_id,
+        env_var_names=job.env_var_names,
+    )
+
+
+def read_statuses(text: str | None) -> list[JobStatus] | None:
+    """Statuses in a comma list; None for no filter.
+
+    Raises:
+        InvalidInput: One of them is unknown.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if any(name not in set(JobStatus) for name in names):
+        message = f"Must be a comma-separated list of {', '.join(JobStatus)}"
+        raise InvalidInput([Problem("literal_error", ("query", "status"), message)])
+    return [JobStatus(name) for name in names]
+
+
+def _minutes_until(moment: datetime | None, now: datetime) -> int | None:
+    return None if moment is None else max(0, math.ceil((moment - now).total_seconds() / 60))

@@ -1,0 +1,41 @@
+"""The jobs service's application."""
+
+from litestar import Litestar
+
+from services.jobs.api import JobsController
+from services.jobs.cluster import Cluster
+from services.jobs.consumers import News
+from services.jobs.reconciler import Reconciler
+from services.jobs.resources import Resources
+from services.jobs.settings import JobsSettings
+from services.jobs.sweeper import Sweeper
+from shared.settings import read_settings
+from shared.web.app import Foundation, ServiceParts, create_service_app
+from shared.web.authentication import Verify, verify_by_rpc
+
+
+def create_app(settings: JobsSettings | None = None, verify: Verify | None = None) -> Litestar:
+    """Wire the service.
+
+    Args:
+        settings: None: from the environment.
+        verify: How keys are checked; None: by asking auth.
+    """
+    settings = settings or read_settings(JobsSettings)
+    base = Foundation.open("jobs", settings)
+    resources = Resources(
+        database=base.database, broker=base.broker, relay=base.relay, cipher=base.cipher, settings=settings
+    )
+    cluster = Cluster(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
+    reconciler = Reconciler(resources, cluster)
+    sweeper = Sweeper(resources, cluster)
+    parts = ServiceParts(
+        controllers=[JobsController],
+        verify=verify or verify_by_rpc(base.broker),
+        resources={"resources": resources},
+        subscriptions=News(resources).subscriptions(),
+        loops=[reconciler.loop, sweeper.loop],
+        tasks=[reconciler.watch],
+        closers=[reconciler.close, cluster.close],
+    )
+    return create_service_app(base, parts)

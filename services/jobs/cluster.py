@@ -1,0 +1,341 @@
+"""The only module that talks to Kubernetes: the pods, services and secrets of one namespace.
+
+Every call has a deadline. A call that ended without an answer may have had its effect: creating is therefore looking,
+then adopting or making, under names that are the same at every try.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+import aiohttp
+import msgspec
+import structlog
+from kubernetes.aio import client, config
+from prometheus_client import Gauge
+
+from services.jobs.domain.manifests import MANAGED_BY, Manifest, owner_reference
+from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, Meta, Pod
+from shared.errors import Conflict, Unavailable
+
+log = structlog.get_logger(__name__)
+
+_CALL_SECONDS = 4.0
+_LIST_SECONDS = 15.0
+_WATCH_SECONDS = 10
+"""Length of one watch: a connection that died unnoticed is noticed within it and the slack below."""
+_WATCH_SLACK_SECONDS = 5.0
+_PAGE = 500
+_SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
+_NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
+_REFUSALS = frozenset({400, 422})
+KINDS = ("pods", "services", "secrets")
+
+_watch_contact = Gauge("gpudev_watch_contact_timestamp_seconds", "Last sign of life of the watch on pods")
+ModelT = TypeVar("ModelT")
+
+
+class ClusterUnavailable(Unavailable):
+    """Kubernetes gave no answer, or none that decides anything; the call may have had its effect."""
+
+    def __init__(self, **context: object) -> None:
+        super().__init__("The cluster is unavailable, try again shortly", retry_after_seconds=5, **context)
+
+
+class ClusterRefused(Conflict):
+    """Kubernetes says that an object can never be made like this."""
+
+
+class NameTaken(Conflict):
+    """An object of our name is not ours, or is going away."""
+
+
+class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
+    node_port: int | None = None
+
+
+class ServiceSpec(msgspec.Struct, frozen=True):
+    ports: list[ServicePort] = []
+
+
+class Service(msgspec.Struct, frozen=True):
+    metadata: Meta = Meta()
+    spec: ServiceSpec = ServiceSpec()
+
+
+class Object(msgspec.Struct, frozen=True):
+    """Any object, of which only the metadata is of interest."""
+
+    metadata: Meta = Meta()
+
+
+class _List(msgspec.Struct, frozen=True):
+    metadata: dict[str, Any] = {}
+    items: list[Object] = []
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _Status(msgspec.Struct, frozen=True):
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class _Failed(Exception):
+    def __init__(self, status: _Status) -> None:
+        super().__init__(status.code)
+        self.status = status
+
+
+class Cluster:
+    """Objects of the jobs in one namespace.
+
+    Args:
+        kubeconfig: Path; None: the service account of the pod this runs in.
+        namespace: Where the jobs' objects live.
+    """
+
+    def __init__(self, *, kubeconfig: str | None, namespace: str) -> None:
+        self._kubeconfig = kubeconfig
+        self._namespace = namespace
+        self._client: Any = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def find_pod(self, name: str) -> Pod | None:
+        """The pod as it is now, by a live look; None when there is none."""
+        try:
+            return await self._call("GET", "pods", name, model=Pod)
+        except _Failed as failed:
+            if failed.status.code == _NOT_FOUND and failed.status.reason == "NotFound":
+                return None
+            raise _unavailable(failed) from failed
+
+    async def ensure_pod(self, manifest: Manifest) -> Pod:
+        """Make the pod, or adopt the one that an earlier try made.
+
+        Raises:
+            ClusterRefused: It can never be made like this.
+            NameTaken: There is one of its name that is not of this job and lease, or is going away.
+            ClusterUnavailable: No answer; it may have been made.
+        """
+        return await self._ensure("pods", manifest, Pod)
+
+    async def ensure_secret(self, manifest: Manifest) -> None:
+        """Make the Secret, or adopt it; raises as `ensure_pod`."""
+        await self._ensure("secrets", manifest, Object)
+
+    async def ensure_service(self, manifest: Manifest) -> int | None:
+        """Make the Service, or adopt it; its node port. Raises as `ensure_pod`."""
+        service = await self._ensure("services", manifest, Service)
+        return service.spec.ports[0].node_port if service.spec.ports else None
+
+    async def tie_secret(self, name: str, pod_uid: str) -> None:
+        """Let the Secret die with the pod of the same name. Idempotent."""
+        body = {"metadata": {"ownerReferences": [owner_reference(name, pod_uid)]}}
+        try:
+            await self._call("PATCH", "secrets", name, body=body, model=Object)
+        except _Failed as failed:
+            raise _unavailable(failed) from failed
+
+    async def delete_pod(self, name: str, uid: str) -> None:
+        """Ask for the deletion of exactly this pod, with its own grace period. Idempotent; it may live on for long."""
+        await self._delete("pods", name, uid)
+
+    async def delete_object(self, kind: str, name: str, uid: str | None = None) -> None:
+        """Delete an object if it is there, and, with `uid`, if it is still that one."""
+        await self._delete(kind, name, uid)
+
+    async def find_object(self, kind: str, name: str) -> Meta | None:
+        """Metadata of an object by a live look; None when there is none."""
+        try:
+            return (await self._call("GET", kind, name, model=Object)).metadata
+        except _Failed as failed:
+            if failed.status.code == _NOT_FOUND:
+                return None
+            raise _unavailable(failed) from failed
+
+    async def list_objects(self, kind: str) -> tuple[list[Meta], str]:
+        """Metadata of all of ours, and the resource version of the list."""
+        found: list[Meta] = []
+        query = {"labelSelector": _SELECTOR, "limit": str(_PAGE)}
+        while True:
+            try:
+                page = await self._call("GET", kind, query=query, model=_List, seconds=_LIST_SECONDS)
+            except _Failed as failed:
+                raise _unavailable(failed) from failed
+            found += [item.metadata for item in page.items]
+            if not page.metadata.get("continue"):
+                return found, str(page.metadata.get("resourceVersion", ""))
+            query["continue"] = page.metadata["continue"]
+
+    async def watch_pods(self, on_change: Callable[[UUID], None]) -> None:
+        """Call `on_change` with the job of each pod that changed, until cancelled; also with all after a gap."""
+        version: str | None = None
+        while True:
+            try:
+                if version is None:
+                    pods, version = await self.list_objects("pods")
+                    for pod in pods:
+                        _tell(pod, on_change)
+                version = await self._watch_once(version, on_change)
+            except (_Failed, ClusterUnavailable) as error:
+                log.warning("watch_interrupted", error=type(error).__name__, code=_code(error))
+                version = None
+                await asyncio.sleep(0.5)
+
+    async def _watch_once(self, version: str, on_change: Callable[[UUID], None]) -> str | None:
+        query = {
+            "watch": "true",
+            "labelSelector": _SELECTOR,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        try:
+            async with asyncio.timeout(_WATCH_SECONDS + _WATCH_SLACK_SECONDS):
+                response = await self._send("GET", "pods", None, query, None, _WATCH_SECONDS + _WATCH_SLACK_SECONDS)
+                try:
+                    await _raise_for_status(response)
+                    async for line in response.response.content:
+                        _watch_contact.set_to_current_time()
+                        version = _read_event(line, on_change)
+                finally:
+                    response.response.close()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise ClusterUnavailable(cause=type(error).__name__) from error
+        _watch_contact.set_to_current_time()
+        return version
+
+    async def _ensure(self, kind: str, manifest: Manifest, model: type[ModelT]) -> ModelT:
+        try:
+            return await self._call("POST", kind, body=manifest, model=model)
+        except _Failed as failed:
+            if failed.status.code in _REFUSALS:
+                raise ClusterRefused(failed.status.message) from failed
+            if failed.status.code != _CONFLICT or failed.status.reason != "AlreadyExists":
+                raise _unavailable(failed) from failed
+        return await self._adopt(kind, manifest, model)
+
+    async def _adopt(self, kind: str, manifest: Manifest, model: type[ModelT]) -> ModelT:
+        name, wanted = manifest["metadata"]["name"], manifest["metadata"]["labels"]
+        try:
+            found = await self._call("GET", kind, name, model=model)
+        except _Failed as failed:
+            raise _unavailable(failed) from failed
+        meta: Meta = found.metadata  # type: ignore[attr-defined]
+        ours = all(meta.labels.get(label) == wanted[label] for label in (JOB_LABEL, EPOCH_LABEL))
+        if not ours or meta.deletion_timestamp is not None:
+            raise NameTaken(f"An object named {name} is in the way")
+        log.info("object_adopted", kind=kind, name=name)
+        return found
+
+    async def _delete(self, kind: str, name: str, uid: str | None) -> None:
+        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._call("DELETE", kind, name, body=body, model=msgspec.Raw)
+        except _Failed as failed:
+            # not found, or another object of this name: the one that was meant is gone
+            if failed.status.code not in {_NOT_FOUND, _CONFLICT}:
+                raise _unavailable(failed) from failed
+
+    async def _call(
+        self,
+        method: str,
+        kind: str,
+        name: str | None = None,
+        *,
+        model: type[ModelT],
+        query: dict[str, str] | None = None,
+        body: Manifest | None = None,
+        seconds: float = _CALL_SECONDS,
+    ) -> ModelT:
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._send(method, kind, name, query, body, seconds)
+                await _raise_for_status(response)
+                return msgspec.json.decode(await response.read(), type=model)
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            raise ClusterUnavailable(method=method, kind=kind, cause=type(error).__name__) from error
+
+    async def _send(  # noqa: PLR0917 - private, and each is something else
+        self, method: str, kind: str, name: str | None, query: Any, body: Manifest | None, seconds: float
+    ) -> Any:
+        api = await self._open()
+        path = f"/api/v1/namespaces/{self._namespace}/{kind}" + (f"/{name}" if name else "")
+        headers = {"Accept": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
+        request = await api.param_serialize(
+            method=method, resource_path=path, query_params=list((query or {}).items()), header_params=headers,
+            body=body, auth_settings=["BearerToken"],
+        )  # fmt: skip
+        return await api.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                settings = client.Configuration()
+                if self._kubeconfig is None:
+                    in_cluster: Any = config.load_incluster_config
+                    in_cluster(client_configuration=settings)
+                else:
+                    load: Any = config.load_kube_config
+                    await load(config_file=self._kubeconfig, client_configuration=settings)
+                self._client = client.ApiClient(configuration=settings)
+            return self._client
+
+
+def _read_event(line: bytes, on_change: Callable[[UUID], None]) -> str:
+    event = msgspec.json.decode(line, type=_Event)
+    if event.type == "ERROR":
+        raise _Failed(msgspec.json.decode(event.object, type=_Status))
+    meta = msgspec.json.decode(event.object, type=Object).metadata
+    if event.type != "BOOKMARK":
+        _tell(meta, on_change)
+    return meta.resource_version
+
+
+def _tell(meta: Meta, on_change: Callable[[UUID], None]) -> None:
+    job_id = job_of(meta)
+    if job_id is not None:
+        on_change(job_id)
+
+
+def job_of(meta: Meta) -> UUID | None:
+    """The job that an object's label names; None when it names none."""
+    try:
+        return UUID(meta.labels.get(JOB_LABEL, ""))
+    except ValueError:
+        return None
+
+
+async def _raise_for_status(response: Any) -> None:
+    if response.status < 300:  # noqa: PLR2004 - success, RFC 9110 section 15.3
+        return
+    raw = await response.read()
+    try:
+        status = msgspec.json.decode(raw, type=_Status)
+    except msgspec.DecodeError:
+        status = _Status()
+    raise _Failed(msgspec.structs.replace(status, code=response.status))
+
+
+def _unavailable(failed: _Failed) -> ClusterUnavailable:
+    return ClusterUnavailable(code=failed.status.code, reason=failed.status.reason)
+
+
+def _code(error: Exception) -> int | None:
+    return error.status.code if isinstance(error, _Failed) else None

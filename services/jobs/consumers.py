@@ -1,0 +1,60 @@
+"""What other services tell: each event to one fact, in the transaction of its inbox row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from services.jobs.domain.facts import DiskFailed, DiskReady, Granted, QueueMoved, Revoked
+from services.jobs.operations import take_in_news
+from services.jobs.resources import Resources
+from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
+from shared.contracts.disks import DiskClaimed, DiskOperationFailed
+from shared.contracts.events import CloudEvent
+from shared.database import Transaction
+from shared.messaging import Subscription
+
+
+@dataclass(frozen=True)
+class News:
+    """Handlers of other services' events."""
+
+    resources: Resources
+
+    def subscriptions(self) -> Sequence[Subscription[Any]]:
+        """What the service listens to."""
+        return (
+            Subscription(JobQueued, self.on_queued),
+            Subscription(LeaseGranted, self.on_granted),
+            Subscription(LeaseRevoked, self.on_revoked),
+            Subscription(DiskClaimed, self.on_disk_claimed),
+            Subscription(DiskOperationFailed, self.on_disk_failed),
+        )
+
+    async def on_queued(self, transaction: Transaction, data: JobQueued, event: CloudEvent) -> None:
+        """Its place in the line is what capacity says."""
+        fact = QueueMoved(data.position, data.estimated_start_at, data.reason)
+        await self._take_in(transaction, data.job_id, fact, event.sequence)
+
+    async def on_granted(self, transaction: Transaction, data: LeaseGranted, event: CloudEvent) -> None:
+        """It has GPUs: the intent to make its pod is committed here, before any pod exists."""
+        await self._take_in(transaction, data.job_id, Granted(data.epoch, data.node), event.sequence)
+
+    async def on_revoked(self, transaction: Transaction, data: LeaseRevoked, event: CloudEvent) -> None:
+        """Its GPUs are gone."""
+        await self._take_in(transaction, data.job_id, Revoked(data.epoch, data.reason), event.sequence)
+
+    async def on_disk_claimed(self, transaction: Transaction, data: DiskClaimed, _: CloudEvent) -> None:
+        """Its disk can be used."""
+        await self._take_in(transaction, data.job_id, DiskReady(data.volume_id, data.availability_zone), None)
+
+    async def on_disk_failed(self, transaction: Transaction, data: DiskOperationFailed, _: CloudEvent) -> None:
+        """Its disk will never be there."""
+        if data.job_id is not None:
+            await self._take_in(transaction, data.job_id, DiskFailed(data.error), None)
+
+    async def _take_in(self, transaction: Transaction, job_id: Any, fact: Any, sequence: int | None) -> None:
+        await take_in_news(
+            transaction=transaction, job_id=job_id, fact=fact, sequence=sequence,
+            now=datetime.now(UTC), resources=self.resources,
+        )  # fmt: skip

@@ -1,0 +1,113 @@
+"""What can happen to a job. A fact that concerns a lease carries its epoch and is void for any other."""
+
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+
+class DiskReady(msgspec.Struct, frozen=True):
+    volume_id: str
+    availability_zone: str
+
+
+class DiskFailed(msgspec.Struct, frozen=True):
+    reason: str
+
+
+class QueueMoved(msgspec.Struct, frozen=True):
+    position: int
+    estimated_start_at: datetime | None
+    reason: str | None
+
+
+class Granted(msgspec.Struct, frozen=True):
+    epoch: int
+    node: str
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """Capacity took the lease back; the pod may live on, since nobody can reach its node."""
+
+    epoch: int
+    reason: str
+
+
+class PodMade(msgspec.Struct, frozen=True):
+    """Pod, Secret and Service exist and are tied together."""
+
+    epoch: int
+    pod_name: str
+    pod_uid: str
+    node_port: int | None
+
+
+class PodWaits(msgspec.Struct, frozen=True):
+    """The pod is on its way, or in trouble."""
+
+    epoch: int
+    detail: str
+    fault: str | None = None
+
+
+class PodReady(msgspec.Struct, frozen=True):
+    epoch: int
+    node_ip: str | None
+
+
+class CommandEnded(msgspec.Struct, frozen=True):
+    epoch: int
+    exit_code: int
+
+
+class PodFailed(msgspec.Struct, frozen=True):
+    """The pod cannot start, or was ended by something else than its command."""
+
+    epoch: int
+    reason: str
+    exit_code: int | None = None
+
+
+class PodRefused(msgspec.Struct, frozen=True):
+    """The cluster has no room for the pod after all."""
+
+    epoch: int
+    reason: str
+
+
+class PodGone(msgspec.Struct, frozen=True):
+    """A live look found no pod."""
+
+    epoch: int
+
+
+class Expire(msgspec.Struct, frozen=True):
+    epoch: int
+
+
+class Warn(msgspec.Struct, frozen=True):
+    epoch: int
+    minutes: int
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    pass
+
+
+Fact: TypeAlias = (
+    DiskReady
+    | DiskFailed
+    | QueueMoved
+    | Granted
+    | Revoked
+    | PodMade
+    | PodWaits
+    | PodReady
+    | CommandEnded
+    | PodFailed
+    | PodRefused
+    | PodGone
+    | Expire
+    | Warn
+    | Cancel
+)

@@ -1,0 +1,24 @@
+"""Job ids in paths: a whole UUID, or a beginning of one."""
+
+import re
+from uuid import UUID
+
+MIN_PREFIX_LENGTH = 8
+_PATTERN = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh"
+_HEX = re.compile(r"[0-9a-f]*")
+
+
+def id_range(text: str) -> tuple[UUID, UUID] | None:
+    """The first and the last UUID that begin with `text`; None when it is no beginning of one, or too short.
+
+    A range in place of LIKE: the primary key answers it, and no character is a wildcard.
+    """
+    text = text.lower()
+    if not MIN_PREFIX_LENGTH <= len(text) <= len(_PATTERN):
+        return None
+    if any((char == "-") != (expected == "-") for char, expected in zip(text, _PATTERN, strict=False)):
+        return None
+    digits = text.replace("-", "")
+    if not _HEX.fullmatch(digits):
+        return None
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))

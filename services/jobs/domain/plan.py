@@ -1,0 +1,179 @@
+"""The reconciler's decision: a job and what was just seen of its pod, to the one next step."""
+
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import msgspec
+
+from services.jobs.domain.facts import (
+    CommandEnded,
+    Expire,
+    Fact,
+    PodFailed,
+    PodReady,
+    PodRefused,
+    PodWaits,
+    Warn,
+)
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.pod_facts import Fault, PodFacts, PodState
+
+WARNING_MINUTES = (30, 15, 5)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long trouble may last before it decides."""
+
+    image_fault_seconds: float = 60.0
+    unschedulable_seconds: float = 10.0
+    prepare_seconds: float = 3600.0
+    """From the lease to readiness, a slow pull of a large image included."""
+    resync_seconds: float = 5.0
+    """Between two looks at a job when nothing asks for one."""
+
+    def patience(self, fault: str | None) -> float:
+        """Seconds that this kind of fault may last."""
+        if fault == Fault.FINAL.value:
+            return 0.0
+        return self.unschedulable_seconds if fault == Fault.UNSCHEDULABLE.value else self.image_fault_seconds
+
+
+class Make(msgspec.Struct, frozen=True):
+    """Make, or adopt, the Secret, the Pod and the Service."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    fact: Fact
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Ask for the deletion of exactly this pod."""
+
+    uid: str
+
+
+class Clear(msgspec.Struct, frozen=True):
+    """The pod is gone: remove what may be left of its Secret and Service, then say so."""
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """Nothing to do before `until`, unless something happens."""
+
+    until: datetime
+
+
+Step: TypeAlias = Make | Record | Delete | Clear | Rest
+
+
+def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+    """What to do for a job that has a lease; `pod` is from a live look just now, None when there is none."""
+    phase = job.phase
+    if phase in {Phase.GIVING_BACK, Phase.ENDING, Phase.HELD}:
+        return _stop(pod, now, limits)
+    if phase is Phase.PREPARING:
+        return _prepare(job, pod, now, limits)
+    if phase is Phase.ACTIVE:
+        return _watch_over(job, pod, now, limits)
+    return _rest(now, limits)
+
+
+def _stop(pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+    if pod is None:
+        return Clear()
+    return _rest(now, limits) if pod.deleting else Delete(pod.uid)
+
+
+def _prepare(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+    if job.granted_at is not None and now > job.granted_at + timedelta(seconds=limits.prepare_seconds):
+        minutes = round(limits.prepare_seconds / 60)
+        return Record(PodFailed(job.epoch, f"The job could not be started within {minutes} minutes: {job.detail}"))
+    if pod is None or pod.deleting:
+        if job.pod_uid is None:
+            return Make() if pod is None else _rest(now, limits)
+        return Record(PodRefused(job.epoch, "The pod was deleted before it was ready"))
+    if job.pod_uid is None:
+        return Make()
+    if pod.uid != job.pod_uid:
+        return Record(PodRefused(job.epoch, "The pod was replaced by another"))
+    return _start(job, pod, now, limits)
+
+
+def _start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step:
+    if pod.state is PodState.READY or (pod.began and pod.state in {PodState.EXITED, PodState.FAILED}):
+        # a command may end before anyone saw it ready: it has started all the same, and its end is the next step
+        return Record(PodReady(job.epoch, pod.host_ip))
+    if pod.state is PodState.FAILED:
+        return Record(PodFailed(job.epoch, pod.detail, pod.exit_code))
+    if pod.state is PodState.REFUSED:
+        return Record(PodRefused(job.epoch, pod.detail))
+    return _await_start(job, pod, now, limits)
+
+
+def _await_start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step:
+    fault = pod.fault.value if pod.fault else None
+    if (job.detail, job.fault) != (pod.detail, fault):
+        return Record(PodWaits(job.epoch, pod.detail, fault))
+    if fault is None or job.fault_since is None:
+        return _rest(now, limits)
+    given_up_at = job.fault_since + timedelta(seconds=limits.patience(fault))
+    if now < given_up_at:
+        return Rest(min(given_up_at, now + timedelta(seconds=limits.resync_seconds)))
+    if pod.fault is Fault.UNSCHEDULABLE:
+        return Record(PodRefused(job.epoch, pod.detail))
+    return Record(PodFailed(job.epoch, pod.detail))
+
+
+def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+    if pod is None or (job.pod_uid is not None and pod.uid != job.pod_uid):
+        return Record(PodFailed(job.epoch, "The pod was deleted from outside"))
+    # the command's own end comes before the clock's: a command that made it in time is not called expired
+    end = _own_end(job, pod)
+    if end is not None:
+        return Record(end)
+    if job.expires_at is not None and now >= job.expires_at:
+        return Record(Expire(job.epoch))
+    minutes = due_warning(job, now)
+    if minutes is not None:
+        return Record(Warn(job.epoch, minutes))
+    if pod.detail != job.detail:
+        return Record(PodWaits(job.epoch, pod.detail))
+    return Rest(min(now + timedelta(seconds=limits.resync_seconds), _next_moment(job, now)))
+
+
+def _own_end(job: Job, pod: PodFacts) -> Fact | None:
+    if pod.state is PodState.EXITED and not pod.deleting:
+        return CommandEnded(job.epoch, pod.exit_code or 0)
+    if pod.state in {PodState.FAILED, PodState.REFUSED}:
+        return PodFailed(job.epoch, pod.detail, pod.exit_code)
+    if pod.deleting:
+        return PodFailed(job.epoch, "The pod was deleted from outside", pod.exit_code)
+    return None
+
+
+def due_warning(job: Job, now: datetime) -> int | None:
+    """Minutes of the warning that should be told now and was not; None when none is due.
+
+    After a gap only the latest is due. A job that was never longer than a warning's time is not warned.
+    """
+    for minutes in reversed(WARNING_MINUTES):
+        if _warns_at(job, minutes) is not None and now >= (_warns_at(job, minutes) or now):
+            told = job.warned_minutes is not None and job.warned_minutes <= minutes
+            return None if told else minutes
+    return None
+
+
+def _next_moment(job: Job, now: datetime) -> datetime:
+    moments = [at for minutes in WARNING_MINUTES if (at := _warns_at(job, minutes)) is not None and at > now]
+    assert job.expires_at is not None  # noqa: S101 - every active job has an end
+    return min([*moments, job.expires_at])
+
+
+def _warns_at(job: Job, minutes: int) -> datetime | None:
+    if job.expires_at is None or job.launched_at is None:
+        return None
+    at = job.expires_at - timedelta(minutes=minutes)
+    return at if at > job.launched_at else None
+
+
+def _rest(now: datetime, limits: Limits) -> Rest:
+    return Rest(now + timedelta(seconds=limits.resync_seconds))

@@ -1,0 +1,78 @@
+"""The part of a Kubernetes Pod that the rules read (https://kubernetes.io/docs/reference/kubernetes-api/)."""
+
+from datetime import datetime
+
+import msgspec
+
+JOB_LABEL = "gpudev/job-id"
+EPOCH_LABEL = "gpudev/epoch"
+USER_LABEL = "gpudev/user"
+MAIN_CONTAINER = "main"
+
+
+class KubernetesObject(msgspec.Struct, frozen=True, rename="camel"):
+    """Base of the parts of Kubernetes objects."""
+
+
+class Meta(KubernetesObject, frozen=True):
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+
+class Waiting(KubernetesObject, frozen=True):
+    reason: str | None = None
+    message: str | None = None
+
+
+class Running(KubernetesObject, frozen=True):
+    started_at: datetime | None = None
+
+
+class Terminated(KubernetesObject, frozen=True):
+    exit_code: int = 0
+    reason: str | None = None
+    message: str | None = None
+
+
+class ContainerState(KubernetesObject, frozen=True):
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(KubernetesObject, frozen=True):
+    name: str = ""
+    state: ContainerState = ContainerState()
+    ready: bool = False
+
+
+class Condition(KubernetesObject, frozen=True):
+    type: str = ""
+    status: str = ""
+    reason: str | None = None
+    message: str | None = None
+
+
+class PodStatus(KubernetesObject, frozen=True):
+    phase: str = "Pending"
+    reason: str | None = None
+    message: str | None = None
+    host_ip: str | None = msgspec.field(default=None, name="hostIP")
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[ContainerStatus] = []
+
+
+class PodSpec(KubernetesObject, frozen=True):
+    node_name: str | None = None
+    restart_policy: str = "Always"
+
+
+class Pod(KubernetesObject, frozen=True):
+    metadata: Meta = Meta()
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()

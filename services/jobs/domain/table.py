@@ -1,0 +1,265 @@
+"""The table of phases and facts: all that can ever happen to a job.
+
+What has no entry is refused and changes nothing: a late or repeated message never revives a job, a stale worker never
+turns one back. Every change that users or other services may rely on has exactly one event.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from services.jobs.domain.facts import (
+    Cancel,
+    CommandEnded,
+    DiskFailed,
+    DiskReady,
+    Expire,
+    Fact,
+    Granted,
+    PodFailed,
+    PodGone,
+    PodMade,
+    PodReady,
+    PodRefused,
+    PodWaits,
+    QueueMoved,
+    Revoked,
+    Warn,
+)
+from services.jobs.domain.job import Job, Phase
+from shared.contracts.jobs import (
+    JobCancelRequested,
+    JobEnded,
+    JobEvent,
+    JobExpiring,
+    JobLost,
+    JobPreparing,
+    JobReady,
+    JobRequeued,
+    JobStarted,
+    JobStatus,
+)
+
+
+class Change(msgspec.Struct, frozen=True):
+    job: Job
+    """After the change; its version has risen by the number of events."""
+    events: tuple[JobEvent, ...] = ()
+    """In order; the last one carries the job's new version."""
+
+
+Rule: TypeAlias = Callable[[Job, Any, datetime], Change]
+
+STOPPING = "stopping"
+
+
+def change(job: Job, fact: Fact, now: datetime) -> Change | None:
+    """What `fact` makes of `job`; None when it changes nothing: it is stale, repeated or not possible here."""
+    rule = TABLE[job.phase].get(type(fact))
+    if rule is None or not _concerns_lease(job, fact):
+        return None
+    changed = rule(job, fact, now)
+    if changed.job == job:
+        return None
+    return Change(
+        replace(changed.job, version=job.version + len(changed.events), revision=job.revision + 1, updated_at=now),
+        changed.events,
+    )
+
+
+def _concerns_lease(job: Job, fact: Fact) -> bool:
+    if isinstance(fact, Granted):
+        return fact.epoch > job.epoch
+    epoch: int | None = getattr(fact, "epoch", None)
+    return epoch is None or epoch == job.epoch
+
+
+def _leave_pending(job: Job, fact: DiskReady, _: datetime) -> Change:
+    job = replace(_noted_volume(job, fact), status=JobStatus.QUEUED, detail=None, status_reason=None)
+    return Change(job, (JobReady(**_owner(job)),))
+
+
+def _note_volume(job: Job, fact: DiskReady, _: datetime) -> Change:
+    return Change(_noted_volume(job, fact))
+
+
+def _noted_volume(job: Job, fact: DiskReady) -> Job:
+    return replace(job, ebs_volume_id=fact.volume_id, availability_zone=fact.availability_zone)
+
+
+def _note_place(job: Job, fact: QueueMoved, _: datetime) -> Change:
+    return Change(
+        replace(
+            job,
+            queue_position=fact.position,
+            estimated_start_at=fact.estimated_start_at,
+            status_reason=fact.reason or job.status_reason,
+        )
+    )
+
+
+def _prepare(job: Job, fact: Granted, now: datetime) -> Change:
+    job = replace(
+        _without_pod(job), status=JobStatus.PREPARING, epoch=fact.epoch, node=fact.node, granted_at=now,
+        queue_position=None, estimated_start_at=None, status_reason=None, detail="making the pod",
+    )  # fmt: skip
+    return Change(job, (JobPreparing(**_owner(job), node=fact.node, epoch=fact.epoch),))
+
+
+def _give_back(job: Job, fact: Revoked | PodRefused, _: datetime) -> Change:
+    return Change(replace(job, requeue_reason=fact.reason, status_reason=fact.reason, detail=STOPPING))
+
+
+def _requeue(job: Job, fact: PodGone, _: datetime) -> Change:
+    reason = job.requeue_reason or ""
+    job = replace(
+        _without_pod(job), status=JobStatus.QUEUED, node=None, granted_at=None, requeue_reason=None,
+        status_reason=f"In line again: {reason}", detail=None,
+    )  # fmt: skip
+    return Change(job, (JobRequeued(**_owner(job), epoch=fact.epoch, reason=reason),))
+
+
+def _without_pod(job: Job) -> Job:
+    return replace(job, pod_name=None, pod_uid=None, node_ip=None, node_port=None, fault=None, fault_since=None)
+
+
+def _note_pod(job: Job, fact: PodMade, _: datetime) -> Change:
+    return Change(replace(job, pod_name=fact.pod_name, pod_uid=fact.pod_uid, node_port=fact.node_port))
+
+
+def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Change:
+    since = job.fault_since if job.fault == fact.fault else now if fact.fault else None
+    return Change(replace(job, detail=fact.detail, fault=fact.fault, fault_since=since))
+
+
+def _activate(job: Job, fact: PodReady, now: datetime) -> Change:
+    expires_at = now + timedelta(seconds=job.duration_seconds)
+    job = replace(
+        job, status=JobStatus.ACTIVE, node_ip=fact.node_ip, launched_at=now, expires_at=expires_at,
+        fault=None, fault_since=None, status_reason=None, detail="running",
+    )  # fmt: skip
+    event = JobStarted(
+        **_owner(job), node=job.node or "", epoch=job.epoch, started_at=now, expires_at=expires_at
+    )  # fmt: skip
+    return Change(job, (event,))
+
+
+def _warn(job: Job, fact: Warn, _: datetime) -> Change:
+    assert job.expires_at is not None  # noqa: S101 - every active job has an end
+    text = f"Expires in {fact.minutes} minutes, at {job.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    event = JobExpiring(**_owner(job), expires_at=job.expires_at, minutes_left=fact.minutes)
+    return Change(replace(job, warning=text, warned_minutes=fact.minutes), (event,))
+
+
+def _finish_command(job: Job, fact: CommandEnded, _: datetime) -> Change:
+    if fact.exit_code == 0:
+        return Change(_ending(job, JobStatus.COMPLETED, exit_code=0))
+    reason = f"The command ended with exit code {fact.exit_code}"
+    return Change(_ending(job, JobStatus.FAILED, exit_code=fact.exit_code, failure_reason=reason))
+
+
+def _fail(job: Job, fact: PodFailed, _: datetime) -> Change:
+    return Change(_ending(job, JobStatus.FAILED, exit_code=fact.exit_code, failure_reason=fact.reason))
+
+
+def _expire(job: Job, _: Expire, __: datetime) -> Change:
+    return Change(_ending(job, JobStatus.EXPIRED, status_reason="Its time is up"))
+
+
+def _cancel(job: Job, _: Cancel, __: datetime) -> Change:
+    if job.outcome is JobStatus.CANCELLED:
+        return Change(job)
+    job = _ending(job, JobStatus.CANCELLED, exit_code=job.exit_code, status_reason="Cancelled by its user")
+    return Change(job, (JobCancelRequested(**_owner(job)),))
+
+
+def _ending(
+    job: Job,
+    outcome: JobStatus,
+    *,
+    exit_code: int | None = None,
+    failure_reason: str | None = None,
+    status_reason: str | None = None,
+) -> Job:
+    return replace(
+        job, outcome=outcome, exit_code=exit_code, failure_reason=failure_reason, requeue_reason=None,
+        status_reason=status_reason or failure_reason, detail=STOPPING,
+    )  # fmt: skip
+
+
+def _cancel_at_once(job: Job, fact: Cancel, now: datetime) -> Change:
+    requested = _cancel(job, fact, now)
+    ended = _end(requested.job, PodGone(job.epoch), now)
+    return Change(ended.job, (*requested.events, *ended.events))
+
+
+def _fail_at_once(job: Job, fact: DiskFailed, now: datetime) -> Change:
+    return _end(_ending(job, JobStatus.FAILED, failure_reason=fact.reason), PodGone(job.epoch), now)
+
+
+def _hold(job: Job, fact: Revoked, now: datetime) -> Change:
+    if job.outcome is None:
+        job = _ending(job, JobStatus.FAILED, failure_reason=f"The node was lost: {fact.reason}")
+    assert job.outcome is not None  # noqa: S101 - decided above
+    job = replace(job, status=job.outcome, ended_at=now, warning=None, detail="waiting for the lost node to be gone")
+    return Change(job, (JobLost(**_owner(job), node=job.node or "", epoch=job.epoch, reason=fact.reason),))
+
+
+def _end(job: Job, _: PodGone, now: datetime) -> Change:
+    assert job.outcome is not None  # noqa: S101 - the table leads here from phases that have one
+    job = replace(
+        job, status=job.outcome, ended_at=job.ended_at or now, released_at=now, queue_position=None,
+        estimated_start_at=None, warning=None, fault=None, fault_since=None, detail=None,
+    )  # fmt: skip
+    event = JobEnded(
+        **_owner(job), ended_at=job.ended_at or now, exit_code=job.exit_code, failure_reason=job.failure_reason,
+        epoch=job.epoch,
+    )  # fmt: skip
+    return Change(job, (event,))
+
+
+def _owner(job: Job) -> dict[str, Any]:
+    return {"job_id": job.id, "user_id": job.user_id, "username": job.username, "status": job.status}
+
+
+TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
+    Phase.PENDING: {
+        DiskReady: _leave_pending,
+        DiskFailed: _fail_at_once,
+        QueueMoved: _note_place,
+        Cancel: _cancel_at_once,
+    },
+    Phase.QUEUED: {
+        DiskReady: _note_volume,
+        DiskFailed: _fail_at_once,
+        QueueMoved: _note_place,
+        Granted: _prepare,
+        Cancel: _cancel_at_once,
+    },
+    Phase.PREPARING: {
+        DiskReady: _note_volume,
+        PodMade: _note_pod,
+        PodWaits: _note_waiting,
+        PodReady: _activate,
+        PodFailed: _fail,
+        PodRefused: _give_back,
+        Revoked: _give_back,
+        Cancel: _cancel,
+    },
+    Phase.GIVING_BACK: {PodGone: _requeue, Cancel: _cancel},
+    Phase.ACTIVE: {
+        CommandEnded: _finish_command,
+        PodFailed: _fail,
+        PodWaits: _note_waiting,
+        Revoked: _hold,
+        Warn: _warn,
+        Expire: _expire,
+        Cancel: _cancel,
+    },
+    Phase.ENDING: {PodGone: _end, Revoked: _hold, Cancel: _cancel},
+    Phase.HELD: {PodGone: _end},
+    Phase.ENDED: {},
+}

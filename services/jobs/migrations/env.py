@@ -1,0 +1,5 @@
+from services.jobs.storage import metadata
+from shared.database.migrate import run_environment
+from shared.database.tables import shared_metadata
+
+run_environment(metadata, shared_metadata)

@@ -1,0 +1,313 @@
+"""The verbs of the jobs service: one transaction each, state and events together."""
+
+import hmac
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from services.jobs import storage
+from services.jobs.domain.facts import Cancel, Fact, Granted
+from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
+from services.jobs.domain.submission import Submission
+from services.jobs.domain.table import Change, change
+from services.jobs.queries import known_range, one_of
+from services.jobs.resources import Resources
+from shared.contracts.auth import Identity
+from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimReply, ClaimRequest
+from shared.contracts.jobs import JobCancelRequested, JobStatus, JobSubmitted
+from shared.database import Transaction
+from shared.errors import Conflict, GpuDevError, InvalidInput, Problem, Unavailable
+from shared.idempotency import IdempotencyKey, Outcome, once
+from shared.messaging import Draft, call_rpc, record_event
+
+_CLAIM_SECONDS = 5.0
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A request that was taken."""
+
+    job_id: UUID
+    status: JobStatus
+    message_id: int
+    """By which users can follow it: the same number is in its event."""
+
+
+class JobIdTaken(Conflict):
+    """The id that the client chose belongs to another job."""
+
+    def __init__(self) -> None:
+        super().__init__("A job with this RESERVATION_ID exists already")
+
+
+class JobHasEnded(Conflict):
+    def __init__(self, status: JobStatus) -> None:
+        super().__init__(f"The job has already ended: it is {status}")
+
+
+class StaleJob(Unavailable):
+    """The job changed between the decision and its write; whoever decided looks again."""
+
+    def __init__(self) -> None:
+        super().__init__("The job is changing, try again", retry_after_seconds=1)
+
+
+class LeaseTooEarly(Unavailable):
+    """A lease came while an older one is still being given back; it is taken in when that is done."""
+
+    def __init__(self) -> None:
+        super().__init__("An older lease of the job is still being given back", retry_after_seconds=1)
+
+
+async def submit_job(
+    *,
+    owner: Identity,
+    submission: Submission,
+    job_id: UUID,
+    key: IdempotencyKey | None,
+    now: datetime,
+    resources: Resources,
+) -> Outcome[Accepted]:
+    """Put a job in line.
+
+    Args:
+        owner: Whose job it is.
+        submission: Valid, with defaults.
+        job_id: Used unless the submission asks for an id of its own.
+        key: Idempotency key, None without.
+        now: Its time of submission.
+        resources: The service's.
+
+    Raises:
+        JobIdTaken: The id it asks for belongs to another request.
+        Conflict: Its disk is in use.
+        InvalidInput: Its disk exists with another size.
+        Unavailable: The database, or the disks service for a job with a disk.
+    """
+    mac = resources.request_mac(submission.canonical())
+    if submission.requested_id is not None:
+        job_id = submission.requested_id
+        earlier = await _find_earlier(job_id, owner, mac, resources)
+        if earlier is not None:
+            return Outcome(earlier, replayed=True)
+    claim = await _claim_disk(job_id, owner, submission, resources)
+    job = _new_job(job_id, owner, submission, claim, now)
+    try:
+        async with resources.database.transaction() as transaction:
+            effect = partial(
+                _insert_job, transaction=transaction, job=job, submission=submission, mac=mac, resources=resources
+            )
+            return await once(
+                transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now
+            )  # fmt: skip
+    except JobIdTaken:
+        # the same request twice at once: the other one won
+        earlier = await _find_earlier(job_id, owner, mac, resources)
+        if earlier is None:
+            raise
+        return Outcome(earlier, replayed=True)
+
+
+async def cancel_job(
+    *, user_id: int, job_id: str, key: IdempotencyKey | None, now: datetime, resources: Resources
+) -> Outcome[Accepted]:
+    """Ask for the end of a job; one without a pod ends at once. Asked again, the first answer is given again.
+
+    Raises:
+        NotFound: No such job, or someone else's.
+        JobHasEnded: It ended by itself.
+    """
+    async with resources.database.transaction() as transaction:
+        effect = partial(_cancel, transaction, user_id, job_id, now, resources)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
+
+
+async def take_in_news(
+    *,
+    transaction: Transaction,
+    job_id: UUID,
+    fact: Fact,
+    sequence: int | None,
+    now: datetime,
+    resources: Resources,
+) -> None:
+    """Let a fact that another service told take effect.
+
+    Args:
+        transaction: The consumer's.
+        job_id: May be unknown here; then nothing is done.
+        fact: What happened.
+        sequence: Capacity's number of this change of the job, None when capacity does not tell it. What is older
+            than what was taken in is dropped.
+        now: Time of taking in.
+        resources: The service's.
+
+    Raises:
+        LeaseTooEarly: Deliver it again later.
+    """
+    row = await transaction.fetch_one(storage.LOCK, job_id=job_id)
+    if row is None:
+        return
+    job = storage.to_job(row)
+    if job.phase is Phase.ENDED or (sequence is not None and sequence <= job.capacity_sequence):
+        return
+    if isinstance(fact, Granted) and fact.epoch > job.epoch and job.phase in _NOT_FREE_FOR_A_LEASE:
+        raise LeaseTooEarly
+    changed = change(job, fact, now) or Change(replace(job, revision=job.revision + 1))
+    noted = replace(changed.job, capacity_sequence=sequence or job.capacity_sequence)
+    await write_change(
+        transaction=transaction, before=job, changed=Change(noted, changed.events), now=now, resources=resources
+    )
+
+
+_NOT_FREE_FOR_A_LEASE = frozenset({Phase.PENDING, Phase.PREPARING, Phase.GIVING_BACK})
+
+
+async def apply_fact(*, job: Job, fact: Fact, now: datetime, resources: Resources) -> Job | None:
+    """Let what the reconciler saw take effect, unless the job has changed since `job` was read.
+
+    Returns:
+        The changed job; None when the fact is stale or changes nothing.
+    """
+    changed = change(job, fact, now)
+    if changed is None:
+        return None
+    try:
+        async with resources.database.transaction() as transaction:
+            return await write_change(
+                transaction=transaction, before=job, changed=changed, now=now, resources=resources
+            )
+    except StaleJob:
+        return None
+
+
+async def write_change(
+    *, transaction: Transaction, before: Job, changed: Change, now: datetime, resources: Resources
+) -> Job:
+    """Write a change with its events.
+
+    Raises:
+        StaleJob: The row is not what `before` was; the transaction must not be committed.
+    """
+    job = changed.job
+    for number, event in enumerate(changed.events, start=1):
+        draft = Draft(data=event, version=before.version + number, occurred_at=now)
+        message_id = await record_event(transaction, draft, resources.relay)
+        if isinstance(event, JobCancelRequested):
+            job = replace(job, cancel_message_id=message_id)
+    saved = await transaction.fetch_value(
+        storage.SAVE, **storage.save_columns(job),
+        job_id=before.id, old_revision=before.revision, old_status=before.status, due_at=now,
+    )  # fmt: skip
+    if not saved:
+        raise StaleJob
+    if job.node is not None:
+        transaction.after_commit(partial(resources.hints.add, job.id))
+    return job
+
+
+async def _find_earlier(job_id: UUID, owner: Identity, mac: bytes, resources: Resources) -> Accepted | None:
+    row = await resources.database.fetch_one(storage.FIND_SUBMITTED, job_id=job_id)
+    if row is None:
+        return None
+    if row["user_id"] != owner.user_id or not hmac.compare_digest(row["request_mac"], mac):
+        raise JobIdTaken
+    return Accepted(job_id, JobStatus(row["status"]), row["submit_message_id"])
+
+
+async def _claim_disk(
+    job_id: UUID, owner: Identity, submission: Submission, resources: Resources
+) -> Claim | None:  # fmt: skip
+    if submission.disk_name is None:
+        return None
+    request = ClaimRequest(
+        job_id=job_id, user_id=owner.user_id, username=owner.username, disk_name=submission.disk_name,
+        size_gb=submission.disk_size_gb,
+    )  # fmt: skip
+    reply = await call_rpc(
+        resources.broker, CLAIM_SUBJECT, request, ClaimReply, timeout_seconds=_CLAIM_SECONDS
+    )  # fmt: skip
+    if reply.claim is None:
+        raise _refusal(reply.refusal)
+    return reply.claim
+
+
+def _refusal(refusal: ClaimRefusal | None) -> GpuDevError:
+    if refusal is None or refusal.kind == "unavailable":
+        return Unavailable(refusal.text if refusal else "The disks service cannot answer now", retry_after_seconds=5)
+    if refusal.kind == "invalid":
+        return InvalidInput([Problem("value_error", ("body", "disk_size_gb"), refusal.text)])
+    return Conflict(refusal.text)
+
+
+def _new_job(job_id: UUID, owner: Identity, submission: Submission, claim: Claim | None, now: datetime) -> Job:
+    waits = claim is not None and not claim.ready
+    return Job(
+        id=job_id,
+        user_id=owner.user_id,
+        username=owner.username,
+        name=submission.name,
+        image=submission.image,
+        command=submission.command,
+        instance_type=submission.instance_type,
+        gpu_type=submission.gpu_type,
+        gpu_count=submission.gpu_count,
+        duration_seconds=submission.duration_seconds,
+        disk_name=submission.disk_name,
+        disk_id=claim.disk_id if claim else None,
+        availability_zone=claim.availability_zone if claim else None,
+        ebs_volume_id=claim.volume_id if claim else None,
+        env_var_names=sorted(submission.env_vars),
+        github_user=submission.github_user,
+        jupyter_enabled=submission.jupyter_enabled,
+        status=JobStatus.PENDING if waits else JobStatus.QUEUED,
+        detail="waiting for its disk" if waits else None,
+        submit_message_id=0,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+async def _insert_job(
+    *, transaction: Transaction, job: Job, submission: Submission, mac: bytes, resources: Resources
+) -> Accepted:
+    event = JobSubmitted(
+        job_id=job.id, user_id=job.user_id, username=job.username, status=job.status,
+        instance_type=job.instance_type, gpu_type=job.gpu_type, gpu_count=job.gpu_count,
+        duration_seconds=job.duration_seconds, submitted_at=job.created_at,
+        waits_for_disk=job.status is JobStatus.PENDING, disk_id=job.disk_id,
+        availability_zone=job.availability_zone,
+    )  # fmt: skip
+    draft = Draft(data=event, version=job.version, occurred_at=job.created_at)
+    message_id = await record_event(transaction, draft, resources.relay)
+    inserted = await transaction.execute(
+        storage.INSERT, **storage.insert_columns(replace(job, submit_message_id=message_id)),
+        request_mac=mac, env_sealed=seal_environment(submission.env_vars, resources), due_at=job.created_at,
+    )  # fmt: skip
+    if not inserted:
+        raise JobIdTaken
+    return Accepted(job.id, job.status, message_id)
+
+
+def seal_environment(environment: dict[str, str], resources: Resources) -> bytes:
+    """The values as they may be stored."""
+    return resources.cipher.encrypt(msgspec.json.encode(environment))
+
+
+async def _cancel(
+    transaction: Transaction, user_id: int, job_id: str, now: datetime, resources: Resources
+) -> Accepted:  # fmt: skip
+    first_id, last_id = known_range(job_id)
+    rows = await transaction.fetch_all(storage.LOCK_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
+    job = one_of(rows)
+    if job.cancel_message_id is None:
+        changed = change(job, Cancel(), now)
+        if changed is None or job.status in ENDED_STATUSES:
+            raise JobHasEnded(job.status)
+        job = await write_change(
+            transaction=transaction, before=job, changed=changed, now=now, resources=resources
+        )  # fmt: skip
+    assert job.cancel_message_id is not None  # noqa: S101 - the change has this event
+    return Accepted(job.id, job.status, job.cancel_message_id)

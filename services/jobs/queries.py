@@ -1,0 +1,77 @@
+"""What is asked about jobs: one SQL statement each, no write."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from services.jobs import storage
+from services.jobs.domain.job import Job
+from services.jobs.domain.job_id import id_range
+from services.jobs.resources import Resources
+from shared.contracts.jobs import JobStatus
+from shared.database import Row
+from shared.errors import Conflict, NotFound
+
+
+class JobNotFound(NotFound):
+    """Missing, or someone else's: nobody can tell which."""
+
+    def __init__(self) -> None:
+        super().__init__("Job")
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    jobs: list[Job]
+    total: int
+    """Of all pages, from the same snapshot."""
+
+
+async def get_job(*, user_id: int, job_id: str, resources: Resources) -> Job:
+    """One's own job by its id, or by a beginning of it of at least 8 characters.
+
+    Raises:
+        JobNotFound: No such job, or someone else's.
+        Conflict: Several of one's jobs begin like this.
+    """
+    first_id, last_id = known_range(job_id)
+    return one_of(
+        await resources.database.fetch_all(storage.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
+    )
+
+
+async def list_jobs(
+    *, user_id: int, statuses: Sequence[JobStatus] | None, limit: int, offset: int, resources: Resources
+) -> JobPage:
+    """One's own jobs, newest first; `statuses` None means all."""
+    rows = await resources.database.fetch_all(
+        storage.LIST_OWN, user_id=user_id, statuses=None if statuses is None else list(statuses),
+        limit=limit, offset=offset,
+    )  # fmt: skip
+    return JobPage([storage.to_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
+
+
+def known_range(text: str) -> tuple[UUID, UUID]:
+    """First and last id that begin with `text`.
+
+    Raises:
+        JobNotFound: It is no beginning of an id, or too short.
+    """
+    found = id_range(text)
+    if found is None:
+        raise JobNotFound
+    return found
+
+
+def one_of(rows: Sequence[Row]) -> Job:
+    """The job that was looked for.
+
+    Raises:
+        JobNotFound: There is none.
+        Conflict: There are two.
+    """
+    if not rows:
+        raise JobNotFound
+    if len(rows) > 1:
+        raise Conflict("Several of your jobs begin with this id: give more of it")
+    return storage.to_job(rows[0])

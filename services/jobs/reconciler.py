@@ -1,0 +1,200 @@
+"""Makes the cluster match the jobs: looks at each job that has a lease, decides, acts, writes down.
+
+One job at a time is one worker's (a lease on its row); a pass looks at reality first and acts outside any transaction;
+what it writes is guarded by the row's revision. Killed at any point, the next pass finds what is there and goes on.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+
+from services.jobs import storage
+from services.jobs.cluster import Cluster, ClusterRefused
+from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.manifests import PodPolicy, object_name, pod_manifest, secret_manifest, service_manifest
+from services.jobs.domain.plan import Clear, Delete, Limits, Make, Record, Rest, Step, next_step
+from services.jobs.domain.pod_facts import read_pod
+from services.jobs.operations import apply_fact
+from services.jobs.resources import Resources
+from services.jobs.settings import JobsSettings
+from shared.background import Loop
+from shared.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+_PASS_SECONDS = 6.0
+_LEASE = timedelta(seconds=8)
+"""Longer than a pass may take, so that no call of a pass is sent when another worker may have the job; short, so that
+the jobs of a killed process are soon another's."""
+_MAX_STEPS = 12
+_RETRY = timedelta(seconds=1)
+_failed_passes = Counter("gpudev_job_passes_failed", "Passes over a job that failed", ["error"])
+
+
+class Reconciler:
+    """Works the jobs that have a lease.
+
+    Args:
+        resources: The service's.
+        cluster: Where pods live.
+    """
+
+    def __init__(self, resources: Resources, cluster: Cluster) -> None:
+        self._resources = resources
+        self._cluster = cluster
+        self._limits = limits_of(resources.settings)
+        self._policy = policy_of(resources.settings)
+        self._working: dict[UUID, asyncio.Task[None]] = {}
+        self.loop = Loop("reconciler", self._turn, period_seconds=1.0, turn_seconds=15.0)
+        resources.hints.on_hint(self.loop.wake)
+
+    async def close(self) -> None:
+        """Stop working; what was begun is finished by the next worker."""
+        tasks = list(self._working.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def watch(self) -> None:
+        """Let changes of pods wake it; runs until cancelled."""
+        await self._cluster.watch_pods(self._resources.hints.add)
+
+    async def _turn(self) -> None:
+        room = self._resources.settings.concurrency - len(self._working)
+        if room <= 0:
+            return  # each pass that ends wakes the loop
+        hints = self._resources.hints.waiting
+        hinted = set(hints)
+        worker = uuid4()
+        rows = await self._resources.database.fetch_all(
+            storage.CLAIM, now=datetime.now(UTC), hinted=list(hinted), lease=_LEASE, worker=worker, limit=room
+        )
+        # what is being worked on here is looked at again when that pass ends; for the rest the claim was the answer
+        hints -= hinted - self._working.keys()
+        for row in rows:
+            job = storage.to_job(row)
+            hints.discard(job.id)
+            task = asyncio.create_task(self._work(job, worker))
+            self._working[job.id] = task
+            task.add_done_callback(partial(self._done, job.id))
+        if len(rows) == room:
+            self.loop.wake()
+
+    def _done(self, job_id: UUID, _: object) -> None:
+        self._working.pop(job_id, None)
+        self.loop.wake()
+
+    async def _work(self, job: Job, worker: UUID) -> None:
+        now = datetime.now(UTC)
+        known, look_at = job, now + _RETRY
+        try:
+            async with asyncio.timeout(_PASS_SECONDS):
+                known, look_at = await self.run_pass(job)
+        except asyncio.CancelledError:
+            await self._finish(known, worker, now)
+            raise
+        except Exception as error:
+            _failed_passes.labels(type(error).__name__).inc()
+            expected = isinstance(error, Unavailable | TimeoutError)
+            log.warning(
+                "job_pass_failed", job_id=str(job.id), error=type(error).__name__,
+                context=error.context if isinstance(error, Unavailable) else {}, exc_info=None if expected else error,
+            )  # fmt: skip
+            look_at = datetime.now(UTC) + _RETRY
+        await self._finish(known, worker, look_at)
+
+    async def _finish(self, job: Job, worker: UUID, look_at: datetime) -> None:
+        try:
+            await self._resources.database.execute(
+                storage.FINISH, job_id=job.id, worker=worker, known_revision=job.revision, next_look_at=look_at
+            )
+        except Unavailable:
+            log.warning("job_lease_not_returned", job_id=str(job.id))  # it ends by itself
+
+    async def run_pass(self, job: Job) -> tuple[Job, datetime]:
+        """Bring one job as far as it gets now; the job as last written, and when to look again."""
+        for _ in range(_MAX_STEPS):
+            pod = await self._cluster.find_pod(object_name(job))
+            now = datetime.now(UTC)
+            step = next_step(job, read_pod(pod) if pod else None, now, self._limits)
+            if isinstance(step, Rest):
+                return job, step.until
+            changed = await self._take(job, step)
+            if changed is None or changed.phase is Phase.ENDED or changed.node is None:
+                return changed or job, datetime.now(UTC) + _RETRY
+            job = changed
+        return job, datetime.now(UTC)
+
+    async def _take(self, job: Job, step: Step) -> Job | None:
+        if isinstance(step, Record):
+            return await self._record(job, step.fact)
+        if isinstance(step, Make):
+            return await self._record(job, await self._make(job))
+        if isinstance(step, Delete):
+            await self._cluster.delete_pod(object_name(job), step.uid)
+            return job
+        if isinstance(step, Clear):
+            await self._clear(job)
+            return await self._record(job, PodGone(job.epoch))
+        return job
+
+    async def _record(self, job: Job, fact: Fact) -> Job | None:
+        changed = await apply_fact(job=job, fact=fact, now=datetime.now(UTC), resources=self._resources)
+        log.info(
+            "job_fact", job_id=str(job.id), fact=type(fact).__name__, applied=changed is not None,
+            status=changed.status if changed else None,
+        )  # fmt: skip
+        return changed
+
+    async def _make(self, job: Job) -> Fact:
+        """Secret, pod, service: in this order, since the pod needs the Secret and owns the other two."""
+        name = object_name(job)
+        try:
+            await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job)))
+            pod = await self._cluster.ensure_pod(pod_manifest(job, self._policy))
+            uid = pod.metadata.uid
+            node_port, _ = await asyncio.gather(
+                self._cluster.ensure_service(service_manifest(job, uid)), self._cluster.tie_secret(name, uid)
+            )
+        except ClusterRefused as error:
+            return PodFailed(job.epoch, f"Kubernetes refused the job: {error.text}")
+        return PodMade(job.epoch, name, uid, node_port)
+
+    async def _clear(self, job: Job) -> None:
+        name = object_name(job)
+        await asyncio.gather(
+            self._cluster.delete_object("secrets", name), self._cluster.delete_object("services", name)
+        )
+
+    async def _environment(self, job: Job) -> dict[str, str]:
+        sealed = await self._resources.database.fetch_value(storage.ENVIRONMENT, job_id=job.id)
+        if sealed is None:
+            return {}
+        return msgspec.json.decode(self._resources.cipher.decrypt(sealed), type=dict[str, str])
+
+
+def limits_of(settings: JobsSettings) -> Limits:
+    """The patience that the settings say."""
+    return Limits(
+        image_fault_seconds=settings.image_fault_seconds,
+        unschedulable_seconds=settings.unschedulable_seconds,
+        prepare_seconds=settings.prepare_seconds,
+        resync_seconds=settings.resync_seconds,
+    )
+
+
+def policy_of(settings: JobsSettings) -> PodPolicy:
+    """The pods that the settings say."""
+    return PodPolicy(
+        gpu_resource=settings.gpu_resource,
+        image_pull_policy=settings.image_pull_policy,
+        grace_seconds=settings.grace_seconds,
+        shm_gib_per_gpu=settings.shm_gib_per_gpu,
+        longest_seconds=settings.max_total_hours * 3600,
+    )

@@ -1,0 +1,180 @@
+"""Wire structs, in the contract's key order."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from services.jobs.domain.image import MAX_IMAGE_LENGTH
+from services.jobs.domain.submission import (
+    DNS_LABEL,
+    GITHUB_NAME,
+    MAX_COMMAND_BYTES,
+    MAX_DURATION_HOURS,
+    MAX_ENVIRONMENT_BYTES,
+    find_problems,
+)
+from shared.contracts.jobs import JobStatus
+from shared.errors import InvalidInput
+from shared.web.validation import MULTILINE_TEXT, PLAIN_TEXT, Body, decode_body
+
+_END = r"$(?!\n)"
+DiskName = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[A-Za-z0-9_-]{{1,63}}{_END}", max_length=63,
+        description="Must be letters, digits, hyphens and underscores, at most 63",
+    ),
+]  # fmt: skip
+EnvName = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255,
+        description="Must be letters, digits and underscores, not beginning with a digit",
+    ),
+]  # fmt: skip
+EnvValue = Annotated[str, Meta(max_length=MAX_ENVIRONMENT_BYTES, pattern=MULTILINE_TEXT)]
+
+
+class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    image: Annotated[
+        str,
+        Meta(
+            min_length=1, max_length=MAX_IMAGE_LENGTH, pattern=PLAIN_TEXT,
+            description="Image reference: registry/name:tag@digest",
+            examples=["pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"],
+        ),
+    ]  # fmt: skip
+    instance_type: Annotated[str, Meta(max_length=64, pattern=PLAIN_TEXT, examples=["p5.48xlarge"])]
+    duration_hours: Annotated[
+        float,
+        Meta(gt=0, le=MAX_DURATION_HOURS, description="5 minutes to 72 hours, fractions allowed", examples=[4]),
+    ] = 1.0
+    disk_name: DiskName | None = None
+    disk_size_gb: Annotated[int, Meta(ge=10, le=10000)] | None = None
+    env_vars: Annotated[dict[EnvName, EnvValue], Meta(max_length=100)] | None = None
+    command: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1, max_length=MAX_COMMAND_BYTES, pattern=MULTILINE_TEXT,
+                description="Must be text without control characters other than tabs and line ends",
+                examples=["python train.py --epochs 100"],
+            ),
+        ]
+        | None
+    ) = None  # fmt: skip
+    gpu_count: Annotated[int, Meta(ge=1, le=8, description="1, 2, 4 or 8; default: the whole instance")] | None = None
+    name: (
+        Annotated[
+            str,
+            Meta(
+                pattern=f"^{DNS_LABEL}{_END}", max_length=63,
+                description="Must be a DNS label: lower-case letters, digits and inner hyphens",
+            ),
+        ]
+        | None
+    ) = None  # fmt: skip
+    github_user: (
+        Annotated[str, Meta(pattern=f"^{GITHUB_NAME}{_END}", max_length=39, description="Must be a GitHub user name")]
+        | None
+    ) = None
+    jupyter_enabled: bool | None = None
+
+
+class SubmitBody(Body[SubmitRequest]):
+    """Decodes a submission and finds all its problems: those of form and those of meaning."""
+
+    def decode_bytes(self, value: bytes) -> SubmitRequest:
+        """The submission.
+
+        Raises:
+            InvalidInput: With all problems.
+        """
+        try:
+            request = decode_body(value, SubmitRequest)
+        except InvalidInput as error:
+            raise InvalidInput([*error.problems, *find_problems(_well_formed(value, error))]) from None
+        problems = find_problems(msgspec.structs.asdict(request))
+        if problems:
+            raise InvalidInput(problems)
+        return request
+
+
+def _well_formed(raw: bytes, error: InvalidInput) -> dict[str, object]:
+    """Fields whose form is good, so that their meaning is judged too although others are not."""
+    bad = {problem.loc[1] for problem in error.problems if len(problem.loc) > 1}
+    if not bad:
+        return {}
+    body = msgspec.json.decode(raw)
+    return {
+        field.name: body[field.name]
+        for field in msgspec.structs.fields(SubmitRequest)
+        if field.name in body and field.name not in bad
+    }
+
+
+class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: UUID
+    status: JobStatus
+    message: str
+    estimated_start_time: datetime | None = None
+
+
+class ActionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: UUID
+    action: str
+    status: str
+    message: str
+
+
+class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: UUID
+    reservation_id: UUID
+    user_id: str
+    """Username, with the organisation's domain where one is configured."""
+    status: JobStatus
+    gpu_type: str
+    gpu_count: int
+    instance_type: str
+    duration_hours: float
+    created_at: datetime
+    expires_at: datetime | None
+    """Null before the job is active."""
+    name: str | None
+    pod_name: str | None
+    node_ip: str | None
+    node_port: int | None
+    ssh_command: str | None
+    """Works when pasted."""
+    jupyter_enabled: bool
+    jupyter_url: str | None
+    jupyter_token: str | None
+    github_user: str | None
+    image: str
+    command: str | None
+    disk_name: str | None
+    exit_code: int | None
+    failure_reason: str | None
+    status_reason: str | None
+    current_detailed_status: str | None
+    queue_position: int | None
+    estimated_start_time: datetime | None
+    estimated_wait_minutes: int | None
+    launched_at: datetime | None
+    ended_at: datetime | None
+    updated_at: datetime
+    secondary_users: list[str]
+    warning: str | None
+    jupyter_port: int | None
+    ebs_volume_id: str | None
+    env_var_names: list[str]
+
+
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    jobs: list[JobAnswer]
+    total: int
+    limit: int
+    offset: int

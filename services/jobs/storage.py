@@ -1,0 +1,238 @@
+"""Tables of the jobs service and every SQL statement on them."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from services.jobs.domain.job import Job
+from shared.database import Row, Statement
+
+metadata = sa.MetaData()
+_TIME = sa.DateTime(timezone=True)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("name", sa.Text),
+    sa.Column("image", sa.Text, nullable=False),
+    sa.Column("command", sa.Text),
+    sa.Column("instance_type", sa.Text, nullable=False),
+    sa.Column("gpu_type", sa.Text, nullable=False),
+    sa.Column("gpu_count", sa.Integer, nullable=False),
+    sa.Column("duration_seconds", sa.Integer, nullable=False),
+    sa.Column("disk_name", sa.Text),
+    sa.Column("disk_id", sa.Uuid),
+    sa.Column("availability_zone", sa.Text),
+    sa.Column("ebs_volume_id", sa.Text),
+    sa.Column("env_var_names", JSONB, nullable=False),
+    sa.Column("github_user", sa.Text),
+    sa.Column("jupyter_enabled", sa.Boolean, nullable=False),
+    sa.Column("jupyter_url", sa.Text),
+    sa.Column("jupyter_port", sa.Integer),
+    sa.Column("secondary_users", JSONB, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text),
+    sa.Column("requeue_reason", sa.Text),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("submit_message_id", sa.BigInteger, nullable=False),
+    sa.Column("cancel_message_id", sa.BigInteger),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("node", sa.Text),
+    sa.Column("capacity_sequence", sa.BigInteger, nullable=False),
+    sa.Column("queue_position", sa.Integer),
+    sa.Column("estimated_start_at", _TIME),
+    sa.Column("pod_name", sa.Text),
+    sa.Column("pod_uid", sa.Text),
+    sa.Column("node_ip", sa.Text),
+    sa.Column("node_port", sa.Integer),
+    sa.Column("fault", sa.Text),
+    sa.Column("fault_since", _TIME),
+    sa.Column("detail", sa.Text),
+    sa.Column("status_reason", sa.Text),
+    sa.Column("failure_reason", sa.Text),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("warning", sa.Text),
+    sa.Column("warned_minutes", sa.Integer),
+    sa.Column("created_at", _TIME, nullable=False),
+    sa.Column("updated_at", _TIME, nullable=False),
+    sa.Column("granted_at", _TIME),
+    sa.Column("launched_at", _TIME),
+    sa.Column("expires_at", _TIME),
+    sa.Column("ended_at", _TIME),
+    sa.Column("released_at", _TIME),
+    # below: not part of domain.job.Job
+    sa.Column("request_mac", sa.LargeBinary, nullable=False),
+    sa.Column("env_sealed", sa.LargeBinary),
+    sa.Column("jupyter_token_sealed", sa.LargeBinary),
+    sa.Column("due_at", _TIME, nullable=False),
+    sa.Column("worked_until", _TIME),
+    sa.Column("worked_by", sa.Uuid),
+    sa.Index("jobs_of_user", "user_id", sa.text("created_at DESC"), sa.text("id DESC"), postgresql_include=["status"]),
+    sa.Index("jobs_of_user_by_id", "user_id", "id"),
+    sa.Index("jobs_due", "due_at", postgresql_where=sa.text("node IS NOT NULL AND released_at IS NULL")),
+)
+
+job_history = sa.Table(
+    "job_history",
+    metadata,
+    sa.Column("job_id", sa.Uuid, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("revision", sa.BigInteger, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("at", _TIME, nullable=False),
+)
+
+_JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
+_JOB_COLUMNS = [jobs.c[name] for name in _JOB_FIELDS]
+_NEVER_CHANGED = {
+    "id", "user_id", "username", "name", "image", "command", "instance_type", "gpu_type", "gpu_count", "disk_name",
+    "disk_id", "env_var_names", "github_user", "submit_message_id", "created_at",
+}  # fmt: skip
+_CHANGED = tuple(name for name in _JOB_FIELDS if name not in _NEVER_CHANGED)
+_OWN = sa.and_(
+    jobs.c.user_id == bindparam("user_id"), jobs.c.id >= bindparam("first_id"), jobs.c.id <= bindparam("last_id")
+)
+
+
+def _history_of(changed: Any, condition: Any = None) -> Any:
+    columns = [job_history.c[name] for name in ("job_id", "revision", "status", "reason", "at")]
+    source = sa.select(
+        changed.c.id, changed.c.revision, changed.c.status, changed.c.status_reason, changed.c.updated_at
+    )
+    source = source if condition is None else source.where(condition)
+    return sa.insert(job_history).from_select(columns, source)
+
+
+_inserted = (
+    insert(jobs)
+    .values(
+        {
+            name: bindparam(name, type_=jobs.c[name].type)
+            for name in (*_JOB_FIELDS, "request_mac", "env_sealed", "due_at")
+        }
+    )
+    .on_conflict_do_nothing(index_elements=[jobs.c.id])
+    .returning(jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at)
+    .cte("inserted")
+)
+INSERT = Statement(_history_of(_inserted))
+"""The job and the first line of its history; no row when the id is taken."""
+
+_saved = (
+    sa.update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.revision == bindparam("old_revision"))
+    .values(
+        {name: bindparam(name, type_=jobs.c[name].type) for name in _CHANGED}
+        | {
+            "due_at": bindparam("due_at", type_=_TIME),
+            # an ended job needs its secrets no more
+            "env_sealed": sa.case(
+                (bindparam("released_at", type_=_TIME).is_not(None), sa.null()), else_=jobs.c.env_sealed
+            ),
+        }
+    )
+    .returning(jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at)
+    .cte("saved")
+)
+_told = _history_of(_saved, _saved.c.status != bindparam("old_status", type_=sa.Text)).returning(job_history.c.job_id)
+SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.cte("told")))
+"""Write a job that was read at `old_revision`; 0 when it has changed since. A new status goes to the history."""
+
+FIND = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")))
+FIND_SUBMITTED = Statement(sa.select(*_JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
+LOCK = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")).with_for_update())
+FIND_OWN = Statement(sa.select(*_JOB_COLUMNS).where(_OWN).order_by(jobs.c.id).limit(2))
+"""Two rows mean that the beginning of the id is ambiguous."""
+LOCK_OWN = Statement(sa.select(*_JOB_COLUMNS).where(_OWN).order_by(jobs.c.id).limit(2).with_for_update())
+
+_filter = sa.and_(
+    jobs.c.user_id == bindparam("user_id"),
+    sa.or_(
+        bindparam("statuses", type_=sa.ARRAY(sa.Text)).is_(None),
+        jobs.c.status == sa.any_(bindparam("statuses", type_=sa.ARRAY(sa.Text))),
+    ),
+)
+_total = sa.select(sa.func.count().label("total")).select_from(jobs).where(_filter).subquery("counted")
+_page = (
+    sa.select(*_JOB_COLUMNS)
+    .where(_filter)
+    .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    .limit(bindparam("limit", type_=sa.BigInteger))
+    .offset(bindparam("offset", type_=sa.BigInteger))
+    .subquery("page")
+)
+LIST_OWN = Statement(
+    sa.select(_total.c.total, *_page.c)
+    .select_from(_total.outerjoin(_page, sa.true()))
+    .order_by(_page.c.created_at.desc(), _page.c.id.desc())
+)
+"""One page and the total from one snapshot; an empty page is one row of nulls."""
+
+_waiting = (
+    sa.select(jobs.c.id)
+    .where(
+        jobs.c.node.is_not(None),
+        jobs.c.released_at.is_(None),
+        sa.or_(
+            jobs.c.due_at <= bindparam("now", type_=_TIME),
+            jobs.c.id == sa.any_(bindparam("hinted", type_=sa.ARRAY(sa.Uuid))),
+        ),
+        # the database's clock: replicas' own may differ
+        sa.or_(jobs.c.worked_until.is_(None), jobs.c.worked_until < sa.func.clock_timestamp()),
+    )
+    .order_by(jobs.c.due_at)
+    .limit(bindparam("limit", type_=sa.BigInteger))
+    .with_for_update(skip_locked=True)
+    .cte("waiting")
+)
+CLAIM = Statement(
+    sa.update(jobs)
+    .where(jobs.c.id.in_(sa.select(_waiting.c.id)))
+    .values(
+        worked_until=sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval),
+        worked_by=bindparam("worker", type_=sa.Uuid),
+    )
+    .returning(*_JOB_COLUMNS)
+)
+"""Jobs that are due or hinted at and that nobody works on; they are the worker's until its lease ends."""
+
+FINISH = Statement(
+    sa.update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.worked_by == bindparam("worker"))
+    .values(
+        worked_until=None,
+        worked_by=None,
+        # a change that came meanwhile wants a look at once
+        due_at=sa.case(
+            (jobs.c.revision == bindparam("known_revision"), bindparam("next_look_at", type_=_TIME)),
+            else_=jobs.c.due_at,
+        ),
+    )
+)
+ENVIRONMENT = Statement(sa.select(jobs.c.env_sealed).where(jobs.c.id == bindparam("job_id")))
+LEASES = Statement(
+    sa.select(jobs.c.id, jobs.c.epoch, sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None)).label("live"))
+    .where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
+)  # fmt: skip
+
+
+def to_job(row: Row) -> Job:
+    """The job in a row that has its columns."""
+    return msgspec.convert({name: row[name] for name in _JOB_FIELDS}, Job)
+
+
+def insert_columns(job: Job) -> dict[str, Any]:
+    """Parameters of INSERT that are the job's."""
+    return msgspec.structs.asdict(job)
+
+
+def save_columns(job: Job) -> dict[str, Any]:
+    """Parameters of SAVE that are the changed job's."""
+    return {name: getattr(job, name) for name in _CHANGED}

@@ -1,0 +1,64 @@
+"""Finds pods, services and secrets of ours that no job has, reports and deletes them."""
+
+from uuid import UUID
+
+import structlog
+from prometheus_client import Gauge
+
+from services.jobs import storage
+from services.jobs.cluster import KINDS, Cluster, job_of
+from services.jobs.domain.pod import EPOCH_LABEL, Meta
+from services.jobs.resources import Resources
+from shared.background import Loop
+from shared.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+_orphans = Gauge("gpudev_orphans", "Objects in the cluster that no job has, as found by the last sweep", ["kind"])
+
+
+class Sweeper:
+    """Deletes what is left over.
+
+    Args:
+        resources: The service's.
+        cluster: Where to look.
+    """
+
+    def __init__(self, resources: Resources, cluster: Cluster) -> None:
+        self._resources = resources
+        self._cluster = cluster
+        period = resources.settings.sweep_seconds
+        self.loop = Loop("sweeper", self.sweep, period_seconds=period, turn_seconds=60.0, stale_seconds=5 * period + 60)
+
+    async def sweep(self) -> None:
+        """One search over all kinds; what cannot be deleted now is found again."""
+        for kind in KINDS:
+            objects, _ = await self._cluster.list_objects(kind)
+            orphans = [meta for meta in await self._without_job(objects) if meta.deletion_timestamp is None]
+            _orphans.labels(kind).set(len(orphans))
+            for meta in orphans:
+                await self._delete(kind, meta)
+
+    async def _without_job(self, objects: list[Meta]) -> list[Meta]:
+        # objects are listed before rows are read: an object's row is committed before it is made, so a row that is
+        # not there now was never going to be
+        jobs = {job_id for meta in objects if (job_id := job_of(meta)) is not None}
+        rows = await self._resources.database.fetch_all(storage.LEASES, ids=list(jobs))
+        leases: dict[UUID, int] = {row["id"]: row["epoch"] for row in rows if row["live"]}
+        return [meta for meta in objects if not _has_lease(meta, leases)]
+
+    async def _delete(self, kind: str, meta: Meta) -> None:
+        try:
+            live = await self._cluster.find_object(kind, meta.name)
+            if live is None or live.uid != meta.uid or not await self._without_job([live]):
+                return
+            log.warning("orphan_deleted", kind=kind, name=meta.name, job_id=str(job_of(meta)))
+            await self._cluster.delete_object(kind, meta.name, meta.uid)
+        except Unavailable as error:
+            log.warning("orphan_not_deleted", kind=kind, name=meta.name, error=type(error).__name__)
+
+
+def _has_lease(meta: Meta, leases: dict[UUID, int]) -> bool:
+    job_id = job_of(meta)
+    return job_id in leases and meta.labels.get(EPOCH_LABEL) == str(leases[job_id])
