@@ -1,0 +1,245 @@
+"""The line and the leases, on a real database."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from msgspec import structs
+
+from services.capacity import storage
+from services.capacity.domain.place import PlaceState
+from services.capacity.operations import place_jobs, read_availability, read_cluster_status
+from shared.contracts.jobs import JobCancelRequested, JobReady, JobRequeued, JobStarted, JobStatus
+from shared.database import Database
+from tests.support.capacity import NOW, Bell, Capacity, about, ended, facts, later, submitted
+
+
+async def test_a_submitted_job_is_granted_gpus(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    job = await capacity.submit(4)
+    await capacity.place()
+    assert await capacity.leased_by(job.job_id) == [("n1", 0), ("n1", 1), ("n1", 2), ("n1", 3)]
+    (granted,) = await capacity.events(job.job_id)
+    assert granted.type == "dev.gpudev.capacity.granted.v1"
+    assert granted.sequence == 1
+
+
+async def test_a_job_that_does_not_fit_is_told_its_position_and_starts_when_another_ends(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    first = await capacity.submit()
+    second = await capacity.submit(at=later(seconds=1))
+    await capacity.place()
+    assert await capacity.leased_by(second.job_id) == []
+    assert (await capacity.place_row(second.job_id))["position"] == 1
+    await capacity.follow(ended(first))
+    await capacity.place()
+    assert len(await capacity.leased_by(second.job_id)) == 8
+    assert await capacity.told(first.job_id) == ["granted", "released"]
+    assert await capacity.told(second.job_id) == ["queued", "granted"]
+
+
+async def test_versions_of_a_job_rise_by_one(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    first, second = await capacity.submit(), await capacity.submit(at=later(seconds=1))
+    await capacity.place()
+    await capacity.follow(about(first, JobRequeued, JobStatus.QUEUED, epoch=1, reason="pod lost"))
+    await capacity.place()
+    await capacity.follow(ended(first, epoch=2))
+    await capacity.place()
+    for job in (first, second):
+        sequences = [event.sequence for event in await capacity.events(job.job_id)]
+        assert sequences == list(range(1, len(sequences) + 1))
+
+
+async def test_two_placers_at_once_make_one_lease(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"), facts("n2"))
+    job = await capacity.submit(4)
+    other = Database(capacity.dsn, pool_size=2)
+    await asyncio.gather(
+        *(place_jobs(database, now=NOW, relay=Bell()) for database in (capacity.database, other) for _ in range(2))
+    )
+    await other.close()
+    assert len(await capacity.leased_by(job.job_id)) == 4
+    assert await capacity.told(job.job_id) == ["granted"]
+
+
+async def test_the_same_gpu_cannot_be_leased_twice_whatever_the_placer_does(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    first, second = submitted(), submitted()
+    lease = {"node": "n1", "epoch": 1, "now": NOW}
+    await capacity.database.execute(storage.INSERT_LEASES, indexes=[0, 1], job_id=first.job_id, **lease)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await capacity.database.execute(storage.INSERT_LEASES, indexes=[1, 2], job_id=second.job_id, **lease)
+    assert await capacity.leased_by(second.job_id) == []
+
+
+async def test_free_gpus_spread_over_nodes_are_not_placeable_together(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"), facts("n2"))
+    small = [await capacity.submit(4, at=later(seconds=number)) for number in range(4)]
+    await capacity.place()
+    held = {(await capacity.leased_by(job.job_id))[0][0]: job for job in small}
+    for job in held.values():
+        await capacity.follow(ended(job))
+    whole = await capacity.submit(8, at=later(minutes=1))
+    await capacity.place()
+    assert await capacity.leased_by(whole.job_id) == []
+    entry = await capacity.available()
+    assert (entry.available, entry.max_placeable, entry.queued) == (8, 4, 8)
+    assert "spread over nodes" in (await capacity.place_row(whole.job_id))["reason"]
+
+
+async def test_a_job_that_waits_for_its_disk_holds_nobody_up_and_keeps_its_place(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    waits = await capacity.submit(waits_for_disk=True)
+    behind = await capacity.submit(at=later(seconds=1))
+    last = await capacity.submit(at=later(seconds=2))
+    await capacity.place()
+    assert len(await capacity.leased_by(behind.job_id)) == 8
+    assert await capacity.told(waits.job_id) == []
+    await capacity.follow(about(waits, JobReady, JobStatus.QUEUED))
+    await capacity.follow(ended(behind))
+    await capacity.place()
+    assert len(await capacity.leased_by(waits.job_id)) == 8
+    assert await capacity.leased_by(last.job_id) == []
+
+
+async def test_a_requeued_job_gives_its_lease_back_and_is_first_again(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    first = await capacity.submit()
+    second = await capacity.submit(at=later(seconds=1))
+    await capacity.place()
+    requeued = about(first, JobRequeued, JobStatus.QUEUED, epoch=1, reason="unschedulable")
+    await capacity.follow(requeued)
+    await capacity.place()
+    assert len(await capacity.leased_by(first.job_id)) == 8
+    assert (await capacity.place_row(first.job_id))["epoch"] == 2
+    await capacity.follow(requeued, sequence=2)
+    assert len(await capacity.leased_by(first.job_id)) == 8, "a requeue of an older lease took the new one"
+    assert await capacity.leased_by(second.job_id) == []
+
+
+async def test_a_job_that_ended_before_it_was_submitted_gets_no_place(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    job = submitted()
+    await capacity.follow(ended(job, epoch=0), sequence=3)
+    await capacity.follow(job, sequence=1)
+    await capacity.place()
+    assert await capacity.leases() == []
+    assert (await capacity.place_row(job.job_id))["state"] == PlaceState.ENDED
+    assert (await capacity.available()).queued == 0
+
+
+async def test_a_waiting_job_whose_cancel_is_requested_leaves_the_line(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    job = await capacity.submit()
+    await capacity.follow(about(job, JobCancelRequested, JobStatus.QUEUED))
+    await capacity.place()
+    assert await capacity.leases() == []
+    assert (await capacity.available()).queued == 0
+
+
+async def test_a_running_job_keeps_its_gpus_until_it_has_ended(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    job = await capacity.submit()
+    await capacity.place()
+    await capacity.follow(about(job, JobCancelRequested, JobStatus.ACTIVE))
+    await capacity.place()
+    assert len(await capacity.leased_by(job.job_id)) == 8
+    await capacity.follow(ended(job))
+    assert await capacity.leases() == []
+
+
+async def test_a_lease_granted_while_its_job_ended_is_given_back(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    job = await capacity.submit()
+    await capacity.place()
+    await capacity.follow(ended(job, epoch=0))
+    assert await capacity.leases() == []
+    assert await capacity.told(job.job_id) == ["granted", "released"]
+
+
+async def test_the_estimate_follows_the_end_of_what_runs(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    first = await capacity.submit()
+    second = await capacity.submit(at=later(seconds=1))
+    await capacity.place()
+    assert (await capacity.place_row(second.job_id))["estimated_start_at"] is None
+    started = {"node": "n1", "epoch": 1, "started_at": NOW, "expires_at": later(hours=2)}
+    await capacity.follow(about(first, JobStarted, JobStatus.ACTIVE, **started))
+    await capacity.place(later(seconds=2))
+    assert (await capacity.place_row(second.job_id))["estimated_start_at"] == later(hours=2)
+
+
+async def test_many_changes_within_a_second_are_told_once(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    running = [await capacity.submit(1, at=later(seconds=number)) for number in range(8)]
+    ahead = await capacity.submit(8, at=later(minutes=1))
+    last = await capacity.submit(8, at=later(minutes=2))
+    await capacity.place()
+    await capacity.follow(about(ahead, JobCancelRequested, JobStatus.QUEUED))
+    for number, job in enumerate(running[:7]):
+        await capacity.follow(ended(job))
+        await capacity.place(later(milliseconds=100 * number))
+    assert await capacity.told(last.job_id) == ["queued"]
+    await capacity.place(later(seconds=1))
+    assert await capacity.told(last.job_id) == ["queued", "queued"]
+    assert (await capacity.place_row(last.job_id))["position"] == 1
+    changes = len(await capacity.told("h100"))
+    await capacity.place(later(seconds=5))
+    await capacity.place(later(seconds=9))
+    assert await capacity.told(last.job_id) == ["queued", "queued"]
+    assert len(await capacity.told("h100")) <= changes + 1
+
+
+async def test_nothing_is_placed_on_a_cordoned_or_unready_node(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1", schedulable=False), facts("n2", ready=False))
+    job = await capacity.submit(1)
+    await capacity.place()
+    assert await capacity.leases() == []
+    entry = await capacity.available()
+    assert (entry.total, entry.available, entry.in_use, entry.queued) == (0, 0, 0, 1)
+    await capacity.nodes(facts("n1", resource_version=2))
+    await capacity.place()
+    assert len(await capacity.leased_by(job.job_id)) == 1
+
+
+async def test_a_lease_on_a_cordoned_node_is_in_its_row_and_in_no_sum(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"), facts("n2"))
+    await capacity.submit(4)
+    await capacity.place()
+    await capacity.nodes(facts("n1", schedulable=False, resource_version=2))
+    entry = await capacity.available()
+    assert (entry.total, entry.available, entry.in_use) == (8, 8, 0)
+    assert [(node.name, node.in_use, node.schedulable) for node in entry.nodes] == [
+        ("n1", 4, False),
+        ("n2", 0, True),
+    ]
+
+
+async def test_jobs_are_counted_by_status_in_the_snapshot_of_availability(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"), facts("a1", "a100"))
+    active, preparing = await capacity.submit(4), await capacity.submit(2, at=later(seconds=1))
+    await capacity.submit(8, at=later(seconds=2))
+    await capacity.submit(8, "a100", waits_for_disk=True)
+    await capacity.place()
+    started = {"node": "n1", "epoch": 1, "started_at": NOW, "expires_at": later(hours=2)}
+    await capacity.follow(about(active, JobStarted, JobStatus.ACTIVE, **started))
+    reading = await read_cluster_status(capacity.database)
+    assert [reading.status.jobs[status] for status in ("active", "preparing", "queued", "pending")] == [1, 1, 1, 1]
+    assert reading.status.types == (await read_availability(capacity.database)).types
+    assert len(await capacity.leased_by(preparing.job_id)) == 2
+
+
+async def test_a_type_with_waiting_jobs_and_no_nodes_has_an_entry(capacity: Capacity) -> None:
+    await capacity.submit(8, "b200")
+    await capacity.place()
+    entry = await capacity.available("b200")
+    assert (entry.total, entry.queued, entry.max_per_node) == (0, 8, 8)
+
+
+async def test_an_older_fact_about_a_node_undoes_nothing(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1", resource_version=5, schedulable=False))
+    assert await capacity.nodes(facts("n1", resource_version=4)) == 0
+    assert (await capacity.available()).total == 0
+    assert await capacity.nodes(structs.replace(facts("n1"), resource_version=6)) == 1
+    assert [event.sequence for event in await capacity.events("n1")] == [1, 2]
