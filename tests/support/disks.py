@@ -19,9 +19,13 @@ from nats.aio.client import Client
 
 from deploy.local.aws import AVAILABILITY_ZONE, REGION
 from services.disks.app import create_app
+from services.disks.domain.claim import ClaimWish
+from services.disks.domain.disk import Disk, NewDisk
 from services.disks.ebs import TAG_USER, Ebs
+from services.disks.operations.claims import claim_disk
 from services.disks.settings import DisksSettings
-from shared.api_key import new_api_key
+from services.disks.storage import operations
+from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyReply, VerifyRequest
 from shared.contracts.disks import CLAIM_SUBJECT, ClaimReply, ClaimRequest
 from shared.contracts.events import CloudEvent, EventData, event_subject
@@ -38,6 +42,8 @@ EventT = TypeVar("EventT", bound=EventData)
 _EVENTS = Statement(
     sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("entity_id")).order_by(outbox.c.entity_version)
 )
+_FAILURES = Statement(sa.select(operations.c.failures).where(operations.c.id == sa.bindparam("id")))
+_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, outbox"))
 _user_ids = count(int.from_bytes(os.urandom(3)) + 1000)
 """Tests share one database and one AWS; each has users of its own."""
 
@@ -48,7 +54,12 @@ class User:
 
     user_id: int
     username: str
-    headers: dict[str, str]
+    key: ApiKey
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a request."""
+        return {"Authorization": f"Bearer {self.key.text}"}
 
 
 class Auth:
@@ -65,13 +76,19 @@ class Auth:
 
     def add_user(self) -> User:
         """A new user and a key of theirs."""
-        key, user_id = new_api_key(), next(_user_ids)
-        username = f"user-{user_id}"
-        expires_at = datetime.now(UTC) + timedelta(hours=1)
-        self._identities[key.hash] = Identity(
-            user_id=user_id, username=username, key_id=key.key_id, expires_at=expires_at
+        key, user_id = new_api_key(), new_user_id()
+        user = User(user_id, f"user-{user_id}", key)
+        self.know(user)
+        return user
+
+    def know(self, user: User) -> None:
+        """Vouch for a user of before."""
+        self._identities[user.key.hash] = Identity(
+            user_id=user.user_id,
+            username=user.username,
+            key_id=user.key.key_id,
+            expires_at=now() + timedelta(hours=1),
         )
-        return User(user_id, username, {"Authorization": f"Bearer {key.text}"})
 
     async def _answer(self, message: Any) -> None:
         asked = msgspec.json.decode(message.data, type=VerifyRequest)
@@ -106,6 +123,17 @@ class Jobs:
     async def ended(self, user: User, job_id: UUID) -> None:
         """The job has ended."""
         await self._publish(job_ended(user, job_id))
+
+    async def listen_to(self, subject: str) -> list[CloudEvent]:
+        """What is published from now on, as it comes."""
+        heard: list[CloudEvent] = []
+
+        async def hear(message: Any) -> None:
+            heard.append(msgspec.json.decode(message.data, type=CloudEvent))
+
+        await self._nats.subscribe(subject, cb=hear)
+        await self._nats.flush()
+        return heard
 
     async def _publish(self, data: EventData) -> None:
         event = cloud_event(data)
@@ -143,6 +171,12 @@ class Stage:
         result: dict[str, Any] = await eventually(ended, f"operation {operation_id} ended", seconds=20)
         return result
 
+    async def attempted(self, operation_id: str) -> None:
+        """Return once AWS was asked in vain for the operation."""
+        await eventually(
+            lambda: self.database.fetch_value(_FAILURES, id=UUID(operation_id)), "an attempt that failed", seconds=20
+        )
+
     async def volumes(self, user: User) -> list[dict[str, Any]]:
         """What AWS has of the user's."""
         return await volumes_of(self._cloud, user.user_id)
@@ -162,6 +196,49 @@ class Stage:
 
         result: EventT = await eventually(recorded, f"{kind.__name__} of {disk_id}", seconds=seconds)
         return result
+
+
+class Silent:
+    """Is woken and does nothing: for operations without the service around them."""
+
+    def wake(self) -> None:
+        """Do nothing."""
+
+
+def now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def new_user_id() -> int:
+    """The id of a user that no other test has."""
+    return next(_user_ids)
+
+
+def new_disk(user_id: int, name: str = "data", *, size_gb: int = 100, at: datetime | None = None) -> NewDisk:
+    """A user's wish for a disk."""
+    return NewDisk(
+        disk_id=uuid4(), operation_id=uuid4(), user_id=user_id, username=f"user-{user_id}", name=name,
+        size_gb=size_gb, availability_zone=AVAILABILITY_ZONE, requested_at=at or now(),
+    )  # fmt: skip
+
+
+def wish(
+    user_id: int, name: str = "data", *, job_id: UUID | None = None, size_gb: int | None = None,
+    at: datetime | None = None,
+) -> ClaimWish:  # fmt: skip
+    """A job's wish for a disk, by default a new job's."""
+    return ClaimWish(
+        job_id=job_id or uuid4(), user_id=user_id, username=f"user-{user_id}", disk_name=name, size_gb=size_gb,
+        at=at or now(), provisional_for=timedelta(seconds=60),
+    )  # fmt: skip
+
+
+async def claim(database: Database, asked: ClaimWish) -> Disk:
+    """Claim a disk without the service."""
+    return await claim_disk(
+        database, Silent(), wish=asked, new_disk_id=uuid4(), new_operation_id=uuid4(), zone=AVAILABILITY_ZONE
+    )
 
 
 def cloud_event(data: EventData) -> CloudEvent:
@@ -240,8 +317,9 @@ def disks_settings(
 
 @pytest.fixture
 async def disks_database(disks_settings: DisksSettings) -> AsyncIterator[Database]:
-    """The service's database, without the service."""
+    """The service's database, without the service; no disk is in it."""
     database = Database(disks_settings.database_url, pool_size=10)
+    await database.execute(_EMPTY)
     yield database
     await database.close()
 
@@ -257,7 +335,7 @@ async def ebs(disks_settings: DisksSettings) -> AsyncIterator[Ebs]:
 @asynccontextmanager
 async def serving(settings: DisksSettings) -> AsyncIterator[httpx.AsyncClient]:
     """One replica, in the test's own event loop."""
-    app = create_app(settings)
+    app: Any = create_app(settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     started, stop = asyncio.Event(), asyncio.Event()
 
@@ -303,3 +381,35 @@ async def disks(
     """The service with everybody around it."""
     async with disks_stage(disks_settings, disks_database, moto_server.client("ec2")) as stage:
         yield stage
+
+
+class RefusingAws:
+    """An EC2 that answers every call with one error."""
+
+    def __init__(self, *, status: int, code: str) -> None:
+        self._status = status
+        self._body = (
+            f"<Response><Errors><Error><Code>{code}</Code><Message>told so</Message></Error></Errors></Response>"
+        )
+        self.calls = 0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Serve for the length of a block; the endpoint's URL."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        self.calls += 1
+        answer = (
+            f"HTTP/1.1 {self._status} X\r\nConnection: close\r\nContent-Length: {len(self._body)}\r\n\r\n{self._body}"
+        )
+        writer.write(answer.encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()

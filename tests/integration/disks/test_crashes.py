@@ -1,0 +1,260 @@
+"""A worker dies at any instant of a creation: one volume, one disk, one event, whatever happens next."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.disks import reconciler as reconciler_module
+from services.disks.domain.disk import NewDisk, OperationStatus
+from services.disks.ebs import AwsUnavailable, Ebs, Volume, VolumeOrder
+from services.disks.operations.creations import complete_creation, fail_creation, lease_creations
+from services.disks.operations.disks import create_disk
+from services.disks.queries import get_disk, get_operation
+from services.disks.reconciler import CreationReconciler
+from services.disks.settings import DisksSettings
+from shared.contracts.disks import DiskCreated
+from shared.database import Database
+from shared.encryption import Cipher
+from shared.errors import DatabaseUnavailable
+from tests.support.disks import Silent, events_of, new_disk, new_user_id, volumes_of
+from tests.support.servers import MotoServer
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+class MortalEbs(Ebs):
+    """Dies, or loses an answer, once, around the call that makes the volume."""
+
+    def __init__(self, settings: DisksSettings, *, before: BaseException | None, after: BaseException | None) -> None:
+        super().__init__(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
+        self._before = before
+        self._after = after
+        self.asked = 0
+
+    async def create_volume(self, order: VolumeOrder) -> Volume:
+        self.asked += 1
+        before, self._before = self._before, None
+        if before is not None:
+            raise before
+        volume = await super().create_volume(order)
+        after, self._after = self._after, None
+        if after is not None:
+            raise after
+        return volume
+
+
+class Clock:
+    """Time that only tests move."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Scene:
+    """One user's disk that is to be made, and the workers on it."""
+
+    def __init__(self, settings: DisksSettings, database: Database, cloud: Any) -> None:
+        self.settings = settings
+        self.database = database
+        self.cloud = cloud
+        self.clock = Clock()
+        self.new: NewDisk = new_disk(new_user_id(), at=self.clock())
+
+    async def request(self) -> None:
+        await create_disk(self.database, Silent(), new=self.new, key=None, cipher=Cipher(self.settings.secret_keys))
+
+    def worker(self, ebs: Ebs) -> CreationReconciler:
+        return CreationReconciler(database=self.database, relay=Silent(), ebs=ebs, clock=self.clock)
+
+    async def status(self) -> OperationStatus:
+        operation = await get_operation(
+            self.database, user_id=self.new.user_id, name=self.new.name, operation_id=str(self.new.operation_id)
+        )
+        return operation.status
+
+    async def work_until_done(self, ebs: Ebs) -> None:
+        worker = self.worker(ebs)
+        for _ in range(20):
+            self.clock.pass_time(60)
+            await worker.turn()
+            if (await self.status()).ended:
+                return
+        pytest.fail("the operation does not end")
+
+    async def assert_made_once(self) -> None:
+        (volume,) = await volumes_of(self.cloud, self.new.user_id)
+        disk = await get_disk(self.database, user_id=self.new.user_id, name=self.new.name)
+        assert await self.status() is OperationStatus.COMPLETED
+        assert disk.volume_id == volume["VolumeId"]
+        assert [event.type for event in await events_of(self.database, disk.id)] == [DiskCreated.type_name()]
+
+
+@pytest.fixture
+async def scene(disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer) -> Scene:
+    made = Scene(disks_settings, disks_database, moto_server.client("ec2"))
+    await made.request()
+    return made
+
+
+@pytest.mark.parametrize("point", ["before_call", "after_call"])
+async def test_a_death_around_the_call_leaves_one_volume(scene: Scene, ebs: Ebs, point: str) -> None:
+    dying = MortalEbs(
+        scene.settings,
+        before=Killed() if point == "before_call" else None,
+        after=Killed() if point == "after_call" else None,
+    )
+    with pytest.raises(Killed):
+        await scene.worker(dying).turn()
+    await dying.close()
+
+    await scene.work_until_done(ebs)
+
+    await scene.assert_made_once()
+
+
+async def test_a_death_before_the_commit_leaves_one_volume(
+    scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: Any, **__: Any) -> bool:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconciler_module, "complete_creation", die)
+        with pytest.raises(Killed):
+            await scene.work_until_done(ebs)
+
+    await scene.work_until_done(ebs)
+
+    await scene.assert_made_once()
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_repeated(
+    scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def complete_and_die(*args: Any, **named: Any) -> bool:
+        await complete_creation(*args, **named)
+        raise DatabaseUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconciler_module, "complete_creation", complete_and_die)
+        with pytest.raises(DatabaseUnavailable):
+            await scene.work_until_done(ebs)
+
+    scene.clock.pass_time(60)
+    await scene.worker(ebs).turn()
+
+    await scene.assert_made_once()
+
+
+async def test_an_answer_that_is_lost_is_found_by_its_tag_not_asked_for_again(scene: Scene) -> None:
+    ebs = MortalEbs(scene.settings, before=None, after=AwsUnavailable())
+
+    await scene.work_until_done(ebs)
+    await ebs.close()
+
+    assert ebs.asked == 1
+    await scene.assert_made_once()
+
+
+async def test_aws_restarts_between_the_volume_and_its_record(scene: Scene, ebs: Ebs, moto_server: MotoServer) -> None:
+    dying = MortalEbs(scene.settings, before=None, after=Killed())
+    with pytest.raises(Killed):
+        await scene.worker(dying).turn()
+    await dying.close()
+    moto_server.process.kill()
+    scene.clock.pass_time(60)
+    await scene.worker(ebs).turn()
+    assert not (await scene.status()).ended
+    moto_server.process.start()
+
+    await scene.work_until_done(ebs)
+
+    await scene.assert_made_once()
+
+
+async def test_two_replicas_make_one_volume(scene: Scene, ebs: Ebs) -> None:
+    replicas = [scene.worker(ebs), scene.worker(ebs)]
+
+    for _ in range(10):
+        scene.clock.pass_time(60)
+        await asyncio.gather(*(replica.turn() for replica in replicas))
+        if (await scene.status()).ended:
+            break
+
+    await scene.assert_made_once()
+
+
+async def test_a_lease_is_held_by_one_worker_until_it_is_over(scene: Scene) -> None:
+    def lease() -> Any:
+        return lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
+
+    first, second = await asyncio.gather(lease(), lease())
+    scene.clock.pass_time(44)
+    during = await lease()
+    scene.clock.pass_time(2)
+    after = await lease()
+
+    assert sorted([len(first), len(second)]) == [0, 1]
+    assert during == []
+    assert [work.lease for work in after] == [2]
+
+
+async def test_what_a_stale_worker_brings_back_is_dropped(scene: Scene, ebs: Ebs) -> None:
+    (stale,) = await lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
+    scene.clock.pass_time(60)
+    await lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
+
+    failed = await fail_creation(scene.database, Silent(), work=stale, error="old news", now=scene.clock())
+    completed = await complete_creation(
+        scene.database, Silent(), work=stale, volume_id="vol-stale", availability_zone="z", now=scene.clock()
+    )
+
+    assert not failed
+    assert not completed
+    await scene.work_until_done(ebs)
+    await scene.assert_made_once()
+
+
+async def test_a_row_that_always_fails_does_not_stop_the_others(scene: Scene, ebs: Ebs) -> None:
+    bad = scene.new.operation_id
+    other = Scene(scene.settings, scene.database, scene.cloud)
+    await other.request()
+
+    class Picky(Ebs):
+        async def create_volume(self, order: VolumeOrder) -> Volume:
+            if order.operation_id == bad:
+                raise ValueError("a fault of ours")
+            return await ebs.create_volume(order)
+
+    picky = Picky(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
+    other.clock = scene.clock
+    await other.work_until_done(picky)
+    await picky.close()
+
+    await other.assert_made_once()
+    assert not (await scene.status()).ended
+    await scene.work_until_done(ebs)
+
+
+async def test_a_volume_in_error_fails_the_operation_and_is_deleted(scene: Scene) -> None:
+    class Broken(Ebs):
+        async def create_volume(self, order: VolumeOrder) -> Volume:
+            volume = await super().create_volume(order)
+            return Volume(volume.volume_id, "error", volume.availability_zone)
+
+    broken = Broken(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
+    await scene.work_until_done(broken)
+    await broken.close()
+
+    assert await scene.status() is OperationStatus.FAILED
+    assert await volumes_of(scene.cloud, scene.new.user_id) == []
