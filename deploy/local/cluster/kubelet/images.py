@@ -1,0 +1,29 @@
+"""Pulling images, which exist in name only."""
+
+import re
+
+_REFERENCE = re.compile(
+    r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?)/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[0-9a-fA-F]{32,})?"
+)
+UNPULLABLE_MARK = "does-not-exist"
+UNPULLABLE_TAG = ":missing"
+
+
+def is_valid(image: str) -> bool:
+    """Whether the reference is well-formed; else a container waits with InvalidImageName."""
+    return _REFERENCE.fullmatch(image) is not None
+
+
+def can_be_pulled(image: str) -> bool:
+    """Every image can, except those marked by `does-not-exist` in the name or by the tag `missing`."""
+    return UNPULLABLE_MARK not in image and not image.endswith(UNPULLABLE_TAG)
+
+
+def pull_error(image: str) -> str:
+    """The message of ErrImagePull."""
+    return (
+        f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": '
+        "pull access denied, repository does not exist or may require authorization"
+    )

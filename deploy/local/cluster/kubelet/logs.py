@@ -1,0 +1,80 @@
+"""Reading a container's log: the CRI format, and the options of GET …/log."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from deploy.local.cluster.machinery.objects import now, parse_timestamp
+
+_POLL_SECONDS = 0.1
+_READ_BYTES = 262_144
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What of a log is wanted; None stands for all of it."""
+
+    follow: bool = False
+    timestamps: bool = False
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+    since: datetime | None = None
+
+
+async def read_log(path: Path, options: LogOptions, *, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Yields the log's text; with `follow` until the container has ended and all was read."""
+    left = options.limit_bytes
+    async for chunk in _chunks(path, options, ended):
+        if left is not None:
+            chunk = chunk[:left]  # noqa: PLW2901
+            left -= len(chunk)
+        if chunk:
+            yield chunk
+        if left == 0:
+            return
+
+
+def since(seconds: int | None, time: str | None) -> datetime | None:
+    """The moment that sinceSeconds or sinceTime means; raises ValueError."""
+    if seconds is not None:
+        return now() - timedelta(seconds=seconds)
+    return parse_timestamp(time) if time else None
+
+
+async def _chunks(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
+    position, rest, first = 0, b"", True
+    while True:
+        over = ended()  # asked before reading: what was written until then is read below
+        content = await asyncio.to_thread(_read, path, position)
+        position += len(content)
+        *lines, rest = (rest + content).split(b"\n")
+        if first and options.tail_lines is not None:
+            lines = lines[-options.tail_lines :] if options.tail_lines else []
+        first = False
+        text = b"".join(_rendered(line, options) for line in lines)
+        if text:
+            yield text
+        if not options.follow or (over and not content):
+            return
+        if not content:
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _read(path: Path, position: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            return file.read() if position == 0 else file.read(_READ_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _rendered(line: bytes, options: LogOptions) -> bytes:
+    moment, _, tail = line.partition(b" ")
+    _, tag, text = [*tail.split(b" ", 2), b"", b"", b""][:3]
+    if options.since is not None and parse_timestamp(moment.decode()) < options.since:
+        return b""
+    ending = b"" if tag == b"P" else b"\n"
+    return (moment + b" " + text if options.timestamps else text) + ending

@@ -1,0 +1,109 @@
+"""Volumes as directories, and a container's root directory in which they appear under their mount paths.
+
+There is no mount namespace: a container that mounts a volume at /data finds it at $GPUDEV_ROOT/data.
+"""
+
+import os
+from pathlib import Path
+
+from deploy.local.cluster.kubelet.environment import ConfigError, Lookup, field_value, texts_of
+from deploy.local.cluster.machinery.objects import Object
+
+
+class MountError(Exception):
+    """A volume cannot be set up yet: FailedMount. The text is for the user."""
+
+
+def set_up(pod: Object, directory: Path, lookup: Lookup) -> None:
+    """Makes the pod's volumes below `directory`; idempotent. Raises MountError."""
+    for volume in pod["spec"].get("volumes") or []:
+        path = directory / volume["name"]
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            for name, content, mode in _files(volume, pod, lookup):
+                _write(path / name, content, mode)
+        except ConfigError as error:
+            raise MountError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+
+
+def link_mounts(container: Object, pod: Object, volumes: Path, root: Path) -> None:
+    """Makes a container's root directory, with a link at every mount path; idempotent."""
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    sources = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+    for mount in sorted(container.get("volumeMounts") or [], key=lambda m: str(m["mountPath"])):
+        source = _source(sources[mount["name"]], volumes) / mount.get("subPath", "")
+        if not source.exists():
+            source.mkdir(parents=True)
+        place = inside(root, mount["mountPath"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.is_symlink() and not place.exists():
+            place.symlink_to(source)
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where an absolute path of the container lies; `..` never leads out."""
+    return root / os.path.normpath(f"/{path}").lstrip("/")
+
+
+def _source(volume: Object, volumes: Path) -> Path:
+    if "hostPath" in volume:
+        return Path(volume["hostPath"]["path"])
+    return volumes / str(volume["name"])
+
+
+def _files(volume: Object, pod: Object, lookup: Lookup) -> list[tuple[str, bytes, int]]:
+    if "secret" in volume:
+        source = {**volume["secret"], "name": volume["secret"]["secretName"]}
+        return _from_data("secrets", source, source["defaultMode"], lookup)
+    if "configMap" in volume:
+        return _from_data("configmaps", volume["configMap"], volume["configMap"]["defaultMode"], lookup)
+    if "downwardAPI" in volume:
+        return _from_fields(volume["downwardAPI"], volume["downwardAPI"]["defaultMode"], pod)
+    if "projected" in volume:
+        mode = volume["projected"]["defaultMode"]
+        found: list[tuple[str, bytes, int]] = []
+        for source in volume["projected"].get("sources") or []:
+            if "secret" in source:
+                found += _from_data("secrets", source["secret"], mode, lookup)
+            if "configMap" in source:
+                found += _from_data("configmaps", source["configMap"], mode, lookup)
+            if "downwardAPI" in source:
+                found += _from_fields(source["downwardAPI"], mode, pod)
+        return found
+    return []
+
+
+def _from_data(resource: str, source: Object, mode: int, lookup: Lookup) -> list[tuple[str, bytes, int]]:
+    value = lookup(resource, source["name"])
+    if value is None:
+        if source.get("optional"):
+            return []
+        raise ConfigError(f'{resource.removesuffix("s")} "{source["name"]}" not found')
+    content = texts_of(value, resource)
+    if "items" not in source:
+        return [(name, data, mode) for name, data in content.items()]
+    found = []
+    for item in source["items"]:
+        if item["key"] in content:
+            found.append((item["path"], content[item["key"]], item.get("mode", mode)))
+        elif not source.get("optional"):
+            raise ConfigError(f"references non-existent {resource.removesuffix('s')} key: {item['key']}")
+    return found
+
+
+def _from_fields(source: Object, mode: int, pod: Object) -> list[tuple[str, bytes, int]]:
+    return [
+        (item["path"], field_value(pod, item["fieldRef"]["fieldPath"]).encode(), item.get("mode", mode))
+        for item in source.get("items") or []
+        if "fieldRef" in item
+    ]
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"..{path.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(content)
+    temporary.chmod(mode)
+    temporary.replace(path)
