@@ -54,18 +54,12 @@ def run(port: int, text: str) -> Result:
     return msgspec.json.decode(done.stdout, type=Result)
 
 
-def dsn(stack: LocalStack, service: str) -> str:
-    """DSN of a service's own role."""
-    password = stack.state.secrets().databases[service]
-    return f"postgresql://gpudev_{service}:{password}@127.0.0.1:{stack.parts()['postgres'].port}/gpudev"
-
-
 async def prepare(stack: LocalStack) -> tuple[ApiUser, str]:
     """A user with 10,000 ended jobs, of which one is read."""
     async with users(stack, "bench") as (user,):
         job_id = await user.submit(command="true", gpu_count=1)
         await user.wait(job_id)
-    connection = await asyncpg.connect(dsn(stack, "jobs"))
+    connection = await asyncpg.connect(stack.dsn("jobs"))
     await connection.execute(
         "INSERT INTO jobs SELECT (jsonb_populate_record(one, jsonb_build_object('id', gen_random_uuid(), "
         "'created_at', one.created_at - number * interval '1 minute'))).* "
@@ -83,7 +77,7 @@ def reference_server(stack: LocalStack, job: str) -> Iterator[int]:
     """The reference on the same server program; its port."""
     port = free_ports(1)[0]
     environment = {
-        **os.environ, "BENCH_JOBS": dsn(stack, "jobs"), "BENCH_CAPACITY": dsn(stack, "capacity"), "BENCH_JOB": job,
+        **os.environ, "BENCH_JOBS": stack.dsn("jobs"), "BENCH_CAPACITY": stack.dsn("capacity"), "BENCH_JOB": job,
     }  # fmt: skip
     command = [
         sys.executable, "-m", "granian", "--interface", "asgi", "--factory", "tests.bench.reference:create_app",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from kubernetes import client, config
 
 from tests.support.stack import ApiUser, EventLog, LocalStack, read_events, until
 
@@ -93,7 +92,7 @@ async def _nothing_left(stack: LocalStack) -> bool:
 
 def cluster_objects(stack: LocalStack) -> list[str]:
     """Pods, secrets and services of jobs that the cluster has now."""
-    api = client.CoreV1Api(config.new_client_from_config(stack.exports()["KUBECONFIG"]))
+    api = stack.cluster_api()
     selector = {"label_selector": "gpudev/job-id"}
     lists = (
         api.list_namespaced_pod("gpudev", **selector),

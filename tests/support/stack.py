@@ -15,8 +15,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import nats
+from kubernetes import client, config
 
 from deploy.local.ports import free_ports
 from deploy.local.state import RunningPart, RunningStack, StateDirectory
@@ -100,6 +102,21 @@ class LocalStack:
     def kill(self, name: str) -> None:
         """`kill -9` of one process."""
         os.kill(self.parts()[name].pid, signal.SIGKILL)
+
+    def dsn(self, service: str) -> str:
+        """DSN of a service's own role."""
+        password = self.state.secrets().databases[service]
+        return f"postgresql://gpudev_{service}:{password}@127.0.0.1:{self.parts()['postgres'].port}/gpudev"
+
+    async def execute(self, service: str, statement: str, *arguments: Any) -> None:
+        """Run SQL as a service's role."""
+        connection = await asyncpg.connect(self.dsn(service))
+        await connection.execute(statement, *arguments)
+        await connection.close()
+
+    def cluster_api(self) -> client.CoreV1Api:
+        """Kubernetes, as whoever sources the env file."""
+        return client.CoreV1Api(config.new_client_from_config(self.exports()["KUBECONFIG"]))
 
     def log_text(self) -> str:
         """Everything that any part has logged."""

@@ -1,0 +1,106 @@
+"""Jobs that need no running container: on the simulator, and on a real cluster when GPUDEV_KUBECONFIG names one."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.load import cluster_objects
+from tests.support.stack import LocalStack, running_stack, until, users
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def cluster_stack() -> Iterator[LocalStack]:
+    """A stack on the cluster under test."""
+    given = os.environ.get("GPUDEV_KUBECONFIG")
+    with running_stack(**({"GPUDEV_KUBECONFIG": given} if given else {})) as stack:
+        yield stack
+
+
+async def nothing_left(stack: LocalStack) -> bool:
+    return not await asyncio.to_thread(cluster_objects, stack)
+
+
+async def test_the_demo_fleet_is_seen(cluster_stack: LocalStack) -> None:
+    async with users(cluster_stack, "alice") as (alice,):
+
+        async def all_there() -> bool:
+            availability = await alice.availability()
+            return {kind: entry["total"] for kind, entry in availability.items()} == {"h100": 16, "a100": 16}
+
+        await until(all_there, "the demo fleet's GPUs")
+        status = (await alice.client.get("/v1/cluster/status")).json()
+        assert (status["total_gpus"], status["available_gpus"], status["in_use_gpus"]) == (32, 32, 0)
+
+
+async def test_an_active_job_is_cancelled_and_leaves_nothing(cluster_stack: LocalStack) -> None:
+    async with users(cluster_stack, "alice") as (alice,):
+        job_id = await alice.submit(gpu_count=8)
+        active = await alice.wait(job_id, "active", seconds=30)
+        assert active["node_port"]
+        assert (await alice.availability())["h100"]["in_use"] == 8
+        names = await asyncio.to_thread(cluster_objects, cluster_stack)
+        assert names == [active["pod_name"]] * 3
+        await alice.client.post(f"/v1/jobs/{job_id}/cancel")
+        await alice.wait(job_id, "cancelled", seconds=60)
+        await until(lambda: nothing_left(cluster_stack), "nothing left")
+        assert (await alice.availability())["h100"]["in_use"] == 0
+
+
+async def test_a_job_whose_time_is_up_expires_and_leaves_nothing(cluster_stack: LocalStack) -> None:
+    async with users(cluster_stack, "alice") as (alice,):
+        job_id = await alice.submit(gpu_count=4, instance_type="p4d.24xlarge")
+        await alice.wait(job_id, "active", seconds=30)
+        # the clock moved: the shortest job would take five minutes
+        await cluster_stack.execute("jobs", "UPDATE jobs SET expires_at = now() WHERE id = $1", job_id)
+        ended = await alice.wait(job_id, "expired", seconds=60)
+        assert ended["exit_code"] is None
+        await until(lambda: nothing_left(cluster_stack), "nothing left")
+
+
+async def test_a_pod_deleted_by_an_operator_ends_its_job_with_a_reason(cluster_stack: LocalStack) -> None:
+    async with users(cluster_stack, "alice") as (alice,):
+        job_id = await alice.submit(gpu_count=2)
+        active = await alice.wait(job_id, "active", seconds=30)
+        await asyncio.to_thread(cluster_stack.cluster_api().delete_namespaced_pod, active["pod_name"], "gpudev")
+        failed = await alice.wait(job_id, "failed", seconds=60)
+        assert "deleted" in failed["failure_reason"]
+        await until(lambda: nothing_left(cluster_stack), "nothing left")
+
+
+async def test_a_cordoned_node_is_not_available_and_comes_back(cluster_stack: LocalStack) -> None:
+    async with users(cluster_stack, "alice") as (alice,):
+        nodes = (await alice.client.get("/v1/gpu/availability")).json()["availability"]["h100"]["nodes"]
+        api = cluster_stack.cluster_api()
+        for unschedulable, total in ((True, 8), (False, 16)):
+            body = {"spec": {"unschedulable": unschedulable}}
+            await asyncio.to_thread(api.patch_node, nodes[0]["name"], body)
+
+            async def seen(wanted: int = total) -> bool:
+                return (await alice.availability())["h100"]["total"] == wanted
+
+            await until(seen, f"unschedulable={unschedulable} seen", seconds=5)
+
+
+async def test_the_last_waiting_job_starts_when_gpus_come_free(cluster_stack: LocalStack) -> None:
+    async with users(cluster_stack, "alice", "bob") as (alice, bob):
+        holding = [await alice.submit(gpu_count=8) for _ in range(2)]
+        for job_id in holding:
+            await alice.wait(job_id, "active", seconds=30)
+        waiting = await bob.submit(gpu_count=8)
+
+        async def told() -> bool:
+            job = await bob.job(waiting)
+            return job["status"] == "queued" and job["queue_position"] == 1
+
+        await until(told, "its place in the line")
+        await alice.client.post(f"/v1/jobs/{holding[0]}/cancel")
+        await bob.wait(waiting, "active", seconds=60)
+        await alice.client.post(f"/v1/jobs/{holding[1]}/cancel")
+        await bob.client.post(f"/v1/jobs/{waiting}/cancel")
+        for user, job_id in ((alice, holding[0]), (alice, holding[1]), (bob, waiting)):
+            await user.wait(job_id, "cancelled", seconds=60)
+        await until(lambda: nothing_left(cluster_stack), "nothing left")
