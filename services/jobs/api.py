@@ -7,8 +7,7 @@ from uuid import uuid4
 import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
-from msgspec import Meta
+from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
 from services.jobs.answers import action_answer, job_answer, read_statuses, submit_answer
 from services.jobs.domain.submission import read_submission
@@ -32,7 +31,7 @@ class JobsController(Controller):
         return_dto=None, responses=error_responses(400, 409, 422, body=True),
     )  # fmt: skip
     async def submit(
-        self, request: AuthenticatedRequest, data: SubmitRequest, resources: NamedDependency[Resources]
+        self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], resources: NamedDependency[Resources]
     ) -> Response[SubmitAnswer]:
         """Put a job in the line for GPUs."""
         outcome = await submit_job(
@@ -55,8 +54,8 @@ class JobsController(Controller):
         request: AuthenticatedRequest,
         resources: NamedDependency[Resources],
         status: FromQuery[str | None] = None,
-        limit: FromQuery[Annotated[int, Meta(ge=1, le=500)]] = 50,
-        offset: FromQuery[Annotated[int, Meta(ge=0, le=2**31)]] = 0,
+        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
+        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
     ) -> JobList:
         """Your jobs, newest first, optionally of some statuses only (separated by commas)."""
         page = await list_jobs(

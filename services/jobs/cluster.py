@@ -287,15 +287,21 @@ class Cluster:
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
-                settings = client.Configuration()
-                if self._kubeconfig is None:
-                    in_cluster: Any = config.load_incluster_config
-                    in_cluster(client_configuration=settings)
-                else:
-                    load: Any = config.load_kube_config
-                    await load(config_file=self._kubeconfig, client_configuration=settings)
-                self._client = client.ApiClient(configuration=settings)
+                self._client = client.ApiClient(configuration=await self._configuration())
             return self._client
+
+    async def _configuration(self) -> Any:
+        settings = client.Configuration()
+        in_cluster: Any = config.load_incluster_config
+        from_file: Any = config.load_kube_config
+        try:
+            if self._kubeconfig is None:
+                in_cluster(client_configuration=settings)
+            else:
+                await from_file(config_file=self._kubeconfig, client_configuration=settings)
+        except (config.ConfigException, OSError) as error:
+            raise ClusterUnavailable(cause=type(error).__name__) from error
+        return settings
 
 
 def _read_event(line: bytes, on_change: Callable[[UUID], None]) -> str:

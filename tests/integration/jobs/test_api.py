@@ -1,0 +1,231 @@
+"""The four endpoints, with Kubernetes away: only what touches pods may need it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from shared.database import Statement
+from shared.database.migrate import check
+from shared.database.tables import outbox
+from tests.support.ground import eventually
+from tests.support.jobs import Client, JobsWorld, body, job_of
+
+CONTRACT_FIELDS = [
+    "job_id", "reservation_id", "user_id", "status", "gpu_type", "gpu_count", "instance_type", "duration_hours",
+    "created_at", "expires_at", "name", "pod_name", "node_ip", "node_port", "ssh_command", "jupyter_enabled",
+    "jupyter_url", "jupyter_token", "github_user",
+]  # fmt: skip
+ADDED_FIELDS = [
+    "image", "command", "disk_name", "exit_code", "failure_reason", "status_reason", "current_detailed_status",
+    "queue_position", "estimated_start_time", "estimated_wait_minutes", "launched_at", "ended_at", "updated_at",
+    "secondary_users", "warning", "jupyter_port", "ebs_volume_id", "env_var_names",
+]  # fmt: skip
+
+PUBLISHED = Statement(sa.select(outbox.c.published_at).where(outbox.c.entity_id == sa.bindparam("job_id")))
+
+
+@pytest.fixture
+async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
+    return jobs_without_cluster
+
+
+@pytest.fixture
+async def client(world: JobsWorld) -> AsyncIterator[Client]:
+    async with world.service() as client:
+        yield client
+
+
+async def test_the_contracts_example_is_taken(world: JobsWorld, client: Client) -> None:
+    example = {
+        "image": "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime",
+        "instance_type": "p5.48xlarge",
+        "duration_hours": 4,
+        "env_vars": {"WANDB_API_KEY": "secret", "EXPERIMENT": "training-v1"},
+        "command": "python train.py --epochs 100",
+    }
+    answer = await client.post("/v1/jobs/submit", json=example)
+    assert answer.status_code == 200
+    told = answer.json()
+    [event] = await world.events(told["job_id"])
+    assert told == {
+        "job_id": told["job_id"],
+        "status": "queued",
+        "message": f"Job submitted successfully to queue (message ID: {event.messageid})",
+        "estimated_start_time": None,
+    }
+    job = await job_of(client, told["job_id"])
+    assert list(job) == CONTRACT_FIELDS + ADDED_FIELDS
+    assert (job["gpu_type"], job["gpu_count"], job["duration_hours"]) == ("h100", 8, 4.0)
+    assert job["env_var_names"] == ["EXPERIMENT", "WANDB_API_KEY"]
+
+
+async def test_env_values_are_nowhere_in_clear(
+    world: JobsWorld, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "s3cr3t-value-of-a-user"
+    job_id = await world.submit(client, env_vars={"TOKEN": secret})
+    refused = await client.post("/v1/jobs/submit", json=body(env_vars={"TOKEN": secret, "9": secret, "B": 5}))
+    assert refused.status_code == 400
+    row = await world.row(job_id)
+    events = await world.events(job_id)
+    everything = repr(dict(row)) + repr(events) + refused.text + (await client.get(f"/v1/jobs/{job_id}")).text
+    assert secret not in everything
+    assert secret not in capsys.readouterr().err
+
+
+async def test_the_username_carries_the_configured_domain(world: JobsWorld) -> None:
+    async with world.service(user_email_domain="meta.com") as client:
+        job = await job_of(client, await world.submit(client))
+    assert job["user_id"] == "alice@meta.com"
+
+
+async def test_another_users_job_is_not_found_like_a_missing_one(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    other = world.people.bearer("mallory")
+    for method, path in (("GET", "/v1/jobs/{}"), ("POST", "/v1/jobs/{}/cancel")):
+        theirs = await client.request(method, path.format(job_id), headers=other)
+        missing = await client.request(method, path.format(uuid4()), headers=other)
+        prefix = await client.request(method, path.format(str(job_id)[:8]), headers=other)
+        assert theirs.status_code == missing.status_code == prefix.status_code == 404
+        assert theirs.content == missing.content == prefix.content
+    assert (await client.get("/v1/jobs", headers=other)).json()["total"] == 0
+    assert await world.told(job_id) == ["submitted"]
+
+
+async def test_a_beginning_of_an_id_finds_the_job_and_two_are_a_conflict(world: JobsWorld, client: Client) -> None:
+    first, second = "abcdef01-0000-4000-8000-000000000001", "abcdef01-1000-4000-8000-000000000002"
+    await world.submit(client, env_vars={"RESERVATION_ID": first})
+    assert (await client.get("/v1/jobs/abcdef01")).json()["job_id"] == first
+    await world.submit(client, env_vars={"RESERVATION_ID": second})
+    assert (await client.get("/v1/jobs/abcdef01")).status_code == 409
+    assert (await client.post("/v1/jobs/abcdef01/cancel")).status_code == 409
+    assert (await client.get("/v1/jobs/abcdef01-0")).json()["job_id"] == first
+
+
+@pytest.mark.parametrize(
+    "text", ["abcdef0", "abcdef0_", "abcdef0%25", "%25%25%25%25%25%25%25%25", "________", "x" * 300]
+)
+async def test_what_is_no_beginning_of_an_id_is_not_found(world: JobsWorld, client: Client, text: str) -> None:
+    await world.submit(client, env_vars={"RESERVATION_ID": "abcdef01-0000-4000-8000-000000000001"})
+    answer = await client.get(f"/v1/jobs/{text}")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Job not found"})
+
+
+async def test_the_list_is_newest_first_with_the_total_of_all_pages(world: JobsWorld, client: Client) -> None:
+    ids = [str(await world.submit(client)) for _ in range(5)]
+    await client.post(f"/v1/jobs/{ids[0]}/cancel")
+    page = (await client.get("/v1/jobs?limit=2&offset=1")).json()
+    assert ([job["job_id"] for job in page["jobs"]], page["total"]) == ([ids[3], ids[2]], 5)
+    beyond = (await client.get("/v1/jobs?offset=50")).json()
+    assert beyond == {"jobs": [], "total": 5, "limit": 50, "offset": 50}
+    some = (await client.get("/v1/jobs?status=cancelled,active")).json()
+    assert ([job["job_id"] for job in some["jobs"]], some["total"]) == ([ids[0]], 1)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["status=running", "status=", "status=active,,queued", "limit=0", "limit=501", "limit=x", "offset=-1",
+     "offset=99999999999999999999", "limit=1.5"],
+)  # fmt: skip
+async def test_a_bad_query_is_refused(client: Client, query: str) -> None:
+    answer = await client.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["detail"][0]["loc"][0] == "query"
+
+
+async def test_cancelling_a_queued_job_ends_it_at_once_and_again_gives_the_same_answer(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await world.submit(client)
+    first = await client.post(f"/v1/jobs/{job_id}/cancel")
+    events = await world.events(job_id)
+    assert first.json() == {
+        "job_id": str(job_id),
+        "action": "cancel",
+        "status": "requested",
+        "message": f"Cancellation request submitted (message ID: {events[1].messageid})",
+    }
+    assert (await job_of(client, job_id))["status"] == "cancelled"
+    again = await client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert await world.told(job_id) == ["submitted", "cancel_requested", "ended"]
+    assert await world.history(job_id) == ["queued", "cancelled"]
+
+
+async def test_cancelling_a_job_that_ended_by_itself_is_a_conflict_that_names_the_state(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await world.submit(client)
+    await world.update(job_id, "status = 'failed', outcome = 'failed', released_at = now(), ended_at = now()")
+    answer = await client.post(f"/v1/jobs/{job_id}/cancel")
+    assert (answer.status_code, answer.json()) == (409, {"detail": "The job has already ended: it is failed"})
+
+
+async def test_the_clients_own_id_is_kept_and_its_retry_answers_the_same_job(world: JobsWorld, client: Client) -> None:
+    mine = str(uuid4())
+    request = body(env_vars={"RESERVATION_ID": mine, "KEY": "v"})
+    first, again = [await client.post("/v1/jobs/submit", json=request) for _ in range(2)]
+    assert first.json()["job_id"] == mine
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = await client.post("/v1/jobs/submit", json=body(env_vars={"RESERVATION_ID": mine, "KEY": "w"}))
+    theirs = await client.post("/v1/jobs/submit", json=request, headers=world.people.bearer("bob"))
+    assert (other.status_code, theirs.status_code) == (409, 409)
+    assert await world.told(UUID(mine)) == ["submitted"]
+
+
+async def test_the_same_submission_twice_at_once_makes_one_job(client: Client) -> None:
+    request = body(env_vars={"RESERVATION_ID": str(uuid4())})
+    answers = await asyncio.gather(*(client.post("/v1/jobs/submit", json=request) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    assert (await client.get("/v1/jobs")).json()["total"] == 1
+
+
+async def test_an_idempotency_key_gives_the_first_answer_again(client: Client) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    first = await client.post("/v1/jobs/submit", json=body(), headers=headers)
+    again = await client.post("/v1/jobs/submit", json=body(), headers=headers)
+    other = await client.post("/v1/jobs/submit", json=body(name="x"), headers=headers)
+    assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+    assert other.status_code == 422
+    assert (await client.get("/v1/jobs")).json()["total"] == 1
+
+
+async def test_all_problems_of_form_and_of_meaning_are_listed(client: Client) -> None:
+    answer = await client.post(
+        "/v1/jobs/submit",
+        json={
+            "image": "Not An Image", "instance_type": "p5.48XLARGE", "duration_hours": True, "gpu_count": 3,
+            "disk_size_gb": 9, "disk_name": "a b", "surprise": 1,
+            "env_vars": {"OK": "x", "9BAD": "x", "RESERVATION_ID": 5}, "name": "Upper", "github_user": "a--b",
+        },
+    )  # fmt: skip
+    assert answer.status_code == 400
+    assert {tuple(problem["loc"]) for problem in answer.json()["detail"]} == {
+        ("body", "image"), ("body", "instance_type"), ("body", "duration_hours"), ("body", "gpu_count"),
+        ("body", "disk_size_gb"), ("body", "disk_name"), ("body", "surprise"), ("body", "env_vars", "9BAD"),
+        ("body", "env_vars", "RESERVATION_ID"), ("body", "name"), ("body", "github_user"),
+    }  # fmt: skip
+
+
+async def test_submit_needs_neither_broker_nor_cluster_and_the_event_goes_out_on_return(
+    world: JobsWorld, client: Client, nats_server: Any
+) -> None:
+    nats_server.process.kill()
+    job_id = await world.submit(client)
+    assert (await job_of(client, job_id))["status"] == "queued"
+    nats_server.process.start()
+
+    async def published() -> bool:
+        row = await world.database.fetch_one(PUBLISHED, job_id=str(job_id))
+        return bool(row["published_at"])
+
+    await eventually(published, "the event is published", seconds=20)
+
+
+async def test_the_tables_in_code_are_those_of_the_migrations(jobs_schema: str) -> None:
+    await asyncio.to_thread(check, "jobs", jobs_schema)

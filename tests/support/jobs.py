@@ -1,0 +1,267 @@
+"""The jobs service on real servers. Its peers, capacity and disks, are played by the test over real NATS."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import pytest
+import sqlalchemy as sa
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from deploy.local.namespace import ensure_namespace
+from services.jobs import storage
+from services.jobs.app import create_app
+from services.jobs.cluster import Cluster
+from services.jobs.domain.job import Job
+from services.jobs.domain.pod import Meta
+from services.jobs.resources import Resources
+from services.jobs.settings import JobsSettings
+from shared.api_key import ApiKey, new_api_key
+from shared.contracts.auth import Identity
+from shared.contracts.capacity import LeaseGranted
+from shared.contracts.events import CloudEvent, EventData, event_subject
+from shared.contracts.jobs import JobStatus
+from shared.database import Database, Statement, migrate
+from shared.database.tables import outbox
+from shared.encryption import Cipher
+from shared.errors import Unauthenticated
+from shared.messaging import Broker, Relay
+from shared.messaging.outbox import envelope
+from tests.support.ground import eventually, new_secret_keys, running
+from tests.support.servers import NatsServer, PostgresServer
+
+Client = AsyncTestClient[Litestar]
+NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
+IMAGE = "docker.io/library/debian:bookworm"
+_END = datetime(2100, 1, 1, tzinfo=UTC)
+_EVENTS = Statement(sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("job_id")).order_by(outbox.c.id))
+_HISTORY = Statement(
+    sa.select(storage.job_history.c.status)
+    .where(storage.job_history.c.job_id == sa.bindparam("job_id"))
+    .order_by(storage.job_history.c.revision)
+)
+_ROW = Statement(sa.select(storage.jobs).where(storage.jobs.c.id == sa.bindparam("job_id")))
+_UPDATE = "UPDATE jobs SET {what} WHERE id = '{job_id}'"
+
+
+def a_job(**changes: Any) -> Job:
+    """A queued job."""
+    job = Job(
+        id=UUID("3f2a0000-0000-4000-8000-000000000001"),
+        user_id=1,
+        username="alice",
+        image=IMAGE,
+        instance_type="p5.48xlarge",
+        gpu_type="h100",
+        gpu_count=8,
+        duration_seconds=3600,
+        status=JobStatus.QUEUED,
+        submit_message_id=1,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    return msgspec.structs.replace(job, **changes)
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    """A submission."""
+    return {"image": IMAGE, "instance_type": "p5.48xlarge", "gpu_count": 1, **changes}
+
+
+@dataclass
+class People:
+    """Users and their keys."""
+
+    keys: dict[str, tuple[ApiKey, Identity]] = field(default_factory=dict)
+
+    def bearer(self, username: str) -> dict[str, str]:
+        """Headers of a user's request."""
+        if username not in self.keys:
+            identity = Identity(user_id=len(self.keys) + 1, username=username, key_id=username, expires_at=_END)
+            self.keys[username] = (new_api_key(), identity)
+        return {"Authorization": f"Bearer {self.keys[username][0].text}"}
+
+    async def verify(self, key_hash: str) -> Identity:
+        """As auth would."""
+        for key, identity in self.keys.values():
+            if key.hash == key_hash:
+                return identity
+        raise Unauthenticated
+
+
+@dataclass
+class JobsWorld:
+    """Database, broker and cluster of one test, and what it plays of the other services."""
+
+    settings: JobsSettings
+    database: Database
+    broker: Broker
+    cluster: Cluster
+    node: str
+    people: People = field(default_factory=People)
+    sequences: dict[UUID, int] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def service(self, username: str = "alice", **changes: Any) -> AsyncIterator[Client]:
+        """A replica of the service, and a client that sends this user's key."""
+        app = create_app(msgspec.structs.replace(self.settings, **changes), self.people.verify)
+        async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+            client.headers.update(self.people.bearer(username))
+            yield client
+
+    def resources(self) -> Resources:
+        """As the service has them, for tests that call operations."""
+        relay = Relay(database=self.database, broker=self.broker, service="jobs")
+        cipher = Cipher(self.settings.secret_keys)
+        return Resources(database=self.database, broker=self.broker, relay=relay, cipher=cipher, settings=self.settings)
+
+    async def submit(self, client: Client, **changes: Any) -> UUID:
+        """Submit a job; its id."""
+        answer = await client.post("/v1/jobs/submit", json=body(**changes))
+        assert answer.status_code == 200, answer.text
+        return UUID(answer.json()["job_id"])
+
+    async def publish(self, data: EventData, *, sequence: int, event_id: UUID | None = None) -> UUID:
+        """Publish another service's event; its id."""
+        event = CloudEvent(
+            id=event_id or uuid4(), source=f"/gpudev/{data.DOMAIN}", type=data.type_name(), subject=data.entity_id,
+            time=datetime.now(UTC), sequence=sequence, messageid=1, data=msgspec.Raw(msgspec.json.encode(data)),
+        )  # fmt: skip
+        await self.broker.jetstream.publish(event_subject(data), msgspec.json.encode(event))
+        return event.id
+
+    async def capacity_says(self, data: Any) -> UUID:
+        """Publish capacity's next event of a job."""
+        sequence = self.sequences[data.job_id] = self.sequences.get(data.job_id, 0) + 1
+        return await self.publish(data, sequence=sequence)
+
+    async def grant(self, job_id: UUID, *, epoch: int = 1, node: str | None = None) -> UUID:
+        """Capacity gives the job its GPUs."""
+        lease = LeaseGranted(job_id=job_id, epoch=epoch, node=node or self.node, gpu_count=1)
+        return await self.capacity_says(lease)
+
+    async def row(self, job_id: UUID) -> Any:
+        """The whole row."""
+        return await self.database.fetch_one(_ROW, job_id=job_id)
+
+    async def update(self, job_id: UUID, what: str) -> None:
+        """Change the row behind the service's back, such as its end for a job that should expire now."""
+        await self.database.execute(Statement(sa.text(_UPDATE.format(what=what, job_id=job_id))))
+
+    async def events(self, job_id: UUID) -> list[CloudEvent]:
+        """The job's events in the outbox."""
+        rows = await self.database.fetch_all(_EVENTS, job_id=str(job_id))
+        return [envelope(row, "/gpudev/jobs") for row in rows]
+
+    async def told(self, job_id: UUID) -> list[str]:
+        """Names of the job's events; their versions rise by one."""
+        events = await self.events(job_id)
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        return [event.type.split(".")[3] for event in events]
+
+    async def history(self, job_id: UUID) -> list[str]:
+        """The statuses that the job went through."""
+        return [row["status"] for row in await self.database.fetch_all(_HISTORY, job_id=job_id)]
+
+    async def objects(self, job_id: UUID | None = None) -> list[tuple[str, Meta]]:
+        """Pods, services and secrets of ours in the cluster."""
+        found = []
+        for kind in ("pods", "services", "secrets"):
+            metas, _ = await self.cluster.list_objects(kind)
+            found += [(kind, meta) for meta in metas if job_id is None or meta.labels["gpudev/job-id"] == str(job_id)]
+        return found
+
+
+async def job_of(client: Client, job_id: UUID) -> dict[str, Any]:
+    """The job as its owner sees it."""
+    answer: httpx.Response = await client.get(f"/v1/jobs/{job_id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def until_status(client: Client, job_id: UUID, *statuses: str, seconds: float = 15.0) -> dict[str, Any]:
+    """Wait until the job has one of the statuses; the job then."""
+    last: dict[str, Any] = {}
+
+    async def reached() -> bool:
+        last.update(await job_of(client, job_id))
+        return last["status"] in statuses
+
+    await eventually(reached, f"job is {' or '.join(statuses)}", seconds=seconds)
+    return last
+
+
+@pytest.fixture(scope="session")
+def jobs_schema(postgres_server: PostgresServer) -> Iterator[str]:
+    """Jobs' migrated schema; each test finds it empty."""
+    dsn = postgres_server.make_service_database("jobs")
+    migrate.upgrade("jobs", dsn)
+    yield dsn
+    postgres_server.drop_database(dsn)
+
+
+@pytest.fixture(scope="session")
+def jobs_kubeconfig(request: pytest.FixtureRequest) -> Path:
+    """A cluster with GPU nodes: GPUDEV_TEST_KUBECONFIG, else the simulator."""
+    if given := os.environ.get("GPUDEV_TEST_KUBECONFIG"):
+        return Path(given)
+    kubeconfig: Path = request.getfixturevalue("cluster_simulator").kubeconfig
+    return kubeconfig
+
+
+@asynccontextmanager
+async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -> AsyncIterator[JobsWorld]:
+    """Everything empty, connected and closed again."""
+    settings = JobsSettings(
+        database_url=dsn,
+        nats_url=nats_url,
+        secret_keys=new_secret_keys(),
+        kubeconfig=kubeconfig,
+        namespace=namespace,
+        log_level="error",
+        grace_seconds=1,
+        resync_seconds=1.0,
+        sweep_seconds=1.0,
+        image_fault_seconds=1.0,
+        unschedulable_seconds=0.5,
+    )
+    database = Database(dsn, pool_size=4)
+    tables = ", ".join(table.name for table in storage.metadata.sorted_tables)
+    await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys")))
+    broker = Broker(nats_url, name="test")
+    cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        stack.push_async_callback(cluster.close)
+        await stack.enter_async_context(running(broker.run))
+        await eventually(lambda: broker.connected, "broker connected")
+        await broker.ensure_stream()
+        yield JobsWorld(settings, database, broker, cluster, os.environ.get("GPUDEV_TEST_NODE", "node-1"))
+
+
+@pytest.fixture
+async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig: Path) -> AsyncIterator[JobsWorld]:
+    """With a namespace of its own in a cluster."""
+    nats_server.process.start()
+    namespace = f"jobs-{uuid4().hex[:10]}"
+    await asyncio.to_thread(ensure_namespace, str(jobs_kubeconfig), namespace)
+    async with open_world(jobs_schema, nats_server.url, str(jobs_kubeconfig), namespace) as world:
+        yield world
+
+
+@pytest.fixture
+async def jobs_without_cluster(jobs_schema: str, nats_server: NatsServer) -> AsyncIterator[JobsWorld]:
+    """With a cluster that is away: what needs none must work all the same."""
+    nats_server.process.start()
+    async with open_world(jobs_schema, nats_server.url, "/nowhere/kubeconfig", "none") as world:
+        yield world
