@@ -14,6 +14,7 @@ from deploy.local.broker import Broker
 from deploy.local.part import Part
 from deploy.local.ports import HOST
 from deploy.local.postgres import DATABASE, Postgres, service_dsn
+from deploy.local.region import AVAILABILITY_ZONE, REGION
 from deploy.local.state import Secrets
 from shared.routes import SERVICES, ServiceName
 
@@ -69,7 +70,7 @@ class Applications:
         }
 
     def _world(self, service: ServiceName) -> dict[str, str]:
-        amazon = {"GPUDEV_AWS_ENDPOINT_URL": self.cloud.endpoint_url, "GPUDEV_AWS_REGION": aws.REGION}
+        amazon = {"GPUDEV_AWS_ENDPOINT_URL": self.cloud.endpoint_url, "GPUDEV_AWS_REGION": REGION}
         kubernetes = {"GPUDEV_KUBECONFIG": str(self.kubeconfig), "GPUDEV_NAMESPACE": NAMESPACE}
         if service == "auth":
             roles = {"GPUDEV_ALLOWED_ROLES": aws.role_arn(), "GPUDEV_KEY_HASH_KEY": self.secrets.key_hash_key}
@@ -78,7 +79,7 @@ class Applications:
             keys = self.cloud.keys().disks
             return {
                 **amazon,
-                "GPUDEV_AVAILABILITY_ZONE": aws.AVAILABILITY_ZONE,
+                "GPUDEV_AVAILABILITY_ZONE": AVAILABILITY_ZONE,
                 "AWS_ACCESS_KEY_ID": keys.access_key_id,
                 "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
             }

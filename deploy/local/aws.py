@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from deploy.local.part import Part, PartFailedError
 from deploy.local.ports import HOST
+from deploy.local.region import REGION
 
 ACCOUNT = "308535385114"
 """The account whose people may log in."""
@@ -23,8 +24,6 @@ FOREIGN_ACCOUNT = "111122223333"
 DEMO_ROLE = "SSOCloudDevGpuReservation"
 ADMIN = "admin"
 """The user in each account who may do everything and assume every role."""
-REGION = "us-east-2"
-AVAILABILITY_ZONE = "us-east-2a"
 # AWS's rule for RoleSessionName.
 _SESSION_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 

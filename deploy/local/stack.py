@@ -15,7 +15,7 @@ import msgspec
 
 from deploy.local import leftovers
 from deploy.local.applications import NAMESPACE, Applications
-from deploy.local.aws import REGION, Cloud, Keys
+from deploy.local.aws import Cloud, Keys
 from deploy.local.banner import banner
 from deploy.local.broker import TOOLS_USER, Broker
 from deploy.local.cluster_part import DEMO_FLEET, Cluster
@@ -24,6 +24,7 @@ from deploy.local.ingress import Ingress, is_healthy
 from deploy.local.part import Part, PartFailedError
 from deploy.local.ports import free_ports, is_free
 from deploy.local.postgres import DATABASE, Postgres, prepare_database
+from deploy.local.region import REGION
 from deploy.local.state import RunningStack, StateDirectory, write_private
 from deploy.local.supervisor import RestartPolicy, Supervisor, run_once, together
 from shared.routes import SERVICES

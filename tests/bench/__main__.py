@@ -121,7 +121,7 @@ def main() -> None:
         print(f"Filling: {JOBS} jobs ...", flush=True)
         user, job = asyncio.run(prepare(stack))
         ports = {
-            service: part.port or 0 for service in ("jobs", "capacity") for part in [stack.parts()[f"{service}-0"]]
+            service: part.port or 0 for service in ("jobs", "capacity") for part in [stack.parts()[f"{service}-1"]]
         }
         with reference_server(stack, job) as reference_port:
             print(f"{'':<20} {'way':<10} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>8} {'errors':>7}")

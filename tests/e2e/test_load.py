@@ -12,7 +12,7 @@ from tests.support.ground import running
 from tests.support.load import Burst
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
-VICTIMS = ("auth-0", "jobs-0", "disks-0", "capacity-0", "postgres", "nats", "traefik", "cluster")
+VICTIMS = ("auth-1", "jobs-1", "disks-1", "capacity-1", "postgres", "nats", "traefik", "cluster")
 NAMES = ("ann", "ben", "cid", "dot", "eve")
 
 

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from nats.aio.client import Client
 
-from deploy.local.aws import AVAILABILITY_ZONE, REGION
+from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.app import create_app
 from services.disks.domain.claim import ClaimWish
 from services.disks.domain.disk import Disk, NewDisk

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from deploy.local.cluster.apiserver.discovery import VERSION
 from deploy.local.cluster.machinery.objects import Object, now, timestamp
+from deploy.local.region import AVAILABILITY_ZONE, REGION
 
 NODE_ADDRESS = "127.0.0.1"  # node ports are served there
 _PODS = "110"
@@ -104,8 +105,8 @@ def _labels(name: str, instance_type: str, shape: InstanceType) -> dict[str, str
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": "amd64",
         "node.kubernetes.io/instance-type": instance_type,
-        "topology.kubernetes.io/region": "local-1",
-        "topology.kubernetes.io/zone": "local-1a",
+        "topology.kubernetes.io/region": REGION,
+        "topology.kubernetes.io/zone": AVAILABILITY_ZONE,
         "nvidia.com/gpu.present": "true",
         "nvidia.com/gpu.count": str(shape.gpus),
         "nvidia.com/gpu.product": shape.product,
