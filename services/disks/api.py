@@ -12,7 +12,6 @@ from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 from services.disks.domain.disk import NewDisk, check_name
 from services.disks.operations.disks import create_disk
 from services.disks.queries import get_disk, get_operation, list_disks
-from services.disks.reconciler import CreationReconciler
 from services.disks.schemas import (
     CreateDiskRequest,
     DiskInfo,
@@ -28,6 +27,7 @@ from shared.contracts.auth import Identity
 from shared.database import Database
 from shared.encryption import Cipher
 from shared.idempotency import Outcome
+from shared.messaging.outbox import Wakes
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import Body
@@ -40,7 +40,8 @@ class Desk:
     """What the handlers work with."""
 
     database: Database
-    reconciler: CreationReconciler
+    reconciler: Wakes
+    """Woken when there is a disk to make."""
     cipher: Cipher
     settings: DisksSettings
 

@@ -7,7 +7,8 @@ lost answer nor a second replica makes a second volume.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -32,8 +33,9 @@ log = structlog.get_logger(__name__)
 
 _AT_ONCE = 8
 _TURN_SECONDS = 30.0
-_LEASE = timedelta(seconds=45)
-"""Longer than a turn may take: a living holder is never overtaken, and a dead one's work goes on soon."""
+_LEASE = timedelta(seconds=8)
+"""Short, so that a dead worker's operations go on within 10 s; a living one renews it."""
+_RENEW_SECONDS = 2.0
 _POLL = timedelta(seconds=0.4)
 _RETENTION = timedelta(days=90)
 _PURGE_PERIOD_SECONDS = 3600.0
@@ -88,7 +90,8 @@ class CreationReconciler:
 
     async def _advance(self, work: LeasedCreation) -> None:
         try:
-            volume = await self._find_or_create(work)
+            async with self._held(work):
+                volume = await self._find_or_create(work)
         except AwsRefused as refusal:
             await self._fail(work, str(refusal))
             return
@@ -106,6 +109,22 @@ class CreationReconciler:
             await self._fail(work, "AWS could not make the volume")
         else:
             await postpone(self._database, work=work, until=self._clock() + _POLL, failures=0)
+
+    @asynccontextmanager
+    async def _held(self, work: LeasedCreation) -> AsyncIterator[None]:
+        """Renew the lease while AWS is slow; when the renewing fails, the end of the work is refused, no more."""
+        renewing = asyncio.create_task(self._renew(work))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _renew(self, work: LeasedCreation) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            with suppress(DatabaseUnavailable):
+                await postpone(self._database, work=work, until=self._clock() + _LEASE, failures=work.failures)
 
     async def _find_or_create(self, work: LeasedCreation) -> Volume:
         order = VolumeOrder(

@@ -47,7 +47,7 @@ async def lease_creations(
 
 
 async def postpone(database: Database, *, work: LeasedCreation, until: datetime, failures: int) -> None:
-    """Give the lease back; the operation is due again at `until`."""
+    """The operation is due again at `until`: to rest between attempts, or to keep the lease while still working."""
     await database.execute(
         storage.POSTPONE_OPERATION, operation_id=work.id, held_lease=work.lease, worked_until=until, failures=failures
     )

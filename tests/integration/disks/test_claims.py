@@ -216,6 +216,7 @@ async def test_a_submission_after_the_end_does_not_bring_the_claim_back(life: Li
         await life.submitted(job, disk)
 
         assert await life.holder() is None
+        assert await life.told(disk, DiskOperationFailed) == []
 
 
 async def test_a_claim_without_its_job_is_dropped_after_its_time_and_not_before(life: Life) -> None:

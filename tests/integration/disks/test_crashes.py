@@ -5,21 +5,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from services.disks import reconciler as reconciler_module
 from services.disks.domain.disk import NewDisk, OperationStatus
 from services.disks.ebs import AwsUnavailable, Ebs, Volume, VolumeOrder
-from services.disks.operations.creations import complete_creation, fail_creation, lease_creations
+from services.disks.operations.creations import complete_creation, fail_creation, lease_creations, purge_history
 from services.disks.operations.disks import create_disk
 from services.disks.queries import get_disk, get_operation
 from services.disks.reconciler import CreationReconciler
 from services.disks.settings import DisksSettings
+from services.disks.storage import operations
 from shared.contracts.disks import DiskCreated
-from shared.database import Database
+from shared.database import Database, Statement
 from shared.encryption import Cipher
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, NotFound
 from tests.support.disks import Silent, events_of, new_disk, new_user_id, volumes_of
+from tests.support.ground import eventually
 from tests.support.servers import MotoServer
+
+WORKED_UNTIL = Statement(sa.select(operations.c.worked_until).where(operations.c.id == sa.bindparam("id")))
 
 
 class Killed(BaseException):
@@ -81,6 +86,15 @@ class Scene:
             self.database, user_id=self.new.user_id, name=self.new.name, operation_id=str(self.new.operation_id)
         )
         return operation.status
+
+    async def renewed(self) -> None:
+        """Return once the lease reaches as far from now as a lease can."""
+
+        async def far() -> bool:
+            until: datetime = await self.database.fetch_value(WORKED_UNTIL, id=self.new.operation_id)
+            return until > self.clock() + timedelta(seconds=6)
+
+        await eventually(far, "the lease is renewed")
 
     async def work_until_done(self, ebs: Ebs) -> None:
         worker = self.worker(ebs)
@@ -258,3 +272,82 @@ async def test_a_volume_in_error_fails_the_operation_and_is_deleted(scene: Scene
 
     assert await scene.status() is OperationStatus.FAILED
     assert await volumes_of(scene.cloud, scene.new.user_id) == []
+
+
+async def test_a_slow_aws_does_not_cost_a_living_worker_its_lease(
+    scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler_module, "_RENEW_SECONDS", 0.01)
+    answered = asyncio.Event()
+
+    class Slow(Ebs):
+        async def create_volume(self, order: VolumeOrder) -> Volume:
+            await answered.wait()
+            return await ebs.create_volume(order)
+
+    slow = Slow(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
+    working = asyncio.create_task(scene.worker(slow).turn())
+    try:
+        for _ in range(5):
+            await scene.renewed()
+            scene.clock.pass_time(5)
+        await scene.renewed()
+        stolen = await lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=8), limit=8)
+    finally:
+        answered.set()
+        await working
+    await slow.close()
+
+    assert stolen == []
+    await scene.work_until_done(ebs)
+    await scene.assert_made_once()
+
+
+async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scene, ebs: Ebs) -> None:
+    made_at = scene.clock()
+    await purge_history(scene.database, before=made_at + timedelta(days=1))
+    assert await scene.status() is OperationStatus.QUEUED
+    await scene.work_until_done(ebs)
+
+    await purge_history(scene.database, before=made_at)
+    assert await scene.status() is OperationStatus.COMPLETED
+    await purge_history(scene.database, before=scene.clock() + timedelta(seconds=1))
+
+    with pytest.raises(NotFound):
+        await scene.status()
+    await get_disk(scene.database, user_id=scene.new.user_id, name=scene.new.name)
+
+
+async def test_a_volume_that_is_not_to_be_seen_yet_is_not_made_twice(scene: Scene) -> None:
+    class Nearsighted(MortalEbs):
+        async def find_volume(self, order: VolumeOrder) -> Volume | None:
+            del order
+            return None
+
+    nearsighted = Nearsighted(scene.settings, before=None, after=Killed())
+    with pytest.raises(Killed):
+        await scene.worker(nearsighted).turn()
+
+    await scene.work_until_done(nearsighted)
+    await nearsighted.close()
+
+    assert nearsighted.asked == 2
+    await scene.assert_made_once()
+
+
+async def test_a_disk_is_not_ready_before_its_volume_is(scene: Scene, ebs: Ebs) -> None:
+    class Unhurried(Ebs):
+        async def create_volume(self, order: VolumeOrder) -> Volume:
+            volume = await super().create_volume(order)
+            return Volume(volume.volume_id, "creating", volume.availability_zone)
+
+    unhurried = Unhurried(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
+    await scene.worker(unhurried).turn()
+    await unhurried.close()
+
+    assert await scene.status() is OperationStatus.RUNNING
+    disk = await get_disk(scene.database, user_id=scene.new.user_id, name=scene.new.name)
+    assert (disk.ready, disk.volume_id) == (False, None)
+    scene.clock.pass_time(0.5)
+    await scene.worker(ebs).turn()
+    await scene.assert_made_once()
