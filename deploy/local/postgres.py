@@ -32,8 +32,12 @@ class Postgres:
     """Of the superuser."""
 
     def initialise(self) -> None:
-        """Make the data directory unless a former run did. Blocks for about a second."""
+        """Make the data directory unless a former run did. Blocks for about a second.
+
+        Call when no server runs on it: a dead one's lock is removed.
+        """
         if self.directory.exists():
+            self._remove_dead_lock()
             return
         # Made aside and renamed: an interrupted run leaves half a directory that looks like a whole one.
         new = self.directory.with_name(f"{self.directory.name}.new")
@@ -55,6 +59,12 @@ class Postgres:
             raise PartFailedError(f"initdb failed:\n{error.stdout}") from error
         finally:
             password_file.unlink()
+
+    def _remove_dead_lock(self) -> None:
+        """A killed postmaster that nobody has reaped yet answers to its pid, so PostgreSQL takes it for a living one."""
+        lock = self.directory / "postmaster.pid"
+        if lock.exists() and proc.start_time(int(lock.read_text().split()[0])) is None:
+            lock.unlink()
 
     def part(self, log: Path, settings: dict[str, str] | None = None) -> Part:
         """The server process; `settings` are lines of postgresql.conf."""
