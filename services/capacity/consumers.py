@@ -10,6 +10,7 @@ from shared.contracts.jobs import (
     JobEvent,
     JobExpiring,
     JobExtended,
+    JobLost,
     JobPreparing,
     JobReady,
     JobRequeued,
@@ -28,6 +29,7 @@ FOLLOWED: tuple[type[JobEvent], ...] = (
     JobStarted,
     JobExpiring,
     JobExtended,
+    JobLost,
     JobCancelRequested,
     JobEnded,
 )

@@ -256,7 +256,7 @@ LINE = Statement(
     .order_by(places.c.submitted_at, places.c.job_id)
 )
 HOLDS = Statement(
-    sa.select(places.c.node, places.c.gpu_count, places.c.expires_at, places.c.cancelling).where(
+    sa.select(places.c.node, places.c.gpu_count, places.c.expires_at, places.c.cancelling, places.c.status).where(
         places.c.state == "leased"
     )
 )

@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import msgspec
 import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
 from services.capacity import storage
+from services.capacity.app import create_app
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.domain.fleet import NodeFacts
 from services.capacity.domain.place import Place
@@ -315,16 +318,17 @@ class ScriptedCluster:
         return response
 
     async def _stream(self, response: web.StreamResponse, kind: str, since: int) -> None:
-        while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._closed or (self.version > since and not self.silent))
-                if self._closed:
-                    return
-                pending = [entry for entry in self.history if entry[0] > since]
-                since = self.version
+        while not self._closed:
+            pending = [entry for entry in self.history if entry[0] > since]
+            since = self.version
             for _, of, event, body in pending:
                 if of == kind:
                     await response.write(json.dumps({"type": event, "object": body}).encode() + b"\n")
+            async with self._changed:
+                await self._changed.wait_for(partial(self._has_news, since))
+
+    def _has_news(self, since: int) -> bool:
+        return self._closed or (self.version > since and not self.silent)
 
 
 @asynccontextmanager
@@ -354,6 +358,28 @@ async def scripted_cluster(directory: Path) -> AsyncIterator[tuple[ScriptedClust
     finally:
         await cluster.close()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving(settings: CapacitySettings) -> AsyncIterator[httpx.AsyncClient]:
+    """One replica with its loops, on the event loop of the test (Litestar's test client has one of its own)."""
+    app: Any = create_app(settings)
+    up, done = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            up.set()
+            await done.wait()
+
+    living = asyncio.create_task(live())
+    await up.wait()
+    try:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://capacity.local") as client:
+            yield client
+    finally:
+        done.set()
+        await living
 
 
 def cloud_event(data: EventData, sequence: int) -> CloudEvent:

@@ -15,6 +15,9 @@ from services.capacity.domain.place import PlaceState
 from shared.contracts.catalogue import CATALOGUE
 from shared.contracts.jobs import JobStatus
 
+OVER = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
+"""Statuses of jobs that are over for their users; their GPUs may still be held."""
+
 
 class LineCount(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs of one kind that have not ended."""
@@ -83,7 +86,7 @@ def status_of(count: LineCount) -> JobStatus | None:
 
     Capacity knows first who waits and who holds GPUs; only the jobs service knows whose pod is ready.
     """
-    if count.state in {PlaceState.UNKNOWN, PlaceState.ENDED} or count.status in _TERMINAL:
+    if count.state in {PlaceState.UNKNOWN, PlaceState.ENDED} or count.status in OVER:
         return None
     if count.state == PlaceState.LEASED:
         return JobStatus.ACTIVE if count.status == JobStatus.ACTIVE else JobStatus.PREPARING
@@ -92,7 +95,6 @@ def status_of(count: LineCount) -> JobStatus | None:
     return JobStatus.QUEUED if count.ready else JobStatus.PENDING
 
 
-_TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 _IN_LINE = frozenset({JobStatus.QUEUED, JobStatus.PENDING})
 _ORDER = {instance.gpu_type: index for index, instance in reversed(list(enumerate(CATALOGUE)))}
 _PER_NODE = {instance.gpu_type: instance.gpus_per_node for instance in CATALOGUE}

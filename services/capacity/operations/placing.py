@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from services.capacity import storage
-from services.capacity.domain.availability import TypeAvailability, count_availability
+from services.capacity.domain.availability import OVER, TypeAvailability, count_availability
 from services.capacity.domain.estimates import Hold, estimate_starts
 from services.capacity.domain.fleet import Node
 from services.capacity.domain.line import QUIET, Notice, Told, due, notices
@@ -107,12 +107,12 @@ async def _read_nodes(tx: Transaction) -> list[Node]:
 
 async def _read_holds(tx: Transaction) -> list[Hold]:
     rows = await tx.fetch_all(storage.HOLDS)
-    # a job that is being cancelled ends before its time, nobody knows when
+    # a job that is over for its user, or soon, gives its GPUs back before its time, nobody knows when
     return [
         Hold(
             node=row["node"],
             gpu_count=row["gpu_count"],
-            ends_at=None if row["cancelling"] else row["expires_at"],
+            ends_at=None if row["cancelling"] or row["status"] in OVER else row["expires_at"],
         )
         for row in rows
     ]

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -51,8 +52,14 @@ async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
         await scripted.put_node("n2")
         cluster = Cluster(kubeconfig)
         placer = Placer(database=capacity.database, relay=capacity.relay)
-        parts = {"cluster": cluster, "database": capacity.database, "settings": settings, "relay": capacity.relay}
-        nodes, pods = NodeWatch(**parts, placer=placer), PodWatch(**parts, placer=placer)
+        parts: dict[str, Any] = {
+            "cluster": cluster,
+            "database": capacity.database,
+            "settings": settings,
+            "relay": capacity.relay,
+            "placer": placer,
+        }
+        nodes, pods = NodeWatch(**parts), PodWatch(**parts)
         async with running(placer.loop.run, nodes.loop.run, pods.loop.run):
             watched = Watched(capacity, scripted, nodes, pods)
             await watched.sees(total=16, seconds=5)
@@ -97,7 +104,7 @@ async def test_gpus_of_a_foreign_pod_are_not_available_until_it_is_over(watched:
 async def test_a_pod_of_ours_counts_once(watched: Watched) -> None:
     job = await watched.capacity.submit(8)
     await watched.sees(in_use=8)
-    ours = {"namespace": "gpudev", "labels": {"gpudev/job-id": str(job.job_id)}}
+    ours: dict[str, Any] = {"namespace": "gpudev", "labels": {"gpudev/job-id": str(job.job_id)}}
     (node, _), *_ = await watched.capacity.leased_by(job.job_id)
     await watched.cluster.put_pod("ours", node, 8, **ours)
     await watched.cluster.put_pod("theirs", "n2" if node == "n1" else "n1", 1)

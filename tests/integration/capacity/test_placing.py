@@ -1,16 +1,20 @@
 """The line and the leases, on a real database."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import cast
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 from msgspec import structs
 
 from services.capacity import storage
 from services.capacity.domain.place import PlaceState
 from services.capacity.operations import place_jobs, read_availability, read_cluster_status
 from shared.contracts.jobs import JobCancelRequested, JobReady, JobRequeued, JobStarted, JobStatus
-from shared.database import Database
+from shared.database import Database, Executor, Statement
 from tests.support.capacity import NOW, Bell, Capacity, about, ended, facts, later, submitted
 
 
@@ -225,9 +229,40 @@ async def test_jobs_are_counted_by_status_in_the_snapshot_of_availability(capaci
     started = {"node": "n1", "epoch": 1, "started_at": NOW, "expires_at": later(hours=2)}
     await capacity.follow(about(active, JobStarted, JobStatus.ACTIVE, **started))
     reading = await read_cluster_status(capacity.database)
-    assert [reading.status.jobs[status] for status in ("active", "preparing", "queued", "pending")] == [1, 1, 1, 1]
+    assert list(reading.status.jobs.values()) == [1, 1, 1, 1]
     assert reading.status.types == (await read_availability(capacity.database)).types
     assert len(await capacity.leased_by(preparing.job_id)) == 2
+
+
+@pytest.mark.parametrize("read", [read_availability, read_cluster_status])
+async def test_an_answer_is_one_statement_that_writes_nothing(
+    capacity: Capacity, read: Callable[[Executor], Awaitable[object]]
+) -> None:
+    async with capacity.database.transaction() as tx:
+        await tx.execute(Statement(sa.text("SET TRANSACTION READ ONLY")))
+        run = 0
+        fetch = tx.fetch_one
+
+        async def counted(statement: Statement, **parameters: object) -> object:
+            nonlocal run
+            run += 1
+            return await fetch(statement, **parameters)
+
+        only = cast("Executor", SimpleNamespace(fetch_one=counted))
+        await read(only)
+        assert run == 1
+
+
+async def test_one_message_handled_by_two_replicas_at_once_makes_one_lease(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"), facts("n2"))
+    other = Capacity(capacity.dsn, Database(capacity.dsn, pool_size=2))
+    job = submitted(4)
+    await asyncio.gather(*(replica.follow(job, sequence=1) for replica in (capacity, other)))
+    await asyncio.gather(capacity.place(), other.place())
+    await capacity.place()
+    await other.database.close()
+    assert len(await capacity.leases()) == 4
+    assert await capacity.told(job.job_id) == ["granted"]
 
 
 async def test_a_type_with_waiting_jobs_and_no_nodes_has_an_entry(capacity: Capacity) -> None:
