@@ -1,0 +1,68 @@
+"""The simulator as a subprocess, as a user starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NODES = "p5.48xlarge,p5.48xlarge,p4d.24xlarge,p4d.24xlarge"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Simulation:
+    """One state directory and port; can be killed and started again."""
+
+    def __init__(self, state: Path, *arguments: str, nodes: str = NODES) -> None:
+        self.state, self.port = state, free_port()
+        self.kubeconfig = state / "kubeconfig"
+        self._arguments = ["--state", str(state), "--port", str(self.port), "--nodes", nodes, *arguments]
+        self._log = state.with_suffix(".log")
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.local.cluster", *self._arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        line = self.process.stdout.readline()
+        assert line.startswith("cluster: "), self._log.read_text()
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> float:
+        """Ends it as Ctrl-C does; how many seconds that took."""
+        began = time.monotonic()
+        self._end(signal.SIGTERM)
+        return time.monotonic() - began
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.process.stdout.close()
+        self.process = None
