@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import CacheControlHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
@@ -33,6 +34,9 @@ from shared.web.idempotency import idempotency_key, replayable
 Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Keys at most")]
 Offset = Annotated[int, QueryParameter(ge=0, le=1_000_000_000, description="Keys to pass over")]
 
+NOT_STORED = CacheControlHeader(no_store=True)
+"""Of answers that hold a key."""
+
 
 class LoginController(Controller):
     path = "/v1/auth"
@@ -47,6 +51,7 @@ class LoginController(Controller):
         security=[{}],
         dto=LoginBody[AwsLoginRequest],
         return_dto=None,
+        cache_control=NOT_STORED,
         responses=error_responses(400, 401, 403, 429, public=True, body=True),
     )
     async def aws_login(
@@ -74,6 +79,7 @@ class KeysController(Controller):
         status_code=200,
         operation_id="rotate_key",
         summary="Generate a new API key with a fresh TTL",
+        cache_control=NOT_STORED,
         responses=error_responses(400, 409, 422),
     )
     async def rotate(

@@ -23,6 +23,9 @@ AccessKeyId = Annotated[
     str, msgspec.Meta(max_length=128, pattern=_VISIBLE, description=_SPELLING, examples=["ASIA..."])
 ]
 SecretAccessKey = Annotated[str, msgspec.Meta(max_length=256, pattern=_VISIBLE, description=_SPELLING)]
+ShownKey = Annotated[str, msgspec.Meta(examples=["gpudev_7hQ2mX9bLk_..."])]
+KeyPrefix = Annotated[str, msgspec.Meta(examples=["gpudev_7hQ2mX9bLk"])]
+Username = Annotated[str, msgspec.Meta(examples=["jschmidt"])]
 SessionToken = Annotated[str, msgspec.Meta(max_length=16_384, pattern=_VISIBLE, description=_SPELLING)]
 
 
@@ -63,12 +66,12 @@ class LoginBody(Body[StructT]):
 
 
 class AwsLoginResponse(msgspec.Struct, frozen=True, kw_only=True):
-    api_key: str
+    api_key: ShownKey
     """Shown once; send it as `Authorization: Bearer`."""
-    key_prefix: str
+    key_prefix: KeyPrefix
     """Recognisable beginning of the key; names it in /v1/keys."""
     user_id: int
-    username: str
+    username: Username
     """Name of the role session."""
     aws_arn: str
     expires_at: datetime
@@ -80,11 +83,11 @@ class AwsLoginResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RotateResponse(msgspec.Struct, frozen=True, kw_only=True):
-    api_key: str
+    api_key: ShownKey
     """Shown once; the old key works for 60 s more."""
-    key_prefix: str
+    key_prefix: KeyPrefix
     user_id: int
-    username: str
+    username: Username
     expires_at: datetime
     """Never past the end of the session that began with the AWS log-in."""
 
@@ -93,7 +96,7 @@ class RotateResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyItem(msgspec.Struct, frozen=True, kw_only=True):
-    key_prefix: str
+    key_prefix: KeyPrefix
     created_at: datetime
     expires_at: datetime
     last_used: datetime | None
@@ -111,7 +114,7 @@ class KeyListResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevokeResponse(msgspec.Struct, frozen=True, kw_only=True):
-    key_prefix: str
+    key_prefix: KeyPrefix
     status: str
     """revoked"""
     revoked_at: datetime

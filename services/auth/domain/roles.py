@@ -67,7 +67,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_allowed_roles(text: str) -> tuple[AllowedRole, ...]:
-    """Roles from a list of ARNs, joined by commas.
+    """Roles from a list of ARNs, joined by commas; one more at the end is taken for a slip.
 
     Raises:
         ValueError: It is empty, or an entry is not the ARN of an IAM role.

@@ -42,6 +42,7 @@ async def test_rotation_gives_a_new_key_and_lets_the_old_one_live_on_for_a_while
     answer = response.json()
     assert response.status_code == 200, answer
     assert list(answer) == ["api_key", "key_prefix", "user_id", "username", "expires_at"]
+    assert response.headers["cache-control"] == "no-store"
     assert (answer["user_id"], answer["username"]) == (login["user_id"], login["username"])
     assert answer["api_key"] != login["api_key"]
     listed = (await auth_client.get("/v1/keys", headers=bearer(answer["api_key"]))).json()

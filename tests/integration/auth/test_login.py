@@ -36,6 +36,7 @@ async def test_a_session_of_an_allowed_role_gets_a_key(auth_client: Client, moto
     assert list(answer) == [
         "api_key", "key_prefix", "user_id", "username", "aws_arn", "expires_at", "ttl_hours",
     ]  # fmt: skip
+    assert response.headers["cache-control"] == "no-store"
     assert (answer["username"], answer["ttl_hours"]) == (name, 2)
     assert answer["aws_arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/SSOCloudDevGpuReservation/{name}"
     assert answer["expires_at"].endswith("Z")

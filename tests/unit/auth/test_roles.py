@@ -18,7 +18,10 @@ ALLOWED = parse_allowed_roles(f"arn:aws:iam::{OURS}:role/{ROLE}")
 
 partitions = st.sampled_from(["aws", "aws-cn", "aws-us-gov"])
 accounts = st.text("0123456789", min_size=12, max_size=12)
-names = st.text(string.ascii_letters + string.digits + "_+=,.@-", min_size=1, max_size=64)
+# a comma at the very end of the list is taken for a slip, not for a part of the last name
+names = st.text(string.ascii_letters + string.digits + "_+=,.@-", min_size=1, max_size=64).filter(
+    lambda name: not name.endswith(",")
+)
 sessions = st.text(string.ascii_letters + string.digits + "._@-", min_size=2, max_size=64)
 paths = st.lists(st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=8), max_size=3).map(
     lambda parts: "".join(f"{part}/" for part in parts)
