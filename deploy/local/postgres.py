@@ -61,7 +61,7 @@ class Postgres:
             password_file.unlink()
 
     def _remove_dead_lock(self) -> None:
-        """A killed postmaster that nobody has reaped yet answers to its pid, so PostgreSQL takes it for a living one."""
+        """Until a killed postmaster is reaped its pid answers, and PostgreSQL would take it for a living one."""
         lock = self.directory / "postmaster.pid"
         if lock.exists() and proc.start_time(int(lock.read_text().split()[0])) is None:
             lock.unlink()
