@@ -55,6 +55,8 @@ class JobReady(JobEvent, frozen=True, kw_only=True):
     """What it waited for (its disk) is there: it may start when its turn comes."""
 
     EVENT: ClassVar[str] = "ready"
+    availability_zone: str | None = None
+    """Where its disk is, if that was not known at `submitted`; None when it has none or that was known."""
 
 
 class JobPreparing(JobEvent, frozen=True, kw_only=True):
