@@ -75,7 +75,7 @@ def follow(place: Place, event: JobEvent, sequence: int) -> Place:
         case JobSubmitted():
             place = _submitted(place, event)
         case JobReady():
-            place = msgspec.structs.replace(place, ready=True)
+            place = msgspec.structs.replace(place, ready=True, zone=event.availability_zone or place.zone)
         case JobStarted() | JobExtended() | JobExpiring():
             latest = max(filter(None, (place.expires_at, event.expires_at)))
             place = msgspec.structs.replace(place, expires_at=latest)
@@ -109,7 +109,7 @@ def _submitted(place: Place, event: JobSubmitted) -> Place:
         gpu_count=event.gpu_count,
         duration_seconds=event.duration_seconds,
         submitted_at=event.submitted_at,
-        zone=event.availability_zone,
+        zone=place.zone or event.availability_zone,
         ready=place.ready or not event.waits_for_disk,
     )
 

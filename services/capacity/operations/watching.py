@@ -20,6 +20,8 @@ from shared.messaging.outbox import Draft, Wakes, record_event
 
 FORGET = timedelta(minutes=5)
 """After so long without a sight, a fact is replaced whatever its resourceVersion: another cluster counts anew."""
+_FRESH = timedelta(minutes=1)
+"""So long a sight of an unchanged node is not worth a write."""
 _PUBLIC = ("gpu_type", "gpus", "ready", "schedulable")
 _FACTS = (*_PUBLIC, "uid", "instance_type", "zone")
 
@@ -120,6 +122,9 @@ async def _record_node(tx: Transaction, fact: NodeFacts, known: Row | None, now:
         return False
     public = known["gone_at"] is not None or any(columns[name] != known[name] for name in _PUBLIC)
     changed = public or any(columns[name] != known[name] for name in _FACTS)
+    seen_before = fact.resource_version == known["resource_version"] and now - known["seen_at"] < _FRESH
+    if seen_before and not changed:
+        return False
     name = columns.pop("name")
     version = await tx.fetch_value(storage.UPDATE_NODE, node_name=name, step=int(public), **columns)
     if public:

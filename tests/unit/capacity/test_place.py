@@ -34,7 +34,7 @@ SUBMITTED = JobSubmitted(
     submitted_at=NOW,
     waits_for_disk=True,
 )
-READY = JobReady(**JOB, status=JobStatus.QUEUED)
+READY = JobReady(**JOB, status=JobStatus.QUEUED, availability_zone="us-east-2a")
 STARTED = JobStarted(
     **JOB, status=JobStatus.ACTIVE, node="n1", epoch=1, started_at=NOW, expires_at=NOW + timedelta(hours=1)
 )
@@ -91,6 +91,11 @@ def test_a_job_that_lost_its_node_stands_in_line_again_when_jobs_says_so() -> No
     revoked = structs.replace(after(LIFE[:2]), state=PlaceState.REVOKED, epoch=1)
     assert follow(revoked, REQUEUED, 3).state == PlaceState.WAITING
     assert follow(revoked, READY, 3).state == PlaceState.REVOKED
+
+
+def test_the_zone_of_a_disk_that_was_made_later_is_known_when_the_job_is_ready() -> None:
+    assert after(LIFE[:1]).zone is None
+    assert after(LIFE[:2]).zone == "us-east-2a"
 
 
 def test_an_older_status_is_not_taken() -> None:
