@@ -152,7 +152,6 @@ _CONFIG = Config(
     read_timeout=_READ_SECONDS,
     retries={"total_max_attempts": 1, "mode": "standard"},
     proxies={},
-    ignore_configured_endpoint_urls=True,
 )
 
 
@@ -162,6 +161,7 @@ def _session() -> boto3.session.Session:
     isolated = {name: (None, None, default, cast) for name, (_, _, default, cast) in defaults.items()}
     for file in ("config_file", "credentials_file"):
         isolated[file] = (None, None, os.devnull, None)
+    isolated["ignore_configured_endpoint_urls"] = (None, None, True, None)
     return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=isolated))
 
 
