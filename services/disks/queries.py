@@ -40,7 +40,7 @@ async def get_disk(database: Database, *, user_id: int, name: str) -> Disk:
     """
     row = await database.fetch_one(storage.FIND_DISK, user_id=user_id, name=name)
     if row is None:
-        raise NotFound(f"Disk '{name}'")
+        raise NotFound("Disk")
     return disk_of(row)
 
 
