@@ -97,7 +97,8 @@ async def stage(capacity: Capacity, nats_server: NatsServer, tmp_path: Path) -> 
 
             async def serves() -> bool:
                 health = (await client.get("/health/capacity")).json()
-                return bool(health["status"] == "healthy" and "l4" in await _types(stage))
+                listens = health["unprocessed_messages"] is not None
+                return bool(health["status"] == "healthy" and listens and "l4" in await _types(stage))
 
             await eventually(serves, "healthy", seconds=15)
             yield stage

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.nodes import Cluster, ClusterUnavailable
 from services.capacity.reconciler import NodeWatch, Placer, PodWatch
-from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings, scripted_cluster
+from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings, ended, scripted_cluster
 from tests.support.ground import eventually, running
 
 
@@ -24,7 +24,7 @@ class Watched:
     nodes: NodeWatch
     pods: PodWatch
 
-    async def sees(self, gpu_type: str = "h100", *, seconds: float = 2.0, **numbers: int) -> TypeAvailability:
+    async def sees(self, gpu_type: str = "h100", *, seconds: float = 5.0, **numbers: int) -> TypeAvailability:
         """Wait until availability says these numbers."""
 
         async def holds() -> TypeAvailability | None:
@@ -69,9 +69,9 @@ async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
 
 async def test_a_cordon_shows_in_availability_at_once(watched: Watched) -> None:
     await watched.cluster.put_node("n2", unschedulable=True)
-    await watched.sees(total=8, available=8)
+    await watched.sees(total=8, available=8, seconds=2)
     await watched.cluster.put_node("n2")
-    await watched.sees(total=16, available=16)
+    await watched.sees(total=16, available=16, seconds=2)
 
 
 async def test_a_taint_against_our_pods_makes_a_node_unusable_and_the_gpu_taint_does_not(watched: Watched) -> None:
@@ -101,15 +101,19 @@ async def test_gpus_of_a_foreign_pod_are_not_available_until_it_is_over(watched:
     await watched.sees(available=16)
 
 
-async def test_a_pod_of_ours_counts_once(watched: Watched) -> None:
-    job = await watched.capacity.submit(8)
-    await watched.sees(in_use=8)
+async def test_a_pod_of_ours_counts_once_and_without_its_lease_still_counts(watched: Watched) -> None:
+    job = await watched.capacity.submit(4)
+    await watched.sees(in_use=4)
     ours: dict[str, Any] = {"namespace": "gpudev", "labels": {"gpudev/job-id": str(job.job_id)}}
     (node, _), *_ = await watched.capacity.leased_by(job.job_id)
-    await watched.cluster.put_pod("ours", node, 8, **ours)
+    await watched.cluster.put_pod("ours", node, 4, **ours)
     await watched.cluster.put_pod("theirs", "n2" if node == "n1" else "n1", 1)
-    entry = await watched.sees(in_use=9)
-    assert entry.available == 7
+    await watched.sees(in_use=5, available=11)
+    await watched.capacity.follow(ended(job))
+    assert await watched.capacity.leases() == []
+    assert (await watched.capacity.available()).in_use == 5, "GPUs of a pod that is still there were called free"
+    await watched.cluster.remove("pods", "ours")
+    await watched.sees(in_use=1, available=15)
 
 
 async def test_a_dead_node_keeps_its_leases_until_it_is_gone(watched: Watched) -> None:

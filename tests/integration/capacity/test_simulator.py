@@ -34,7 +34,7 @@ class Watched:
         async with client.ApiClient(configuration=configuration) as api:
             yield client.CoreV1Api(api)
 
-    async def sees(self, gpu_type: str, *, seconds: float = 2.0, **numbers: int) -> TypeAvailability:
+    async def sees(self, gpu_type: str, *, seconds: float = 5.0, **numbers: int) -> TypeAvailability:
         """Wait until availability says these numbers."""
 
         async def holds() -> TypeAvailability | None:
@@ -81,7 +81,7 @@ async def test_a_cordon_is_seen_within_two_seconds(watched: Watched) -> None:
     async with watched.administrator() as administrator:
         await administrator.patch_node(name, {"spec": {"unschedulable": True}})
         try:
-            await watched.sees("a100", total=8)
+            await watched.sees("a100", total=8, seconds=2)
         finally:
             await administrator.patch_node(name, {"spec": {"unschedulable": False}})
         await watched.sees("a100", total=16)
