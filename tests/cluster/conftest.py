@@ -25,11 +25,25 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_report_header() -> str:
+    return f"cluster under test: {given_kubeconfig() or 'the simulator'}"
+
+
+def given_kubeconfig() -> Path | None:
+    """The real cluster to test against. Empty is a mistake: it must not turn a test of a cluster into another."""
+    given = os.environ.get("GPUDEV_KUBECONFIG")
+    if given is None:
+        return None
+    if not Path(given).is_file():
+        raise pytest.UsageError(f"GPUDEV_KUBECONFIG={given!r} names no file; unset it to test the simulator")
+    return Path(given)
+
+
 @pytest.fixture(scope="session")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    given = os.environ.get("GPUDEV_KUBECONFIG")
-    if given:
-        yield Path(given)
+    given = given_kubeconfig()
+    if given is not None:
+        yield given
         return
     simulation = Simulation(tmp_path_factory.mktemp("cluster") / "state", "--back-off", "1")
     simulation.start()

@@ -41,9 +41,7 @@ def test_label_selectors(core: CoreV1Api, namespace: str, five: list[str], selec
 @pytest.mark.parametrize(
     ("selector", "expected"), [("metadata.name=c1", ["c1"]), ("metadata.name!=c1", ["c0", "c2", "c3", "c4"])]
 )
-def test_field_selectors(
-    core: CoreV1Api, namespace: str, five: list[str], selector: str, expected: list[str]
-) -> None:
+def test_field_selectors(core: CoreV1Api, namespace: str, five: list[str], selector: str, expected: list[str]) -> None:
     found = core.list_namespaced_config_map(namespace, label_selector="suite", field_selector=selector).items
     assert five
     assert [item.metadata.name for item in found] == expected
@@ -120,3 +118,10 @@ def test_a_revision_from_the_future_is_not_served(core: CoreV1Api, namespace: st
         core.list_namespaced_config_map(namespace, resource_version=str(current + 100_000))
     assert caught.value.status == 504
     assert json.loads(caught.value.body)["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
+
+
+def test_a_connection_serves_on_after_a_stream(raw: httpx.Client, namespace: str) -> None:
+    # a server that looks for the client's end while it streams must not swallow the next request's first byte
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    assert raw.get(path, params={"watch": "true", "timeoutSeconds": "1"}).status_code == 200
+    assert [raw.get(path).status_code for _ in range(5)] == [200] * 5

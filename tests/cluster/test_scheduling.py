@@ -108,9 +108,7 @@ def test_a_taint_keeps_out_what_does_not_tolerate_it(core: CoreV1Api, namespace:
 def test_required_node_affinity_is_honoured(
     core: CoreV1Api, namespace: str, own_node: str, term: dict[str, Any]
 ) -> None:
-    named = {
-        kind: [{**entry, "values": [own_node]} for entry in entries] for kind, entries in term.items()
-    }
+    named = {kind: [{**entry, "values": [own_node]} for entry in entries] for kind, entries in term.items()}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [named]}}
     spec = {"affinity": {"nodeAffinity": required}, "tolerations": TOLERATE_ALL}
     made = core.create_namespaced_pod(namespace, pod("a", **spec))

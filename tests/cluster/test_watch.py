@@ -45,9 +45,7 @@ def test_a_watch_from_a_list_sees_every_change_in_order(core: CoreV1Api, namespa
     core.patch_namespaced_config_map("a", namespace, [{"op": "add", "path": "/data", "value": {"k": "v"}}])
     core.delete_namespaced_config_map("a", namespace)
     seen = []
-    for event in Watch().stream(
-        core.list_namespaced_config_map, namespace, resource_version=start, timeout_seconds=20
-    ):
+    for event in Watch().stream(core.list_namespaced_config_map, namespace, resource_version=start, timeout_seconds=20):
         if event["object"].metadata.name == "a":
             seen.append((event["type"], int(event["object"].metadata.resource_version)))
         if len(seen) == 3:

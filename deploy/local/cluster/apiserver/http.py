@@ -155,17 +155,19 @@ class _Connection:
             await self._stream(response.stream)
 
     async def _stream(self, chunks: AsyncIterator[bytes]) -> None:
-        # the client sends nothing during a stream: whatever is readable is the end of the connection
-        gone = asyncio.ensure_future(self._reader.read(1))
+        early = asyncio.ensure_future(self._reader.read(1))
         pump = asyncio.ensure_future(self._pump(chunks))
         try:
-            await asyncio.wait({gone, pump}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
+            await asyncio.wait({early, pump}, return_when=asyncio.FIRST_COMPLETED)
+            # nothing read is the client's end of the connection; a byte is the beginning of its next request
+            if pump.done() or (early.done() and early.result()):
                 await pump
         finally:
-            for task in (gone, pump):
+            for task in (early, pump):
                 task.cancel()
-            await asyncio.gather(gone, pump, return_exceptions=True)
+            await asyncio.gather(early, pump, return_exceptions=True)
+        if early.done() and not early.cancelled() and early.result():
+            self._http.receive_data(early.result())
 
     async def _pump(self, chunks: AsyncIterator[bytes]) -> None:
         async with contextlib.aclosing(chunks):  # type: ignore[type-var]  # every stream here is a generator

@@ -29,6 +29,8 @@ class GarbageCollector:
             return
         for key in self._dependents.pop(change.record.value["metadata"]["uid"], ()):
             self._queue.put_nowait(key)
+        for owner in change.record.value["metadata"].get("ownerReferences") or []:
+            self._let_owner_go_on(owner, change.record.key)
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -39,6 +41,13 @@ class GarbageCollector:
         for owner in value["metadata"].get("ownerReferences") or []:
             self._dependents[owner["uid"]].add(key)
         self._queue.put_nowait(key)
+
+    def _let_owner_go_on(self, owner: Object, dependent: Key) -> None:
+        """An owner in foreground deletion waits for its dependents."""
+        self._dependents[owner["uid"]].discard(dependent)
+        resource = BY_KIND.get((owner["apiVersion"], owner["kind"]))
+        if resource is not None:
+            self._queue.put_nowait((resource.plural, dependent[1] if resource.namespaced else "", owner["name"]))
 
     def _attend(self, key: Key) -> None:
         record = self._registry.store.get(*key)

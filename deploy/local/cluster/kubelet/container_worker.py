@@ -1,6 +1,7 @@
 """Keeps one container of a pod as its spec asks: creates it, follows it, restarts it, stops it."""
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,8 +53,7 @@ class ContainerWorker:
         self._show_last(known)
         instance = known[-1] if known else None
         if instance is not None and instance.config() is None:
-            instance.directory.joinpath("config").unlink(missing_ok=True)
-            instance.directory.rmdir()  # a crash came between the directory and its claim: nothing ever ran
+            shutil.rmtree(instance.directory)  # a crash came between the directory and its claim: nothing ever ran
             instance = None
         while True:
             if instance is None:

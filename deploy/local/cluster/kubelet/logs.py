@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from deploy.local.cluster.machinery.objects import now, parse_timestamp
 
@@ -44,31 +45,34 @@ def since(seconds: int | None, time: str | None) -> datetime | None:
 
 
 async def _chunks(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
-    position, rest, first = 0, b"", True
-    while True:
-        over = ended()  # asked before reading: what was written until then is read below
-        content = await asyncio.to_thread(_read, path, position)
-        position += len(content)
-        *lines, rest = (rest + content).split(b"\n")
-        if first and options.tail_lines is not None:
-            lines = lines[-options.tail_lines :] if options.tail_lines else []
-        first = False
-        text = b"".join(_rendered(line, options) for line in lines)
-        if text:
-            yield text
-        if not options.follow or (over and not content):
-            return
-        if not content:
-            await asyncio.sleep(_POLL_SECONDS)
-
-
-def _read(path: Path, position: int) -> bytes:
+    file: BinaryIO | None = None
+    rest, first = b"", True
     try:
-        with path.open("rb") as file:
-            file.seek(position)
-            return file.read() if position == 0 else file.read(_READ_BYTES)
+        while True:
+            over = ended()  # asked before reading: what was written until then is read below
+            file = file or _open(path)  # kept open: a deleted pod's last words are still there to read
+            content = await asyncio.to_thread(file.read, -1 if first else _READ_BYTES) if file else b""
+            *lines, rest = (rest + content).split(b"\n")
+            if first and options.tail_lines is not None:
+                lines = lines[-options.tail_lines :] if options.tail_lines else []
+            first = False
+            text = b"".join(_rendered(line, options) for line in lines)
+            if text:
+                yield text
+            if not options.follow or (over and not content):
+                return
+            if not content:
+                await asyncio.sleep(_POLL_SECONDS)
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _open(path: Path) -> BinaryIO | None:
+    try:
+        return cast("BinaryIO", path.open("rb", buffering=0))
     except FileNotFoundError:
-        return b""
+        return None
 
 
 def _rendered(line: bytes, options: LogOptions) -> bytes:

@@ -112,8 +112,9 @@ class Registry:
         value: Object = without_nulls(body)
         kind, version = value.get("kind", resource.kind), value.get("apiVersion", resource.api_version)
         if version != resource.api_version:
+            expected = resource.api_version
             raise errors.bad_request(
-                f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+                f"the API version in the data ({version}) does not match the expected API version ({expected})"
             )
         if kind != resource.kind:
             raise errors.bad_request(

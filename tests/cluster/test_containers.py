@@ -1,0 +1,276 @@
+"""What containers do: commands, environment, volumes, probes, restarts, logs. They have to run for real."""
+
+import base64
+import time
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException, CoreV1Api, V1Pod
+
+from tests.cluster.objects import pod, shell
+from tests.cluster.waiting import eventually, gone, pod_in_phase, pod_when
+
+pytestmark = pytest.mark.needs_containers
+
+
+def log(core: CoreV1Api, made: V1Pod, **query: Any) -> str:
+    answer = core.read_namespaced_pod_log(made.metadata.name, made.metadata.namespace, _preload_content=False, **query)
+    return bytes(answer.data).decode()
+
+
+def run(core: CoreV1Api, namespace: str, body: dict[str, Any], phase: str = "Succeeded") -> V1Pod:
+    return pod_in_phase(core, core.create_namespaced_pod(namespace, body), phase)
+
+
+def waiting_reason(found: V1Pod) -> str:
+    statuses = found.status.container_statuses or []
+    return str(statuses[0].state.waiting.reason) if statuses and statuses[0].state.waiting else ""
+
+
+def test_a_command_that_succeeds_completes_the_pod(core: CoreV1Api, namespace: str) -> None:
+    found = run(core, namespace, shell("echo out; echo err >&2"))
+    ended = found.status.container_statuses[0].state.terminated
+    assert (ended.exit_code, ended.reason) == (0, "Completed")
+    assert ended.started_at <= ended.finished_at
+    assert sorted(log(core, found).splitlines()) == ["err", "out"]
+    assert {c.type: c.reason for c in found.status.conditions}["Ready"] == "PodCompleted"
+
+
+def test_an_exit_code_is_kept(core: CoreV1Api, namespace: str) -> None:
+    found = run(core, namespace, shell("exit 7"), "Failed")
+    ended = found.status.container_statuses[0].state.terminated
+    assert (ended.exit_code, ended.reason) == (7, "Error")
+
+
+def test_a_command_killed_by_a_signal_is_128_and_the_signal(core: CoreV1Api, namespace: str) -> None:
+    # `$$` is an escaped dollar in a command, hence four; not the first process: that one ignores signals
+    found = run(core, namespace, shell("sh -c 'kill -9 $$$$'; exit $?"), "Failed")
+    assert found.status.container_statuses[0].state.terminated.exit_code == 137
+
+
+def test_a_command_that_is_not_there_is_a_start_error(core: CoreV1Api, namespace: str) -> None:
+    found = run(core, namespace, pod(command=["/no/such/program"], restartPolicy="Never"), "Failed")
+    ended = found.status.container_statuses[0].state.terminated
+    assert ended.exit_code in {127, 128}
+    assert "/no/such/program" in ended.message
+
+
+def test_the_environment_is_the_containers_own(core: CoreV1Api, namespace: str) -> None:
+    core.create_namespaced_secret(namespace, {"metadata": {"name": "s"}, "stringData": {"KEY": "secret", "OTHER": "o"}})
+    core.create_namespaced_config_map(namespace, {"metadata": {"name": "c"}, "data": {"setting": "on"}})
+    env = [
+        {"name": "PLAIN", "value": "a"},
+        {"name": "DERIVED", "value": "$(PLAIN)b $$(PLAIN) $(UNKNOWN)"},
+        {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "KEY"}}},
+        {"name": "SETTING", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "setting"}}},
+        {"name": "MISSING", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k", "optional": True}}},
+        {"name": "MY_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "MY_LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['l']"}}},
+        {"name": "MY_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    container = {"env": env, "envFrom": [{"prefix": "FROM_", "secretRef": {"name": "s"}}]}
+    made = core.create_namespaced_pod(namespace, shell("env", container=container, metadata={"labels": {"l": "v"}}))
+    found = pod_in_phase(core, made, "Succeeded")
+    lines = dict(line.partition("=")[::2] for line in log(core, found).splitlines())
+    assert lines["DERIVED"] == "ab $(PLAIN) $(UNKNOWN)"
+    assert (lines["SECRET"], lines["SETTING"], lines["FROM_OTHER"]) == ("secret", "on", "o")
+    assert (lines["MY_NAME"], lines["MY_LABEL"]) == (found.metadata.name, "v")
+    assert lines["MY_IP"] == found.status.pod_ip
+    assert lines["HOSTNAME"] == found.metadata.name
+    assert "MISSING" not in lines
+    # nothing of whoever started the cluster
+    assert not {"USER", "PYTHONPATH", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV"} & lines.keys()
+
+
+def test_variables_are_expanded_in_command_and_arguments(core: CoreV1Api, namespace: str) -> None:
+    container = {"args": ["$(A)", "$$(A)", "$(B)"], "env": [{"name": "A", "value": "x y"}]}
+    body = pod(command=["printf", "%s|\\n"], container=container, restartPolicy="Never")
+    assert log(core, run(core, namespace, body)) == "x y|\n$(A)|\n$(B)|\n"
+
+
+def test_a_missing_secret_holds_the_container_until_it_is_there(core: CoreV1Api, namespace: str) -> None:
+    env = [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}}]
+    made = core.create_namespaced_pod(namespace, shell('echo "$S"', container={"env": env}))
+    found = pod_when(core, made, lambda p: waiting_reason(p) == "CreateContainerConfigError", "config error")
+    assert 'secret "late" not found' in found.status.container_statuses[0].state.waiting.message
+    core.create_namespaced_secret(namespace, {"metadata": {"name": "late"}, "stringData": {"k": "v"}})
+    assert log(core, pod_in_phase(core, made, "Succeeded")) == "v\n"
+
+
+def test_an_image_that_cannot_be_pulled_backs_off(core: CoreV1Api, namespace: str) -> None:
+    image = {"image": "registry.invalid/does-not-exist:1"}
+    made = core.create_namespaced_pod(namespace, pod(container=image))
+    pod_when(core, made, lambda p: waiting_reason(p) == "ErrImagePull", "ErrImagePull")
+    found = pod_when(core, made, lambda p: waiting_reason(p) == "ImagePullBackOff", "ImagePullBackOff")
+    assert found.status.phase == "Pending"
+
+
+def test_an_image_reference_that_is_malformed_is_named_so(core: CoreV1Api, namespace: str) -> None:
+    made = core.create_namespaced_pod(namespace, pod(container={"image": "Not A Reference"}))
+    pod_when(core, made, lambda p: waiting_reason(p) == "InvalidImageName", "InvalidImageName")
+
+
+def test_init_containers_run_in_order_before_the_others(core: CoreV1Api, namespace: str) -> None:
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+
+    def container(name: str, script: str) -> dict[str, Any]:
+        command = ["sh", "-c", f'cd "${{GPUDEV_ROOT:-}}/shared" && {script}']
+        return {"name": name, "image": "local/debian:bookworm", "command": command, "volumeMounts": mounts}
+
+    body = shell("")
+    body["spec"] |= {
+        "volumes": [{"name": "shared", "emptyDir": {}}],
+        "initContainers": [container("one", "echo 1 >> order"), container("two", "echo 2 >> order")],
+        "containers": [container("main", "echo 3 >> order; cat order")],
+    }
+    found = run(core, namespace, body)
+    assert log(core, found) == "1\n2\n3\n"
+    assert [s.state.terminated.exit_code for s in found.status.init_container_statuses] == [0, 0]
+
+
+def test_an_init_container_that_fails_fails_the_pod(core: CoreV1Api, namespace: str) -> None:
+    init = {"name": "init", "image": "local/debian:bookworm", "command": ["sh", "-c", "exit 3"]}
+    found = run(core, namespace, shell("echo never", initContainers=[init]), "Failed")
+    assert found.status.init_container_statuses[0].state.terminated.exit_code == 3
+    assert found.status.container_statuses[0].state.waiting.reason == "PodInitializing"
+    assert {c.type: c.status for c in found.status.conditions}["Initialized"] == "False"
+
+
+def test_secrets_are_mounted_as_files(core: CoreV1Api, namespace: str) -> None:
+    core.create_namespaced_secret(
+        namespace, {"metadata": {"name": "s"}, "data": {"k": base64.b64encode(b"v").decode()}}
+    )
+    body = shell('cat "${GPUDEV_ROOT:-}/etc/secret/renamed"')
+    body["spec"]["containers"][0]["volumeMounts"] = [{"name": "s", "mountPath": "/etc/secret", "readOnly": True}]
+    volume = {"name": "s", "secret": {"secretName": "s", "items": [{"key": "k", "path": "renamed"}]}}
+    body["spec"]["volumes"] = [volume]
+    assert log(core, run(core, namespace, body)).strip() == "v"
+
+
+def test_a_crashing_container_is_restarted_with_back_off(core: CoreV1Api, namespace: str) -> None:
+    made = core.create_namespaced_pod(namespace, shell("echo run; exit 1", restartPolicy="Always"))
+    found = pod_when(core, made, lambda p: waiting_reason(p) == "CrashLoopBackOff", "CrashLoopBackOff")
+    status = found.status.container_statuses[0]
+    assert status.restart_count >= 1
+    assert status.last_state.terminated.exit_code == 1
+    assert found.status.phase == "Running"
+    assert log(core, found, previous=True) == "run\n"
+
+
+def test_on_failure_restarts_until_success(core: CoreV1Api, namespace: str) -> None:
+    script = 'cd "${GPUDEV_ROOT:-}/v"; test -e again && exit 0; touch again; exit 1'
+    body = shell(script, restartPolicy="OnFailure", volumes=[{"name": "v", "emptyDir": {}}])
+    body["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
+    found = run(core, namespace, body)
+    assert found.status.container_statuses[0].restart_count == 1
+
+
+def test_an_exec_probe_decides_on_readiness(core: CoreV1Api, namespace: str) -> None:
+    probe = {"exec": {"command": ["test", "-e", "ready"]}, "periodSeconds": 1}
+    body = pod(command=["sh", "-c", "sleep 1; touch ready; sleep 2; rm ready; sleep 60"])
+    body["spec"]["containers"][0] |= {"readinessProbe": {**probe, "failureThreshold": 1}}
+    made = core.create_namespaced_pod(namespace, body)
+
+    def ready(found: V1Pod) -> bool:
+        return {c.type: c.status for c in found.status.conditions or []}.get("Ready") == "True"
+
+    found = pod_in_phase(core, made, "Running")
+    assert not ready(found)
+    pod_when(core, made, ready, "ready")
+    found = pod_when(core, made, lambda p: not ready(p), "unready again")
+    assert found.status.phase == "Running"
+    assert found.status.container_statuses[0].restart_count == 0
+
+
+def test_a_liveness_probe_that_fails_restarts_the_container(core: CoreV1Api, namespace: str) -> None:
+    body = pod(command=["sleep", "60"])
+    probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
+    body["spec"]["containers"][0]["livenessProbe"] = probe
+    made = core.create_namespaced_pod(namespace, body)
+    pod_when(core, made, _restarted, "restart")
+
+
+def test_a_stopped_container_may_clean_up_within_its_grace(core: CoreV1Api, namespace: str) -> None:
+    script = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done"
+    made = core.create_namespaced_pod(namespace, shell(script, terminationGracePeriodSeconds=20))
+    eventually(lambda: _logged(core, made, "up"), "trap set")
+    answer = core.read_namespaced_pod_log(made.metadata.name, namespace, follow=True, _preload_content=False)
+    began = time.monotonic()
+    core.delete_namespaced_pod(made.metadata.name, namespace)
+    assert answer.read().decode().splitlines()[-1] == "bye"
+    gone(lambda: core.read_namespaced_pod(made.metadata.name, namespace), "pod", 15)
+    assert time.monotonic() - began < 15
+
+
+def test_a_container_that_ignores_the_stop_is_killed_after_its_grace(core: CoreV1Api, namespace: str) -> None:
+    script = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    made = core.create_namespaced_pod(namespace, shell(script, terminationGracePeriodSeconds=2))
+    eventually(lambda: _logged(core, made, "up"), "trap set")
+    began = time.monotonic()
+    core.delete_namespaced_pod(made.metadata.name, namespace)
+    held = core.read_namespaced_pod(made.metadata.name, namespace)
+    assert held.metadata.deletion_timestamp is not None
+    gone(lambda: core.read_namespaced_pod(made.metadata.name, namespace), "pod", 15)
+    assert time.monotonic() - began > 1
+
+
+def test_a_pod_over_its_deadline_fails(core: CoreV1Api, namespace: str) -> None:
+    found = run(core, namespace, shell("sleep 60", activeDeadlineSeconds=1), "Failed")
+    assert found.status.reason == "DeadlineExceeded"
+
+
+def test_a_log_is_cut_as_asked(core: CoreV1Api, namespace: str) -> None:
+    found = run(core, namespace, shell("for i in 1 2 3 4 5; do echo line $i; done"))
+    assert log(core, found, tail_lines=2) == "line 4\nline 5\n"
+    assert log(core, found, limit_bytes=6) == "line 1"
+    assert log(core, found, since_seconds=1000).count("\n") == 5
+    stamped = log(core, found, timestamps=True).splitlines()
+    assert all(line.split(" ", 1)[0].endswith("Z") for line in stamped)
+
+
+def test_a_log_is_followed_to_its_end(core: CoreV1Api, namespace: str) -> None:
+    made = core.create_namespaced_pod(namespace, shell("echo one; sleep 1; echo two"))
+    eventually(lambda: _logged(core, made, "one"), "first line")
+    answer = core.read_namespaced_pod_log(made.metadata.name, namespace, follow=True, _preload_content=False)
+    assert answer.read() == b"one\ntwo\n"
+
+
+def test_the_log_of_a_container_that_waits_is_a_bad_request(core: CoreV1Api, namespace: str) -> None:
+    made = core.create_namespaced_pod(namespace, pod(nodeSelector={"no": "where"}))
+    with pytest.raises(ApiException) as caught:
+        log(core, made)
+    assert caught.value.status == 400
+
+
+def test_processes_left_behind_end_with_the_container(core: CoreV1Api, namespace: str) -> None:
+    # the background process would keep the log open, and the follower waiting, for a minute
+    found = run(core, namespace, shell("setsid sleep 60 & echo started; exit 0"))
+    began = time.monotonic()
+    assert log(core, found, follow=True) == "started\n"
+    assert time.monotonic() - began < 5
+
+
+def test_many_pods_start_quickly(core: CoreV1Api, namespace: str) -> None:
+    began = time.monotonic()
+    for i in range(40):
+        core.create_namespaced_pod(namespace, pod(f"p{i}", command=["sleep", "60"]))
+
+    def all_running() -> bool:
+        found = core.list_namespaced_pod(namespace, field_selector="status.phase=Running")
+        return len(found.items) == 40
+
+    eventually(all_running, "40 running pods", 30)
+    assert time.monotonic() - began < 20
+
+
+def _restarted(found: V1Pod) -> bool:
+    return any(status.restart_count for status in found.status.container_statuses or [])
+
+
+def _logged(core: CoreV1Api, made: V1Pod, text: str) -> bool:
+    try:
+        return text in log(core, made)
+    except ApiException as error:
+        if error.status != 400:
+            raise
+        return False
