@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.nodes import Cluster, ClusterUnavailable
 from services.capacity.reconciler import NodeWatch, Placer, PodWatch
+from shared.errors import DatabaseUnavailable
 from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings, ended, scripted_cluster
 from tests.support.ground import eventually, running
 
@@ -30,7 +31,7 @@ class Watched:
         async def holds() -> TypeAvailability | None:
             try:
                 entry = await self.capacity.available(gpu_type)
-            except KeyError:
+            except (KeyError, DatabaseUnavailable):
                 return None
             return entry if all(getattr(entry, name) == value for name, value in numbers.items()) else None
 
@@ -60,11 +61,13 @@ async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
             "placer": placer,
         }
         nodes, pods = NodeWatch(**parts), PodWatch(**parts)
-        async with running(placer.loop.run, nodes.loop.run, pods.loop.run):
-            watched = Watched(capacity, scripted, nodes, pods)
-            await watched.sees(total=16, seconds=5)
-            yield watched
-        await cluster.close()
+        try:
+            async with running(placer.loop.run, nodes.loop.run, pods.loop.run):
+                watched = Watched(capacity, scripted, nodes, pods)
+                await watched.sees(total=16, seconds=15)
+                yield watched
+        finally:
+            await cluster.close()
 
 
 async def test_a_cordon_shows_in_availability_at_once(watched: Watched) -> None:

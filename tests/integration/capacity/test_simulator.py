@@ -12,6 +12,7 @@ from kubernetes.aio import client, config
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.nodes import Cluster
 from services.capacity.reconciler import NodeWatch, Placer, PodWatch
+from shared.errors import DatabaseUnavailable
 from tests.support.capacity import Capacity, capacity_settings
 from tests.support.ground import eventually, running
 from tests.support.servers import ClusterSimulator
@@ -50,7 +51,7 @@ class Watched:
         """Availability of a type; None while it has no nodes."""
         try:
             return await self.capacity.available(gpu_type)
-        except KeyError:
+        except (KeyError, DatabaseUnavailable):
             return None
 
 
@@ -67,12 +68,14 @@ async def watched(capacity: Capacity, cluster_simulator: ClusterSimulator) -> As
         "placer": placer,
     }
     nodes, pods = NodeWatch(**parts), PodWatch(**parts)
-    async with running(placer.loop.run, nodes.loop.run, pods.loop.run):
-        watched = Watched(capacity, cluster_simulator)
-        await watched.sees("h100", total=16, seconds=15)
-        await watched.sees("a100", total=16)
-        yield watched
-    await cluster.close()
+    try:
+        async with running(placer.loop.run, nodes.loop.run, pods.loop.run):
+            watched = Watched(capacity, cluster_simulator)
+            await watched.sees("h100", total=16, seconds=15)
+            await watched.sees("a100", total=16)
+            yield watched
+    finally:
+        await cluster.close()
 
 
 async def test_a_cordon_is_seen_within_two_seconds(watched: Watched) -> None:
