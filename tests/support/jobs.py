@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +14,8 @@ import httpx
 import msgspec
 import pytest
 import sqlalchemy as sa
+from kubernetes import client as kubernetes_client
+from kubernetes import config
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
@@ -50,7 +52,12 @@ _HISTORY = Statement(
     .order_by(storage.job_history.c.revision)
 )
 _ROW = Statement(sa.select(storage.jobs).where(storage.jobs.c.id == sa.bindparam("job_id")))
-_UPDATE = "UPDATE jobs SET {what} WHERE id = '{job_id}'"
+_UPDATE = "UPDATE jobs SET {what}, revision = revision + 1 WHERE id = '{job_id}'"
+
+
+def later(**by: float) -> datetime:
+    """Now, or so much later."""
+    return datetime.now(UTC) + timedelta(**by)
 
 
 def a_job(**changes: Any) -> Job:
@@ -219,6 +226,13 @@ def jobs_kubeconfig(request: pytest.FixtureRequest) -> Path:
     return kubeconfig
 
 
+def first_gpu_node(kubeconfig: str) -> str:
+    """Name of a node that has GPUs. Blocks."""
+    config.load_kube_config(config_file=kubeconfig)
+    nodes = kubernetes_client.CoreV1Api().list_node(_request_timeout=10).items
+    return str(next(n.metadata.name for n in nodes if int(n.status.allocatable.get("nvidia.com/gpu", "0"))))
+
+
 @asynccontextmanager
 async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -> AsyncIterator[JobsWorld]:
     """Everything empty, connected and closed again."""
@@ -246,7 +260,7 @@ async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -
         await stack.enter_async_context(running(broker.run))
         await eventually(lambda: broker.connected, "broker connected")
         await broker.ensure_stream()
-        yield JobsWorld(settings, database, broker, cluster, os.environ.get("GPUDEV_TEST_NODE", "node-1"))
+        yield JobsWorld(settings, database, broker, cluster, "no-node")
 
 
 @pytest.fixture
@@ -256,7 +270,9 @@ async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig:
     namespace = f"jobs-{uuid4().hex[:10]}"
     await asyncio.to_thread(ensure_namespace, str(jobs_kubeconfig), namespace)
     async with open_world(jobs_schema, nats_server.url, str(jobs_kubeconfig), namespace) as world:
+        world.node = await asyncio.to_thread(first_gpu_node, str(jobs_kubeconfig))
         yield world
+        await kube(world).give_gpus_back()
 
 
 @pytest.fixture
@@ -265,3 +281,37 @@ async def jobs_without_cluster(jobs_schema: str, nats_server: NatsServer) -> Asy
     nats_server.process.start()
     async with open_world(jobs_schema, nats_server.url, "/nowhere/kubeconfig", "none") as world:
         yield world
+
+
+class Kube:
+    """The cluster as its operators and kubelets see it. Blocks a thread, not the loop."""
+
+    def __init__(self, settings: JobsSettings) -> None:
+        config.load_kube_config(config_file=settings.kubeconfig)
+        self._api = kubernetes_client.CoreV1Api()
+        self._namespace = settings.namespace
+
+    async def events(self) -> list[tuple[str, str]]:
+        """Reason and object of each event in the namespace."""
+        found = await asyncio.to_thread(self._api.list_namespaced_event, self._namespace, _request_timeout=10)
+        return [(event.reason, event.involved_object.name) for event in found.items]
+
+    async def give_gpus_back(self) -> None:
+        """Delete every pod of the namespace at once: other tests need its GPUs."""
+        delete = self._api.delete_collection_namespaced_pod
+        await asyncio.to_thread(delete, self._namespace, grace_period_seconds=0, _request_timeout=10)
+
+    async def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
+        """Write what a kubelet would; `containerStatuses` may be the reason of a container's end."""
+        reason = status.get("containerStatuses")
+        if isinstance(reason, str):
+            ended = {"name": "main", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+            terminated = {"terminated": {"exitCode": 137, "reason": reason}}
+            status = {**status, "containerStatuses": [{**ended, "state": terminated}]}
+        patch = self._api.patch_namespaced_pod_status
+        await asyncio.to_thread(patch, name, self._namespace, {"status": status}, _request_timeout=10)
+
+
+def kube(world: JobsWorld) -> Kube:
+    """The operator's view of a world's cluster."""
+    return Kube(world.settings)

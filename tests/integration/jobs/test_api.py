@@ -221,8 +221,7 @@ async def test_submit_needs_neither_broker_nor_cluster_and_the_event_goes_out_on
     nats_server.process.start()
 
     async def published() -> bool:
-        row = await world.database.fetch_one(PUBLISHED, job_id=str(job_id))
-        return bool(row["published_at"])
+        return await world.database.fetch_value(PUBLISHED, job_id=str(job_id)) is not None
 
     await eventually(published, "the event is published", seconds=20)
 

@@ -1,14 +1,17 @@
 """The life of a job on a cluster, with capacity played by the test."""
 
+import time
 from collections.abc import AsyncIterator
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
+from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
+from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from tests.support.ground import eventually
-from tests.support.jobs import Client, JobsWorld, until_status
+from tests.support.jobs import Client, JobsWorld, job_of, kube, until_status
 
-ENDED = ("completed", "failed", "cancelled", "expired")
+MINUTE = "interval '1 minute'"
 
 
 @pytest.fixture
@@ -22,10 +25,23 @@ async def client(world: JobsWorld) -> AsyncIterator[Client]:
         yield client
 
 
+async def start(world: JobsWorld, client: Client, **changes: object) -> UUID:
+    job_id = await world.submit(client, **changes)
+    await world.grant(job_id)
+    await until_status(client, job_id, "active")
+    return job_id
+
+
+async def nothing_left(world: JobsWorld, job_id: UUID) -> bool:
+    return not await world.objects(job_id)
+
+
 async def test_a_granted_job_becomes_active_with_its_time_box(world: JobsWorld, client: Client) -> None:
+    started = time.monotonic()
     job_id = await world.submit(client, duration_hours=0.5)
     await world.grant(job_id)
     job = await until_status(client, job_id, "active")
+    assert time.monotonic() - started < 5
     assert job["expires_at"] > job["launched_at"] > job["created_at"]
     assert (job["pod_name"], job["node_ip"] is not None) == (f"gpu-dev-{job_id}-1", True)
     assert job["node_port"] >= 30000
@@ -34,16 +50,213 @@ async def test_a_granted_job_becomes_active_with_its_time_box(world: JobsWorld, 
     assert sorted(kind for kind, _ in await world.objects(job_id)) == ["pods", "secrets", "services"]
 
 
-async def test_a_cancelled_active_job_ends_when_nothing_of_it_is_left(world: JobsWorld, client: Client) -> None:
-    job_id = await world.submit(client)
+@pytest.mark.parametrize(("command", "status", "code"), [("exit 0", "completed", 0), ("exit 3", "failed", 3)])
+async def test_a_command_ends_its_job_however_short_it_is(
+    world: JobsWorld, client: Client, command: str, status: str, code: int
+) -> None:
+    job_id = await world.submit(client, command=command)
     await world.grant(job_id)
-    await until_status(client, job_id, "active")
-    assert (await client.post(f"/v1/jobs/{job_id}/cancel")).status_code == 200
+    job = await until_status(client, job_id, "completed", "failed")
+    assert (job["status"], job["exit_code"]) == (status, code)
+    assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+    assert await world.history(job_id) == ["queued", "preparing", "active", status]
+    assert (await world.row(job_id))["env_sealed"] is None
+    await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
+
+
+async def test_the_environment_reaches_the_command(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client, env_vars={"CODE": "7", "TEXT": "a b'\"\n$(x)"}, command='exit "$CODE"')
+    await world.grant(job_id)
+    assert (await until_status(client, job_id, "failed"))["exit_code"] == 7
+
+
+async def test_a_cancelled_active_job_ends_when_its_pod_is_gone(world: JobsWorld, client: Client) -> None:
+    job_id = await start(world, client)
+    first = await client.post(f"/v1/jobs/{job_id}/cancel")
     await until_status(client, job_id, "cancelled", seconds=40)
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "cancel_requested", "ended"]
     assert "pods" not in {kind for kind, _ in await world.objects(job_id)}
+    assert await world.told(job_id) == ["submitted", "preparing", "started", "cancel_requested", "ended"]
+    assert (await client.post(f"/v1/jobs/{job_id}/cancel")).json() == first.json()
     await eventually(lambda: nothing_left(world, job_id), "service and secret are gone")
 
 
-async def nothing_left(world: JobsWorld, job_id: UUID) -> bool:
-    return not await world.objects(job_id)
+async def test_a_job_cancelled_while_preparing_leaves_nothing(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client, image="docker.io/library/does-not-exist:1")
+    await world.grant(job_id)
+    await eventually(lambda: world.objects(job_id), "its pod is there")
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await until_status(client, job_id, "cancelled")
+    await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
+    assert await world.told(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
+
+
+async def test_a_grant_that_comes_after_the_cancel_makes_no_pod(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await world.grant(job_id)
+    other = await start(world, client)  # one consumer, in order: the grant before it has been handled
+    assert (await job_of(client, job_id))["status"] == "cancelled"
+    assert not await world.objects(job_id)
+    assert await world.told(job_id) == ["submitted", "cancel_requested", "ended"]
+    assert await world.told(other) == ["submitted", "preparing", "started"]
+
+
+async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client, command="exit 0")
+    event_id = await world.grant(job_id)
+    await until_status(client, job_id, "completed")
+    lease = LeaseGranted(job_id=job_id, epoch=1, node=world.node, gpu_count=1)
+    await world.publish(lease, sequence=1, event_id=event_id)
+    await world.publish(lease, sequence=9)
+    await start(world, client)
+    assert (await job_of(client, job_id))["status"] == "completed"
+    assert await nothing_left(world, job_id)
+
+
+async def test_one_grant_at_two_replicas_makes_one_pod(world: JobsWorld, client: Client) -> None:
+    async with world.service():
+        jobs = [await world.submit(client, command="exit 0") for _ in range(4)]
+        for job_id in jobs:
+            lease = LeaseGranted(job_id=job_id, epoch=1, node=world.node, gpu_count=1)
+            event_id = uuid4()
+            for _ in range(3):
+                await world.publish(lease, sequence=1, event_id=event_id)
+        for job_id in jobs:
+            await until_status(client, job_id, "completed")
+            assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+    created = [event for event in await kube(world).events() if event[0] == "Scheduled"]
+    assert len(created) == len(set(created)) == len(jobs)
+
+
+async def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client, image="docker.io/library/does-not-exist:1")
+    await world.grant(job_id)
+    job = await until_status(client, job_id, "failed")
+    assert "image cannot be pulled" in job["failure_reason"]
+    assert await world.told(job_id) == ["submitted", "preparing", "ended"]
+    await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}, "evicted"),
+        ({"phase": "Failed", "containerStatuses": "OOMKilled"}, "out of memory"),
+    ],
+)
+async def test_a_pod_ended_by_the_cluster_ends_its_job_with_the_reason(
+    world: JobsWorld, client: Client, status: dict[str, object], words: str
+) -> None:
+    job_id = await start(world, client)
+    await kube(world).set_pod_status(f"gpu-dev-{job_id}-1", status)
+    job = await until_status(client, job_id, "failed")
+    assert words in job["failure_reason"]
+    await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
+
+
+async def test_a_pod_deleted_from_outside_ends_its_job(world: JobsWorld, client: Client) -> None:
+    job_id = await start(world, client)
+    [uid] = [meta.uid for kind, meta in await world.objects(job_id) if kind == "pods"]
+    await world.cluster.delete_pod(f"gpu-dev-{job_id}-1", uid)
+    job = await until_status(client, job_id, "failed")
+    assert "deleted from outside" in job["failure_reason"]
+
+
+async def test_a_job_ends_when_its_time_is_up_and_its_killed_command_is_expired(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await start(world, client, command="sleep 600")
+    await world.update(job_id, "expires_at = now(), due_at = now()")
+    job = await until_status(client, job_id, "expired", seconds=40)
+    assert (job["exit_code"], job["failure_reason"]) == (None, None)
+    assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+
+
+async def test_the_end_is_announced_once_for_each_moment(world: JobsWorld, client: Client) -> None:
+    job_id = await start(world, client, duration_hours=1)
+    for left, minutes in ((25, 30), (14, 15), (4, 5)):
+        times = f"launched_at = now() - {60 - left} * {MINUTE}, expires_at = now() + {left} * {MINUTE}"
+        await world.update(job_id, f"{times}, due_at = now()")
+
+        async def warned(minutes: int = minutes) -> bool:
+            return f"Expires in {minutes} minutes" in str((await job_of(client, job_id))["warning"])
+
+        await eventually(warned, f"warned of {minutes} minutes")
+    assert await world.told(job_id) == ["submitted", "preparing", "started", "expiring", "expiring", "expiring"]
+
+
+async def test_a_pod_that_finds_no_room_gives_the_lease_back_and_waits_for_another(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await world.submit(client)
+    await world.grant(job_id, node="no-such-node")
+
+    async def requeued() -> bool:
+        return "requeued" in await world.told(job_id)
+
+    await eventually(requeued, "it is in line again")
+    job = await job_of(client, job_id)
+    assert (job["status"], job["pod_name"]) == ("queued", None)
+    await eventually(lambda: nothing_left(world, job_id), "nothing of the old lease is left")
+    await world.grant(job_id, epoch=2)
+    assert (await until_status(client, job_id, "active"))["pod_name"] == f"gpu-dev-{job_id}-2"
+    assert await world.told(job_id) == ["submitted", "preparing", "requeued", "preparing", "started"]
+
+
+async def test_a_lease_revoked_from_an_active_job_is_its_end_and_holds_until_the_pod_is_gone(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await start(world, client)
+    await world.capacity_says(LeaseRevoked(job_id=job_id, epoch=1, reason="node is gone"))
+    job = await until_status(client, job_id, "failed")
+    assert "node was lost" in job["failure_reason"]
+
+    async def ended() -> bool:
+        return (await world.told(job_id))[-1] == "ended"
+
+    await eventually(ended, "its pod is confirmed gone")
+    assert await world.told(job_id) == ["submitted", "preparing", "started", "lost", "ended"]
+
+
+async def test_the_place_in_line_and_the_estimate_are_shown_and_old_news_dropped(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await world.submit(client)
+    await world.publish(JobQueued(job_id=job_id, gpu_type="h100", position=2, reason="GPUs are in use"), sequence=5)
+    await world.publish(JobQueued(job_id=job_id, gpu_type="h100", position=9), sequence=4)
+    await start(world, client)
+    job = await job_of(client, job_id)
+    assert (job["queue_position"], job["status_reason"]) == (2, "GPUs are in use")
+    assert await world.told(job_id) == ["submitted"]
+
+
+async def test_a_job_whose_disk_comes_late_is_ready_then(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    await world.update(job_id, "status = 'pending'")
+    disk = {"disk_id": uuid4(), "user_id": 1, "disk_name": "d"}
+    claimed = DiskClaimed(**disk, job_id=job_id, volume_id="vol-1", availability_zone="az1")
+    await world.publish(claimed, sequence=1)
+    job = await until_status(client, job_id, "queued")
+    assert job["ebs_volume_id"] == "vol-1"
+    assert await world.told(job_id) == ["submitted", "ready"]
+
+
+async def test_a_job_whose_disk_never_comes_fails_with_the_reason(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    await world.update(job_id, "status = 'pending'")
+    failed = DiskOperationFailed(
+        disk_id=uuid4(), user_id=1, disk_name="d", operation_id=None, action="claim", error="no space", job_id=job_id
+    )
+    await world.publish(failed, sequence=1)
+    assert (await until_status(client, job_id, "failed"))["failure_reason"] == "no space"
+    assert await world.told(job_id) == ["submitted", "ended"]
+
+
+async def test_what_no_job_has_is_swept(world: JobsWorld, client: Client) -> None:
+    kept = await start(world, client)
+    stranger = uuid4()
+    meta = {"name": "gpu-dev-left-over", "labels": {
+        "app.kubernetes.io/managed-by": "gpudev", "gpudev/job-id": str(stranger), "gpudev/epoch": "1"}}  # fmt: skip
+    await world.cluster.ensure_secret({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+    await eventually(lambda: nothing_left(world, stranger), "the orphan is gone")
+    assert len(await world.objects(kept)) == 3

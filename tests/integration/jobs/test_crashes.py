@@ -1,0 +1,277 @@
+"""Killed at any call, the work goes on where it was left: nothing is made twice, nothing is left over."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.jobs import storage
+from services.jobs.cluster import Cluster, ClusterUnavailable
+from services.jobs.consumers import News
+from services.jobs.domain.facts import Cancel, Granted, PodReady, PodWaits
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.submission import read_submission
+from services.jobs.domain.table import change
+from services.jobs.operations import LeaseTooEarly, apply_fact, cancel_job, submit_job, take_in_news, write_change
+from services.jobs.reconciler import Reconciler
+from services.jobs.resources import Resources
+from shared.contracts.auth import Identity
+from tests.support.ground import eventually
+from tests.support.jobs import JobsWorld, body, later
+
+CALLS_TO_MAKE = 6
+"""Look, make Secret, Pod and Service, tie the Secret, look again."""
+OWNER = Identity(user_id=1, username="alice", key_id="k", expires_at=later(hours=1))
+
+
+class Killed(BaseException):
+    """As a process ends that is killed: nothing catches it."""
+
+
+class BreakingCluster(Cluster):
+    """Does what it is asked to, then, at one call, fails: killed, or without telling that it was done."""
+
+    def __init__(self, world: JobsWorld, *, fails_at: int, failure: tuple[Any, bool], only: str = "") -> None:
+        super().__init__(kubeconfig=world.settings.kubeconfig, namespace=world.settings.namespace)
+        self._numbers = count(1)
+        self._fails_at = fails_at
+        self._error, self._has_effect = failure
+        self._only = only
+        self.failed = False
+
+    async def _call(self, method: str, kind: str, name: str | None = None, **how: Any) -> Any:
+        fails = method.startswith(self._only) and next(self._numbers) == self._fails_at
+        self.failed = self.failed or fails
+        if not fails:
+            return await super()._call(method, kind, name, **how)
+        if self._has_effect:
+            with suppress(Exception):
+                await super()._call(method, kind, name, **how)
+        raise self._error
+
+
+@asynccontextmanager
+async def breaking(world: JobsWorld, fails_at: int, failure: tuple[Any, bool], only: str = "") -> AsyncIterator[Any]:
+    """A reconciler that dies at a call of its cluster."""
+    cluster = BreakingCluster(world, fails_at=fails_at, failure=failure, only=only)
+    with suppress(Killed, ClusterUnavailable):
+        try:
+            yield Reconciler(world.resources(), cluster)
+        finally:
+            await cluster.close()
+    assert cluster.failed
+
+
+KILLED = (Killed, True)
+FAILURES = [KILLED, (ClusterUnavailable, True), (ClusterUnavailable, False)]
+
+
+@pytest.fixture
+async def world(jobs_world: JobsWorld) -> JobsWorld:
+    return jobs_world
+
+
+@pytest.fixture
+def resources(world: JobsWorld) -> Resources:
+    return world.resources()
+
+
+@pytest.fixture
+async def reconciler(world: JobsWorld, resources: Resources) -> AsyncIterator[Reconciler]:
+    """Its loop does not run: a test drives it pass by pass."""
+    made = Reconciler(resources, world.cluster)
+    yield made
+    await made.close()
+
+
+async def submitted(resources: Resources, **changes: Any) -> UUID:
+    submission = read_submission(body(**changes))
+    outcome = await submit_job(
+        owner=OWNER, submission=submission, job_id=uuid4(), key=None, now=later(), resources=resources
+    )
+    return outcome.answer.job_id
+
+
+async def granted(world: JobsWorld, resources: Resources, epoch: int = 1, **changes: Any) -> UUID:
+    job_id = await submitted(resources, **changes)
+    await news(resources, job_id, Granted(epoch, world.node), sequence=epoch)
+    return job_id
+
+
+async def news(resources: Resources, job_id: UUID, fact: Any, sequence: int | None) -> None:
+    async with resources.database.transaction() as transaction:
+        await take_in_news(
+            transaction=transaction, job_id=job_id, fact=fact, sequence=sequence, now=later(), resources=resources
+        )
+
+
+async def read(world: JobsWorld, job_id: UUID) -> Job:
+    return storage.to_job(await world.row(job_id))
+
+
+async def cancel(resources: Resources, job_id: UUID) -> None:
+    await cancel_job(user_id=1, job_id=str(job_id), key=None, now=later(), resources=resources)
+
+
+async def passes_until(world: JobsWorld, reconciler: Reconciler, job_id: UUID, *phases: Phase) -> Job:
+    async def reached() -> Job | None:
+        job = await read(world, job_id)
+        if job.phase not in phases and job.node is not None:
+            job, _ = await reconciler.run_pass(job)
+        return job if job.phase in phases else None
+
+    found: Job = await eventually(reached, f"phase is one of {phases}", seconds=20)
+    return found
+
+
+async def assert_one_of_each(world: JobsWorld, job_id: UUID) -> None:
+    assert sorted(kind for kind, _ in await world.objects(job_id)) == ["pods", "secrets", "services"]
+
+
+@pytest.mark.parametrize("fails_at", range(1, CALLS_TO_MAKE + 1))
+@pytest.mark.parametrize("failure", FAILURES, ids=["killed", "no answer but done", "no answer and not done"])
+async def test_making_the_pod_survives_a_failure_at_every_call(
+    world: JobsWorld, reconciler: Reconciler, fails_at: int, failure: tuple[Any, bool]
+) -> None:
+    job_id = await granted(world, world.resources())
+    async with breaking(world, fails_at, failure) as dying:
+        await dying.run_pass(await read(world, job_id))
+    await passes_until(world, reconciler, job_id, Phase.ACTIVE)
+    await assert_one_of_each(world, job_id)
+    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+
+
+@pytest.mark.parametrize("fails_at", range(1, CALLS_TO_MAKE + 1))
+async def test_a_cancel_at_every_call_of_making_leaves_nothing(
+    world: JobsWorld, resources: Resources, reconciler: Reconciler, fails_at: int
+) -> None:
+    job_id = await granted(world, resources)
+    async with breaking(world, fails_at, KILLED) as dying:
+        await dying.run_pass(await read(world, job_id))
+    await cancel(resources, job_id)
+    await passes_until(world, reconciler, job_id, Phase.ENDED)
+    await eventually(lambda: nothing(world, job_id), "nothing is left")
+    assert await world.told(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+async def test_ending_survives_a_kill_at_every_deletion(
+    world: JobsWorld, resources: Resources, reconciler: Reconciler, fails_at: int
+) -> None:
+    job_id = await granted(world, resources)
+    await passes_until(world, reconciler, job_id, Phase.ACTIVE)
+    await cancel(resources, job_id)
+    async with breaking(world, fails_at, KILLED, only="DELETE") as dying:
+        await passes_until(world, dying, job_id, Phase.ENDED)
+    await passes_until(world, reconciler, job_id, Phase.ENDED)
+    await eventually(lambda: nothing(world, job_id), "nothing is left")
+    assert (await world.told(job_id))[-2:] == ["cancel_requested", "ended"]
+
+
+async def nothing(world: JobsWorld, job_id: UUID) -> bool:
+    return not await world.objects(job_id)
+
+
+async def test_two_workers_on_one_job_make_one_pod_and_one_history(
+    world: JobsWorld, resources: Resources, reconciler: Reconciler
+) -> None:
+    job_id = await granted(world, resources)
+    stale = await read(world, job_id)
+    other = Reconciler(world.resources(), world.cluster)
+    await passes_until(world, reconciler, job_id, Phase.ACTIVE)
+    await other.run_pass(stale)
+    assert (await read(world, job_id)).phase is Phase.ACTIVE
+    await assert_one_of_each(world, job_id)
+    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+
+
+async def test_what_a_stale_worker_saw_is_refused(
+    world: JobsWorld, resources: Resources, reconciler: Reconciler
+) -> None:
+    job_id = await granted(world, resources)
+    stale = await read(world, job_id)
+    await passes_until(world, reconciler, job_id, Phase.ACTIVE)
+    waits = await apply_fact(job=stale, fact=PodWaits(1, "pulling"), now=later(), resources=resources)
+    starts = await apply_fact(job=stale, fact=PodReady(1, None), now=later(), resources=resources)
+    assert (waits, starts) == (None, None)
+    assert (await read(world, job_id)).phase is Phase.ACTIVE
+    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+
+
+async def test_a_cancel_between_decision_and_write_wins(
+    world: JobsWorld, resources: Resources, reconciler: Reconciler
+) -> None:
+    job_id = await granted(world, resources)
+    decided = await read(world, job_id)
+    await cancel(resources, job_id)
+    assert await apply_fact(job=decided, fact=PodReady(1, None), now=later(), resources=resources) is None
+    await passes_until(world, reconciler, job_id, Phase.ENDED)
+    assert (await read(world, job_id)).status == "cancelled"
+
+
+async def test_a_change_whose_transaction_fails_leaves_neither_state_nor_event(
+    world: JobsWorld, resources: Resources
+) -> None:
+    job_id = await granted(world, resources)
+    job = await read(world, job_id)
+    changed = change(job, Cancel(), later())
+    assert changed is not None
+    with suppress(Killed):
+        async with resources.database.transaction() as transaction:
+            await write_change(transaction=transaction, before=job, changed=changed, now=later(), resources=resources)
+            raise Killed
+    assert await read(world, job_id) == job
+    assert await world.told(job_id) == ["submitted", "preparing"]
+
+
+async def test_a_newer_lease_waits_until_the_older_is_given_back(world: JobsWorld, resources: Resources) -> None:
+    job_id = await granted(world, resources)
+    job = await read(world, job_id)
+    with pytest.raises(LeaseTooEarly):
+        await news(resources, job_id, Granted(2, world.node), sequence=2)
+    assert await read(world, job_id) == job
+
+
+async def test_a_job_is_one_workers_until_its_lease_ends(world: JobsWorld, resources: Resources) -> None:
+    job_id = await granted(world, resources)
+    claim = {"now": later(seconds=1), "hinted": [], "limit": 10}
+    first, second = uuid4(), uuid4()
+    lease = later(seconds=5) - later()
+    mine = await world.database.fetch_all(storage.CLAIM, **claim, lease=lease, worker=first)
+    theirs = await world.database.fetch_all(storage.CLAIM, **claim, lease=lease, worker=second)
+    assert ([row["id"] for row in mine], theirs) == ([job_id], [])
+    await world.update(job_id, "worked_until = now() - interval '1 second'")
+    assert await world.database.fetch_all(storage.CLAIM, **claim, lease=lease, worker=second)
+    finish = {"job_id": job_id, "known_revision": 1, "next_look_at": later()}
+    assert await world.database.execute(storage.FINISH, **finish, worker=first) == 0
+    assert await world.database.execute(storage.FINISH, **finish, worker=second) == 1
+
+
+async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> None:
+    async with world.service() as client:
+        bad = await world.submit(client, command="exit 0")
+        await world.update(bad, "env_sealed = 'not a token'::bytea")
+        await world.grant(bad)
+        good = [await world.submit(client, command="exit 0") for _ in range(3)]
+        for job_id in good:
+            await world.grant(job_id)
+
+        async def all_done() -> bool:
+            return all([(await world.told(job_id))[-1] == "ended" for job_id in good])
+
+        await eventually(all_done, "the good jobs ended")
+        assert (await read(world, bad)).phase is Phase.PREPARING
+
+
+def test_consumers_listen_to_what_the_design_says() -> None:
+    names = {subscription.event.subject_filter() for subscription in News(None).subscriptions()}  # type: ignore[arg-type]
+    assert names == {
+        "gpudev.v1.capacity.queued.*",
+        "gpudev.v1.capacity.granted.*",
+        "gpudev.v1.capacity.revoked.*",
+        "gpudev.v1.disks.claimed.*",
+        "gpudev.v1.disks.operation_failed.*",
+    }

@@ -1,0 +1,222 @@
+"""From what a pod says to what its job does."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.jobs.domain import plan
+from services.jobs.domain.facts import CommandEnded, Expire, PodFailed, PodReady, PodRefused, PodWaits, Warn
+from services.jobs.domain.job import Job
+from services.jobs.domain.manifests import PodPolicy, label_value, pod_manifest, secret_manifest, service_manifest
+from services.jobs.domain.plan import Clear, Delete, Limits, Make, Record, Rest, due_warning, next_step
+from services.jobs.domain.pod import Pod
+from services.jobs.domain.pod_facts import Fault, PodState, read_pod
+from shared.contracts.jobs import JobStatus
+from tests.support.jobs import NOW, a_job
+
+GOLDEN = Path(__file__).parents[2] / "data" / "jobs"
+LIMITS = Limits()
+
+
+def pod(phase: str = "Running", *, restart: str = "Never", deleting: bool = False, **status: Any) -> Pod:
+    metadata = {"name": "p", "uid": "u", **({"deletionTimestamp": "2026-01-20T18:00:00Z"} if deleting else {})}
+    raw = {"metadata": metadata, "spec": {"restartPolicy": restart}, "status": {"phase": phase, **status}}
+    return msgspec.json.decode(json.dumps(raw).encode(), type=Pod)
+
+
+def container(**state: Any) -> list[dict[str, Any]]:
+    return [{"name": "main", "state": state}]
+
+
+def ready(value: str = "True") -> list[dict[str, str]]:
+    return [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": value}]
+
+
+RUNNING = {"running": {"startedAt": "2026-01-20T18:00:00Z"}}
+UNSCHEDULABLE = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/4 nodes"}]
+READY_POD = pod(conditions=ready(), containerStatuses=container(**RUNNING), hostIP="10.0.0.1")
+
+
+def ended(code: int, reason: str, phase: str = "Failed", restart: str = "Never") -> Pod:
+    statuses = container(terminated={"exitCode": code, "reason": reason, "message": "why"})
+    return pod(phase, restart=restart, containerStatuses=statuses)
+
+
+def waiting(reason: str) -> Pod:
+    return pod("Pending", containerStatuses=container(waiting={"reason": reason, "message": "why"}))
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "words"),
+    [
+        (pod("Pending"), PodState.STARTING, "waiting for its node"),
+        (READY_POD, PodState.READY, "running"),
+        (pod(conditions=ready("False"), containerStatuses=container(**RUNNING)), PodState.NOT_READY, "ready"),
+        (ended(0, "Completed", "Succeeded"), PodState.EXITED, ""),
+        (ended(3, "Error"), PodState.EXITED, ""),
+        (ended(3, "Error", "Running"), PodState.EXITED, ""),
+        (ended(3, "Error", "Running", "Always"), PodState.STARTING, ""),
+        (pod("Succeeded"), PodState.EXITED, ""),
+        (ended(137, "OOMKilled"), PodState.FAILED, "ran out of memory"),
+        (ended(128, "StartError"), PodState.FAILED, "could not be started: why"),
+        (pod("Failed", reason="Evicted", message="low on memory"), PodState.FAILED, "evicted: low on memory"),
+        (pod("Failed", reason="DeadlineExceeded"), PodState.FAILED, "deadline"),
+        (pod("Failed", reason="OutOfnvidia.com/gpu", message="no GPU"), PodState.REFUSED, "no GPU"),
+        (pod("Failed", reason="UnexpectedAdmissionError"), PodState.REFUSED, "refused"),
+        (pod("Failed"), PodState.FAILED, "failed"),
+        (pod("Running", reason="NodeLost", containerStatuses=container(**RUNNING)), PodState.NOT_READY, "lost"),
+    ],
+)
+def test_a_pods_status_in_words(seen: Pod, state: PodState, words: str) -> None:
+    facts = read_pod(seen)
+    assert facts.state is state
+    assert words in facts.detail
+
+
+@pytest.mark.parametrize(
+    ("seen", "fault"),
+    [
+        (waiting("ErrImagePull"), Fault.IMAGE),
+        (waiting("ImagePullBackOff"), Fault.IMAGE),
+        (waiting("InvalidImageName"), Fault.FINAL),
+        (waiting("CreateContainerConfigError"), Fault.CONFIG),
+        (waiting("CrashLoopBackOff"), Fault.CRASH),
+        (waiting("ContainerCreating"), None),
+        (pod("Pending", conditions=UNSCHEDULABLE), Fault.UNSCHEDULABLE),
+    ],
+)
+def test_trouble_in_starting_is_told_from_patience(seen: Pod, fault: Fault | None) -> None:
+    facts = read_pod(seen)
+    assert (facts.state, facts.fault) == (PodState.STARTING, fault)
+
+
+WORDS = st.sampled_from(["", "Pending", "Running", "Failed", "Succeeded", "Unknown", "OOMKilled", "Evicted", "True"])
+
+
+@given(WORDS, WORDS, WORDS, WORDS, st.integers(-1, 255), st.booleans())
+def test_no_status_is_beyond_reading(phase: str, reason: str, ended_by: str, wait: str, code: int, has: bool) -> None:
+    state = {"terminated": {"exitCode": code, "reason": ended_by}} if has else {"waiting": {"reason": wait}}
+    read_pod(pod(phase, reason=reason, containerStatuses=container(**state)))
+
+
+def preparing(**changes: Any) -> Job:
+    lease: dict[str, Any] = {"epoch": 1, "node": "n1", "granted_at": NOW, "pod_uid": "u"}
+    return a_job(status=JobStatus.PREPARING, **{**lease, **changes})
+
+
+def active(**changes: Any) -> Job:
+    box: dict[str, Any] = {"launched_at": NOW, "expires_at": NOW + timedelta(hours=1), "detail": "running"}
+    return msgspec.structs.replace(preparing(), status=JobStatus.ACTIVE, **{**box, **changes})
+
+
+def step(job: Job, seen: Pod | None, after: timedelta = timedelta(0)) -> plan.Step:
+    return next_step(job, read_pod(seen) if seen else None, NOW + after, LIMITS)
+
+
+def test_what_is_not_there_is_made_and_what_vanished_is_given_back() -> None:
+    assert step(preparing(pod_uid=None), None) == Make()
+    assert step(preparing(pod_uid=None), READY_POD) == Make()
+    assert isinstance(step(preparing(pod_uid=None), pod(deleting=True)), Rest)
+    for gone in (None, pod(deleting=True)):
+        vanished = step(preparing(), gone)
+        assert isinstance(vanished, Record)
+        assert isinstance(vanished.fact, PodRefused)
+
+
+def test_a_command_that_ended_before_it_was_seen_ready_has_started() -> None:
+    for seen in (READY_POD, ended(0, "Completed", "Succeeded"), ended(3, "Error"), ended(137, "OOMKilled")):
+        assert step(preparing(), seen) == Record(PodReady(1, seen.status.host_ip))
+    never = step(preparing(), ended(128, "StartError"))
+    assert isinstance(never, Record)
+    assert isinstance(never.fact, PodFailed)
+
+
+def test_trouble_decides_only_when_its_time_is_over() -> None:
+    first = step(preparing(), waiting("ErrImagePull"))
+    assert isinstance(first, Record)
+    assert isinstance(first.fact, PodWaits)
+    troubled = preparing(detail=first.fact.detail, fault="image", fault_since=NOW)
+    assert isinstance(step(troubled, waiting("ErrImagePull"), timedelta(seconds=59)), Rest)
+    failed = step(troubled, waiting("ErrImagePull"), timedelta(seconds=60))
+    assert isinstance(failed, Record)
+    assert isinstance(failed.fact, PodFailed)
+    detail = read_pod(pod("Pending", conditions=UNSCHEDULABLE)).detail
+    no_room = preparing(detail=detail, fault="unschedulable", fault_since=NOW)
+    refused = step(no_room, pod("Pending", conditions=UNSCHEDULABLE), timedelta(seconds=10))
+    assert isinstance(refused, Record)
+    assert isinstance(refused.fact, PodRefused)
+
+
+def test_an_active_job_ends_by_its_command_by_the_cluster_or_by_the_clock() -> None:
+    late = timedelta(hours=2)
+    assert step(active(), ended(0, "Completed", "Succeeded"), late) == Record(CommandEnded(1, 0))
+    assert step(active(), READY_POD, late) == Record(Expire(1))
+    for seen in (None, pod("Failed", reason="Evicted"), ended(137, "OOMKilled"), pod(deleting=True)):
+        over = step(active(), seen)
+        assert isinstance(over, Record)
+        assert isinstance(over.fact, PodFailed)
+    assert isinstance(step(active(), READY_POD), Rest)
+
+
+def test_a_pod_is_deleted_once_and_only_its_absence_is_the_end() -> None:
+    ending = active(outcome=JobStatus.CANCELLED)
+    assert step(ending, READY_POD) == Delete("u")
+    assert isinstance(step(ending, pod(deleting=True)), Rest)
+    assert step(ending, None) == Clear()
+
+
+@pytest.mark.parametrize(
+    ("hours", "minutes_in", "told", "due"),
+    [
+        (1, 0, None, None), (1, 29.9, None, None), (1, 30, None, 30), (1, 31, 30, None), (1, 45, 30, 15),
+        (1, 56, None, 5), (1, 56, 5, None), (0.5, 0, None, None), (0.5, 15, None, 15), (5 / 60, 0, None, None),
+        (2, 115, 15, 5),
+    ],
+)  # fmt: skip
+def test_warnings_come_at_their_moments_once(
+    hours: float, minutes_in: float, told: int | None, due: int | None
+) -> None:
+    job = active(expires_at=NOW + timedelta(hours=hours), warned_minutes=told)
+    now = NOW + timedelta(minutes=minutes_in)
+    assert due_warning(job, now) == due
+    if due is not None:
+        assert next_step(job, read_pod(READY_POD), now, LIMITS) == Record(Warn(1, due))
+
+
+def test_an_active_job_is_looked_at_no_later_than_its_next_moment() -> None:
+    job = active(expires_at=NOW + timedelta(minutes=30, seconds=2))
+    rest = step(job, READY_POD)
+    assert rest == Rest(NOW + timedelta(seconds=2))
+
+
+@pytest.mark.parametrize("kind", ["pod_with_command", "pod_that_idles", "service", "secret"])
+def test_manifests_are_the_golden_ones(kind: str) -> None:
+    """After a wanted change: delete the file, run once, read the difference."""
+    job = preparing(gpu_count=2, command=None if kind == "pod_that_idles" else "python train.py --epochs 100")
+    made = {
+        "pod_with_command": lambda: pod_manifest(job, PodPolicy()),
+        "pod_that_idles": lambda: pod_manifest(job, PodPolicy()),
+        "service": lambda: service_manifest(job, "pod-uid"),
+        "secret": lambda: secret_manifest(job, {"WANDB_API_KEY": "secret"}),
+    }[kind]()
+    path = GOLDEN / f"{kind}.json"
+    if not path.exists():
+        path.write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
+        pytest.fail(f"{path} was made: read it, then run again")
+    assert made == json.loads(path.read_text())
+
+
+@given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
+def test_label_values_are_valid_and_do_not_meet(one: str, other: str) -> None:
+    value = label_value(one)
+    assert len(value) <= 63
+    assert value.replace("-", "").replace(".", "").replace("_", "").isalnum()
+    assert value[0].isalnum()
+    assert value[-1].isalnum()
+    assert (one == other) or (value != label_value(other))

@@ -1,0 +1,175 @@
+"""What a submission may be."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.jobs.domain.image import is_image_reference
+from services.jobs.domain.job_id import id_range
+from services.jobs.domain.submission import Submission, read_submission
+from services.jobs.schemas import SubmitBody, SubmitRequest
+from shared.errors import InvalidInput
+
+GOOD: dict[str, Any] = {"image": "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime", "instance_type": "p5.48xlarge"}
+
+
+def decode(body: Any) -> Submission:
+    decoder = SubmitBody.__new__(SubmitBody)
+    decoder.model_type = SubmitRequest
+    return read_submission(msgspec.structs.asdict(decoder.decode_bytes(json.dumps(body).encode())))
+
+
+def problems(**changes: Any) -> set[tuple[str | int, ...]]:
+    with pytest.raises(InvalidInput) as caught:
+        decode({**GOOD, **changes})
+    return {problem.loc[1:] for problem in caught.value.problems}
+
+
+def test_the_least_that_is_needed_gets_the_whole_instance_for_an_hour() -> None:
+    submission = decode(GOOD)
+    assert (submission.gpu_count, submission.gpu_type, submission.duration_seconds) == (8, "h100", 3600)
+    assert decode({**GOOD, "instance_type": "g6.12xlarge"}).gpu_count == 4
+
+
+@pytest.mark.parametrize("hours", [5 / 60, 0.0834, 0.5, 1, 4, 72, 72.0])
+def test_durations_within_the_bounds(hours: float) -> None:
+    assert decode({**GOOD, "duration_hours": hours}).duration_seconds == round(hours * 3600)
+
+
+@pytest.mark.parametrize(
+    "hours", [0, -1, 0.08, 72.001, 73, 1e300, 10**400, True, "4", None, [], {}, float("nan"), float("inf")]
+)
+def test_durations_out_of_bounds_or_no_numbers_are_refused(hours: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode({**GOOD, "duration_hours": hours})
+    assert {problem.loc[0] for problem in caught.value.problems} == {"body"}
+
+
+@pytest.mark.parametrize("field", ["gpu_count", "disk_size_gb"])
+@pytest.mark.parametrize("value", [0, -1, 3, 16, 1.5, 10**30, True, "4", [], {}])
+def test_whole_numbers_out_of_bounds_or_no_numbers_are_refused(field: str, value: Any) -> None:
+    changes: dict[str, Any] = {field: value, "disk_name": "d"}
+    if (field, value) == ("disk_size_gb", 16):
+        value = changes[field] = 9
+    assert problems(**changes) == {(field,)}
+
+
+@pytest.mark.parametrize(("instance", "count"), [("g6.12xlarge", 8), ("p5.48xlarge", 3), ("p4d.24xlarge", 16)])
+def test_a_count_that_the_instance_has_not_is_refused(instance: str, count: int) -> None:
+    assert ("gpu_count",) in problems(instance_type=instance, gpu_count=count)
+    assert ("env_vars", "GPU_COUNT") in problems(instance_type=instance, env_vars={"GPU_COUNT": str(count)})
+
+
+def test_a_disk_size_needs_a_disk() -> None:
+    assert problems(disk_size_gb=100) == {("disk_size_gb",)}
+    assert decode({**GOOD, "disk_size_gb": 100, "disk_name": "d"}).disk_size_gb == 100
+
+
+def test_what_the_existing_client_says_in_env_vars_is_heard() -> None:
+    env = {
+        "GPU_TYPE": "H100", "GPU_COUNT": "2", "GITHUB_USER": "jeanschmidt", "JUPYTER_ENABLED": "true",
+        "POD_NAME": "my-pod", "RESERVATION_ID": "3F2A0000-0000-4000-8000-000000000001", "MINE": "x",
+    }  # fmt: skip
+    submission = decode({**GOOD, "env_vars": env})
+    assert (submission.gpu_count, submission.github_user, submission.name) == (2, "jeanschmidt", "my-pod")
+    assert submission.jupyter_enabled
+    assert submission.requested_id == UUID(env["RESERVATION_ID"])
+    first_class = {"gpu_count": 4, "github_user": "other", "name": "named", "jupyter_enabled": False}
+    won = decode({**GOOD, "env_vars": env, **first_class})
+    assert (won.gpu_count, won.github_user, won.name, won.jupyter_enabled) == (4, "other", "named", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GPU_TYPE", "a100"), ("GPU_COUNT", "3"), ("GPU_COUNT", "two"), ("GPU_COUNT", "٤"), ("GPU_COUNT", ""),
+        ("GITHUB_USER", "-a"), ("GITHUB_USER", "a--b"), ("GITHUB_USER", "a" * 40), ("JUPYTER_ENABLED", "yes"),
+        ("POD_NAME", "Upper"), ("POD_NAME", "a\n"), ("RESERVATION_ID", "x"), ("RESERVATION_ID", "a" * 32),
+    ],
+)  # fmt: skip
+def test_what_the_existing_client_says_is_judged_alike(name: str, value: str) -> None:
+    assert problems(env_vars={name: value}) == {("env_vars", name)}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"9A": "x"}, {"A-B": "x"}, {"": "x"}, {"A\n": "x"}, {"A": 1}, {"A": "nul\0"}, {"A": "x" * 65537},
+        {f"A{n}": "" for n in range(101)}, {f"A{n}": "x" * 7000 for n in range(10)}, [], "A=1",
+    ],
+)  # fmt: skip
+def test_bad_environments_are_refused_without_their_values(env: Any) -> None:
+    assert {loc[0] for loc in problems(env_vars=env)} == {"env_vars"}
+
+
+@pytest.mark.parametrize("command", ["", "a\0b", "\x1b[0m", "x" * 16385, "é" * 8193])
+def test_bad_commands_are_refused(command: str) -> None:
+    assert problems(command=command) == {("command",)}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "debian", "debian:12", "library/debian", "ghcr.io/org/name:v1.2", "localhost:5000/x", "registry:5000/a/b_c/d-e:T",
+        "a@sha256:" + "0" * 64, "a:b@sha256:" + "f" * 64, "UPPER.host/name", "[::1]:5000/x", "a__b", "a--b",
+    ],
+)  # fmt: skip
+def test_image_references(image: str) -> None:
+    assert is_image_reference(image)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "", " ", "Debian", "a b", "a:", "a@", "a:b:c", "-a", "a/", "/a", "a//b", "a:-b", "a:" + "t" * 129, "a_",
+        "a___b", "a@sha256:" + "0" * 63, "a@sha256:" + "0" * 65, "0" * 64, "a\n", "a;rm -rf /", "$(id)", "a" * 513,
+        "http://a/b", "ä",
+    ],
+)  # fmt: skip
+def test_what_is_no_image_reference(image: str) -> None:
+    assert not is_image_reference(image)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*SubmitRequest.__struct_fields__, "x"]), JSON))
+def test_any_body_is_either_taken_or_refused_with_places(changes: dict[str, Any]) -> None:
+    try:
+        submission = decode({**GOOD, **changes})
+    except InvalidInput as error:
+        places = {problem.loc[0] for problem in error.problems}
+    else:
+        places = {"body"}
+        assert 300 <= submission.duration_seconds <= 72 * 3600
+        assert submission.gpu_count in {1, 2, 4, 8}
+    assert places == {"body"}
+
+
+@given(st.uuids(), st.integers(8, 36))
+def test_every_beginning_of_an_id_covers_the_id(job_id: UUID, length: int) -> None:
+    found = id_range(str(job_id)[:length])
+    assert found is not None
+    assert found[0] <= job_id <= found[1]
+    assert (length == 36) <= (found[0] == found[1])
+
+
+@given(st.text(alphabet="0123456789abcdefABCDEF-%_gx\n", max_size=40))
+def test_a_range_holds_only_ids_that_begin_like_it(text: str) -> None:
+    found = id_range(text)
+    if found is not None:
+        assert all(str(end).startswith(text.lower()) for end in found)
+
+
+def test_text_that_is_too_short_is_no_beginning() -> None:
+    assert id_range("abcdef0") is None
+    assert id_range("abcdef01") is not None
