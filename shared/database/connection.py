@@ -172,8 +172,12 @@ class Database:
     async def _connection(self) -> AsyncIterator[Any]:
         with _reaching():
             pool = await self._open_pool() if self._pool is None else self._pool
-            async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+            # waiting with a time-out costs more than a short query; with an idle connection there is no wait
+            connection = await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS)
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
 
     async def _open_pool(self) -> Any:
         async with self._opening:

@@ -13,7 +13,6 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Server
-from litestar.plugins.prometheus import PrometheusConfig
 
 from shared.background import Loop, cancel_all
 from shared.contracts.health import health_subject
@@ -105,7 +104,6 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[_lifespan(base, parts, loops)],
         middleware=[
-            PrometheusConfig(app_name=base.service, prefix="gpudev", group_path=True).middleware,
             DefineMiddleware(AuthenticationMiddleware, cache=identities),
             DefineMiddleware(JsonOnlyMiddleware),
         ],

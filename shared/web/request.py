@@ -8,12 +8,20 @@ import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
+from prometheus_client import Histogram
 
 from shared.errors import GpuDevError, InvalidInput, Problem
 from shared.request_context import begin_request
 from shared.web.errors import ErrorBody, ProblemsBody
 
 log = structlog.get_logger(__name__)
+
+_seconds = Histogram(
+    "gpudev_http_request_seconds",
+    "Time to answer, by route",
+    ["method", "route", "status"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 
 MAX_BODY_BYTES = 1 << 20
 _CONTROL_BYTES = frozenset(range(0x20)) | {0x7F}
@@ -24,6 +32,8 @@ class RequestLayer:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        # resolving the labels of a metric costs more than observing it
+        self._observers: dict[tuple[str, str, int], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -48,9 +58,20 @@ class RequestLayer:
             await self._app(scope, receive, send_with_id)
         else:
             await _refuse(refusal, send_with_id)
+        seconds = time.perf_counter() - started
+        self._observe(scope, status, seconds)
         if status >= 500:  # noqa: PLR2004 - server errors, RFC 9110 section 15.6
-            seconds = round(time.perf_counter() - started, 4)
-            log.warning("request_failed", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+            log.warning(
+                "request_failed", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4)
+            )
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        # the route's template, so that no id becomes a label; none where no route was found
+        key = (str(scope["method"]), str(scope.get("path_template", "none")), status)  # type: ignore[typeddict-item]
+        observer = self._observers.get(key)
+        if observer is None:
+            observer = self._observers[key] = _seconds.labels(*key)
+        observer.observe(seconds)
 
 
 def _refusal(scope: Scope) -> GpuDevError | None:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 MIN_PREFIX_LENGTH = 8
 _PATTERN = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh"
+_WHOLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HEX = re.compile(r"[0-9a-f]*")
 
 
@@ -14,6 +15,9 @@ def id_range(text: str) -> tuple[UUID, UUID] | None:
     A range in place of LIKE: the primary key answers it, and no character is a wildcard.
     """
     text = text.lower()
+    if _WHOLE.fullmatch(text):  # by far the most frequent, and answered at half the cost
+        whole = UUID(text)
+        return whole, whole
     if not MIN_PREFIX_LENGTH <= len(text) <= len(_PATTERN):
         return None
     if any((char == "-") != (expected == "-") for char, expected in zip(text, _PATTERN, strict=False)):
