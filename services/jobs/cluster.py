@@ -212,7 +212,7 @@ class Cluster:
                         version = _read_event(line, on_change)
                 finally:
                     response.response.close()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
             raise ClusterUnavailable(cause=type(error).__name__) from error
         _watch_contact.set_to_current_time()
         return version

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from kubernetes import client as kubernetes_client
 from kubernetes import config
 from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from deploy.local.namespace import ensure_namespace
 from services.jobs import storage
@@ -30,6 +29,7 @@ from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import Identity
 from shared.contracts.capacity import LeaseGranted
+from shared.contracts.disks import CLAIM_SUBJECT, ClaimReply, ClaimRequest
 from shared.contracts.events import CloudEvent, EventData, event_subject
 from shared.contracts.jobs import JobStatus
 from shared.database import Database, Statement, migrate
@@ -41,7 +41,7 @@ from shared.messaging.outbox import envelope
 from tests.support.ground import eventually, new_secret_keys, running
 from tests.support.servers import NatsServer, PostgresServer
 
-Client = AsyncTestClient[Litestar]
+Client = httpx.AsyncClient
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
 IMAGE = "docker.io/library/debian:bookworm"
 _END = datetime(2100, 1, 1, tzinfo=UTC)
@@ -121,7 +121,9 @@ class JobsWorld:
     async def service(self, username: str = "alice", **changes: Any) -> AsyncIterator[Client]:
         """A replica of the service, and a client that sends this user's key."""
         app = create_app(msgspec.structs.replace(self.settings, **changes), self.people.verify)
-        async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        # in this loop: Litestar's own test client blocks it, and the peers that the test plays could not answer
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
+        async with _living(app), httpx.AsyncClient(transport=transport, base_url="http://jobs") as client:
             client.headers.update(self.people.bearer(username))
             yield client
 
@@ -130,6 +132,20 @@ class JobsWorld:
         relay = Relay(database=self.database, broker=self.broker, service="jobs")
         cipher = Cipher(self.settings.secret_keys)
         return Resources(database=self.database, broker=self.broker, relay=relay, cipher=cipher, settings=self.settings)
+
+    @asynccontextmanager
+    async def disks_answering(self, reply: ClaimReply) -> AsyncIterator[list[ClaimRequest]]:
+        """The disks service answers every claim like this; what it was asked."""
+        asked: list[ClaimRequest] = []
+
+        async def answer(message: Any) -> None:
+            asked.append(msgspec.json.decode(message.data, type=ClaimRequest))
+            await message.respond(msgspec.json.encode(reply))
+
+        subscription = await self.broker.client.subscribe(CLAIM_SUBJECT, cb=answer)
+        await self.broker.client.flush()
+        yield asked
+        await subscription.unsubscribe()
 
     async def submit(self, client: Client, **changes: Any) -> UUID:
         """Submit a job; its id."""
@@ -188,6 +204,25 @@ class JobsWorld:
         return found
 
 
+@asynccontextmanager
+async def _living(app: Litestar) -> AsyncIterator[None]:
+    """Start and stop the app in one task, as anyio wants it: pytest-asyncio ends fixtures in another."""
+    started, stop = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            started.set()
+            await stop.wait()
+
+    task = asyncio.create_task(live())
+    await started.wait()
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
 async def job_of(client: Client, job_id: UUID) -> dict[str, Any]:
     """The job as its owner sees it."""
     answer: httpx.Response = await client.get(f"/v1/jobs/{job_id}")
@@ -226,10 +261,15 @@ def jobs_kubeconfig(request: pytest.FixtureRequest) -> Path:
     return kubeconfig
 
 
+def _core_api(kubeconfig: str) -> Any:
+    load: Any = config.load_kube_config
+    load(config_file=kubeconfig)
+    return kubernetes_client.CoreV1Api()
+
+
 def first_gpu_node(kubeconfig: str) -> str:
     """Name of a node that has GPUs. Blocks."""
-    config.load_kube_config(config_file=kubeconfig)
-    nodes = kubernetes_client.CoreV1Api().list_node(_request_timeout=10).items
+    nodes: Any = _core_api(kubeconfig).list_node(_request_timeout=10).items
     return str(next(n.metadata.name for n in nodes if int(n.status.allocatable.get("nvidia.com/gpu", "0"))))
 
 
@@ -287,8 +327,7 @@ class Kube:
     """The cluster as its operators and kubelets see it. Blocks a thread, not the loop."""
 
     def __init__(self, settings: JobsSettings) -> None:
-        config.load_kube_config(config_file=settings.kubeconfig)
-        self._api = kubernetes_client.CoreV1Api()
+        self._api = _core_api(settings.kubeconfig or "")
         self._namespace = settings.namespace
 
     async def events(self) -> list[tuple[str, str]]:

@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
+from shared.contracts.disks import Claim, ClaimRefusal, ClaimReply
+from shared.contracts.jobs import JobSubmitted
 from shared.database import Statement
 from shared.database.migrate import check
 from shared.database.tables import outbox
@@ -224,6 +227,61 @@ async def test_submit_needs_neither_broker_nor_cluster_and_the_event_goes_out_on
         return await world.database.fetch_value(PUBLISHED, job_id=str(job_id)) is not None
 
     await eventually(published, "the event is published", seconds=20)
+
+
+async def connected(client: Client) -> None:
+    """The service's own connection to NATS is made in the background."""
+
+    async def up() -> bool:
+        health = (await client.get("/health/jobs")).json()
+        return bool(health["queue"] == "healthy")
+
+    await eventually(up, "the service is connected")
+
+
+def claim(*, ready: bool) -> ClaimReply:
+    volume = "vol-1" if ready else None
+    disk = Claim(disk_id=uuid4(), disk_name="d", size_gb=100, ready=ready, volume_id=volume, availability_zone="az1")
+    return ClaimReply(claim=disk)
+
+
+@pytest.mark.parametrize(("ready", "status"), [(True, "queued"), (False, "pending")])
+async def test_a_job_with_a_disk_waits_for_it_only_when_it_must(
+    world: JobsWorld, client: Client, ready: bool, status: str
+) -> None:
+    await connected(client)
+    async with world.disks_answering(claim(ready=ready)) as asked:
+        answer = await client.post("/v1/jobs/submit", json=body(disk_name="d", disk_size_gb=100))
+    told = answer.json()
+    assert (answer.status_code, told["status"]) == (200, status)
+    assert [(str(request.job_id), request.size_gb) for request in asked] == [(told["job_id"], 100)]
+    [event] = await world.events(told["job_id"])
+    submitted = msgspec.json.decode(event.data, type=JobSubmitted)
+    assert (submitted.waits_for_disk, submitted.availability_zone) == (not ready, "az1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "detail"),
+    [
+        ("conflict", 409, "no"),
+        ("invalid", 400, [{"type": "value_error", "loc": ["body", "disk_size_gb"], "msg": "no"}]),
+        ("unavailable", 503, "no"),
+    ],
+)
+async def test_a_refused_disk_refuses_the_job(
+    world: JobsWorld, client: Client, kind: str, status: int, detail: Any
+) -> None:
+    await connected(client)
+    async with world.disks_answering(ClaimReply(refusal=ClaimRefusal(kind=kind, text="no"))):
+        answer = await client.post("/v1/jobs/submit", json=body(disk_name="d"))
+    assert (answer.status_code, answer.json()["detail"]) == (status, detail)
+    assert (await client.get("/v1/jobs")).json()["total"] == 0
+
+
+async def test_without_the_disks_service_a_job_with_a_disk_is_told_to_come_back(client: Client) -> None:
+    answer = await client.post("/v1/jobs/submit", json=body(disk_name="d"))
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_the_tables_in_code_are_those_of_the_migrations(jobs_schema: str) -> None:

@@ -233,8 +233,9 @@ async def test_the_place_in_line_and_the_estimate_are_shown_and_old_news_dropped
 async def test_a_job_whose_disk_comes_late_is_ready_then(world: JobsWorld, client: Client) -> None:
     job_id = await world.submit(client)
     await world.update(job_id, "status = 'pending'")
-    disk = {"disk_id": uuid4(), "user_id": 1, "disk_name": "d"}
-    claimed = DiskClaimed(**disk, job_id=job_id, volume_id="vol-1", availability_zone="az1")
+    claimed = DiskClaimed(
+        disk_id=uuid4(), user_id=1, disk_name="d", job_id=job_id, volume_id="vol-1", availability_zone="az1"
+    )
     await world.publish(claimed, sequence=1)
     job = await until_status(client, job_id, "queued")
     assert job["ebs_volume_id"] == "vol-1"

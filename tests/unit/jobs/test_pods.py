@@ -99,9 +99,9 @@ def test_trouble_in_starting_is_told_from_patience(seen: Pod, fault: Fault | Non
 WORDS = st.sampled_from(["", "Pending", "Running", "Failed", "Succeeded", "Unknown", "OOMKilled", "Evicted", "True"])
 
 
-@given(WORDS, WORDS, WORDS, WORDS, st.integers(-1, 255), st.booleans())
-def test_no_status_is_beyond_reading(phase: str, reason: str, ended_by: str, wait: str, code: int, has: bool) -> None:
-    state = {"terminated": {"exitCode": code, "reason": ended_by}} if has else {"waiting": {"reason": wait}}
+@given(WORDS, WORDS, WORDS, st.integers(-1, 255), st.booleans())
+def test_no_status_is_beyond_reading(phase: str, reason: str, why: str, code: int, ended: bool) -> None:
+    state = {"terminated": {"exitCode": code, "reason": why}} if ended else {"waiting": {"reason": why}}
     read_pod(pod(phase, reason=reason, containerStatuses=container(**state)))
 
 

@@ -115,7 +115,8 @@ def test_bad_commands_are_refused(command: str) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "debian", "debian:12", "library/debian", "ghcr.io/org/name:v1.2", "localhost:5000/x", "registry:5000/a/b_c/d-e:T",
+        "debian", "debian:12", "library/debian", "ghcr.io/org/name:v1.2", "localhost:5000/x",
+        "registry:5000/a/b_c/d-e:T",
         "a@sha256:" + "0" * 64, "a:b@sha256:" + "f" * 64, "UPPER.host/name", "[::1]:5000/x", "a__b", "a--b",
     ],
 )  # fmt: skip
