@@ -79,7 +79,7 @@ def _concerns_lease(job: Job, fact: Fact) -> bool:
 
 def _leave_pending(job: Job, fact: DiskReady, _: datetime) -> Change:
     job = replace(_noted_volume(job, fact), status=JobStatus.QUEUED, detail=None, status_reason=None)
-    return Change(job, (JobReady(**_owner(job)),))
+    return Change(job, (JobReady(**_owner(job), availability_zone=fact.availability_zone),))
 
 
 def _note_volume(job: Job, fact: DiskReady, _: datetime) -> Change:

@@ -4,10 +4,12 @@ import time
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
+from shared.contracts.jobs import JobReady
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, job_of, kube, until_status
 
@@ -240,6 +242,8 @@ async def test_a_job_whose_disk_comes_late_is_ready_then(world: JobsWorld, clien
     job = await until_status(client, job_id, "queued")
     assert job["ebs_volume_id"] == "vol-1"
     assert await world.told(job_id) == ["submitted", "ready"]
+    ready = (await world.events(job_id))[-1]
+    assert msgspec.json.decode(ready.data, type=JobReady).availability_zone == "az1"
 
 
 async def test_a_job_whose_disk_never_comes_fails_with_the_reason(world: JobsWorld, client: Client) -> None:
