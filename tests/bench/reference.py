@@ -72,7 +72,9 @@ class Reference:
 
     async def availability(self, _: Any) -> bytes:
         """The snapshot behind availability and cluster status."""
-        return msgspec.json.encode(dict(await self._capacity.fetchrow(capacity.SNAPSHOT.sql)))
+        return msgspec.json.encode(
+            dict(await self._capacity.fetchrow(capacity.SNAPSHOT.sql, *capacity.SNAPSHOT.arguments({})))
+        )
 
     async def submit(self, receive: Any) -> bytes:
         """The rows of one submit in one transaction."""

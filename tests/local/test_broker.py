@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from uuid import uuid4
 
 import nats
@@ -16,6 +17,8 @@ from tests.support.servers import NatsServer
 async def services(nats_server: NatsServer) -> AsyncIterator[Client]:
     client = await nats.connect(nats_server.url)
     jetstream = client.jetstream()
+    with suppress(NotFoundError):
+        await jetstream.delete_stream(STREAM)  # another test's, on the same server
     await jetstream.add_stream(name=STREAM, subjects=["gpudev.v1.>"])
     yield client
     await jetstream.delete_stream(STREAM)
