@@ -37,6 +37,7 @@ class Loop:
         turn: One pass. True: there is more to do, run again at once.
         period_seconds: Rest between turns when nobody wakes it.
         turn_seconds: A turn that takes longer is cancelled and counts as failed.
+        pause_seconds: At least between two turns, so that what comes in a burst is done together.
         stale_seconds: Health calls the loop wedged when no turn ended well for so long.
     """
 
@@ -46,12 +47,14 @@ class Loop:
         turn: Callable[[], Awaitable[bool | None]],
         *,
         period_seconds: float = 1.0,
+        pause_seconds: float = 0.0,
         turn_seconds: float = 30.0,
         stale_seconds: float | None = None,
     ) -> None:
         self.name = name
         self._turn = turn
         self._period_seconds = period_seconds
+        self._pause_seconds = pause_seconds
         self._turn_seconds = turn_seconds
         self._stale_seconds = stale_seconds or max(10.0, 5 * period_seconds)
         self._woken = asyncio.Event()
@@ -90,7 +93,7 @@ class Loop:
 
     async def _rest(self, failures: int) -> None:
         backoff = min(5.0, 0.1 * 2**failures) if failures else 0.0
-        await asyncio.sleep(backoff)
+        await asyncio.sleep(max(backoff, self._pause_seconds))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._period_seconds):
                 await self._woken.wait()

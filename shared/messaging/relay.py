@@ -79,7 +79,9 @@ class Relay:
         self._broker = broker
         self._source = f"/gpudev/{service}"
         self._next_check = _AT_ONCE
-        self.loop = Loop("outbox_relay", self._turn, period_seconds=1.0, turn_seconds=20.0, stale_seconds=15.0)
+        self.loop = Loop(
+            "outbox_relay", self._turn, period_seconds=1.0, pause_seconds=0.01, turn_seconds=20.0, stale_seconds=15.0
+        )
         broker.on_connect(self._after_connect)
 
     def wake(self) -> None:

@@ -22,7 +22,9 @@ class Placer:
     def __init__(self, *, database: Database, relay: Wakes) -> None:
         self._database = database
         self._relay = relay
-        self.loop = Loop("placer", self._turn, period_seconds=1.0, turn_seconds=20.0, stale_seconds=15.0)
+        self.loop = Loop(
+            "placer", self._turn, period_seconds=1.0, pause_seconds=0.05, turn_seconds=20.0, stale_seconds=15.0
+        )
 
     def wake(self) -> None:
         """Place soon."""

@@ -1,0 +1,82 @@
+import asyncio
+
+from shared.background import Loop, cancel_all
+
+from tests.support.ground import eventually, running
+
+
+async def test_a_burst_of_wakes_is_done_in_few_turns() -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    loop = Loop("burst", turn, period_seconds=60, pause_seconds=0.05)
+    async with running(loop.run):
+        await eventually(lambda: turns == 1, "the first turn")
+        for _ in range(1000):
+            loop.wake()
+            await asyncio.sleep(0)
+        await eventually(lambda: turns >= 2, "a turn for the burst")
+    assert turns <= 3
+
+
+async def test_a_wake_during_a_turn_leads_to_one_more() -> None:
+    turns = 0
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+        entered.set()
+        await leave.wait()
+
+    loop = Loop("woken", turn, period_seconds=60)
+    async with running(loop.run):
+        await entered.wait()
+        loop.wake()
+        leave.set()
+        await eventually(lambda: turns == 2, "one more turn")
+
+
+async def test_a_turn_that_fails_is_repeated_and_one_that_hangs_is_cut_off() -> None:
+    outcomes = ["fail", "hang", "well"]
+    done = asyncio.Event()
+
+    async def turn() -> None:
+        outcome = outcomes.pop(0)
+        if outcome == "fail":
+            raise RuntimeError("told to")
+        if outcome == "hang":
+            await asyncio.Event().wait()
+        done.set()
+
+    loop = Loop("troubled", turn, period_seconds=0.01, turn_seconds=0.05)
+    async with running(loop.run):
+        await asyncio.wait_for(done.wait(), 10)
+
+
+async def test_a_loop_without_a_good_turn_says_so() -> None:
+    async def turn() -> None:
+        raise RuntimeError("told to")
+
+    loop = Loop("wedged", turn, period_seconds=0.01, stale_seconds=0.05)
+    assert loop.fault() is None
+    async with running(loop.run):
+        fault = await eventually(loop.fault, "the fault")
+    assert "wedged" in fault
+    assert "RuntimeError" in fault
+
+
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(cancel_all([task]), 10)
+    assert task.cancelled()
