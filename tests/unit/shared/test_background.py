@@ -1,7 +1,6 @@
 import asyncio
 
 from shared.background import Loop, cancel_all
-
 from tests.support.ground import eventually, running
 
 
