@@ -16,6 +16,11 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """nats:// URL with the services' credentials; several are joined by commas."""
     secret_keys: str
     """Base64 keys of 32 bytes, joined by commas, newest first: the first encrypts, all decrypt."""
+    auth_urls: str | None = None
+    """Where auth's replicas answer inside the deployment, joined by commas: keys are checked there while NATS is away.
+    None: then only keys of the last 30 s are known."""
+    internal_token: str | None = None
+    """Secret that the services share, for auth_urls."""
     replica: str = "replica"
     """Name of this process in logs and in NATS; any text."""
     log_level: str = "info"

@@ -66,6 +66,8 @@ class Applications:
             "GPUDEV_REPLICA": replica,
             "GPUDEV_SECRET_KEYS": self.secrets.encryption_keys[service],
             "GPUDEV_PUBLIC_URL": self.public_url,
+            "GPUDEV_AUTH_URLS": ",".join(f"http://{HOST}:{port}" for port in self.ports["auth"]),
+            "GPUDEV_INTERNAL_TOKEN": self.secrets.internal_token(),
             **self._world(service),
         }
 

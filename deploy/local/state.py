@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import hmac
 import os
 import secrets
 import shutil
@@ -31,6 +32,10 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     """Key of each service for what it encrypts at rest: base64 of 32 bytes."""
     key_hash_key: str
     """Key under which auth hashes API keys: base64 of 32 bytes."""
+
+    def internal_token(self) -> str:
+        """What the services show each other: derived, so that it needs no place of its own."""
+        return hmac.new(self.key_hash_key.encode(), b"internal token", "sha256").hexdigest()
 
 
 class RunningPart(msgspec.Struct, frozen=True, kw_only=True):

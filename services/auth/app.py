@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from litestar import Litestar
 
@@ -14,12 +15,13 @@ from services.auth.operations import Auth, LoginLimits
 from services.auth.settings import AuthSettings
 from services.auth.sts import Sts
 from shared.background import Loop
-from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyReply, VerifyRequest
-from shared.errors import Forbidden, Unauthenticated, Unavailable
+from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyRequest
+from shared.errors import Unavailable
 from shared.messaging import RpcEndpoint
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.authentication import Verify
+from shared.web.verification import VerifyController, answer_verify
 
 _FLUSH_SECONDS = 3.0
 _PURGE_SECONDS = 60.0
@@ -38,10 +40,10 @@ def create_app(settings: AuthSettings | None = None) -> Litestar:
     return create_service_app(
         base,
         ServiceParts(
-            controllers=[LoginController, KeysController],
+            controllers=[LoginController, KeysController, VerifyController],
             verify=verify,
-            resources={"auth": auth},
-            rpc=[RpcEndpoint(VERIFY_SUBJECT, VerifyRequest, _answer(verify))],
+            resources={"auth": auth, "verify_key": verify, "internal_token": settings.internal_token or ""},
+            rpc=[RpcEndpoint(VERIFY_SUBJECT, VerifyRequest, partial(answer_verify, verify))],
             loops=[
                 Loop("last_used", auth.last_used.flush, period_seconds=_FLUSH_SECONDS),
                 Loop("ended_keys", _purge(auth), period_seconds=_PURGE_SECONDS),
@@ -73,18 +75,6 @@ def _verify(auth: Auth) -> Verify:
         return await operations.verify_key(auth, key_hash=key_hash, now=datetime.now(UTC))
 
     return verify
-
-
-def _answer(verify: Verify) -> Callable[[VerifyRequest], Awaitable[VerifyReply]]:
-    async def answer(request: VerifyRequest) -> VerifyReply:
-        try:
-            return VerifyReply(identity=await verify(request.key_hash))
-        except Unauthenticated:
-            return VerifyReply(refusal="unauthenticated")
-        except Forbidden:
-            return VerifyReply(refusal="forbidden")
-
-    return answer
 
 
 def _purge(auth: Auth) -> Callable[[], Awaitable[bool]]:

@@ -13,7 +13,6 @@ from services.capacity.settings import CapacitySettings
 from shared.background import Loop
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
-from shared.web.authentication import verify_by_rpc
 
 _PURGE_SECONDS = 3600.0
 
@@ -41,7 +40,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
         base,
         ServiceParts(
             controllers=[GpuController, ClusterController],
-            verify=verify_by_rpc(base.broker),
+            verify=base.ask_auth(),
             resources={"database": base.database},
             subscriptions=subscriptions(relay=base.relay, placer=placer),
             loops=[placer.loop, *(watch.loop for watch in watches), purging],

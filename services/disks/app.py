@@ -11,7 +11,6 @@ from services.disks.reconciler import CreationReconciler, claim_expiry_loop, his
 from services.disks.settings import DisksSettings
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
-from shared.web.authentication import verify_by_rpc
 
 
 def create_app(settings: DisksSettings | None = None) -> Litestar:
@@ -32,7 +31,7 @@ def create_app(settings: DisksSettings | None = None) -> Litestar:
     )
     parts = ServiceParts(
         controllers=[DisksController],
-        verify=verify_by_rpc(base.broker),
+        verify=base.ask_auth(),
         resources={"desk": Desk(base.database, reconciler, base.cipher, settings)},
         subscriptions=job_subscriptions(base.relay),
         rpc=[claim],

@@ -11,7 +11,7 @@ from services.jobs.settings import JobsSettings
 from services.jobs.sweeper import Sweeper
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
-from shared.web.authentication import Verify, verify_by_rpc
+from shared.web.authentication import Verify
 
 
 def create_app(settings: JobsSettings | None = None, verify: Verify | None = None) -> Litestar:
@@ -31,7 +31,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     sweeper = Sweeper(resources, cluster)
     parts = ServiceParts(
         controllers=[JobsController],
-        verify=verify or verify_by_rpc(base.broker),
+        verify=verify or base.ask_auth(),
         resources={"resources": resources},
         subscriptions=News(resources).subscriptions(),
         loops=[reconciler.loop, sweeper.loop],

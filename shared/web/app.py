@@ -30,6 +30,7 @@ from shared.web.docs import API_VERSION, ApiDocument, FrontDocsController, OpenA
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
 from shared.web.request import MAX_BODY_BYTES, RequestLayer
+from shared.web.verification import verify_by_http, verify_by_rpc
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,14 @@ class Foundation:
         )
         relay = Relay(database=database, broker=broker, service=service)
         return cls(service, settings, database, broker, relay, Cipher(settings.secret_keys))
+
+    def ask_auth(self) -> Verify:
+        """How this service checks keys: over NATS, and straight while NATS is away, if the settings say where."""
+        settings = self.settings
+        second_way = None
+        if settings.auth_urls and settings.internal_token:
+            second_way = verify_by_http(settings.auth_urls.split(","), settings.internal_token)
+        return verify_by_rpc(self.broker, second_way)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from shared.api_key import ApiKey, parse_api_key
-from shared.contracts.auth import VERIFY_SUBJECT, Identity, KeyRevoked, VerifyReply, VerifyRequest
+from shared.contracts.auth import Identity, KeyRevoked
 from shared.contracts.events import CloudEvent
-from shared.errors import Forbidden, GpuDevError, Unauthenticated
-from shared.messaging import Broker, call_rpc
+from shared.errors import Unauthenticated
+from shared.messaging import Broker
 
 PUBLIC = "public"
 """`opt` of a handler that asks for no key."""
@@ -25,23 +25,6 @@ _MAX_CACHED = 10_000
 
 Verify = Callable[[str], Awaitable[Identity]]
 """From the hash of a key to its identity; raises Unauthenticated, Forbidden or Unavailable."""
-
-
-def verify_by_rpc(broker: Broker) -> Verify:
-    """Ask auth over NATS."""
-
-    async def verify(key_hash: str) -> Identity:
-        reply = await call_rpc(broker, VERIFY_SUBJECT, VerifyRequest(key_hash), VerifyReply)
-        if reply.identity is None:
-            raise refusal_error(reply.refusal)
-        return reply.identity
-
-    return verify
-
-
-def refusal_error(refusal: str | None) -> GpuDevError:
-    """The error of a refusal in auth's vocabulary."""
-    return Forbidden("This user is disabled") if refusal == "forbidden" else Unauthenticated()
 
 
 def _utc_now() -> datetime:

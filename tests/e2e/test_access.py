@@ -116,3 +116,11 @@ async def test_a_wrong_aws_secret_is_refused_and_told_to_nobody(stack: LocalStac
         invalid = await client.post("/v1/auth/aws-login", json={**body, "extra": wrong, "aws_session_token": 5})
         assert invalid.status_code == 400
         assert wrong not in invalid.text + answer.text
+
+
+async def test_the_services_own_way_to_check_keys_is_nowhere_without_their_token(stack: LocalStack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+        for headers in ({}, {"X-GPUDev-Internal-Token": ""}, {"X-GPUDev-Internal-Token": "guess"}):
+            answer = await client.post("/internal/verify", json={"key_hash": "0" * 64}, headers=headers)
+            nowhere = await client.post("/internal/nowhere", json={}, headers=headers)
+            assert (answer.status_code, answer.json()) == (nowhere.status_code, nowhere.json()) == (404, nowhere.json())

@@ -118,6 +118,12 @@ class LocalStack:
         """Kubernetes, as whoever sources the env file."""
         return client.CoreV1Api(config.new_client_from_config(self.exports()["KUBECONFIG"]))
 
+    def check_logs(self) -> None:
+        """No log may hold a secret that was used."""
+        text = self.log_text()
+        leaked = sorted(secret[:6] for secret in self.secrets if secret and secret in text)
+        assert not leaked, f"secrets in the logs, beginning with {leaked}"
+
     def log_text(self) -> str:
         """Everything that any part has logged."""
         files = [*self.state.logs.glob("*"), *(self.state.root / "log.old").glob("*"), self.output]
@@ -256,6 +262,7 @@ def running_stack(**settings: str) -> Iterator[LocalStack]:
             yield stack
         finally:
             stack.stop()
+        stack.check_logs()
 
 
 @asynccontextmanager

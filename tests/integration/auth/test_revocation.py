@@ -13,7 +13,8 @@ from shared.api_key import ApiKey, new_api_key, parse_api_key
 from shared.database import Database
 from shared.errors import Forbidden, Unauthenticated
 from shared.messaging import Broker
-from shared.web.authentication import CACHE_SECONDS, IdentityCache, RevocationListener, verify_by_rpc
+from shared.web.authentication import CACHE_SECONDS, IdentityCache, RevocationListener
+from shared.web.verification import verify_by_rpc
 from tests.support.auth import Client, Relay, bearer, log_in, new_name
 from tests.support.ground import eventually, running
 from tests.support.servers import MotoServer, NatsServer

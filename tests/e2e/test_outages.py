@@ -1,0 +1,103 @@
+"""What goes on while one of the things that everything rests on hangs, and that it all recovers by itself."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.support.stack import ApiUser, LocalStack, until, users
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@contextmanager
+def hanging(stack: LocalStack, part: str) -> Iterator[None]:
+    """The process is there and answers nothing."""
+    pid = stack.parts()[part].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def healthy(user: ApiUser) -> bool:
+    return (await user.client.get("/health")).status_code == 200
+
+
+async def test_jobs_are_taken_while_the_broker_hangs_also_with_a_key_that_nobody_has_seen(stack: LocalStack) -> None:
+    async with users(stack, "alice") as (alice,):
+        with hanging(stack, "nats"):
+            async with users(stack, "newcomer") as (newcomer,):
+                job_ids = [await newcomer.submit(gpu_count=1, command="exit 0"), await alice.submit(command="exit 0")]
+            health = await alice.client.get("/health", timeout=2)
+            assert health.status_code == 503
+            wrong = await alice.client.get("/v1/jobs", headers={"Authorization": f"Bearer {alice.key[:-1]}x"})
+            assert wrong.status_code == 401
+        async with users(stack, "newcomer") as (newcomer,):
+            await newcomer.wait(job_ids[0], "completed", seconds=60)
+        await alice.wait(job_ids[1], "completed", seconds=60)
+        await until(lambda: healthy(alice), "health", seconds=60)
+
+
+async def test_jobs_are_taken_while_kubernetes_hangs(stack: LocalStack) -> None:
+    async with users(stack, "alice") as (alice,):
+        with hanging(stack, "cluster"):
+            job_id = await alice.submit(command="exit 0")
+            assert (await alice.job(job_id))["status"] in {"queued", "preparing"}
+            cancelled = await alice.submit(command="exit 0", instance_type="p4d.24xlarge")
+            assert (await alice.client.post(f"/v1/jobs/{cancelled}/cancel")).status_code == 200
+        await alice.wait(job_id, "completed", seconds=60)
+        await alice.wait(cancelled, "cancelled", seconds=60)
+
+
+async def test_while_aws_hangs_a_login_is_503_and_a_disk_is_made_later(stack: LocalStack) -> None:
+    async with users(stack, "alice") as (alice,):
+        exported = await asyncio.to_thread(stack.identity, "late")
+        stack.secrets |= {exported["AWS_SECRET_ACCESS_KEY"], exported["AWS_SESSION_TOKEN"]}
+        body = {
+            name.lower(): exported[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        }
+        with hanging(stack, "moto"):
+            refused = await alice.client.post("/v1/auth/aws-login", json=body)
+            assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+            asked = await alice.client.post("/v1/disks", json={"disk_name": "while-away", "size_gb": 10})
+            assert asked.status_code == 200
+        path = f"/v1/disks/while-away/operations/{asked.json()['operation_id']}"
+
+        async def made() -> bool:
+            return (await alice.client.get(path)).json()["status"] == "completed"
+
+        async def logged_in() -> bool:
+            answer = await alice.client.post("/v1/auth/aws-login", json=body)
+            if answer.status_code == httpx.codes.OK:
+                stack.secrets.add(answer.json()["api_key"])
+            return answer.status_code == httpx.codes.OK
+
+        await until(made, "the disk", seconds=60)
+        await until(logged_in, "logins", seconds=60, period=1)
+
+
+async def test_a_service_that_hangs_is_named_within_two_seconds(stack: LocalStack) -> None:
+    async with users(stack, "alice") as (alice,):
+        with hanging(stack, "disks-1"):
+            # the process group's leader is the server's parent: its worker hangs with it
+            worker = await asyncio.to_thread(_worker_of, stack.parts()["disks-1"].pid)
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                answer = await alice.client.get("/health", timeout=2)
+            finally:
+                os.kill(worker, signal.SIGCONT)
+        assert answer.status_code == 503
+        assert answer.json()["services"]["disks"]["status"] == "unhealthy"
+        assert answer.json()["services"]["jobs"]["status"] == "healthy"
+        await until(lambda: healthy(alice), "health")
+
+
+def _worker_of(pid: int) -> int:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - of the kernel
+        return int(file.read().split()[-1])
