@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from services.jobs.domain.job import Job
 from shared.database import Row, Statement
+from shared.messaging.outbox import insert_event_with, next_message_id
 
 metadata = sa.MetaData()
 _TIME = sa.DateTime(timezone=True)
@@ -110,20 +111,31 @@ def _history_of(changed: Any, condition: Any = None) -> Any:
     return sa.insert(job_history).from_select(columns, source)
 
 
+_SUBMITTED = (*_JOB_FIELDS, "request_mac", "env_sealed", "due_at")
 _inserted = (
     insert(jobs)
-    .values(
-        {
-            name: bindparam(name, type_=jobs.c[name].type)
-            for name in (*_JOB_FIELDS, "request_mac", "env_sealed", "due_at")
-        }
+    .from_select(
+        _SUBMITTED,
+        sa.select(
+            *(
+                next_message_id.c.id if name == "submit_message_id" else bindparam(name, type_=jobs.c[name].type)
+                for name in _SUBMITTED
+            )
+        ),
     )
     .on_conflict_do_nothing(index_elements=[jobs.c.id])
-    .returning(jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at)
+    .returning(
+        jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at, jobs.c.submit_message_id
+    )
     .cte("inserted")
 )
-INSERT = Statement(_history_of(_inserted))
-"""The job and the first line of its history; no row when the id is taken."""
+SUBMIT = Statement(
+    sa.select(_inserted.c.submit_message_id).add_cte(
+        _history_of(_inserted).cte("told"),
+        insert_event_with(_inserted, _inserted.c.submit_message_id).cte("event"),
+    )
+)
+"""The job, the first line of its history and its event, all in one; its message ID, no row when the id is taken."""
 
 _saved = (
     sa.update(jobs)
@@ -228,9 +240,11 @@ def to_job(row: Row) -> Job:
     return msgspec.convert({name: row[name] for name in _JOB_FIELDS}, Job)
 
 
-def insert_columns(job: Job) -> dict[str, Any]:
-    """Parameters of INSERT that are the job's."""
-    return msgspec.structs.asdict(job)
+def submit_columns(job: Job) -> dict[str, Any]:
+    """Parameters of SUBMIT that are the job's; its message ID is made by the statement."""
+    columns = msgspec.structs.asdict(job)
+    del columns["submit_message_id"]
+    return columns
 
 
 def save_columns(job: Job) -> dict[str, Any]:

@@ -12,26 +12,24 @@ from shared.database import Database, Executor, Statement, Transaction
 from shared.database.tables import outbox
 from shared.request_context import current_request_id
 
-_INSERT = Statement(
-    sa.insert(outbox)
-    .values(
-        {
-            name: sa.bindparam(name)
-            for name in (
-                "event_id",
-                "type",
-                "subject",
-                "entity_id",
-                "entity_version",
-                "occurred_at",
-                "request_id",
-                "data",
-            )
-        }
-    )
-    .returning(outbox.c.id)
-)
+_COLUMNS = (
+    "event_id", "type", "subject", "entity_id", "entity_version", "occurred_at", "request_id", "data",
+)  # fmt: skip
+_INSERT = Statement(sa.insert(outbox).values({name: sa.bindparam(name) for name in _COLUMNS}).returning(outbox.c.id))
 _OLDEST_UNPUBLISHED = Statement(sa.select(sa.func.min(outbox.c.occurred_at)).where(outbox.c.published_at.is_(None)))
+
+
+next_message_id = sa.select(sa.func.nextval(sa.literal_column("'outbox_id_seq'")).label("id")).cte("message")
+"""A new message ID, for a statement that writes a row and its event at once."""
+
+
+def insert_event_with(changed: sa.CTE, message_id: sa.ColumnElement[int]) -> sa.Insert:
+    """Inserts the event of `draft_columns` if, and only if, `changed` has its row.
+
+    For a statement that makes a change and records its event in one round trip.
+    """
+    values = [sa.bindparam(name, type_=outbox.c[name].type).label(name) for name in _COLUMNS]
+    return sa.insert(outbox).from_select(["id", *_COLUMNS], sa.select(message_id, *values).select_from(changed))
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ from services.capacity import storage as capacity
 from services.jobs import storage as jobs
 from shared.contracts.jobs import JobStatus, JobSubmitted
 from shared.database.connection import _prepare_connection
-from shared.messaging import outbox
 from shared.messaging.outbox import Draft, draft_columns
 
 _ALL_STATUSES = None
@@ -77,7 +76,7 @@ class Reference:
         )
 
     async def submit(self, receive: Any) -> bytes:
-        """The rows of one submit in one transaction."""
+        """The rows of one submit."""
         msgspec.json.decode((await receive())["body"])
         now = datetime.now(UTC)
         job_id = uuid4()
@@ -86,13 +85,12 @@ class Reference:
             instance_type="p5.48xlarge", gpu_type="none", gpu_count=8, duration_seconds=3600, submitted_at=now,
             waits_for_disk=True,
         )  # fmt: skip
-        event = outbox._INSERT.arguments(draft_columns(Draft(data=data, version=1, occurred_at=now)))
-        job = msgspec.structs.asdict(self._job) | {
-            "id": job_id, "request_mac": b"", "env_sealed": None, "due_at": now, "node": None,
-        }  # fmt: skip
-        async with self._jobs.acquire() as connection, connection.transaction():
-            number = await connection.fetchval(outbox._INSERT.sql, *event)
-            await connection.execute(jobs.INSERT.sql, *jobs.INSERT.arguments(job))
+        arguments = jobs.SUBMIT.arguments(
+            jobs.submit_columns(msgspec.structs.replace(self._job, id=job_id, node=None))
+            | draft_columns(Draft(data=data, version=1, occurred_at=now))
+            | {"request_mac": b"", "env_sealed": None, "due_at": now}
+        )
+        number = await self._jobs.fetchval(jobs.SUBMIT.sql, *arguments)
         return msgspec.json.encode({"job_id": job_id, "message": number, "at": time.time()})
 
 
