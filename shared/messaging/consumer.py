@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 EventT = TypeVar("EventT", bound=EventData)
 
 RETENTION = timedelta(days=8)
+_BATCH = 50
 _FETCH_SECONDS = 2.0
 _ACK_WAIT_SECONDS = 30
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -108,15 +109,15 @@ class Consumer:
     async def _turn(self) -> bool:
         try:
             pull = await self._subscribe() if self._pull is None or self._stale else self._pull
-            # one at a time: a larger batch makes nats-py wait for it to fill before it hands over the first
-            messages = await pull.fetch(1, timeout=_FETCH_SECONDS)
+            messages = await pull.fetch(_BATCH, timeout=_FETCH_SECONDS)
         except nats.errors.TimeoutError:
             return True
         except UNREACHABLE as error:
             self._stale = True
             raise BrokerUnavailable(cause=type(error).__name__) from error
-        for message in messages:
-            await self._work(message)
+        if len(messages) == 1 or not await self._work_together(messages):
+            for message in messages:
+                await self._work(message)
         return True
 
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
@@ -140,28 +141,46 @@ class Consumer:
         self._stale = False
         return self._pull
 
+    async def _work_together(self, messages: Sequence[Msg]) -> bool:
+        """One commit for what waited together; False, and nothing done, when one of them fails."""
+        try:
+            async with self._database.transaction() as transaction:
+                outcomes = [await self._handle(transaction, message) for message in messages]
+        except Exception as error:  # noqa: BLE001 - each is then worked by itself, where its failure is told
+            log.info("events_worked_one_by_one", events=len(messages), error=type(error).__name__)
+            return False
+        for message, outcome in zip(messages, outcomes, strict=True):
+            self._count(outcome)
+            await self._answer(message.ack())
+        return True
+
     async def _work(self, message: Msg) -> None:
         try:
-            await self._handle(message)
+            async with self._database.transaction() as transaction:
+                outcome = await self._handle(transaction, message)
         except Unavailable as error:
             log.warning("event_waits", subject=message.subject, error=type(error).__name__)
             await self._answer(message.nak(delay=1))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is counted, retried and parked
             await self._failed(message, error)
         else:
+            self._count(outcome)
             await self._answer(message.ack())
 
-    async def _handle(self, message: Msg) -> None:
+    async def _handle(self, transaction: Transaction, message: Msg) -> tuple[str, str]:
+        """The event's type, and whether this was its first effect."""
         event = msgspec.json.decode(message.data, type=CloudEvent)
         subscription = self._by_type.get(event.type)
         if subscription is None:
-            return
+            return event.type, "ignored"
         data = msgspec.json.decode(event.data, type=subscription.event)
-        async with self._database.transaction() as transaction:
-            first = await transaction.execute(_TAKE, event_id=event.id, now=datetime.now(UTC))
-            if first:
-                await subscription.handler(transaction, data, event)
-        _handled.labels(event.type, "done" if first else "repeated").inc()
+        if not await transaction.execute(_TAKE, event_id=event.id, now=datetime.now(UTC)):
+            return event.type, "repeated"
+        await subscription.handler(transaction, data, event)
+        return event.type, "done"
+
+    def _count(self, outcome: tuple[str, str]) -> None:
+        _handled.labels(*outcome).inc()
 
     async def _failed(self, message: Msg, error: Exception) -> None:
         log.error("event_failed", subject=message.subject, error=type(error).__name__, exc_info=error)

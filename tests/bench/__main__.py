@@ -17,7 +17,10 @@ import asyncpg
 import httpx
 import msgspec
 
+from deploy.local import part as parts
+from deploy.local.ingress import Ingress
 from deploy.local.ports import free_ports
+from shared.routes import SERVICES
 from tests.bench.load import Plan, Result
 from tests.support.stack import ROOT, ApiUser, LocalStack, running_stack, users
 
@@ -33,6 +36,12 @@ CASES = (
     ("availability", "capacity", "GET /v1/gpu/availability", "availability"),
     ("cluster status", "capacity", "GET /v1/cluster/status", "availability"),
     ("submit", "jobs", "POST /v1/jobs/submit", "submit"),
+)
+
+
+HEAD = (
+    f"{'':<18} {'way':<8} {'req/s':>7} {'p50 ms':>7} {'p99 ms':>7} | {'bare':>7} {'p50 ms':>7} {'p99 ms':>7} "
+    f"| {'ratio':>6} {'errors':>7}"
 )
 
 
@@ -99,6 +108,23 @@ def reference_server(stack: LocalStack, job: str) -> Iterator[int]:
         process.wait(10)
 
 
+@contextmanager
+def ingress_of(stack: LocalStack, port: int) -> Iterator[int]:
+    """An ingress like the stack's own in front of the reference; its port."""
+    ingress = Ingress(
+        directory=stack.state.root / "bench-ingress",
+        port=free_ports(1)[0],
+        backends={service: [port] for service in SERVICES},
+    )
+    part = ingress.part(stack.state.logs / "bench-ingress.log")
+    process = parts.spawn(part)
+    try:
+        parts.await_ready(process, part)
+        yield ingress.port
+    finally:
+        parts.stop(process, part)
+
+
 def median(results: list[Result]) -> Result:
     """Median of each figure."""
     fields = Result.__struct_fields__
@@ -109,8 +135,9 @@ def show(name: str, way: str, result: Result, reference: Result) -> None:
     """One line of the table."""
     ratio = result.requests_per_second / reference.requests_per_second
     print(
-        f"{name:<20} {way:<10} {result.requests_per_second:>9.0f} {result.p50_milliseconds:>8.2f} "
-        f"{result.p99_milliseconds:>8.2f} {ratio:>8.2f} {result.errors:>7.0f}",
+        f"{name:<18} {way:<8} {result.requests_per_second:>7.0f} {result.p50_milliseconds:>7.2f} "
+        f"{result.p99_milliseconds:>7.2f} | {reference.requests_per_second:>7.0f} {reference.p50_milliseconds:>7.2f} "
+        f"{reference.p99_milliseconds:>7.2f} | {ratio:>6.2f} {result.errors + reference.errors:>7.0f}",
         flush=True,
     )
 
@@ -123,23 +150,18 @@ def main() -> None:
         ports = {
             service: part.port or 0 for service in ("jobs", "capacity") for part in [stack.parts()[f"{service}-1"]]
         }
-        with reference_server(stack, job) as reference_port:
-            print(f"{'':<20} {'way':<10} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>8} {'errors':>7}")
+        with reference_server(stack, job) as reference_port, ingress_of(stack, reference_port) as ingress_port:
+            print(HEAD, flush=True)
             for name, service, line, path in CASES:
                 text = request(line, user.key, job)
                 bare = request(f"{line.split()[0]} /{path}", user.key, job)
-                ways = {
-                    "reference": (reference_port, bare),
-                    "direct": (ports[service], text),
-                    "ingress": (stack.port, text),
+                pairs = {
+                    "direct": ((ports[service], text), (reference_port, bare)),
+                    "ingress": ((stack.port, text), (ingress_port, bare)),
                 }
-                measured: dict[str, list[Result]] = {way: [] for way in ways}
-                for _ in range(ROUNDS):
-                    for way, (port, sent) in ways.items():
-                        measured[way].append(run(port, sent))
-                reference = median(measured["reference"])
-                for way, results in measured.items():
-                    show(name, way, median(results), reference)
+                for way, (ours, reference) in pairs.items():
+                    measured = [(run(*ours), run(*reference)) for _ in range(ROUNDS)]
+                    show(name, way, median([one for one, _ in measured]), median([one for _, one in measured]))
 
 
 if __name__ == "__main__":
