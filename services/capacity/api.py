@@ -13,7 +13,7 @@ from shared.web.errors import error_responses
 
 class GpuController(Controller):
     path = "/v1/gpu"
-    tags = ["GPU & Cluster Information"]  # noqa: RUF012 - Litestar's class attribute
+    tags = ["Cluster Information"]  # noqa: RUF012 - Litestar's class attribute
 
     @get(
         "/availability",
@@ -31,7 +31,7 @@ class GpuController(Controller):
 
 class ClusterController(Controller):
     path = "/v1/cluster"
-    tags = ["GPU & Cluster Information"]  # noqa: RUF012 - Litestar's class attribute
+    tags = ["Cluster Information"]  # noqa: RUF012 - Litestar's class attribute
 
     @get(
         "/status",

@@ -24,10 +24,10 @@ AuthenticatedRequest = Request[Identity, Any, Any]
 
 class JobsController(Controller):
     path = "/v1/jobs"
-    tags = ("Jobs",)
+    tags = ("Job Management",)
 
     @post(
-        "/submit", status_code=200, operation_id="submitJob", summary="Submit a job", dto=SubmitBody,
+        "/submit", status_code=200, operation_id="submit_job", summary="Submit a job", dto=SubmitBody,
         return_dto=None, responses=error_responses(400, 409, 422, body=True),
     )  # fmt: skip
     async def submit(
@@ -40,7 +40,7 @@ class JobsController(Controller):
         )  # fmt: skip
         return replayable(submit_answer(outcome))
 
-    @get("/{job_id:str}", operation_id="getJob", summary="Get a job", responses=error_responses(404, 409))
+    @get("/{job_id:str}", operation_id="get_job", summary="Get a job", responses=error_responses(404, 409))
     async def get_one(
         self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
     ) -> JobAnswer:
@@ -48,7 +48,7 @@ class JobsController(Controller):
         job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)
         return job_answer(job, datetime.now(UTC), resources.settings)
 
-    @get(operation_id="listJobs", summary="List your jobs", responses=error_responses(400))
+    @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses(400))
     async def list_own(
         self,
         request: AuthenticatedRequest,
@@ -67,7 +67,7 @@ class JobsController(Controller):
         return JobList(jobs=jobs, total=page.total, limit=limit, offset=offset)
 
     @post(
-        "/{job_id:str}/cancel", status_code=200, operation_id="cancelJob", summary="Cancel a job",
+        "/{job_id:str}/cancel", status_code=200, operation_id="cancel_job", summary="Cancel a job",
         responses=error_responses(404, 409, 422),
     )  # fmt: skip
     async def cancel(

@@ -12,7 +12,7 @@ from litestar import Controller, Litestar
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme, Server
+from litestar.openapi.spec import Components, SecurityScheme, Server, Tag
 
 from shared.background import Loop, cancel_all
 from shared.contracts.health import health_subject
@@ -179,6 +179,18 @@ def _openapi_config() -> OpenAPIConfig:
             security_schemes={"BearerAuth": SecurityScheme(type="http", scheme="bearer", description="API key")}
         ),
         security=[{"BearerAuth": []}],
+        # the order of the contract
+        tags=[
+            Tag(name)
+            for name in (
+                "Authentication",
+                "Health & Info",
+                "Job Management",
+                "Cluster Information",
+                "Disk Operations",
+                "API Key Management",
+            )
+        ],
         use_handler_docstrings=True,
         path="/internal/schema",
         render_plugins=(),

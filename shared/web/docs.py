@@ -158,6 +158,7 @@ class FrontDocsController(Controller):
 
     opt = {PUBLIC: True}  # noqa: RUF012 - Litestar's class attribute
     tags = ["Health & Info"]  # noqa: RUF012 - Litestar's class attribute
+    security = [{}]  # noqa: RUF012 - no key is asked for
 
     @get("/", operation_id="api_info", summary="Get API information and available endpoints")
     async def info(self) -> ApiInfo:

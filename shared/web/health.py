@@ -144,6 +144,7 @@ class FrontHealthController(Controller):
 
     opt = {PUBLIC: True}  # noqa: RUF012 - Litestar's class attribute
     tags = ["Health & Info"]  # noqa: RUF012 - Litestar's class attribute
+    security = [{}]  # noqa: RUF012 - no key is asked for
 
     @get(
         "/health",
@@ -177,6 +178,7 @@ def service_health_controller(service: str) -> type[Controller]:
     class ServiceHealthController(Controller):
         opt = {PUBLIC: True}  # noqa: RUF012 - Litestar's class attribute
         tags = ["Health & Info"]  # noqa: RUF012 - Litestar's class attribute
+        security = [{}]  # noqa: RUF012 - no key is asked for
 
         @get(
             f"/health/{service}",
