@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from shared.database import Database, Statement, Transaction
+from shared.database import Database, Executor, Statement, Transaction
 from shared.database.tables import idempotency_keys
 from shared.encryption import Cipher
 from shared.errors import Conflict, IdempotencyMismatch, InvalidInput, Problem
@@ -100,11 +100,9 @@ async def once(
         return Outcome(await effect())
     if not await transaction.fetch_value(_TRY_LOCK, key=key.key, user_id=key.user_id):
         raise Conflict("A request with this Idempotency-Key is still in flight", retry_after_seconds=1)
-    row = await transaction.fetch_one(_FIND, user_id=key.user_id, key=key.key, since=now - RETENTION)
-    if row is not None:
-        if row["fingerprint"] != key.fingerprint:
-            raise IdempotencyMismatch("This Idempotency-Key was used with another request")
-        return Outcome(msgspec.json.decode(cipher.decrypt(row["answer"]), type=answer_type), replayed=True)
+    earlier = await find_answer(transaction, key=key, answer_type=answer_type, cipher=cipher, now=now)
+    if earlier is not None:
+        return Outcome(earlier, replayed=True)
     answer = await effect()
     await transaction.execute(_FORGET, user_id=key.user_id, key=key.key)
     await transaction.execute(
@@ -112,6 +110,24 @@ async def once(
         answer=cipher.encrypt(msgspec.json.encode(answer)), created_at=now,
     )  # fmt: skip
     return Outcome(answer)
+
+
+async def find_answer(
+    executor: Executor, *, key: IdempotencyKey, answer_type: type[AnswerT], cipher: Cipher, now: datetime
+) -> AnswerT | None:
+    """The answer of an earlier, equal request with this key; None when there was none.
+
+    For operations that must ask elsewhere before their transaction, where a repetition might be refused.
+
+    Raises:
+        IdempotencyMismatch: The key was used with another request.
+    """
+    row = await executor.fetch_one(_FIND, user_id=key.user_id, key=key.key, since=now - RETENTION)
+    if row is None:
+        return None
+    if row["fingerprint"] != key.fingerprint:
+        raise IdempotencyMismatch("This Idempotency-Key was used with another request")
+    return msgspec.json.decode(cipher.decrypt(row["answer"]), type=answer_type)
 
 
 async def purge_idempotency_keys(database: Database, now: datetime) -> None:

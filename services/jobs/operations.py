@@ -20,7 +20,7 @@ from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimRepl
 from shared.contracts.jobs import JobCancelRequested, JobStatus, JobSubmitted
 from shared.database import Executor, Transaction
 from shared.errors import Conflict, GpuDevError, InvalidInput, Problem, Unavailable
-from shared.idempotency import IdempotencyKey, Outcome, once
+from shared.idempotency import IdempotencyKey, Outcome, find_answer, once
 from shared.messaging import Draft, call_rpc, record_event
 from shared.messaging.outbox import draft_columns
 
@@ -88,11 +88,18 @@ async def submit_job(
         Unavailable: The database, or the disks service for a job with a disk.
     """
     mac = resources.request_mac(submission.canonical())
+    if key is not None:
+        # before the claim: the disk is in use by the very job that a repetition asks for
+        told = await find_answer(
+            resources.database, key=key, answer_type=Accepted, cipher=resources.cipher, now=now
+        )  # fmt: skip
+        if told is not None:
+            return Outcome(told, replayed=True)
     if submission.requested_id is not None:
         job_id = submission.requested_id
         earlier = await _find_earlier(job_id, owner, mac, resources)
         if earlier is not None:
-            return Outcome(earlier, replayed=True)
+            return await _answer_retry(earlier, key, now, resources)
     claim = await _claim_disk(job_id, owner, submission, resources)
     job = _new_job(job_id, owner, submission, claim, now)
     insert = partial(_insert_job, job=job, submission=submission, mac=mac, resources=resources)
@@ -109,7 +116,7 @@ async def submit_job(
         earlier = await _find_earlier(job_id, owner, mac, resources)
         if earlier is None:
             raise
-        return Outcome(earlier, replayed=True)
+        return await _answer_retry(earlier, key, now, resources)
     finally:
         resources.relay.wake()
 
@@ -219,6 +226,23 @@ async def _find_earlier(job_id: UUID, owner: Identity, mac: bytes, resources: Re
     if row["user_id"] != owner.user_id or not hmac.compare_digest(row["request_mac"], mac):
         raise JobIdTaken
     return Accepted(job_id, JobStatus(row["status"]), row["submit_message_id"])
+
+
+async def _answer_retry(
+    earlier: Accepted, key: IdempotencyKey | None, now: datetime, resources: Resources
+) -> Outcome[Accepted]:
+    """The earlier job is the answer, and an idempotency key of the retry is used up for it."""
+    if key is None:
+        return Outcome(earlier, replayed=True)
+
+    async def effect() -> Accepted:
+        return earlier
+
+    async with resources.database.transaction() as transaction:
+        outcome = await once(
+            transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now
+        )  # fmt: skip
+    return Outcome(outcome.answer, replayed=True)
 
 
 async def _claim_disk(

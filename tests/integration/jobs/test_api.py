@@ -198,6 +198,29 @@ async def test_an_idempotency_key_gives_the_first_answer_again(client: Client) -
     assert (await client.get("/v1/jobs")).json()["total"] == 1
 
 
+async def test_an_idempotency_key_that_came_with_a_clients_own_id_is_used_up(client: Client) -> None:
+    request = body(env_vars={"RESERVATION_ID": str(uuid4())})
+    first = await client.post("/v1/jobs/submit", json=request)
+    again = await client.post("/v1/jobs/submit", json=request, headers={"Idempotency-Key": "k1"})
+    other = await client.post("/v1/jobs/submit", json=body(), headers={"Idempotency-Key": "k1"})
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert other.status_code == 422
+
+
+async def test_a_repeated_submission_is_not_refused_for_its_own_claim_on_the_disk(
+    world: JobsWorld, client: Client
+) -> None:
+    await connected(client)
+    request, headers = body(disk_name="d", disk_size_gb=100), {"Idempotency-Key": "k1"}
+    async with world.disks_answering(claim(ready=True)):
+        first = await client.post("/v1/jobs/submit", json=request, headers=headers)
+    async with world.disks_answering(ClaimReply(refusal=ClaimRefusal(kind="conflict", text="in use"))) as asked:
+        again = await client.post("/v1/jobs/submit", json=request, headers=headers)
+        other = await client.post("/v1/jobs/submit", json=body(disk_name="d"), headers=headers)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert (other.status_code, asked) == (422, [])
+
+
 async def test_all_problems_of_form_and_of_meaning_are_listed(client: Client) -> None:
     answer = await client.post(
         "/v1/jobs/submit",
