@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import asyncpg
@@ -16,6 +16,7 @@ Row: TypeAlias = Any
 
 _ACQUIRE_SECONDS = 3.0
 _COMMAND_SECONDS = 10.0
+_RELEASE_SECONDS = 0.4
 _UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -176,7 +177,13 @@ class Database:
             connection = await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS)
             try:
                 yield connection
-            finally:
+            except BaseException:
+                # A statement that was given up is first cancelled in the server, which may be what hangs: nobody waits
+                # long for that, and the connection is dropped.
+                with suppress(TimeoutError):
+                    await pool.release(connection, timeout=_RELEASE_SECONDS)
+                raise
+            else:
                 await pool.release(connection)
 
     async def _open_pool(self) -> Any:

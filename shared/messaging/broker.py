@@ -79,6 +79,19 @@ class Broker:
             raise BrokerUnavailable
         return self._jetstream
 
+    async def ask(self) -> None:
+        """Return when JetStream answers. A connection may be up for 10 s after the broker has stopped answering.
+
+        Raises:
+            BrokerUnavailable: There is no connection, or it does not answer.
+        """
+        try:
+            await self.jetstream.stream_info(STREAM)
+        except NotFoundError:
+            return  # it is made with the first event
+        except UNREACHABLE as error:
+            raise BrokerUnavailable(cause=type(error).__name__) from error
+
     def on_connect(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Call `callback` after the first connect and after each reconnect."""
         self._on_connect.append(callback)

@@ -63,11 +63,10 @@ class HealthCheck:
 
     async def check(self, _: Empty | None = None) -> ServiceHealth:
         """The service's state now."""
-        database, unpublished, waiting = await asyncio.gather(
-            self._database_fault(), self._unpublished_seconds(), self._waiting()
+        database, queue, unpublished, waiting = await asyncio.gather(
+            self._database_fault(), self._queue_fault(), self._unpublished_seconds(), self._waiting()
         )
         loops = [fault for loop in self._loops if (fault := loop.fault()) is not None]
-        queue = None if self._broker.connected else "the broker is not connected"
         late = unpublished is not None and unpublished > _OLDEST_EVENT_SECONDS
         faults = [fault for fault in (database, queue, *loops) if fault]
         if late:
@@ -92,6 +91,16 @@ class HealthCheck:
                 await self._database.fetch_value(_SELECT_ONE)
         except (Unavailable, TimeoutError) as error:
             return f"the database does not answer ({type(error).__name__})"
+        return None
+
+    async def _queue_fault(self) -> str | None:
+        if not self._broker.connected:
+            return "the broker is not connected"
+        try:
+            async with asyncio.timeout(_PART_SECONDS):
+                await self._broker.ask()
+        except (Unavailable, TimeoutError) as error:
+            return f"the broker does not answer ({type(error).__name__})"
         return None
 
     async def _unpublished_seconds(self) -> float | None:

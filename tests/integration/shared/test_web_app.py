@@ -1,6 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -23,7 +28,7 @@ from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import PLAIN_TEXT, Body
 from tests.support.ground import eventually, new_secret_keys
-from tests.support.servers import NatsServer
+from tests.support.servers import NatsServer, ServerProcess
 
 KEY = new_api_key()
 OTHER = new_api_key()
@@ -92,7 +97,7 @@ async def verify(key_hash: str) -> Identity:
 
 @pytest.fixture
 def hanging() -> Loop:
-    return Loop("hanging", asyncio.Event().wait, turn_seconds=600, stale_seconds=600)  # type: ignore[arg-type]
+    return Loop("hanging", asyncio.Event().wait, turn_seconds=600, stale_seconds=600)
 
 
 @pytest.fixture
@@ -285,6 +290,45 @@ async def test_a_loop_that_hangs_makes_the_service_unhealthy(client: AsyncTestCl
     answer = await client.get("/health/disks")
     assert answer.status_code == 503
     assert "hanging" in answer.json()["faults"][0]
+
+
+async def test_a_broker_that_hangs_is_unhealthy_within_two_seconds(
+    client: AsyncTestClient[Litestar], nats_server: NatsServer
+) -> None:
+    await eventually(lambda: healthy(client), "healthy at first")
+    with hung(nats_server.process):
+        began = time.monotonic()
+        answer = await client.get("/health/disks")
+        seconds = time.monotonic() - began
+    assert (answer.status_code, answer.json()["queue"]) == (503, "unhealthy")
+    assert seconds < 2
+
+
+async def test_a_database_that_hangs_is_unhealthy_within_two_seconds(
+    client: AsyncTestClient[Litestar], postgres_server: Any
+) -> None:
+    await eventually(lambda: healthy(client), "healthy at first")  # with connections that will hang
+    with hung(postgres_server.process):
+        began = time.monotonic()
+        answer = await client.get("/health/disks")
+        seconds = time.monotonic() - began
+    assert (answer.status_code, answer.json()["database"]) == (503, "unhealthy")
+    assert seconds < 2
+    await eventually(lambda: healthy(client), "healthy again", seconds=20)
+
+
+@contextmanager
+def hung(process: ServerProcess) -> Iterator[None]:
+    """A server that neither answers nor ends, its children neither."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    pids = [process.pid, *map(int, children)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def test_docs_come_from_this_machine_alone(client: AsyncTestClient[Litestar]) -> None:
