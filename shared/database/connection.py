@@ -118,6 +118,7 @@ class Database:
         self._pool_size = pool_size
         self._name = name
         self._pool: Any = None
+        self._busy = 0
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
@@ -173,8 +174,9 @@ class Database:
     async def _connection(self) -> AsyncIterator[Any]:
         with _reaching():
             pool = await self._open_pool() if self._pool is None else self._pool
-            # waiting with a time-out costs more than a short query; with an idle connection there is no wait
-            connection = await pool.acquire(timeout=None if pool.get_idle_size() else _ACQUIRE_SECONDS)
+            # waiting with a time-out costs more than a short query; while there is room there is no wait
+            connection = await pool.acquire(timeout=None if self._busy < self._pool_size else _ACQUIRE_SECONDS)
+            self._busy += 1
             try:
                 yield connection
             except BaseException:
@@ -185,6 +187,8 @@ class Database:
                 raise
             else:
                 await pool.release(connection)
+            finally:
+                self._busy -= 1
 
     async def _open_pool(self) -> Any:
         async with self._opening:
