@@ -16,6 +16,9 @@ from shared.routes import FRONT_DOOR, ROUTES, Route
 
 # Traefik's order: the higher number is tried first. Longer paths before shorter ones, "everything else" last.
 _LOWEST_PRIORITY = 1
+_HEALTH = "/health"
+_HEALTH_SECONDS = 1.9
+"""A service that hangs altogether cannot say so itself: the ingress does, within the two seconds of health."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,24 +79,35 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
 
 def dynamic_configuration(routes: Iterable[Route], backends: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """Routers for the rows of the route table, services for their replicas."""
-    rows = [*((_name(route), rule(route), priority(route), route.service) for route in routes)]
-    rows.append(("everything-else", "PathPrefix(`/`)", _LOWEST_PRIORITY, FRONT_DOOR))
+    routers = {_name(route): _router(route) for route in routes}
+    # The front door has pages that are nobody's outside the deployment, such as /metrics: it is asked for none by name.
+    routers["everything-else"] = {
+        "entryPoints": ["web"],
+        "rule": "PathPrefix(`/`)",
+        "priority": _LOWEST_PRIORITY,
+        "service": FRONT_DOOR,
+        "middlewares": ["nowhere", "retry"],
+    }
+    balancers = {name: _balancer(ports) for name, ports in backends.items()}
+    impatient = {f"{name}-health": {**balancer, "serversTransport": "health"} for name, balancer in balancers.items()}
     return {
         "http": {
-            "routers": {
-                name: {
-                    "entryPoints": ["web"],
-                    "rule": text,
-                    "priority": order,
-                    "service": service,
-                    "middlewares": ["retry"],
-                }
-                for name, text, order, service in rows
+            "routers": routers,
+            "services": {name: {"loadBalancer": balancer} for name, balancer in {**balancers, **impatient}.items()},
+            "serversTransports": {"health": {"forwardingTimeouts": {"responseHeaderTimeout": f"{_HEALTH_SECONDS}s"}}},
+            "middlewares": {
+                "retry": {"retry": _retry(max(len(ports) for ports in backends.values()))},
+                "nowhere": {"replacePath": {"path": "/nowhere"}},
             },
-            "services": {name: {"loadBalancer": _balancer(ports)} for name, ports in backends.items()},
-            "middlewares": {"retry": {"retry": _retry(max(len(ports) for ports in backends.values()))}},
         }
     }
+
+
+def _router(route: Route) -> dict[str, Any]:
+    row = {"entryPoints": ["web"], "rule": rule(route), "priority": priority(route)}
+    if route.path.startswith(_HEALTH):
+        return {**row, "service": f"{route.service}-health"}  # not tried again: that would take as long again
+    return {**row, "service": route.service, "middlewares": ["retry"]}
 
 
 def rule(route: Route) -> str:

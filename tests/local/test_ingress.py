@@ -21,10 +21,29 @@ def test_the_configuration_is_the_one_that_was_reviewed() -> None:
 
 
 def test_every_row_of_the_route_table_has_its_router() -> None:
-    rendered = {(router["rule"], router["service"]) for router in routers().values()}
+    rendered = {(router["rule"], router["service"].removesuffix("-health")) for router in routers().values()}
 
     assert rendered == {(rule(route), route.service) for route in ROUTES} | {("PathPrefix(`/`)", FRONT_DOOR)}
     assert len(routers()) == len(ROUTES) + 1
+
+
+def test_a_path_without_a_row_reaches_no_page_of_the_front_door() -> None:
+    middlewares = dynamic_configuration(ROUTES, BACKENDS)["http"]["middlewares"]
+
+    assert routers()["everything-else"]["middlewares"][0] == "nowhere"
+    assert middlewares["nowhere"] == {"replacePath": {"path": "/nowhere"}}
+
+
+def test_health_is_answered_within_two_seconds_for_a_service_that_hangs() -> None:
+    http = dynamic_configuration(ROUTES, BACKENDS)["http"]
+    health = {name: router for name, router in http["routers"].items() if name.startswith("health")}
+
+    assert len(health) == 1 + len(SERVICES)
+    for router in health.values():
+        transport = http["services"][router["service"]]["loadBalancer"]["serversTransport"]
+        seconds = float(http["serversTransports"][transport]["forwardingTimeouts"]["responseHeaderTimeout"].rstrip("s"))
+        assert 1.5 < seconds < 2
+        assert "middlewares" not in router
 
 
 def test_a_prefix_ends_at_a_segment_boundary() -> None:
