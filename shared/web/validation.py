@@ -20,9 +20,9 @@ from shared.errors import InvalidInput, Problem
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-PLAIN_TEXT = "^[^\\x00-\\x1f\\x7f]*$"
+PLAIN_TEXT = "^[^\\x00-\\x1f\\x7f-\\x9f]*$(?!\\n)"
 """Pattern of text without control characters."""
-MULTILINE_TEXT = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$"
+MULTILINE_TEXT = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
 """Pattern of text in which tabs and line ends are the only control characters."""
 
 _MAX_NAME_SHOWN = 64

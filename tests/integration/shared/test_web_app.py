@@ -157,6 +157,13 @@ async def test_a_body_that_is_no_object_is_refused(client: AsyncTestClient[Lites
     assert answer.json()["detail"][0]["loc"][0] == "body"
 
 
+@pytest.mark.parametrize("name", ["a\x00", "a\x1b", "a\x7f", "a\x85", "a\n"])
+async def test_a_control_character_in_a_body_is_refused(client: AsyncTestClient[Litestar], name: str) -> None:
+    answer = await client.post("/v1/disks/things", json={"name": name, "size": 1})
+    assert answer.status_code == 400
+    assert answer.json()["detail"][0]["loc"] == ["body", "name"]
+
+
 async def test_a_missing_body_is_refused(client: AsyncTestClient[Litestar]) -> None:
     answer = await client.post("/v1/disks/things")
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (400, "missing")
