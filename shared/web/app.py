@@ -30,6 +30,7 @@ from shared.web.docs import API_VERSION, ApiDocument, FrontDocsController, OpenA
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
 from shared.web.request import MAX_BODY_BYTES, RequestLayer
+from shared.web.response import StructResponse
 from shared.web.verification import verify_by_http, verify_by_rpc
 
 log = structlog.get_logger(__name__)
@@ -118,6 +119,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         ],
         openapi_config=_openapi_config(),
         request_max_body_size=MAX_BODY_BYTES,
+        response_class=StructResponse,
         logging_config=None,
     )
     RpcServer(
