@@ -17,6 +17,8 @@ from shared.routes import FRONT_DOOR, ROUTES, Route
 # Traefik's order: the higher number is tried first. Longer paths before shorter ones, "everything else" last.
 _LOWEST_PRIORITY = 1
 _HEALTH = "/health"
+_ANSWER_SECONDS = 40
+"""Longer than any answer is held back on purpose."""
 _HEALTH_SECONDS = 1.9
 """A service that hangs altogether cannot say so itself: the ingress does, within the two seconds of health."""
 
@@ -94,7 +96,7 @@ def dynamic_configuration(routes: Iterable[Route], backends: Mapping[str, Sequen
         "http": {
             "routers": routers,
             "services": {name: {"loadBalancer": balancer} for name, balancer in {**balancers, **impatient}.items()},
-            "serversTransports": {"health": {"forwardingTimeouts": {"responseHeaderTimeout": f"{_HEALTH_SECONDS}s"}}},
+            "serversTransports": {"health": _patience(_HEALTH_SECONDS), "service": _patience(_ANSWER_SECONDS)},
             "middlewares": {
                 "retry": {"retry": _retry(max(len(ports) for ports in backends.values()))},
                 "nowhere": {"replacePath": {"path": "/nowhere"}},
@@ -123,12 +125,17 @@ def priority(route: Route) -> int:
 
 
 def _balancer(ports: Sequence[int]) -> dict[str, Any]:
-    servers = {"servers": [{"url": f"http://{HOST}:{port}"} for port in ports]}
+    servers = {"servers": [{"url": f"http://{HOST}:{port}"} for port in ports], "serversTransport": "service"}
     if len(ports) == 1:
         # With nowhere else to go, a look once a second would only make the outage a second longer.
         return servers
     # Alive, not ready: a replica whose database is down still gives the honest answer, a 503 in our shape.
     return {**servers, "healthCheck": {"path": "/livez", "interval": "1s", "timeout": "1s"}}
+
+
+def _patience(seconds: float) -> dict[str, Any]:
+    """How long a service may take until its answer begins; afterwards it may take its time."""
+    return {"forwardingTimeouts": {"responseHeaderTimeout": f"{seconds}s"}}
 
 
 def _retry(replicas: int) -> dict[str, Any]:
