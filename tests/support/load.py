@@ -13,6 +13,8 @@ from tests.support.stack import ApiUser, EventLog, LocalStack, read_events, unti
 
 INSTANCE_TYPES = ("p5.48xlarge", "p4d.24xlarge")
 FLEET_GPUS = 32
+FREE_AT_FIRST = 2
+"""Jobs of 8 GPUs of one type that the empty demo fleet takes at once."""
 
 
 class Burst:
@@ -67,8 +69,14 @@ class Burst:
         """How often each job's command ran."""
         return Counter(int(line) for line in self._runs.read_text().split())
 
-    async def check(self, stack: LocalStack, jobs: list[dict[str, Any]]) -> None:
-        """All that must hold when every job has ended."""
+    async def check(self, stack: LocalStack, jobs: list[dict[str, Any]], *, in_order: bool = True) -> None:
+        """All that must hold when every job has ended.
+
+        Args:
+            stack: That ran them.
+            jobs: As they are now.
+            in_order: False: news of a submit may have been late, so that others went ahead.
+        """
         assert Counter(job["status"] for job in jobs) == {"completed": self._jobs}, [
             (job["job_id"], job["status"], job["failure_reason"]) for job in jobs if job["status"] != "completed"
         ]
@@ -78,7 +86,7 @@ class Burst:
         await until(lambda: _nothing_left(stack), "nothing left in the cluster")
         log = await read_events(stack)
         check_events(log, self.ids)
-        for kind in range(2):
+        for kind in range(2 if in_order else 0):
             check_order(log, self.ids[kind::2])
 
 
@@ -119,10 +127,11 @@ def check_events(log: EventLog, ids: list[str]) -> None:
 
 
 def check_order(log: EventLog, ids: list[str]) -> None:
-    """GPUs were granted in the order of submission."""
+    """GPUs were granted in the order of submission; those that found free ones never waited, and have no order."""
     granted = [event["subject"] for event in log.events if event["type"] == "dev.gpudev.capacity.granted.v1"]
     order = [job_id for job_id in granted if job_id in set(ids)]
-    assert order == ids, [ids.index(job_id) for job_id in order]
+    assert set(order[:FREE_AT_FIRST]) == set(ids[:FREE_AT_FIRST])
+    assert order[FREE_AT_FIRST:] == ids[FREE_AT_FIRST:], [ids.index(job_id) for job_id in order]
 
 
 def shell(script: str, *, environment: dict[str, str]) -> str:
