@@ -38,6 +38,7 @@ class Loop:
         period_seconds: Rest between turns when nobody wakes it.
         turn_seconds: A turn that takes longer is cancelled and counts as failed.
         pause_seconds: At least between two turns, so that what comes in a burst is done together.
+        at_end: Called when it is cancelled.
         stale_seconds: Health calls the loop wedged when no turn ended well for so long.
     """
 
@@ -50,6 +51,7 @@ class Loop:
         pause_seconds: float = 0.0,
         turn_seconds: float = 30.0,
         stale_seconds: float | None = None,
+        at_end: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self._turn = turn
@@ -57,6 +59,7 @@ class Loop:
         self._pause_seconds = pause_seconds
         self._turn_seconds = turn_seconds
         self._stale_seconds = stale_seconds or max(10.0, 5 * period_seconds)
+        self._at_end = at_end
         self._woken = asyncio.Event()
         self._last_good = time.monotonic()
         self._error: str | None = None
@@ -74,6 +77,13 @@ class Loop:
 
     async def run(self) -> None:
         """Turn until cancelled."""
+        try:
+            await self._turn_for_ever()
+        finally:
+            if self._at_end is not None:
+                self._at_end()
+
+    async def _turn_for_ever(self) -> None:
         failures = 0
         while True:
             self._woken.clear()

@@ -25,6 +25,8 @@ _UNREACHABLE = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.exceptions.InternalClientError,
 )
@@ -102,6 +104,14 @@ class Transaction:
             callback()
 
 
+class Session(Transaction):
+    """A connection of its own, outside the pool and outside any transaction; for locks that belong to a session."""
+
+    def terminate(self) -> None:
+        """Drop the connection at once."""
+        self._connection.terminate()
+
+
 class Database:
     """A pool of connections to the service's own schema.
 
@@ -155,6 +165,21 @@ class Database:
         arguments = statement.arguments(parameters)
         async with self._connection() as connection:
             return await connection.fetchval(statement.sql, *arguments)
+
+    async def open_session(self, *, idle_seconds: int) -> Session:
+        """A connection outside the pool, which PostgreSQL ends when it has not heard of it for `idle_seconds`."""
+        with _reaching():
+            return Session(
+                await asyncpg.connect(
+                    self._dsn,
+                    timeout=_ACQUIRE_SECONDS,
+                    command_timeout=_COMMAND_SECONDS,
+                    server_settings={
+                        "application_name": f"{self._name}-session",
+                        "idle_session_timeout": str(1000 * idle_seconds),
+                    },
+                )
+            )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -1,5 +1,6 @@
 """The consumer: each event takes effect once, in one transaction with its inbox row."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from shared.background import Loop
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent, EventData
 from shared.database import Database, Statement, Transaction
+from shared.database.office import Office
 from shared.database.tables import dead_letters, inbox
 from shared.errors import BrokerUnavailable, Unavailable
 from shared.logs import mask_text
@@ -31,6 +33,8 @@ EventT = TypeVar("EventT", bound=EventData)
 RETENTION = timedelta(days=8)
 _BATCH = 50
 _FETCH_SECONDS = 2.0
+_STANDBY_SECONDS = 0.2
+_OFFICE_KEY = 0x696E6278
 _ACK_WAIT_SECONDS = 5
 """After so long, what was under way when the broker or a replica died comes again; the inbox knows a slow one."""
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -73,7 +77,10 @@ class Subscription(Generic[EventT]):
 
 
 class Consumer:
-    """One durable consumer of a service, shared by its replicas.
+    """One durable consumer of a service.
+
+    One replica reads at a time, the others stand by: with two, effects would not come in the order of the events, and
+    jobs would overtake each other in the line.
 
     Args:
         name: Durable name, the service's own.
@@ -89,7 +96,10 @@ class Consumer:
         self._by_type = {subscription.event.type_name(): subscription for subscription in subscriptions}
         self._pull: JetStreamContext.PullSubscription | None = None
         self._stale = False
-        self.loop = Loop("consumer", self._turn, period_seconds=0, turn_seconds=60.0, stale_seconds=20.0)
+        self._office = Office(database, _OFFICE_KEY)
+        self.loop = Loop(
+            "consumer", self._turn, period_seconds=0, turn_seconds=60.0, stale_seconds=20.0, at_end=self._office.leave
+        )
         broker.on_connect(self._after_connect)
 
     async def waiting(self) -> int | None:
@@ -108,6 +118,9 @@ class Consumer:
         self._stale = True
 
     async def _turn(self) -> bool:
+        if not await self._office.held():
+            await asyncio.sleep(_STANDBY_SECONDS)
+            return True
         try:
             pull = await self._subscribe() if self._pull is None or self._stale else self._pull
             messages = await pull.fetch(_BATCH, timeout=_FETCH_SECONDS)

@@ -67,8 +67,8 @@ async def test_no_job_is_lost_or_run_twice_when_a_process_is_killed(
             recovered = time.monotonic() - killed_at
             jobs = await burst.wait(seconds=120)
         assert recovered < 10, f"recovery took {recovered:.1f} s"
-        # what the broker had under way comes seconds later, and the line cannot wait for what it has not heard of
-        await burst.check(battered_stack, jobs, in_order=victim != "nats")
+        # what was under way comes again seconds later, and the line cannot wait for what it has not heard of
+        await burst.check(battered_stack, jobs, in_order=False)
 
 
 async def _ran(burst: Burst, count: int) -> bool:
