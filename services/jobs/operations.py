@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from services.jobs import storage
 from services.jobs.domain.facts import Cancel, Fact, Granted
@@ -25,6 +26,8 @@ from shared.messaging import Draft, call_rpc, record_event
 from shared.messaging.outbox import draft_columns
 
 _CLAIM_SECONDS = 5.0
+_CLAIM_PATIENCE_SECONDS = 2.0
+_CLAIM_PAUSE_SECONDS = 0.1
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -254,9 +257,12 @@ async def _claim_disk(
         job_id=job_id, user_id=owner.user_id, username=owner.username, disk_name=submission.disk_name,
         size_gb=submission.disk_size_gb,
     )  # fmt: skip
-    reply = await call_rpc(
-        resources.broker, CLAIM_SUBJECT, request, ClaimReply, timeout_seconds=_CLAIM_SECONDS
-    )  # fmt: skip
+    # asked again through a restart of the disks service or a reconnect: the same job's claim has the same answer
+    ask = retry(
+        retry=retry_if_exception_type(Unavailable), stop=stop_after_delay(_CLAIM_PATIENCE_SECONDS),
+        wait=wait_fixed(_CLAIM_PAUSE_SECONDS), reraise=True,
+    )(call_rpc)  # fmt: skip
+    reply = await ask(resources.broker, CLAIM_SUBJECT, request, ClaimReply, timeout_seconds=_CLAIM_SECONDS)
     if reply.claim is None:
         raise _refusal(reply.refusal)
     return reply.claim
