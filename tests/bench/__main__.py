@@ -154,7 +154,7 @@ def main() -> None:
             print(HEAD, flush=True)
             for name, service, line, path in CASES:
                 text = request(line, user.key, job)
-                bare = request(f"{line.split()[0]} /{path}", user.key, job)
+                bare = request(f"{line.split()[0]} /v1/jobs/{path}", user.key, job)
                 pairs = {
                     "direct": ((ports[service], text), (reference_port, bare)),
                     "ingress": ((stack.port, text), (ingress_port, bare)),

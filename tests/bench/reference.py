@@ -37,7 +37,7 @@ class Reference:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        body = await getattr(self, scope["path"].strip("/"))(receive)
+        body = await getattr(self, scope["path"].rpartition("/")[2])(receive)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
