@@ -1,13 +1,15 @@
 """From the service's values to its wire structs, and back for the query parameters that are more than a value."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from services.jobs.domain.job import Job
 from services.jobs.operations import Accepted
-from services.jobs.schemas import ActionAnswer, JobAnswer, SubmitAnswer
+from services.jobs.schemas import ActionAnswer, ActionStatus, JobAnswer, JobHistory, StatusChange, SubmitAnswer
 from services.jobs.settings import JobsSettings
 from shared.contracts.jobs import JobStatus
+from shared.database import Row
 from shared.errors import InvalidInput, Problem
 from shared.idempotency import Outcome
 
@@ -23,8 +25,20 @@ def action_answer(outcome: Outcome[Accepted], action: str, text: str) -> Outcome
     """The contract's answer to a request whose outcome shows on the job."""
     accepted = outcome.answer
     message = f"{text} (message ID: {accepted.message_id})"
-    answer = ActionAnswer(job_id=accepted.job_id, action=action, status="requested", message=message)
+    status = ActionStatus.REQUESTED
+    answer = ActionAnswer(job_id=accepted.job_id, action=action, status=status, message=message)
     return Outcome(answer, outcome.replayed)
+
+
+def hours_text(hours: float) -> str:
+    """As in JSON: 2 and not 2.0."""
+    return str(int(hours)) if hours.is_integer() else str(hours)
+
+
+def history_answer(job: Job, rows: Sequence[Row]) -> JobHistory:
+    """A job's statuses, oldest first."""
+    changes = [StatusChange(status=JobStatus(row["status"]), at=row["at"], reason=row["reason"]) for row in rows]
+    return JobHistory(job_id=job.id, history=changes)
 
 
 def job_answer(job: Job, now: datetime, settings: JobsSettings) -> JobAnswer:

@@ -9,15 +9,34 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
-from services.jobs.answers import action_answer, job_answer, read_statuses, submit_answer
+from services.jobs.actions import extend_job
+from services.jobs.answers import (
+    action_answer,
+    history_answer,
+    hours_text,
+    job_answer,
+    read_statuses,
+    submit_answer,
+)
 from services.jobs.domain.submission import read_submission
 from services.jobs.operations import cancel_job, submit_job
-from services.jobs.queries import get_job, list_jobs
+from services.jobs.queries import get_job, job_history, list_jobs
 from services.jobs.resources import Resources
-from services.jobs.schemas import ActionAnswer, JobAnswer, JobList, SubmitAnswer, SubmitBody, SubmitRequest
+from services.jobs.schemas import (
+    ActionAnswer,
+    ExtendRequest,
+    JobAnswer,
+    JobHistory,
+    JobList,
+    SubmitAnswer,
+    SubmitBody,
+    SubmitRequest,
+)
+from services.jobs.waiting import already_done, held_answer, held_submission, until_over
 from shared.contracts.auth import Identity
 from shared.web.errors import error_responses
-from shared.web.idempotency import idempotency_key, replayable
+from shared.web.idempotency import idempotency_key
+from shared.web.validation import Body
 
 AuthenticatedRequest = Request[Identity, Any, Any]
 
@@ -33,12 +52,12 @@ class JobsController(Controller):
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], resources: NamedDependency[Resources]
     ) -> Response[SubmitAnswer]:
-        """Put a job in the line for GPUs."""
+        """Put a job in the line for GPUs; `Prefer: wait=10` holds the answer until it has left it, 30 s at most."""
         outcome = await submit_job(
             owner=request.user, submission=read_submission(msgspec.structs.asdict(data)), job_id=uuid4(),
             key=await idempotency_key(request), now=datetime.now(UTC), resources=resources,
         )  # fmt: skip
-        return replayable(submit_answer(outcome))
+        return await held_submission(request, submit_answer(outcome), resources)
 
     @get("/{job_id:str}", operation_id="get_job", summary="Get a job", responses=error_responses(404, 409))
     async def get_one(
@@ -73,9 +92,43 @@ class JobsController(Controller):
     async def cancel(
         self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
     ) -> Response[ActionAnswer]:
-        """Cancel a job that has not ended; its status changes to cancelled when its pod is gone."""
+        """Cancel a job that has not ended; its status changes to cancelled when its pod is gone.
+
+        `Prefer: wait=10` holds the answer until then, 30 s at most.
+        """
         outcome = await cancel_job(
             user_id=request.user.user_id, job_id=job_id, key=await idempotency_key(request),
             now=datetime.now(UTC), resources=resources,
         )  # fmt: skip
-        return replayable(action_answer(outcome, "cancel", "Cancellation request submitted"))
+        answer = action_answer(outcome, "cancel", "Cancellation request submitted")
+        return await held_answer(request, answer, until_over, resources)
+
+    @post(
+        "/{job_id:str}/extend", status_code=200, operation_id="extend_job", summary="Extend a job",
+        dto=Body[ExtendRequest], return_dto=None, responses=error_responses(400, 404, 409, 422, body=True),
+    )  # fmt: skip
+    async def extend(
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        data: JSONBody[ExtendRequest],
+        resources: NamedDependency[Resources],
+    ) -> Response[ActionAnswer]:
+        """Give an active job more time, up to the longest that a job may have from its start."""
+        outcome = await extend_job(
+            user_id=request.user.user_id, job_id=job_id, seconds=max(1, round(data.extension_hours * 3600)),
+            key=await idempotency_key(request), now=datetime.now(UTC), resources=resources,
+        )  # fmt: skip
+        text = f"Extension request submitted for {hours_text(data.extension_hours)} hours"
+        return await held_answer(request, action_answer(outcome, "extend", text), already_done, resources)
+
+    @get(
+        "/{job_id:str}/history", operation_id="get_job_history", summary="Get a job's history",
+        responses=error_responses(404, 409),
+    )  # fmt: skip
+    async def history(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
+    ) -> JobHistory:
+        """The statuses that one of your jobs had, with times and reasons, oldest first."""
+        job, rows = await job_history(user_id=request.user.user_id, job_id=job_id, resources=resources)
+        return history_answer(job, rows)

@@ -3,6 +3,7 @@
 from litestar import Litestar
 
 from services.jobs.api import JobsController
+from services.jobs.changes import Changes
 from services.jobs.cluster import Cluster
 from services.jobs.consumers import News
 from services.jobs.reconciler import Reconciler
@@ -24,8 +25,9 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     settings = settings or read_settings(JobsSettings)
     base = Foundation.open("jobs", settings)
     resources = Resources(
-        database=base.database, broker=base.broker, relay=base.relay, cipher=base.cipher, settings=settings
-    )
+        database=base.database, broker=base.broker, relay=base.relay, cipher=base.cipher, settings=settings,
+        changes=Changes(base.broker),
+    )  # fmt: skip
     cluster = Cluster(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
     reconciler = Reconciler(resources, cluster)
     sweeper = Sweeper(resources, cluster)
@@ -36,6 +38,6 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         subscriptions=News(resources).subscriptions(),
         loops=[reconciler.loop, sweeper.loop],
         tasks=[reconciler.watch],
-        closers=[reconciler.close, cluster.close],
+        closers=[resources.changes.close, reconciler.close, cluster.close],
     )
     return create_service_app(base, parts)

@@ -39,6 +39,14 @@ class Accepted(msgspec.Struct, frozen=True):
     """By which users can follow it: the same number is in its event."""
 
 
+class Written(msgspec.Struct, frozen=True):
+    """A change that was written."""
+
+    job: Job
+    message_ids: tuple[int, ...]
+    """Of its events, in their order."""
+
+
 class JobIdTaken(Conflict):
     """The id that the client chose belongs to another job."""
 
@@ -190,27 +198,28 @@ async def apply_fact(*, job: Job, fact: Fact, now: datetime, resources: Resource
         return None
     try:
         async with resources.database.transaction() as transaction:
-            return await write_change(
+            written = await write_change(
                 transaction=transaction, before=job, changed=changed, now=now, resources=resources
             )
     except StaleJob:
         return None
+    return written.job
 
 
 async def write_change(
     *, transaction: Transaction, before: Job, changed: Change, now: datetime, resources: Resources
-) -> Job:
-    """Write a change with its events.
+) -> Written:
+    """Write a change with its events; who waits for the job is woken at commit.
 
     Raises:
         StaleJob: The row is not what `before` was; the transaction must not be committed.
     """
-    job = changed.job
+    job, message_ids = changed.job, []
     for number, event in enumerate(changed.events, start=1):
         draft = Draft(data=event, version=before.version + number, occurred_at=now)
-        message_id = await record_event(transaction, draft, resources.relay)
+        message_ids.append(await record_event(transaction, draft, resources.relay))
         if isinstance(event, JobCancelRequested):
-            job = replace(job, cancel_message_id=message_id)
+            job = replace(job, cancel_message_id=message_ids[-1])
     saved = await transaction.fetch_value(
         storage.SAVE, **storage.save_columns(job),
         job_id=before.id, old_revision=before.revision, old_status=before.status, due_at=now,
@@ -219,7 +228,14 @@ async def write_change(
         raise StaleJob
     if job.node is not None:
         transaction.after_commit(partial(resources.hints.add, job.id))
-    return job
+    transaction.after_commit(partial(resources.changes.tell, job.id))
+    return Written(job, tuple(message_ids))
+
+
+async def lock_own(transaction: Transaction, *, user_id: int, job_id: str) -> Job:
+    """One's own job, by its id or a beginning of it, held until the transaction ends; raises as `get_job`."""
+    first_id, last_id = known_range(job_id)
+    return one_of(await transaction.fetch_all(storage.LOCK_OWN, user_id=user_id, first_id=first_id, last_id=last_id))
 
 
 async def _find_earlier(job_id: UUID, owner: Identity, mac: bytes, resources: Resources) -> Accepted | None:
@@ -334,15 +350,12 @@ def seal_environment(environment: dict[str, str], resources: Resources) -> bytes
 async def _cancel(
     transaction: Transaction, user_id: int, job_id: str, now: datetime, resources: Resources
 ) -> Accepted:  # fmt: skip
-    first_id, last_id = known_range(job_id)
-    rows = await transaction.fetch_all(storage.LOCK_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
-    job = one_of(rows)
+    job = await lock_own(transaction, user_id=user_id, job_id=job_id)
     if job.cancel_message_id is None:
         changed = change(job, Cancel(), now)
         if changed is None or job.status in ENDED_STATUSES:
             raise JobHasEnded(job.status)
-        job = await write_change(
-            transaction=transaction, before=job, changed=changed, now=now, resources=resources
-        )  # fmt: skip
+        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, resources=resources)
+        job = written.job
     assert job.cancel_message_id is not None  # noqa: S101 - the change has this event
     return Accepted(job.id, job.status, job.cancel_message_id)

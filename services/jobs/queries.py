@@ -1,4 +1,4 @@
-"""What is asked about jobs: one SQL statement each, no write."""
+"""What is asked about jobs: no write."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -49,6 +49,12 @@ async def list_jobs(
         limit=limit, offset=offset,
     )  # fmt: skip
     return JobPage([storage.to_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
+
+
+async def job_history(*, user_id: int, job_id: str, resources: Resources) -> tuple[Job, list[Row]]:
+    """One's own job, and each status it had with its time (`at`) and reason, oldest first; raises as `get_job`."""
+    job = await get_job(user_id=user_id, job_id=job_id, resources=resources)
+    return job, await resources.database.fetch_all(storage.HISTORY, job_id=job.id)
 
 
 def known_range(text: str) -> tuple[UUID, UUID]:

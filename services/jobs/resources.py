@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from services.jobs.changes import Changes
 from services.jobs.settings import JobsSettings
 from shared.database import Database
 from shared.encryption import Cipher
@@ -37,6 +38,7 @@ class Resources:
     relay: Relay
     cipher: Cipher
     settings: JobsSettings
+    changes: Changes
     hints: Hints = field(default_factory=Hints)
 
     def request_mac(self, request: bytes) -> bytes:

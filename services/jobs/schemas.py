@@ -1,6 +1,7 @@
 """Wire structs, in the contract's key order."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from shared.contracts.jobs import JobStatus
 from shared.errors import InvalidInput
 from shared.web.validation import MULTILINE_TEXT, PLAIN_TEXT, Body, decode_body
 
+MAX_EXTENSION_HOURS = 8760
+"""A year. What a job may really have is decided by its start and the service's settings."""
 _END = r"$(?!\n)"
 DiskName = Annotated[
     str,
@@ -116,6 +119,12 @@ def _well_formed(raw: bytes, error: InvalidInput) -> dict[str, object]:
     }
 
 
+class ExtendRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    extension_hours: Annotated[
+        float, Meta(gt=0, le=MAX_EXTENSION_HOURS, description="More than 0, fractions allowed", examples=[2])
+    ]
+
+
 class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
@@ -123,11 +132,35 @@ class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     estimated_start_time: datetime | None = None
 
 
+class ActionStatus(StrEnum):
+    """What is known of a request's outcome."""
+
+    REQUESTED = "requested"
+    """Nothing yet: it shows on the job."""
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    """The message says why."""
+
+
 class ActionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     action: str
-    status: str
+    status: ActionStatus
+    """With `Prefer: wait` the outcome, if it came in time."""
     message: str
+
+
+class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
+    status: JobStatus
+    at: datetime
+    reason: str | None
+    """Null when there is nothing to say."""
+
+
+class JobHistory(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: UUID
+    history: list[StatusChange]
+    """Oldest first."""
 
 
 class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -159,6 +159,11 @@ SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.ct
 
 FIND = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")))
 FIND_SUBMITTED = Statement(sa.select(*_JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
+HISTORY = Statement(
+    sa.select(job_history.c.status, job_history.c.at, job_history.c.reason)
+    .where(job_history.c.job_id == bindparam("job_id"))
+    .order_by(job_history.c.revision)
+)
 LOCK = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")).with_for_update())
 FIND_OWN = Statement(sa.select(*_JOB_COLUMNS).where(_OWN).order_by(jobs.c.id).limit(2))
 """Two rows mean that the beginning of the id is ambiguous."""

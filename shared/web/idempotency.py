@@ -1,6 +1,7 @@
 """The Idempotency-Key header, and the answer of an idempotent operation."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ async def idempotency_key(request: Request[Identity, Any, Any]) -> IdempotencyKe
     return IdempotencyKey(request.user.user_id, check_key(given), digest.digest())
 
 
-def replayable(outcome: Outcome[AnswerT]) -> Response[AnswerT]:
+def replayable(outcome: Outcome[AnswerT], headers: Mapping[str, str] | None = None) -> Response[AnswerT]:
     """The answer, marked when it is a replay."""
-    headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
-    return Response(outcome.answer, status_code=200, headers=headers)
+    marks = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+    return Response(outcome.answer, status_code=200, headers={**marks, **(headers or {})})

@@ -21,6 +21,7 @@ from litestar import Litestar
 from deploy.local.namespace import ensure_namespace
 from services.jobs import storage
 from services.jobs.app import create_app
+from services.jobs.changes import Changes
 from services.jobs.cluster import Cluster
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import Meta
@@ -131,7 +132,10 @@ class JobsWorld:
         """As the service has them, for tests that call operations."""
         relay = Relay(database=self.database, broker=self.broker, service="jobs")
         cipher = Cipher(self.settings.secret_keys)
-        return Resources(database=self.database, broker=self.broker, relay=relay, cipher=cipher, settings=self.settings)
+        return Resources(
+            database=self.database, broker=self.broker, relay=relay, cipher=cipher, settings=self.settings,
+            changes=Changes(self.broker),
+        )  # fmt: skip
 
     @asynccontextmanager
     async def disks_answering(self, reply: ClaimReply) -> AsyncIterator[list[ClaimRequest]]:

@@ -90,6 +90,12 @@ class Warn(msgspec.Struct, frozen=True):
     minutes: int
 
 
+class Extend(msgspec.Struct, frozen=True):
+    """Its owner asked for more time, and may have it."""
+
+    seconds: int
+
+
 class Cancel(msgspec.Struct, frozen=True):
     pass
 
@@ -109,5 +115,6 @@ Fact: TypeAlias = (
     | PodGone
     | Expire
     | Warn
+    | Extend
     | Cancel
 )

@@ -10,6 +10,8 @@ from shared.contracts.jobs import JobStatus
 
 ENDED_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
+WAITING_STATUSES = frozenset({JobStatus.PENDING, JobStatus.QUEUED})
+
 
 class Phase(Enum):
     """Where a job stands, finer than what users see."""

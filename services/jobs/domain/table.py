@@ -17,6 +17,7 @@ from services.jobs.domain.facts import (
     DiskFailed,
     DiskReady,
     Expire,
+    Extend,
     Fact,
     Granted,
     PodFailed,
@@ -35,6 +36,7 @@ from shared.contracts.jobs import (
     JobEnded,
     JobEvent,
     JobExpiring,
+    JobExtended,
     JobLost,
     JobPreparing,
     JobReady,
@@ -154,6 +156,16 @@ def _warn(job: Job, fact: Warn, _: datetime) -> Change:
     return Change(replace(job, warning=text, warned_minutes=fact.minutes), (event,))
 
 
+def _extend(job: Job, fact: Extend, _: datetime) -> Change:
+    assert job.expires_at is not None  # noqa: S101 - every active job has an end
+    expires_at = job.expires_at + timedelta(seconds=fact.seconds)
+    job = replace(
+        job, expires_at=expires_at, duration_seconds=job.duration_seconds + fact.seconds, warning=None,
+        warned_minutes=None,
+    )  # fmt: skip
+    return Change(job, (JobExtended(**_owner(job), expires_at=expires_at, extension_seconds=fact.seconds),))
+
+
 def _finish_command(job: Job, fact: CommandEnded, _: datetime) -> Change:
     if fact.exit_code == 0:
         return Change(_ending(job, JobStatus.COMPLETED, exit_code=0))
@@ -256,6 +268,7 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         PodWaits: _note_waiting,
         Revoked: _hold,
         Warn: _warn,
+        Extend: _extend,
         Expire: _expire,
         Cancel: _cancel,
     },

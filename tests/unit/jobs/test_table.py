@@ -16,6 +16,7 @@ from services.jobs.domain.facts import (
     DiskFailed,
     DiskReady,
     Expire,
+    Extend,
     Fact,
     Granted,
     PodFailed,
@@ -78,6 +79,7 @@ def facts(epoch: int) -> list[Fact]:
         PodGone(epoch),
         Expire(epoch),
         Warn(epoch, 5),
+        Extend(7200),
         Cancel(),
     ]
 
@@ -113,6 +115,7 @@ LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.ACTIVE, PodWaits): (Phase.ACTIVE, ()),
     (Phase.ACTIVE, Revoked): (Phase.HELD, ("lost",)),
     (Phase.ACTIVE, Warn): (Phase.ACTIVE, ("expiring",)),
+    (Phase.ACTIVE, Extend): (Phase.ACTIVE, ("extended",)),
     (Phase.ACTIVE, Expire): (Phase.ENDING, ()),
     (Phase.ACTIVE, Cancel): (Phase.ENDING, ("cancel_requested",)),
     (Phase.ENDING, PodGone): (Phase.ENDED, ("ended",)),

@@ -1,0 +1,75 @@
+"""What owners ask of their running jobs: one transaction each, state and event together."""
+
+from datetime import datetime
+from functools import partial
+
+from services.jobs.domain.extension import extension_refusal
+from services.jobs.domain.facts import Extend
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.table import STOPPING, change
+from services.jobs.operations import Accepted, lock_own, write_change
+from services.jobs.resources import Resources
+from shared.database import Transaction
+from shared.errors import Conflict
+from shared.idempotency import IdempotencyKey, Outcome, once
+
+
+class JobNotActive(Conflict):
+    """The request needs a running job."""
+
+    def __init__(self, job: Job) -> None:
+        state = STOPPING if job.phase is Phase.ENDING else job.status.value
+        super().__init__(f"The job is not active: it is {state}")
+
+
+class ExtensionRefused(Conflict):
+    """The text says why, and how much may be asked for."""
+
+
+async def extend_job(
+    *,
+    user_id: int,
+    job_id: str,
+    seconds: int,
+    key: IdempotencyKey | None,
+    now: datetime,
+    resources: Resources,
+) -> Outcome[Accepted]:
+    """Give an active job more time; warnings before its end start anew.
+
+    The row is locked, checked and written in one transaction, and its expiry is written under the row's revision:
+    exactly one of the two wins.
+
+    Args:
+        user_id: Its owner.
+        job_id: Or a unique beginning of it.
+        seconds: More than 0.
+        key: Idempotency key, None without.
+        now: Time of the request.
+        resources: The service's.
+
+    Raises:
+        NotFound: No such job, or someone else's.
+        JobNotActive: It does not run.
+        ExtensionRefused: It would last longer than a job may.
+    """
+    async with resources.database.transaction() as transaction:
+        effect = partial(_extend, transaction, user_id, job_id, seconds, now, resources)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
+
+
+async def _extend(  # noqa: PLR0917 - private, and each is something else
+    transaction: Transaction, user_id: int, job_id: str, seconds: int, now: datetime, resources: Resources
+) -> Accepted:
+    job = await lock_own(transaction, user_id=user_id, job_id=job_id)
+    changed = change(job, Extend(seconds), now)
+    if changed is None:
+        raise JobNotActive(job)
+    longest_seconds = resources.settings.max_total_hours * 3600
+    refusal = extension_refusal(job, seconds=seconds, longest_seconds=longest_seconds, now=now)
+    if refusal is not None:
+        raise ExtensionRefused(refusal)
+    written = await write_change(
+        transaction=transaction, before=job, changed=changed, now=now, resources=resources
+    )  # fmt: skip
+    return Accepted(job.id, written.job.status, written.message_ids[0])

@@ -1,0 +1,68 @@
+"""Who waits for a job to change, and what wakes them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+from shared.contracts.events import SUBJECT_ROOT
+from shared.errors import BrokerUnavailable
+from shared.messaging import Broker
+from shared.messaging.broker import UNREACHABLE
+
+
+class Changes:
+    """Wakes those who wait for a job: of commits here at once, of other replicas' by their events.
+
+    Only a wake: whoever is woken looks at the row.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._waiting: dict[UUID, set[asyncio.Event]] = {}
+        self.closing = False
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that someone waits for."""
+        return len(self._waiting)
+
+    def tell(self, job_id: UUID) -> None:
+        """Something about the job has changed."""
+        for woken in self._waiting.get(job_id, ()):
+            woken.set()
+
+    async def close(self) -> None:
+        """The service stops: nobody waits any longer."""
+        self.closing = True
+        for job_id in self._waiting:
+            self.tell(job_id)
+
+    @asynccontextmanager
+    async def of(self, job_id: UUID) -> AsyncIterator[asyncio.Event]:
+        """An event that is set at each change of the job, for the length of the block."""
+        woken = asyncio.Event()
+        self._waiting.setdefault(job_id, set()).add(woken)
+        subscription = await self._listen(job_id)
+        try:
+            yield woken
+        finally:
+            self._forget(job_id, woken)
+            if subscription is not None:
+                with suppress(*UNREACHABLE):
+                    await subscription.unsubscribe()
+
+    def _forget(self, job_id: UUID, woken: asyncio.Event) -> None:
+        self._waiting[job_id].discard(woken)
+        if not self._waiting[job_id]:
+            del self._waiting[job_id]
+
+    async def _listen(self, job_id: UUID) -> Any:
+        async def on_event(_: Any) -> None:
+            self.tell(job_id)
+
+        try:
+            return await self._broker.client.subscribe(f"{SUBJECT_ROOT}.jobs.*.{job_id}", cb=on_event)
+        except (*UNREACHABLE, BrokerUnavailable):
+            return None

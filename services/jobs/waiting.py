@@ -1,0 +1,102 @@
+"""Waiting for the outcome of a request, without holding anything: no transaction, no connection, no thread."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import structlog
+from litestar import Request, Response
+from msgspec.structs import replace
+
+from services.jobs import storage
+from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job
+from services.jobs.resources import Resources
+from services.jobs.schemas import ActionAnswer, ActionStatus, SubmitAnswer
+from shared.contracts.auth import Identity
+from shared.errors import Unavailable
+from shared.idempotency import Outcome
+from shared.web.idempotency import replayable
+from shared.web.preferences import applied_wait, preferred_wait
+
+log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 2.0
+"""Between two looks when no news comes: what no event tells, and what another replica did while NATS is away."""
+
+
+Settles: TypeAlias = Callable[[Job], tuple[ActionStatus, str | None] | None]
+"""What a job says of a request: its outcome, with a text in place of the answer's where there is more to tell; None
+when it is still open."""
+
+
+def until_over(job: Job) -> tuple[ActionStatus, str | None] | None:
+    """Of a cancellation: the job has ended."""
+    return (ActionStatus.SUCCEEDED, None) if job.status in ENDED_STATUSES else None
+
+
+def already_done(_: Job) -> tuple[ActionStatus, str | None] | None:
+    """Of a request that takes effect as it is accepted."""
+    return ActionStatus.SUCCEEDED, None
+
+
+async def held_answer(
+    request: Request[Identity, Any, Any], outcome: Outcome[ActionAnswer], settles: Settles, resources: Resources
+) -> Response[ActionAnswer]:
+    """The answer to a request whose outcome shows on the job: at once, or, with `Prefer: wait`, when it is known."""
+    seconds = preferred_wait(request)
+    answer = outcome.answer
+    if seconds is not None:
+        job = await await_job(answer.job_id, lambda job: settles(job) is not None, seconds, resources)
+        settled = settles(job) if job is not None else None
+        if settled is not None:
+            answer = replace(answer, status=settled[0], message=settled[1] or answer.message)
+    return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
+
+
+async def held_submission(
+    request: Request[Identity, Any, Any], outcome: Outcome[SubmitAnswer], resources: Resources
+) -> Response[SubmitAnswer]:
+    """The answer to a submission: at once, or, with `Prefer: wait`, when the job has left the line."""
+    seconds = preferred_wait(request)
+    answer = outcome.answer
+    if seconds is not None:
+        job = await await_job(answer.job_id, lambda job: job.status not in WAITING_STATUSES, seconds, resources)
+        answer = replace(answer, status=job.status) if job is not None else answer
+    return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
+
+
+async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float, resources: Resources) -> Job | None:
+    """The job as soon as `settled` says so of it; None when that is not within `seconds`, or cannot be known now.
+
+    The request whose outcome it is has been accepted, so an outage here is no error of it.
+    """
+    try:
+        async with asyncio.timeout(seconds), resources.changes.of(job_id) as woken:
+            return await _settled_job(job_id, settled, woken, resources)
+    except TimeoutError:
+        return None
+
+
+async def _settled_job(
+    job_id: UUID, settled: Callable[[Job], bool], woken: asyncio.Event, resources: Resources
+) -> Job | None:
+    while not resources.changes.closing:
+        woken.clear()
+        job = await _look(job_id, resources)
+        if job is not None and settled(job):
+            return job
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await woken.wait()
+    return None
+
+
+async def _look(job_id: UUID, resources: Resources) -> Job | None:
+    try:
+        row = await resources.database.fetch_one(storage.FIND, job_id=job_id)
+    except Unavailable as error:
+        log.info("job_not_looked_at", job_id=str(job_id), error=type(error).__name__)
+        return None
+    return storage.to_job(row) if row is not None else None

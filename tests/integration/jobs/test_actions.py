@@ -1,0 +1,321 @@
+"""Extension, history and held answers, with Kubernetes away: none of them needs it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from services.jobs import storage
+from services.jobs.actions import JobNotActive, extend_job
+from services.jobs.domain.facts import PodGone
+from services.jobs.domain.job import Phase
+from services.jobs.domain.plan import Limits, Record, next_step
+from services.jobs.domain.pod_facts import PodFacts, PodState
+from services.jobs.domain.submission import read_submission
+from services.jobs.operations import apply_fact, cancel_job, submit_job
+from services.jobs.resources import Resources
+from services.jobs.waiting import await_job
+from shared.contracts.auth import Identity
+from shared.contracts.jobs import JobExtended
+from shared.database import Database, Statement
+from tests.support.ground import eventually
+from tests.support.jobs import Client, JobsWorld, body, job_of, later
+
+RUNNING = "status = 'active', launched_at = now(), expires_at = now() + interval '1 hour', detail = 'running'"
+ENDING = f"{RUNNING}, outcome = 'completed'"
+RACES = 200
+ROUND_TRIP = Statement(sa.text("SELECT 1"))
+OWNER = Identity(user_id=1, username="alice", key_id="k", expires_at=later(hours=1))
+
+
+@pytest.fixture
+async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
+    return jobs_without_cluster
+
+
+@pytest.fixture
+async def client(world: JobsWorld) -> AsyncIterator[Client]:
+    async with world.service() as client:
+        yield client
+
+
+async def running(world: JobsWorld, client: Client, **changes: Any) -> UUID:
+    job_id = await world.submit(client, **changes)
+    await world.update(job_id, RUNNING)
+    return job_id
+
+
+async def extend(client: Client, job_id: object, hours: object, **headers: str) -> httpx.Response:
+    answer: httpx.Response = await client.post(
+        f"/v1/jobs/{job_id}/extend", json={"extension_hours": hours}, headers=headers
+    )
+    return answer
+
+
+def time_of(job: dict[str, Any], name: str) -> datetime:
+    return datetime.fromisoformat(job[name])
+
+
+async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await running(world, client)
+    before = await job_of(client, job_id)
+    answer = await extend(client, job_id, 2)
+    event = (await world.events(job_id))[-1]
+    assert answer.json() == {
+        "job_id": str(job_id),
+        "action": "extend",
+        "status": "requested",
+        "message": f"Extension request submitted for 2 hours (message ID: {event.messageid})",
+    }
+    job = await job_of(client, job_id)
+    assert time_of(job, "expires_at") == time_of(before, "expires_at") + timedelta(hours=2)
+    assert (job["duration_hours"], job["status"]) == (3.0, "active")
+    data = msgspec.json.decode(event.data, type=JobExtended)
+    assert (data.expires_at, data.extension_seconds) == (time_of(job, "expires_at"), 7200)
+    assert await world.told(job_id) == ["submitted", "extended"]
+
+
+async def test_fractions_are_allowed_and_told_as_given(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    assert "for 0.25 hours" in (await extend(client, job_id, 0.25)).json()["message"]
+    assert "for 1 hours" in (await extend(client, job_id, 1.0)).json()["message"]
+    assert (await job_of(client, job_id))["duration_hours"] == 2.25
+
+
+@pytest.mark.parametrize("hours", [0, -1, True, "2", None, 1e300, 8761, [2]])
+async def test_hours_that_are_none_are_refused(world: JobsWorld, client: Client, hours: object) -> None:
+    job_id = await running(world, client)
+    answer = await extend(client, job_id, hours)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (400, ["body", "extension_hours"])
+    raw = await client.post(
+        f"/v1/jobs/{job_id}/extend", content=b'{"extension_hours": NaN}', headers={"content-type": "application/json"}
+    )
+    assert raw.status_code == 400
+    assert await world.told(job_id) == ["submitted"]
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        ("status = 'queued'", "queued"),
+        ("status = 'preparing'", "preparing"),
+        (ENDING, "stopping"),
+        ("status = 'failed', outcome = 'failed', released_at = now()", "failed"),
+    ],
+)
+async def test_what_does_not_run_cannot_be_extended_and_the_answer_names_the_state(
+    world: JobsWorld, client: Client, state: str, word: str
+) -> None:
+    job_id = await world.submit(client)
+    await world.update(job_id, state)
+    answer = await extend(client, job_id, 2)
+    assert (answer.status_code, answer.json()["detail"]) == (409, f"The job is not active: it is {word}")
+    assert await world.told(job_id) == ["submitted"]
+
+
+async def test_a_job_is_extended_to_its_limit_and_not_past_it(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    past = await extend(client, job_id, 167.5)
+    assert past.status_code == 409
+    assert "168 hours" in past.json()["detail"]
+    assert "by 167 hours more" in past.json()["detail"]
+    assert (await extend(client, job_id, 167)).status_code == 200
+    assert "by 0 hours more" in (await extend(client, job_id, 0.001)).json()["detail"]
+    assert (await job_of(client, job_id))["duration_hours"] == 168
+
+
+async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    first, again = [await extend(client, job_id, 1, **{"Idempotency-Key": "k"}) for _ in range(2)]
+    other = await extend(client, job_id, 2, **{"Idempotency-Key": "k"})
+    assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+    assert other.status_code == 422
+    assert await world.told(job_id) == ["submitted", "extended"]
+
+
+async def test_two_extensions_at_once_both_count(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    answers = await asyncio.gather(*(extend(client, job_id, 1) for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await job_of(client, job_id))["duration_hours"] == 5
+
+
+async def test_a_beginning_of_the_id_is_enough_and_anothers_job_is_not_found(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    assert (await extend(client, str(job_id)[:8], 1)).json()["job_id"] == str(job_id)
+    mallory = world.people.bearer("mallory")
+    for path in ("extend", "history"):
+        method = "POST" if path == "extend" else "GET"
+        body_of = {"json": {"extension_hours": 1}} if path == "extend" else {}
+        theirs = await client.request(method, f"/v1/jobs/{job_id}/{path}", headers=mallory, **body_of)
+        missing = await client.request(method, f"/v1/jobs/{uuid4()}/{path}", headers=mallory, **body_of)
+        assert (theirs.status_code, theirs.content) == (404, missing.content)
+
+
+async def test_an_extension_and_the_expiry_race_and_exactly_one_wins(world: JobsWorld) -> None:
+    """Two replicas; the extension comes one second before the end, the expiry was decided at the end."""
+    async with AsyncExitStack() as stack:
+        replicas = [await replica(world, stack) for _ in range(2)]
+        wins = Counter([await race(world, replicas, seed) for seed in range(RACES)])
+    assert sum(wins.values()) == RACES
+    assert set(wins) == {"extension", "expiry"}, "the races are no races"
+
+
+async def replica(world: JobsWorld, stack: AsyncExitStack) -> Resources:
+    database = Database(world.settings.database_url, pool_size=1)
+    stack.push_async_callback(database.close)
+    base = world.resources()
+    return Resources(
+        database=database, broker=base.broker, relay=base.relay, cipher=base.cipher, settings=base.settings,
+        changes=base.changes,
+    )  # fmt: skip
+
+
+async def race(world: JobsWorld, replicas: list[Resources], seed: int) -> str:
+    random = Random(seed)
+    job_id = uuid4()
+    await submit_job(
+        owner=OWNER, submission=read_submission(body()), job_id=job_id, key=None, now=later(),
+        resources=replicas[seed % 2],
+    )  # fmt: skip
+    await world.update(job_id, f"{RUNNING}, warned_minutes = 5, warning = 'Expires in 5 minutes'")
+    end = (await world.row(job_id))["expires_at"]
+
+    async def lag(resources: Resources) -> None:
+        for _ in range(random.randrange(4)):  # round trips: what separates two replicas that race
+            await resources.database.fetch_value(ROUND_TRIP)
+
+    async def ask() -> bool:
+        await lag(replicas[0])
+        try:
+            await extend_job(
+                user_id=1, job_id=str(job_id), seconds=3600, key=None, now=end - timedelta(seconds=1),
+                resources=replicas[0],
+            )  # fmt: skip
+        except JobNotActive:
+            return False
+        return True
+
+    async def expire() -> bool:
+        await lag(replicas[1])
+        job = storage.to_job(await replicas[1].database.fetch_one(storage.FIND, job_id=job_id))
+        await lag(replicas[1])
+        step = next_step(job, PodFacts(uid="", state=PodState.READY, detail="running"), end, Limits())
+        if not isinstance(step, Record):
+            return False
+        return await apply_fact(job=job, fact=step.fact, now=end, resources=replicas[1]) is not None
+
+    extended, expired = await asyncio.gather(ask(), expire())
+    assert extended != expired
+    job = storage.to_job(await world.row(job_id))
+    names = await world.told(job_id)
+    if extended:
+        assert (job.phase, job.expires_at) == (Phase.ACTIVE, end + timedelta(hours=1))
+        assert (job.warned_minutes, job.warning, names) == (None, None, ["submitted", "extended"])
+        return "extension"
+    assert (job.phase, job.outcome, job.expires_at, names) == (Phase.ENDING, "expired", end, ["submitted"])
+    return "expiry"
+
+
+async def test_the_history_tells_each_status_with_its_time_and_reason(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    told = (await client.get(f"/v1/jobs/{job_id}/history")).json()
+    assert list(told) == ["job_id", "history"]
+    assert [(entry["status"], entry["reason"]) for entry in told["history"]] == [
+        ("queued", None),
+        ("cancelled", "Cancelled by its user"),
+    ]
+    job = await job_of(client, job_id)
+    assert [entry["at"] for entry in told["history"]] == [job["created_at"], job["ended_at"]]
+
+
+async def test_a_held_cancel_is_answered_when_the_job_has_ended(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    answer = await client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=20"})
+    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("succeeded", "wait=20")
+    assert "Cancellation request submitted (message ID: " in answer.json()["message"]
+
+
+async def test_a_held_extension_is_answered_at_once(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    answer = await extend(client, job_id, 1, Prefer="wait=20")
+    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("succeeded", "wait=20")
+
+
+async def test_an_outcome_that_does_not_come_in_time_is_still_requested(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    answer = await client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=1"})
+    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("requested", "wait=1")
+
+
+@pytest.mark.parametrize("prefer", ["wait=abc", "wait", "return=minimal", "wait=-4"])
+async def test_a_preference_that_is_not_understood_is_ignored(world: JobsWorld, client: Client, prefer: str) -> None:
+    job_id = await running(world, client)
+    answer = await client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": prefer})
+    assert (answer.status_code, answer.json()["status"]) == (200, "requested")
+    assert "preference-applied" not in answer.headers
+
+
+async def test_a_held_answer_is_woken_by_another_replica_and_holds_no_connection(
+    world: JobsWorld, client: Client
+) -> None:
+    """Twelve wait on a pool of one connection; what ends their wait happens elsewhere and comes as an event."""
+    async with world.service(database_pool_size=1) as waiting, world.service():
+        jobs = [await running(world, client) for _ in range(12)]
+        held = [
+            asyncio.create_task(waiting.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=30"}))
+            for job_id in jobs
+        ]
+
+        async def all_asked() -> bool:
+            return all([len(await world.told(job_id)) == 2 for job_id in jobs])
+
+        await eventually(all_asked, "all have asked")
+        assert (await waiting.get("/v1/jobs")).status_code == 200
+        assert not any(task.done() for task in held)
+        resources = world.resources()
+        for job_id in jobs:
+            await end_elsewhere(world, resources, job_id)
+        answers = await asyncio.wait_for(asyncio.gather(*held), 10)
+    assert {answer.json()["status"] for answer in answers} == {"succeeded"}
+
+
+async def end_elsewhere(world: JobsWorld, resources: Resources, job_id: UUID) -> None:
+    job = storage.to_job(await world.row(job_id))
+    assert await apply_fact(job=job, fact=PodGone(job.epoch), now=later(), resources=resources) is not None
+
+
+async def test_a_held_submission_tells_when_the_job_has_left_the_line(world: JobsWorld, client: Client) -> None:
+    wait = {"Prefer": "wait=30", "Idempotency-Key": "k"}
+    held = asyncio.create_task(client.post("/v1/jobs/submit", json=body(), headers=wait))
+
+    async def there() -> list[Any]:
+        return list((await client.get("/v1/jobs")).json()["jobs"])
+
+    [job] = await eventually(there, "the job is there")
+    await cancel_job(user_id=1, job_id=job["job_id"], key=None, now=later(), resources=world.resources())
+    answer = await asyncio.wait_for(held, 10)
+    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("cancelled", "wait=30")
+    again = await client.post("/v1/jobs/submit", json=body(), headers=wait)
+    assert (again.json(), again.headers["idempotent-replayed"]) == (answer.json(), "true")
+
+
+async def test_a_service_that_stops_ends_the_waits(world: JobsWorld) -> None:
+    resources = world.resources()
+
+    waiting = asyncio.create_task(await_job(uuid4(), lambda _: False, 30, resources))
+    await eventually(lambda: resources.changes.waiting, "it waits")
+    await resources.changes.close()
+    assert await asyncio.wait_for(waiting, 5) is None
