@@ -26,7 +26,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     settings = settings or read_settings(CapacitySettings)
     base = Foundation.open("capacity", settings)
     cluster = Cluster(settings.kubeconfig)
-    placer = Placer(database=base.database, relay=base.relay)
+    placer = Placer(database=base.database, relay=base.relay, terms=settings.terms())
     watches = [
         watch(cluster=cluster, database=base.database, settings=settings, relay=base.relay, placer=placer)
         for watch in (NodeWatch, PodWatch)
@@ -43,7 +43,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             verify=base.ask_auth(),
             resources={"database": base.database},
             subscriptions=subscriptions(relay=base.relay, placer=placer),
-            loops=[placer.loop, *(watch.loop for watch in watches), purging],
+            loops=[placer.loop, placer.telling, *(watch.loop for watch in watches), purging],
             closers=[cluster.close],
         ),
     )

@@ -1,5 +1,8 @@
 """Capacity's settings."""
 
+from datetime import timedelta
+
+from services.capacity.domain.placement import Terms
 from shared.settings import CommonSettings
 
 
@@ -12,3 +15,22 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     """Extended resource that is counted; a taint of the same key is tolerated by jobs."""
     watch_seconds: float = 30.0
     """Length of one watch; after it everything is listed anew."""
+    max_gpus_per_user: int | None = None
+    """GPUs that one user may hold at once, of all types; None: no limit."""
+    prepare_seconds: float = 3600.0
+    """From a lease to the start of its time box at most, as the jobs service holds to: by it the head of a line is
+    promised its start."""
+    grace_seconds: int = 30
+    """From asking a pod to end to killing it."""
+
+    def terms(self) -> Terms:
+        """For the placer."""
+        return Terms(
+            most_gpus_per_user=self.max_gpus_per_user,
+            preparation=timedelta(seconds=self.prepare_seconds),
+            release=timedelta(seconds=self.grace_seconds + _RECONCILE_SECONDS),
+        )
+
+
+_RECONCILE_SECONDS = 30
+"""From the end of a pod to its GPUs being given back, as a rule."""

@@ -4,7 +4,11 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
+import msgspec
+
 from shared.contracts.events import EventData
+
+EXPLAIN_SUBJECT = "gpudev.rpc.capacity.explain"
 
 
 class LeaseEvent(EventData, frozen=True, kw_only=True):
@@ -33,6 +37,8 @@ class JobQueued(LeaseEvent, frozen=True, kw_only=True):
     """None when unknowable."""
     reason: str | None = None
     """Why it does not start now, for a person."""
+    estimated_start_p90_at: datetime | None = None
+    """Nine of ten jobs start before; `estimated_start_at` is what one in two do. None when unknowable."""
 
 
 class LeaseGranted(LeaseEvent, frozen=True, kw_only=True):
@@ -41,6 +47,8 @@ class LeaseGranted(LeaseEvent, frozen=True, kw_only=True):
     """Rises with each lease of this job; whoever writes under an older one is refused."""
     node: str
     gpu_count: int
+    backfilled: bool = False
+    """It went ahead of a job that could not start, without delaying it."""
 
 
 class LeaseRevoked(LeaseEvent, frozen=True, kw_only=True):
@@ -87,3 +95,40 @@ class AvailabilityChanged(EventData, frozen=True, kw_only=True):
     def entity_id(self) -> str:
         """The GPU type."""
         return self.gpu_type
+
+
+class ExplainRequest(msgspec.Struct, frozen=True):
+    job_id: UUID
+    """Of a job whose owner asks: capacity does not check."""
+
+
+class Sooner(msgspec.Struct, frozen=True, kw_only=True):
+    """What would start sooner than the job as it was submitted."""
+
+    gpu_count: int
+    gpu_type: str
+    max_duration_seconds: int | None = None
+    """The time box must be no longer; None: as long as was asked for."""
+    start_at: datetime | None = None
+    """Its p50; None: at once."""
+    text: str
+    """For a person: '4 GPUs instead of 8: now'."""
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job waits for."""
+
+    waiting: bool
+    """False: it does not stand in line; what is below is then null, 0 or empty."""
+    position: int | None = None
+    """1 is the head of the line of its GPU type."""
+    jobs_ahead: int = 0
+    gpus_ahead: int = 0
+    """GPUs that the jobs ahead wait for."""
+    priority: int = 0
+    estimated_start_at: datetime | None = None
+    """p50; None when unknowable."""
+    estimated_start_p90_at: datetime | None = None
+    reason: str | None = None
+    """What it waits for."""
+    sooner: tuple[Sooner, ...] = ()

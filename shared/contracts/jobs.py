@@ -96,6 +96,14 @@ class JobExtended(JobEvent, frozen=True, kw_only=True):
     extension_seconds: int
 
 
+class JobPrioritised(JobEvent, frozen=True, kw_only=True):
+    """An operator has moved it in the line."""
+
+    EVENT: ClassVar[str] = "prioritised"
+    priority: int
+    """Higher goes first; 0 unless an operator said otherwise."""
+
+
 class JobLost(JobEvent, frozen=True, kw_only=True):
     """Its node was lost: it is over for its user, but its pod may live on; GPUs and disk stay held until `ended`."""
 

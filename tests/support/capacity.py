@@ -22,12 +22,14 @@ from services.capacity.app import create_app
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.domain.fleet import NodeFacts
 from services.capacity.domain.place import Place
+from services.capacity.domain.placement import Terms
 from services.capacity.operations import (
     PlacingRound,
     follow_job,
     place_jobs,
     read_availability,
     record_nodes,
+    tell_line,
 )
 from services.capacity.settings import CapacitySettings
 from shared.contracts.events import CloudEvent, EventData
@@ -111,6 +113,7 @@ class Capacity:
     placer: Bell = field(default_factory=Bell)
     relay: Bell = field(default_factory=Bell)
     sequences: dict[UUID, int] = field(default_factory=dict)
+    terms: Terms = field(default_factory=Terms)
 
     async def nodes(self, *nodes: NodeFacts, now: datetime = NOW) -> int:
         """Kubernetes says this of these nodes."""
@@ -130,8 +133,12 @@ class Capacity:
         return event
 
     async def place(self, now: datetime = NOW) -> PlacingRound:
-        """One round of the placer."""
-        return await place_jobs(self.database, now=now, relay=self.relay)
+        """Rounds of the placer until nothing is left to place, then the line is told."""
+        placed = await place_jobs(self.database, now=now, relay=self.relay, terms=self.terms)
+        while placed.more:
+            placed = await place_jobs(self.database, now=now, relay=self.relay, terms=self.terms)
+        await tell_line(self.database, now=now, relay=self.relay, terms=self.terms)
+        return placed
 
     async def place_row(self, job_id: UUID) -> Any:
         """The job's row."""

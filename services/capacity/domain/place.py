@@ -17,6 +17,7 @@ from shared.contracts.jobs import (
     JobEvent,
     JobExpiring,
     JobExtended,
+    JobPrioritised,
     JobReady,
     JobRequeued,
     JobStarted,
@@ -60,6 +61,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     """End of its time box; None before it starts."""
     ended_at: datetime | None = None
+    started_at: datetime | None = None
+    """Start of its time box; None before."""
+    priority: int = 0
+    """Set by an operator; higher goes first."""
+    priority_version: int = 0
+    """Version of the job when its priority was set."""
+    avoids: str | None = None
+    """Node where its last pod found no room."""
 
 
 def follow(place: Place, event: JobEvent, sequence: int) -> Place:
@@ -77,8 +86,10 @@ def follow(place: Place, event: JobEvent, sequence: int) -> Place:
         case JobReady():
             place = msgspec.structs.replace(place, ready=True, zone=event.availability_zone or place.zone)
         case JobStarted() | JobExtended() | JobExpiring():
-            latest = max(filter(None, (place.expires_at, event.expires_at)))
-            place = msgspec.structs.replace(place, expires_at=latest)
+            place = _runs_until(place, event)
+        case JobPrioritised():
+            if sequence > place.priority_version:
+                place = msgspec.structs.replace(place, priority=event.priority, priority_version=sequence)
         case JobRequeued():
             place = _requeued(place, event)
         case JobCancelRequested():
@@ -114,12 +125,22 @@ def _submitted(place: Place, event: JobSubmitted) -> Place:
     )
 
 
+def _runs_until(place: Place, event: JobStarted | JobExtended | JobExpiring) -> Place:
+    latest = max(filter(None, (place.expires_at, event.expires_at)))
+    started_at = event.started_at if isinstance(event, JobStarted) else place.started_at
+    return msgspec.structs.replace(place, expires_at=latest, started_at=started_at)
+
+
 def _requeued(place: Place, event: JobRequeued) -> Place:
     if event.epoch < place.epoch or place.state == PlaceState.ENDED:
         return place
     place = msgspec.structs.replace(place, epoch=event.epoch)
     if place.state in {PlaceState.LEASED, PlaceState.REVOKED}:
-        return msgspec.structs.replace(place, state=PlaceState.WAITING, node=None, expires_at=None)
+        # None after `revoked`: the node is gone, there is nothing to avoid
+        avoids = place.node or place.avoids
+        return msgspec.structs.replace(
+            place, state=PlaceState.WAITING, node=None, expires_at=None, started_at=None, avoids=avoids
+        )
     return place
 
 

@@ -4,6 +4,7 @@ from services.capacity.operations.following import follow_job
 from services.capacity.operations.placing import PlacingRound, place_jobs
 from services.capacity.operations.purging import purge_places
 from services.capacity.operations.reading import read_availability, read_cluster_status
+from services.capacity.operations.telling import tell_line
 from services.capacity.operations.watching import (
     PodListing,
     confirm_node_gone,
@@ -28,4 +29,5 @@ __all__ = [
     "record_nodes",
     "record_pod_listing",
     "record_pods",
+    "tell_line",
 ]

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from services.capacity import storage
-from services.capacity.domain.place import Place, follow, gives_back
+from services.capacity.domain.place import Place, PlaceState, follow, gives_back
 from shared.contracts.capacity import LeaseReleased
 from shared.contracts.jobs import JobEvent
 from shared.database import Row, Transaction
@@ -33,6 +33,8 @@ async def follow_job(
     if after == before:
         return after
     await save_place(tx, after)
+    if after.state == PlaceState.ENDED and before.state != PlaceState.ENDED:
+        await tx.execute(storage.RECORD_RUN, job_id=after.job_id)
     if gives_back(before, after):
         await tx.execute(storage.DELETE_LEASES, job_id=after.job_id)
         version = await tx.fetch_value(storage.END_LEASE, the_job_id=after.job_id)

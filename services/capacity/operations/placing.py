@@ -1,24 +1,30 @@
-"""The placer's round: leases for those whose turn has come, news for those who wait."""
+"""The placer's round: leases for those whose turn has come."""
 
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
+from prometheus_client import Counter as Metric
 
 from services.capacity import storage
-from services.capacity.domain.availability import OVER, TypeAvailability, count_availability
-from services.capacity.domain.estimates import Hold, estimate_starts
-from services.capacity.domain.fleet import Node
-from services.capacity.domain.line import QUIET, Notice, Told, due, notices
-from services.capacity.domain.placement import Placement, Waiting, place
-from services.capacity.operations.reading import read_snapshot
-from shared.contracts.capacity import AvailabilityChanged, JobQueued, LeaseGranted
+from services.capacity.domain.estimates import Correction
+from services.capacity.domain.lease import Lease
+from services.capacity.domain.placement import Placement, Terms, place
+from services.capacity.operations.reading import read_corrections, read_leases, read_line, read_nodes
+from shared.contracts.capacity import LeaseGranted
 from shared.database import Database, Row, Transaction
-from shared.messaging.outbox import Draft, Wakes, record_event
+from shared.messaging.outbox import Draft, Wakes, record_events
 
-MOST_GRANTS = 50
+MOST_GRANTS = 500
 """In one round, so that its transaction stays short."""
-MOST_NOTICES = 200
+BACKFILL_DEPTH = 500
+"""Jobs behind the head that are looked at for backfill (Slurm's bf_max_job_test, whose default it is)."""
+
+_starts = Metric("gpudev_forecast_starts", "Jobs that were told a p90 and have started", ["gpu_type"])
+_in_time = Metric(
+    "gpudev_forecast_starts_in_time", "Of these, those that started before the p90 they were told first", ["gpu_type"]
+)
 
 
 class PlacingRound(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,116 +35,77 @@ class PlacingRound(msgspec.Struct, frozen=True, kw_only=True):
     """There was more to do than one round may."""
 
 
-async def place_jobs(database: Database, *, now: datetime, relay: Wakes) -> PlacingRound:
-    """Lease GPUs to the jobs whose turn it is, and tell the others where they stand.
+async def place_jobs(database: Database, *, now: datetime, relay: Wakes, terms: Terms) -> PlacingRound:
+    """Lease GPUs to the jobs whose turn it is.
 
-    One replica at a time, by an advisory lock; that no GPU is leased twice is the table's own constraint.
+    One replica at a time, by an advisory lock; that no GPU is leased twice is the table's own constraint. Everything
+    is read anew, so nothing can be out of date when another replica takes over; that the line is read only as far as
+    one round can place keeps it cheap.
     """
     async with database.transaction() as tx:
         if not await tx.fetch_value(storage.TRY_PLACER_LOCK):
             return PlacingRound(ran=False)
-        await tx.fetch_all(storage.SHARE_NODES)
-        nodes = await _read_nodes(tx)
-        rows = await tx.fetch_all(storage.LINE)
-        line = [_waiting(row) for row in rows]
-        placements = place(nodes, line)[:MOST_GRANTS]
-        granted = [placement for placement in placements if await _grant(tx, placement, now, relay)]
-        if len(placements) == MOST_GRANTS:
-            return PlacingRound(ran=True, granted=tuple(granted), more=True)
-        more = await _tell_line(tx, rows, granted, now, relay)
-        await _tell_availability(tx, now, relay)
-        return PlacingRound(ran=True, granted=tuple(granted), more=more)
+        nodes = await read_nodes(tx)
+        leases = await read_leases(tx)
+        line = await read_line(
+            tx, gpu_types=sorted({node.gpu_type for node in nodes}), full_users=_full_users(leases, terms),
+            depth=MOST_GRANTS + BACKFILL_DEPTH,
+        )  # fmt: skip
+        holds = [lease.hold(now, terms) for lease in leases]
+        placements = place(nodes, line, holds=holds, now=now, terms=terms)[:MOST_GRANTS]
+        granted = await _grant(tx, placements, now, relay) if placements else []
+        return PlacingRound(ran=True, granted=tuple(granted), more=len(placements) == MOST_GRANTS)
 
 
-async def _grant(tx: Transaction, placement: Placement, now: datetime, relay: Wakes) -> bool:
-    row = await tx.fetch_one(storage.GRANT, the_job_id=placement.job_id, node=placement.node)
-    if row is None:
-        return False  # cancelled or ended since the line was read
-    await tx.execute(
-        storage.INSERT_LEASES, node=placement.node, indexes=list(placement.gpu_indexes), job_id=placement.job_id,
-        epoch=row["epoch"], now=now,
-    )  # fmt: skip
+def _full_users(leases: Sequence[Lease], terms: Terms) -> list[int]:
+    """Users who may hold no further GPU: however many of their jobs wait, others behind them are seen."""
+    if terms.most_gpus_per_user is None:
+        return []
+    held = Counter[int]()
+    for lease in leases:
+        held[lease.user_id] += lease.gpu_count
+    return [user for user, gpus in held.items() if gpus >= terms.most_gpus_per_user]
+
+
+async def _grant(tx: Transaction, placements: Sequence[Placement], now: datetime, relay: Wakes) -> list[Placement]:
+    shared = await tx.fetch_all(storage.SHARE_NODES, names=sorted({placement.node for placement in placements}))
+    present = {row["name"] for row in shared}
+    wanted = {placement.job_id: placement for placement in placements if placement.node in present}
+    rows = await tx.fetch_all(
+        storage.GRANT,
+        job_ids=list(wanted),
+        nodes=[placement.node for placement in wanted.values()],
+        lease_jobs=[placement.job_id for placement in wanted.values() for _ in placement.gpu_indexes],
+        lease_indexes=[index for placement in wanted.values() for index in placement.gpu_indexes],
+        now=now,
+    )
+    await record_events(tx, [_granted(row, wanted[row["job_id"]], now) for row in rows], relay)
+    await _learn(tx, rows, now)
+    return [wanted[row["job_id"]] for row in rows]
+
+
+def _granted(row: Row, placement: Placement, now: datetime) -> Draft:
     granted = LeaseGranted(
-        job_id=placement.job_id, epoch=row["epoch"], node=placement.node, gpu_count=len(placement.gpu_indexes)
-    )
-    await record_event(tx, Draft(data=granted, version=row["version"], occurred_at=now), relay)
-    return True
+        job_id=row["job_id"], epoch=row["epoch"], node=row["node"], gpu_count=row["gpu_count"],
+        backfilled=placement.backfilled,
+    )  # fmt: skip
+    return Draft(data=granted, version=row["version"], occurred_at=now)
 
 
-async def _tell_line(
-    tx: Transaction, rows: Sequence[Row], granted: Sequence[Placement], now: datetime, relay: Wakes
-) -> bool:
-    gone = {placement.job_id for placement in granted}
-    rows = [row for row in rows if row["job_id"] not in gone]
-    if not rows:
-        return False
-    nodes = await _read_nodes(tx)
-    line = [_waiting(row) for row in rows]
-    starts = estimate_starts(nodes, await _read_holds(tx), line, now)
-    told = {row["job_id"]: _told(row) for row in rows}
-    found = notices(nodes, line, starts)
-    pending = [(job_id, notice) for job_id, notice in found.items() if due(now, told[job_id], notice)]
-    types = {row["job_id"]: row["gpu_type"] for row in rows}
-    for job_id, notice in pending[:MOST_NOTICES]:
-        version = await tx.fetch_value(storage.TELL_JOB, the_job_id=job_id, now=now, **msgspec.structs.asdict(notice))
-        if version is not None:
-            queued = JobQueued(job_id=job_id, gpu_type=types[job_id], **msgspec.structs.asdict(notice))
-            await record_event(tx, Draft(data=queued, version=version, occurred_at=now), relay)
-    return len(pending) > MOST_NOTICES
-
-
-async def _tell_availability(tx: Transaction, now: datetime, relay: Wakes) -> None:
-    known = {row["gpu_type"]: row for row in await tx.fetch_all(storage.ANNOUNCED)}
-    entries = {entry.gpu_type: _numbers(entry) for entry in count_availability(await read_snapshot(tx))}
-    # a type without nodes and jobs is told of once more: nothing of it is left
-    for gpu_type in sorted(entries.keys() | known.keys()):
-        numbers = entries.get(gpu_type, _NOTHING)
-        row = known.get(gpu_type)
-        if row is not None and (now - row["told_at"] < QUIET or all(row[k] == v for k, v in numbers.items())):
-            continue
-        version = await tx.fetch_value(storage.ANNOUNCE, gpu_type=gpu_type, told_at=now, **numbers)
-        changed = AvailabilityChanged(gpu_type=gpu_type, **numbers)
-        await record_event(tx, Draft(data=changed, version=version, occurred_at=now), relay)
-
-
-async def _read_nodes(tx: Transaction) -> list[Node]:
-    return [msgspec.convert(dict(row), Node) for row in await tx.fetch_all(storage.NODES_IN_USE)]
-
-
-async def _read_holds(tx: Transaction) -> list[Hold]:
-    rows = await tx.fetch_all(storage.HOLDS)
-    # a job that is over for its user, or soon, gives its GPUs back before its time, nobody knows when
-    return [
-        Hold(
-            node=row["node"],
-            gpu_count=row["gpu_count"],
-            ends_at=None if row["cancelling"] or row["status"] in OVER else row["expires_at"],
-        )
-        for row in rows
-    ]
-
-
-def _waiting(row: Row) -> Waiting:
-    return Waiting(
-        job_id=row["job_id"],
-        gpu_type=row["gpu_type"],
-        gpu_count=row["gpu_count"],
-        submitted_at=row["submitted_at"],
-        duration=timedelta(seconds=row["duration_seconds"]),
-        ready=row["ready"],
-        zone=row["zone"],
-    )
-
-
-def _told(row: Row) -> Told:
-    if row["position"] is None:
-        return Told()
-    notice = Notice(position=row["position"], estimated_start_at=row["estimated_start_at"], reason=row["reason"])
-    return Told(notice=notice, at=row["told_at"])
-
-
-_NOTHING = {"total": 0, "available": 0, "in_use": 0, "queued": 0}
-
-
-def _numbers(entry: TypeAvailability) -> dict[str, int]:
-    return {name: getattr(entry, name) for name in _NOTHING}
+async def _learn(tx: Transaction, rows: Sequence[Row], now: datetime) -> None:
+    """Count who started before the p90 that was told first, and correct those that are still to be told."""
+    told = [row for row in rows if row["first_p90_at"] is not None and row["epoch"] == 1]
+    if not told:
+        return
+    corrections = await read_corrections(tx)
+    for gpu_type in sorted({row["gpu_type"] for row in told}):
+        hits = [now <= row["first_p90_at"] for row in told if row["gpu_type"] == gpu_type]
+        correction = corrections.get(gpu_type, Correction())
+        for hit in hits:
+            correction = correction.learn(in_time=hit)
+        await tx.execute(
+            storage.RECORD_CALIBRATION, gpu_type=gpu_type, day=now.date(), starts=len(hits), in_time=sum(hits),
+            factor=correction.factor,
+        )  # fmt: skip
+        _starts.labels(gpu_type).inc(len(hits))
+        _in_time.labels(gpu_type).inc(sum(hits))

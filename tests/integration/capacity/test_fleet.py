@@ -52,7 +52,7 @@ async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
         await scripted.put_node("n1")
         await scripted.put_node("n2")
         cluster = Cluster(kubeconfig)
-        placer = Placer(database=capacity.database, relay=capacity.relay)
+        placer = Placer(database=capacity.database, relay=capacity.relay, terms=capacity.terms)
         parts: dict[str, Any] = {
             "cluster": cluster,
             "database": capacity.database,

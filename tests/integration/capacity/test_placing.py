@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import cast
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ from msgspec import structs
 
 from services.capacity import storage
 from services.capacity.domain.place import PlaceState
+from services.capacity.domain.placement import Terms
 from services.capacity.operations import place_jobs, read_availability, read_cluster_status
 from shared.contracts.jobs import JobCancelRequested, JobReady, JobRequeued, JobStarted, JobStatus
 from shared.database import Database, Executor, Statement
@@ -60,7 +62,11 @@ async def test_two_placers_at_once_make_one_lease(capacity: Capacity) -> None:
     job = await capacity.submit(4)
     other = Database(capacity.dsn, pool_size=2)
     await asyncio.gather(
-        *(place_jobs(database, now=NOW, relay=Bell()) for database in (capacity.database, other) for _ in range(2))
+        *(
+            place_jobs(database, now=NOW, relay=Bell(), terms=Terms())
+            for database in (capacity.database, other)
+            for _ in range(2)
+        )
     )
     await other.close()
     assert len(await capacity.leased_by(job.job_id)) == 4
@@ -69,12 +75,19 @@ async def test_two_placers_at_once_make_one_lease(capacity: Capacity) -> None:
 
 async def test_the_same_gpu_cannot_be_leased_twice_whatever_the_placer_does(capacity: Capacity) -> None:
     await capacity.nodes(facts("n1"))
-    first, second = submitted(), submitted()
-    lease = {"node": "n1", "epoch": 1, "now": NOW}
-    await capacity.database.execute(storage.INSERT_LEASES, indexes=[0, 1], job_id=first.job_id, **lease)
+    first, second = await capacity.submit(2), await capacity.submit(2)
+    await _grant(capacity, first.job_id, [0, 1])
     with pytest.raises(asyncpg.UniqueViolationError):
-        await capacity.database.execute(storage.INSERT_LEASES, indexes=[1, 2], job_id=second.job_id, **lease)
+        await _grant(capacity, second.job_id, [1, 2])
     assert await capacity.leased_by(second.job_id) == []
+    assert (await capacity.place_row(second.job_id))["state"] == PlaceState.WAITING
+
+
+async def _grant(capacity: Capacity, job_id: UUID, indexes: list[int]) -> None:
+    lease_jobs = [job_id] * len(indexes)
+    await capacity.database.fetch_all(
+        storage.GRANT, job_ids=[job_id], nodes=["n1"], lease_jobs=lease_jobs, lease_indexes=indexes, now=NOW
+    )
 
 
 async def test_free_gpus_spread_over_nodes_are_not_placeable_together(capacity: Capacity) -> None:
@@ -167,11 +180,14 @@ async def test_the_estimate_follows_the_end_of_what_runs(capacity: Capacity) -> 
     first = await capacity.submit()
     second = await capacity.submit(at=later(seconds=1))
     await capacity.place()
-    assert (await capacity.place_row(second.job_id))["estimated_start_at"] is None
-    started = {"node": "n1", "epoch": 1, "started_at": NOW, "expires_at": later(hours=2)}
-    await capacity.follow(about(first, JobStarted, JobStatus.ACTIVE, **started))
+    # its pod is being made, which takes a minute as long as nothing was measured
+    assert (await capacity.place_row(second.job_id))["estimated_start_at"] == later(hours=1, minutes=1)
+    begun = {"node": "n1", "epoch": 1, "started_at": later(hours=1), "expires_at": later(hours=2)}
+    await capacity.follow(about(first, JobStarted, JobStatus.ACTIVE, **begun))
     await capacity.place(later(seconds=2))
-    assert (await capacity.place_row(second.job_id))["estimated_start_at"] == later(hours=2)
+    row = await capacity.place_row(second.job_id)
+    assert (row["estimated_start_at"], row["estimated_p90_at"]) == (later(hours=2), later(hours=2))
+    assert row["first_p90_at"] == later(hours=1, minutes=1)
 
 
 async def test_many_changes_within_a_second_are_told_once(capacity: Capacity) -> None:

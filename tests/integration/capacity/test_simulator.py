@@ -59,7 +59,7 @@ class Watched:
 async def watched(capacity: Capacity, cluster_simulator: ClusterSimulator) -> AsyncIterator[Watched]:
     cluster_simulator.process.start()
     cluster = Cluster(str(cluster_simulator.kubeconfig))
-    placer = Placer(database=capacity.database, relay=capacity.relay)
+    placer = Placer(database=capacity.database, relay=capacity.relay, terms=capacity.terms)
     parts: dict[str, Any] = {
         "cluster": cluster,
         "database": capacity.database,

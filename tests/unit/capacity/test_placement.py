@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from services.capacity.domain.availability import LineCount, Snapshot, count_availability, count_cluster
-from services.capacity.domain.estimates import Hold, estimate_starts
+from services.capacity.domain.estimates import Correction, Estimate, estimate_starts
 from services.capacity.domain.fleet import Node
-from services.capacity.domain.line import QUIET, Notice, Told, due, notices
+from services.capacity.domain.lease import Lease, Runs
+from services.capacity.domain.line import BEHIND, reasons
 from services.capacity.domain.place import PlaceState
-from services.capacity.domain.placement import Waiting, place, possible
+from services.capacity.domain.placement import Hold, Placement, Terms, Waiting, possible
+from services.capacity.domain.placement import place as place_line
 from shared.contracts.jobs import JobStatus
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
+TERMS = Terms()
 TYPES = st.sampled_from(["h100", "a100"])
 ZONES = st.sampled_from([None, "a", "b"])
 
@@ -73,6 +76,28 @@ def node(name: str, leased: int = 0, **changes: object) -> Node:
     return structs.replace(whole, **changes)
 
 
+def place(
+    fleet: list[Node], line: list[Waiting], holds: list[Hold] | None = None, terms: Terms = TERMS
+) -> list[Placement]:
+    return place_line(fleet, line, holds=holds or [], now=NOW, terms=terms)
+
+
+def lease(number: int, node_name: str, gpu_count: int = 8, **changes: object) -> Lease:
+    whole = Lease(
+        job_id=UUID(int=number),
+        node=node_name,
+        gpu_count=gpu_count,
+        user_id=1,
+        duration=timedelta(hours=2),
+        granted_at=NOW,
+        started_at=NOW,
+        expires_at=NOW + timedelta(hours=2),
+        cancelling=False,
+        status=JobStatus.ACTIVE,
+    )
+    return structs.replace(whole, **changes)
+
+
 @given(nodes(), lines())
 def test_no_gpu_is_given_twice_and_no_node_more_than_it_has(fleet: list[Node], line: list[Waiting]) -> None:
     known = {one.name: one for one in fleet}
@@ -101,30 +126,35 @@ def test_jobs_get_what_they_asked_for_once_and_only_when_ready(fleet: list[Node]
 
 
 @given(nodes(), lines())
-def test_nobody_overtakes_a_ready_job_of_the_same_type_that_could_start_somewhere(
-    fleet: list[Node], line: list[Waiting]
-) -> None:
-    placed = {placement.job_id for placement in place(fleet, line)}
+def test_nobody_overtakes_the_head_but_by_backfill(fleet: list[Node], line: list[Waiting]) -> None:
+    placed = {placement.job_id: placement for placement in place(fleet, line)}
     for gpu_type in ("h100", "a100"):
         types = [one for one in fleet if one.gpu_type == gpu_type]
         queue = sorted(
             (w for w in line if w.gpu_type == gpu_type and w.ready and possible(types, w)), key=lambda w: w.order
         )
-        served = [waiting.job_id in placed for waiting in queue]
-        assert served == sorted(served, reverse=True)
+        waits = False
+        for waiting in queue:
+            waits |= waiting.job_id not in placed
+            assert waiting.job_id not in placed or placed[waiting.job_id].backfilled == waits
 
 
 @given(nodes(), lines())
-def test_after_a_round_the_first_ready_job_fits_nowhere(fleet: list[Node], line: list[Waiting]) -> None:
+def test_a_second_round_places_nothing_more(fleet: list[Node], line: list[Waiting]) -> None:
     placements = place(fleet, line)
     taken = {p.job_id for p in placements}
+    jobs = {waiting.job_id: waiting for waiting in line}
+    held = [
+        Hold(node=p.node, gpu_count=len(p.gpu_indexes), ends_at=TERMS.latest_end(NOW, jobs[p.job_id].duration))
+        for p in placements
+    ]
     after = [
         structs.replace(
             one, leased=(*one.leased, *(i for p in placements if p.node == one.name for i in p.gpu_indexes))
         )
         for one in fleet
     ]
-    assert place(after, [waiting for waiting in line if waiting.job_id not in taken]) == []
+    assert place(after, [waiting for waiting in line if waiting.job_id not in taken], held) == []
 
 
 def test_the_fullest_node_that_fits_is_filled_and_whole_nodes_stay_free() -> None:
@@ -137,9 +167,74 @@ def test_a_job_too_large_for_what_is_left_of_its_nodes_does_not_close_the_line()
     assert [p.job_id.int for p in place([broken], [job(1, 8), job(2, 4)])] == [2]
 
 
-def test_a_job_that_fits_only_a_cordoned_node_closes_the_line() -> None:
+def test_a_job_that_fits_only_a_cordoned_node_lets_others_have_the_small_ones() -> None:
     fleet = [node("cordoned", schedulable=False), node("small", gpus=4)]
-    assert place(fleet, [job(1, 8), job(2, 4)]) == []
+    assert [(p.job_id.int, p.backfilled) for p in place(fleet, [job(1, 8), job(2, 4)])] == [(2, True)]
+
+
+def hold(node_name: str, gpu_count: int, hours: float | None) -> Hold:
+    return Hold(node=node_name, gpu_count=gpu_count, ends_at=None if hours is None else NOW + timedelta(hours=hours))
+
+
+def test_backfill_on_the_node_kept_for_the_head_only_if_it_ends_in_time() -> None:
+    fleet, holds = [node("n1", 4)], [hold("n1", 4, 4)]
+    # an hour to prepare, a minute to release
+    fits = job(2, 4, duration=timedelta(hours=2, minutes=59))
+    assert [p.job_id.int for p in place(fleet, [job(1, 8), fits], holds)] == [2]
+    assert place(fleet, [job(1, 8), structs.replace(fits, duration=timedelta(hours=3))], holds) == []
+
+
+def test_backfill_goes_past_the_heads_start_on_gpus_that_the_head_leaves_over() -> None:
+    fleet, holds = [node("n1", 7)], [hold("n1", 4, 4), hold("n1", 3, 6)]
+    assert [p.job_id.int for p in place(fleet, [job(1, 4), job(2, 1, duration=timedelta(days=3))], holds)] == [2]
+    assert place(fleet, [job(1, 5), job(2, 1, duration=timedelta(days=3))], holds) == []
+
+
+def test_backfill_takes_other_nodes_than_the_one_kept_for_the_head() -> None:
+    fleet, holds = [node("n1", 4), node("n2", 4)], [hold("n1", 4, 9), hold("n2", 4, 3)]
+    placed = place(fleet, [job(1, 8), job(2, 4, duration=timedelta(days=3))], holds)
+    assert [(p.job_id.int, p.node) for p in placed] == [(2, "n1")]
+
+
+def test_nothing_is_backfilled_on_the_node_of_a_head_whose_start_nobody_knows() -> None:
+    fleet = [node("n1", foreign=4)]
+    assert place(fleet, [job(1, 8), job(2, 1, duration=timedelta(minutes=5))]) == []
+
+
+def test_an_extended_lease_moves_the_promise_to_the_head() -> None:
+    fleet, short = [node("n1", 4), node("n2", 4)], job(2, 4, duration=timedelta(hours=3))
+    assert [p.node for p in place(fleet, [job(1, 8), short], [hold("n1", 4, 5), hold("n2", 4, 9)])] == ["n1"]
+    # n1's job is extended: n2 is the head's node now
+    assert [p.node for p in place(fleet, [job(1, 8), short], [hold("n1", 4, 20), hold("n2", 4, 3)])] == ["n1"]
+
+
+def test_a_job_with_a_higher_priority_is_ahead_of_those_submitted_before_it() -> None:
+    placed = place([node("n1")], [job(1, 8), job(2, 8, priority=1)])
+    assert [p.job_id.int for p in placed] == [2]
+
+
+def test_a_job_beyond_its_users_limit_waits_and_holds_nobody_up() -> None:
+    terms = Terms(most_gpus_per_user=8)
+    line = [job(1, 4, user_id=7), job(2, 4, user_id=8)]
+    placed = place([node("n1"), node("n2", 8)], line, [Hold(node="n2", gpu_count=8, user_id=7, ends_at=None)], terms)
+    assert [p.job_id.int for p in placed] == [2]
+    three = [job(number, 4, user_id=7) for number in (1, 2, 3)]
+    assert [p.job_id.int for p in place([node("n1"), node("n2")], three, terms=terms)] == [1, 2]
+    held = [Hold(node="n1", gpu_count=4, user_id=7, ends_at=None)]
+    assert "You hold 4 GPUs" in reasons([node("n1", 4)], [job(1, 8, user_id=7)], held, terms)[UUID(int=1)]
+
+
+def test_the_node_where_a_pod_found_no_room_is_taken_only_if_no_other_fits() -> None:
+    line = [job(1, 8, avoids="n1")]
+    assert [p.node for p in place([node("n1"), node("n2")], line)] == ["n2"]
+    assert [p.node for p in place([node("n1")], line)] == ["n1"]
+
+
+def test_a_failed_device_under_a_lease_is_paid_back_before_the_head_is_promised_anything() -> None:
+    fleet, holds = [node("n1", 8, gpus=7), node("n2", 8)], [hold("n1", 4, 1), hold("n1", 4, 2), hold("n2", 8, 1.5)]
+    # four of n1's eight held GPUs come back in an hour, but only three of them are left: n2 is first
+    early = job(2, 1, duration=timedelta(minutes=5))
+    assert place(fleet, [job(1, 4), early], holds) == []
 
 
 def test_a_job_starts_where_its_disk_is() -> None:
@@ -192,32 +287,80 @@ def test_what_availability_calls_placeable_is_what_the_placer_takes(fleet: list[
         assert not largest or place(fleet, [job(1, largest, **anywhere)])
 
 
-def test_estimates_are_the_ends_of_leases_and_of_those_ahead() -> None:
-    ends = NOW + timedelta(hours=2)
-    starts = estimate_starts([node("n1", 8)], [Hold(node="n1", gpu_count=8, ends_at=ends)], [job(1, 8), job(2, 8)], NOW)
-    assert starts == {UUID(int=1): ends, UUID(int=2): ends + timedelta(hours=1)}
+MINUTE = timedelta(minutes=1)
 
 
-def test_an_unknown_or_overdue_end_makes_no_estimate() -> None:
-    for ends_at in (None, NOW - timedelta(seconds=1)):
-        holds = [Hold(node="n1", gpu_count=8, ends_at=ends_at)]
-        assert estimate_starts([node("n1", 8)], holds, [job(1, 8)], NOW) == {UUID(int=1): None}
+def estimate(
+    fleet: list[Node], leases: list[Lease], line: list[Waiting], *, shares: tuple[float, ...] = (), **more: object
+) -> dict[int, Estimate | None]:
+    runs = Runs.of(shares, ())
+    found = estimate_starts(fleet, leases, line, runs=runs, now=NOW, terms=TERMS, **more)
+    return {job_id.int: one for job_id, one in found.items()}
 
 
-@given(nodes(), lines())
-def test_positions_count_the_line_of_each_type_without_gaps(fleet: list[Node], line: list[Waiting]) -> None:
-    ready = [structs.replace(waiting, ready=True) for waiting in line]
-    found = notices(fleet, ready, {})
-    for gpu_type in ("h100", "a100"):
-        queue = sorted((w for w in ready if w.gpu_type == gpu_type), key=lambda w: w.order)
-        assert [found[w.job_id].position for w in queue] == list(range(1, len(queue) + 1))
+def test_estimates_are_the_ends_of_leases_and_of_those_ahead_as_long_as_nothing_was_measured() -> None:
+    end = NOW + timedelta(hours=2)
+    found = estimate([node("n1", 8)], [lease(9, "n1")], [job(1, 8), job(2, 8)])
+    assert found == {
+        1: Estimate(p50=end, p90=end),
+        2: Estimate(p50=end + MINUTE + timedelta(hours=1), p90=end + MINUTE + timedelta(hours=1)),
+    }
 
 
-def test_a_notice_is_told_when_it_changed_and_at_most_once_a_second() -> None:
-    first = Notice(position=2, estimated_start_at=None, reason="r")
-    changed = structs.replace(first, position=1)
-    told = Told(notice=first, at=NOW)
-    assert due(NOW, Told(), first)
-    assert not due(NOW + QUIET, told, first)
-    assert not due(NOW + QUIET / 2, told, changed)
-    assert due(NOW + QUIET, told, changed)
+def test_early_ends_of_other_jobs_bring_the_estimates_forward_and_apart() -> None:
+    found = estimate([node("n1", 8)], [lease(9, "n1")], [job(1, 8)], shares=tuple(n / 100 for n in range(1, 101)))[1]
+    assert found is not None
+    assert NOW + timedelta(minutes=50) < found.p50 < NOW + timedelta(minutes=70)
+    assert NOW + timedelta(minutes=100) < found.p90 <= NOW + timedelta(minutes=112)
+
+
+def test_a_job_that_has_run_for_long_is_compared_with_those_that_did_so_too() -> None:
+    running = lease(9, "n1", started_at=NOW - timedelta(hours=1), expires_at=NOW + timedelta(hours=1))
+    found = estimate([node("n1", 8)], [running], [job(1, 8)], shares=(0.1,) * 90 + (0.9,) * 10)[1]
+    assert found is not None
+    assert abs(found.p50 - (NOW + 0.8 * timedelta(hours=1))) < timedelta(seconds=1)
+
+
+def test_what_no_end_of_a_job_can_give_has_no_estimate() -> None:
+    assert estimate([node("n1", foreign=4)], [], [job(1, 8)]) == {1: None}
+    assert estimate([node("n1", 8, schedulable=False)], [lease(9, "n1")], [job(1, 8)]) == {1: None}
+    assert estimate([node("n1", 8)], [lease(9, "n1")], [job(1, 8, ready=False)]) == {1: None}
+
+
+def test_an_overdue_or_leaving_job_is_about_to_give_its_gpus_back() -> None:
+    for running in (
+        lease(9, "n1", expires_at=NOW - MINUTE, started_at=NOW - 121 * MINUTE),
+        lease(9, "n1", cancelling=True),
+    ):
+        assert estimate([node("n1", 8)], [running], [job(1, 8)]) == {1: Estimate(p50=NOW, p90=NOW)}
+
+
+@given(nodes(), lines(), st.lists(st.floats(0.01, 1.5), max_size=40), st.floats(0.2, 5))
+def test_p50_is_never_after_p90_and_neither_is_past(
+    fleet: list[Node], line: list[Waiting], shares: list[float], factor: float
+) -> None:
+    leases = [lease(100 + number, one.name, len(one.leased)) for number, one in enumerate(fleet) if one.leased]
+    corrections = {"h100": Correction(factor=factor)}
+    for one in estimate(fleet, leases, line, shares=tuple(shares), corrections=corrections).values():
+        assert one is None or NOW <= one.p50 <= one.p90
+
+
+def test_the_correction_settles_where_nine_of_ten_start_in_time() -> None:
+    correction = Correction()
+    for _ in range(40):
+        correction = correction.learn(in_time=False)
+    assert correction.factor > 2
+    settled = Correction()
+    for number in range(1000):
+        settled = settled.learn(in_time=number % 10 != 0)
+    assert 0.9 < settled.factor < 1.1
+
+
+def test_reasons_tell_the_head_what_it_waits_for_and_the_others_that_they_are_behind() -> None:
+    found = reasons([node("n1", 4), node("n2", 4)], [job(1, 8), job(2, 8), job(3, 4, ready=False)], [], TERMS)
+    assert "spread over nodes" in found[UUID(int=1)]
+    assert found[UUID(int=2)] == BEHIND
+    assert UUID(int=3) not in found
+    assert "No node has 8 h100 GPUs" in reasons([node("n1", gpus=4)], [job(1, 8)], [], TERMS)[UUID(int=1)]
+    assert "ready and schedulable" in reasons([node("n1", ready=False)], [job(1, 8)], [], TERMS)[UUID(int=1)]
+    assert "no h100 nodes" in reasons([], [job(1, 8)], [], TERMS)[UUID(int=1)]

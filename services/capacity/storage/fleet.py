@@ -1,0 +1,110 @@
+"""Statements on nodes and pods."""
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, func
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
+
+from services.capacity.storage.tables import (
+    gpu_pods,
+    leases,
+    nodes,
+    watches,
+)
+from shared.database import Statement
+
+_NOW = bindparam("now", type_=sa.DateTime(timezone=True))
+
+_KNOWN_NODES = sa.select(nodes).where(nodes.c.name == sa.any_(bindparam("names", type_=ARRAY(sa.Text))))
+LOCK_NODES = Statement(_KNOWN_NODES.order_by(nodes.c.name).with_for_update())
+INSERT_NODE = Statement(
+    insert(nodes)
+    .values({c.name: bindparam(c.name) for c in nodes.c if c.name not in {"version", "gone_at"}} | {"version": 1})
+    .on_conflict_do_nothing()
+)
+UPDATE_NODE = Statement(
+    sa.update(nodes)
+    .where(nodes.c.name == bindparam("node_name"))
+    .values(
+        {c.name: bindparam(c.name) for c in nodes.c if c.name not in {"name", "version", "gone_at"}}
+        | {"version": nodes.c.version + bindparam("step", type_=sa.BigInteger), "gone_at": None}
+    )
+    .returning(nodes.c.version)
+)
+MARK_NODE_GONE = Statement(
+    sa.update(nodes)
+    .where(nodes.c.name == bindparam("node_name"), nodes.c.uid == bindparam("uid"), nodes.c.gone_at.is_(None))
+    .values(gone_at=_NOW, ready=False, schedulable=False, version=nodes.c.version + 1)
+    .returning(nodes)
+)
+PRESENT_NODES = Statement(sa.select(nodes.c.name, nodes.c.uid).where(nodes.c.gone_at.is_(None)))
+# held from here to the commit: a node cannot be declared gone between the placer's look at it and its lease
+SHARE_NODES = Statement(
+    sa.select(nodes.c.name)
+    .where(nodes.c.name == sa.any_(bindparam("names", type_=ARRAY(sa.Text))), nodes.c.gone_at.is_(None))
+    .order_by(nodes.c.name)
+    .with_for_update(read=True)
+)
+
+_POD_COLUMNS = ("uid", "resource_version", "name", "node", "gpus", "job_id")
+UPSERT_PODS = Statement(
+    sa.text(
+        "INSERT INTO gpu_pods AS known (uid, resource_version, name, node, gpus, job_id, seen_at) "
+        "SELECT pod.*, CAST(:now AS timestamptz) FROM unnest(CAST(:uids AS text[]), "
+        "CAST(:resource_versions AS bigint[]), CAST(:names AS text[]), CAST(:nodes AS text[]), "
+        "CAST(:gpus AS integer[]), CAST(:job_ids AS uuid[])) AS pod "
+        "ON CONFLICT (uid) DO UPDATE SET resource_version = excluded.resource_version, node = excluded.node, "
+        "gpus = excluded.gpus, job_id = excluded.job_id, seen_at = excluded.seen_at "
+        "WHERE excluded.resource_version >= known.resource_version"
+    )
+)
+DELETE_POD = Statement(
+    sa.delete(gpu_pods).where(gpu_pods.c.uid == bindparam("uid"), gpu_pods.c.resource_version <= bindparam("version"))
+)
+# a pod newer than the list is not missing from it; one that nobody has seen for long is of another cluster
+DELETE_MISSING_PODS = Statement(
+    sa.delete(gpu_pods).where(
+        gpu_pods.c.uid != sa.all_(bindparam("uids", type_=ARRAY(sa.Text))),
+        sa.or_(gpu_pods.c.resource_version <= bindparam("version"), gpu_pods.c.seen_at < bindparam("forgotten_before")),
+    )
+)
+CONFIRM_WATCH = Statement(
+    insert(watches)
+    .values(kind=bindparam("kind"), confirmed_at=_NOW)
+    .on_conflict_do_update(
+        index_elements=[watches.c.kind], set_={"confirmed_at": func.greatest(watches.c.confirmed_at, _NOW)}
+    )
+)
+
+_leased_indexes = (
+    sa.select(
+        func.coalesce(
+            func.array_agg(aggregate_order_by(leases.c.gpu_index, leases.c.gpu_index)), sa.cast([], ARRAY(sa.Integer))
+        )
+    )
+    .where(leases.c.node == nodes.c.name)
+    .scalar_subquery()
+)
+# a pod of ours whose job holds no lease there still holds the device: it counts as foreign
+_foreign_gpus = (
+    sa.select(func.coalesce(func.sum(gpu_pods.c.gpus), 0))
+    .where(
+        gpu_pods.c.node == nodes.c.name,
+        ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
+    )
+    .scalar_subquery()
+)
+nodes_in_use = (
+    sa.select(
+        nodes.c.name,
+        nodes.c.gpu_type,
+        nodes.c.gpus,
+        nodes.c.ready,
+        nodes.c.schedulable,
+        nodes.c.zone,
+        _leased_indexes.label("leased"),
+        _foreign_gpus.label("foreign"),
+    )
+    .where(nodes.c.gone_at.is_(None), nodes.c.gpu_type.is_not(None))
+    .order_by(nodes.c.name)
+)
+NODES_IN_USE = Statement(nodes_in_use)
