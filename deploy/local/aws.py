@@ -53,6 +53,8 @@ class Cloud:
     directory: Path
     port: int
     accounts: tuple[str, ...] = (ACCOUNT, FOREIGN_ACCOUNT)
+    snapshot_seconds: float = 1.0
+    """How long an EBS snapshot is pending."""
 
     @property
     def endpoint_url(self) -> str:
@@ -63,6 +65,7 @@ class Cloud:
         """The server process."""
         accounts = [item for account in self.accounts for item in ("--account", account)]
         where = ["--port", str(self.port), "--state", str(self.directory)]
+        where += ["--snapshot-seconds", str(self.snapshot_seconds)]
         return Part(
             name="moto",
             argv=(sys.executable, "-m", "deploy.local.moto_server", *where, *accounts),

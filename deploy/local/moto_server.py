@@ -1,8 +1,9 @@
 """AWS for the local stack: moto's STS, IAM and EC2 with signatures checked and a memory that outlives it.
 
 Beyond moto's own server: every request must be signed by a known identity, expired sessions are refused,
-`ClientToken` makes a repeated creation answer what the first one did, and moto's control pages are shut.
-After each call that changes something, and before it is answered, all of it is written to a snapshot.
+`ClientToken` makes a repeated creation answer what the first one did, EBS is more like EBS (`moto_ebs`), and moto's
+control pages are shut. After each call that changes something, and before it is answered, all of it is written to a
+file, for all the calls that wait for it at once.
 
 Not kept: AWS services other than these three, and a snapshot of another version of moto (one starts afresh).
 """
@@ -28,6 +29,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
 
 from deploy.local import moto_state
+from deploy.local.moto_ebs import teach_ebs
 from deploy.local.ports import HOST
 
 READY_PATH = "/ready"
@@ -46,6 +48,9 @@ class Cloud:
         self._moto = DomainDispatcherApplication(create_backend_app)
         # moto guards nothing against threads, and a snapshot must not see half a change.
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
+        self._changes = 0
+        self._saved = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -62,7 +67,20 @@ class Cloud:
         with self._lock:
             if self._state.has_expired(key_id):
                 return _refuse(start_response, "ExpiredToken", "The security token included in the request is expired")
-            return self._perform(environ, start_response, key_id, parameters)
+            answer = self._perform(environ, start_response, key_id, parameters)
+            change = self._changes
+        self._save(change)
+        return answer
+
+    def _save(self, change: int) -> None:
+        """Return when this change is on disk; one writes for all that have been made meanwhile."""
+        with self._saving:
+            if self._saved >= change:
+                return
+            with self._lock:
+                change, content = self._changes, self._state.dump()
+            self._state.write(content)
+            self._saved = change
 
     def _perform(
         self, environ: Environ, start_response: StartResponse, key_id: str, parameters: dict[str, str]
@@ -77,13 +95,14 @@ class Cloud:
         if status.startswith("2") and not action.startswith(_READS):
             if request is not None:
                 self._state.remember(request, parameters, (status, content))
-            self._state.save()
+            self._changes += 1
         start_response(status, list(headers))
         return [content]
 
 
-def serve(port: int, directory: Path, accounts: tuple[str, ...]) -> None:
+def serve(port: int, directory: Path, accounts: tuple[str, ...], snapshot_seconds: float) -> None:
     """Serve until SIGTERM or SIGINT."""
+    teach_ebs(snapshot_seconds=snapshot_seconds)
     state = moto_state.MotoState(directory)
     state.load()
     state.seed(accounts)
@@ -100,8 +119,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--state", type=Path, required=True, help="folder of the snapshot and the credentials")
     parser.add_argument("--account", action="append", required=True, help="12 digits; the first is ours")
+    parser.add_argument("--snapshot-seconds", type=float, default=1.0, help="how long a snapshot is pending")
     arguments = parser.parse_args()
-    serve(arguments.port, arguments.state, tuple(arguments.account))
+    serve(arguments.port, arguments.state, tuple(arguments.account), arguments.snapshot_seconds)
 
 
 def _credential(environ: Environ) -> tuple[str | None, str]:

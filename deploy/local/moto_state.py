@@ -54,12 +54,20 @@ class MotoState:
         self._forget_the_expired()
 
     def save(self) -> None:
-        """Write everything, durably, before the call that changed it is answered (about 20 ms)."""
+        """Write everything, durably."""
+        self.write(self.dump())
+
+    def write(self, content: bytes) -> None:
+        """Write what `dump` gave, durably (about 20 ms)."""
+        write_private(self._snapshot, content)
+
+    def dump(self) -> bytes:
+        """Everything, while nothing changes it."""
         living = {
             service: {account: dict(regions) for account, regions in backends.items()}
             for service, backends in _BACKENDS.items()
         }
-        write_private(self._snapshot, pickle.dumps((moto_version, living, self._tokens)))
+        return pickle.dumps((moto_version, living, self._tokens))
 
     def seed(self, accounts: tuple[str, ...]) -> None:
         """Make sure that each account has its users and the demo role, and write down the users' keys."""
