@@ -3,7 +3,6 @@
 from uuid import UUID
 
 import structlog
-from prometheus_client import Gauge
 
 from services.jobs import storage
 from services.jobs.cluster import KINDS, Cluster, job_of
@@ -11,10 +10,9 @@ from services.jobs.domain.pod import EPOCH_LABEL, Meta
 from services.jobs.resources import Resources
 from shared.background import Loop
 from shared.errors import Unavailable
+from shared.metrics import ORPHANS
 
 log = structlog.get_logger(__name__)
-
-_orphans = Gauge("gpudev_orphans", "Objects in the cluster that no job has, as found by the last sweep", ["kind"])
 
 
 class Sweeper:
@@ -36,7 +34,7 @@ class Sweeper:
         for kind in KINDS:
             objects, _ = await self._cluster.list_objects(kind)
             orphans = [meta for meta in await self._without_job(objects) if meta.deletion_timestamp is None]
-            _orphans.labels(kind).set(len(orphans))
+            ORPHANS.labels(kind).set(len(orphans))
             for meta in orphans:
                 await self._delete(kind, meta)
 
