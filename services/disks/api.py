@@ -1,26 +1,37 @@
 """The disks' routes: parse, call one operation, map."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
+from msgspec import UNSET
 
-from services.disks.domain.disk import NewDisk, check_name
-from services.disks.operations.disks import create_disk
-from services.disks.queries import get_disk, get_operation, list_disks
+from services.disks.domain.changes import Limits
+from services.disks.domain.disk import DEFAULT_SIZE_GB, NewDisk, check_name
+from services.disks.operations.disks import create_disk, delete_disk, restore_disk
+from services.disks.operations.snapshots import request_snapshot
+from services.disks.queries import get_content, get_disk, get_operation, list_disks, list_snapshots
+from services.disks.reconciler.renaming import Renaming
 from services.disks.schemas import (
     CreateDiskRequest,
+    DiskContent,
     DiskInfo,
     DiskList,
     OperationRequested,
     OperationState,
+    RenameAnswer,
+    RenameDiskRequest,
+    SnapshotList,
+    disk_content,
     disk_info,
     operation_state,
+    rename_answer,
     requested,
+    snapshot_info,
 )
 from services.disks.settings import DisksSettings
 from shared.contracts.auth import Identity
@@ -40,10 +51,14 @@ class Desk:
     """What the handlers work with."""
 
     database: Database
+    relay: Wakes
+    """Woken for events."""
     reconciler: Wakes
-    """Woken when there is a disk to make."""
+    """Woken when there is something to make."""
+    renaming: Renaming
     cipher: Cipher
     settings: DisksSettings
+    limits: Limits
 
 
 class DisksController(Controller):
@@ -58,7 +73,7 @@ class DisksController(Controller):
         summary="Create a new persistent disk (queued operation)",
         dto=Body[CreateDiskRequest],
         return_dto=None,
-        responses=error_responses(400, 409, 422, body=True),
+        responses=error_responses(400, 404, 409, 422, body=True),
     )
     async def create(
         self, request: Request[Identity, Any, Any], data: JSONBody[CreateDiskRequest], desk: NamedDependency[Desk]
@@ -66,11 +81,13 @@ class DisksController(Controller):
         """The answer comes at once; the operation tells when the disk is there."""
         new = NewDisk(
             disk_id=uuid4(), operation_id=uuid4(), user_id=request.user.user_id, username=request.user.username,
-            name=data.disk_name, size_gb=data.size_gb, availability_zone=desk.settings.availability_zone,
-            requested_at=datetime.now(UTC),
+            name=data.disk_name, size_gb=data.size_gb or DEFAULT_SIZE_GB, requested_at=datetime.now(UTC),
+            availability_zone=desk.settings.availability_zone,
         )  # fmt: skip
-        key = await idempotency_key(request)
-        outcome = await create_disk(desk.database, desk.reconciler, new=new, key=key, cipher=desk.cipher)
+        outcome = await create_disk(
+            desk.database, desk.reconciler, new=new, limits=desk.limits, key=await idempotency_key(request),
+            cipher=desk.cipher, from_snapshot=data.from_snapshot, size_given=data.size_gb is not UNSET,
+        )  # fmt: skip
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 
     @get(
@@ -102,7 +119,7 @@ class DisksController(Controller):
     async def show(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> DiskInfo:
-        """The disk of that name that is not deleted, else the newest deleted one."""
+        """The disk of that name that is not deleted, else the one deleted last."""
         name = check_name(disk_name, _NAME_LOC)
         disk = await get_disk(desk.database, user_id=request.user.user_id, name=name)
         return disk_info(disk, desk.settings.user_email_domain)
@@ -126,3 +143,113 @@ class DisksController(Controller):
             desk.database, user_id=request.user.user_id, name=name, operation_id=operation_id
         )
         return operation_state(operation)
+
+    @delete(
+        "/{disk_name:str}",
+        status_code=200,
+        operation_id="delete_disk",
+        summary="Delete a persistent disk (soft delete with retention)",
+        responses=error_responses(400, 404, 409, 410, 422),
+    )
+    async def remove(
+        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
+    ) -> Response[OperationRequested]:
+        """Its name is free at once; it can be restored until the day that the answer says."""
+        outcome = await delete_disk(
+            desk.database, desk.relay, user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC),
+            operation_id=uuid4(), retention=timedelta(days=desk.settings.disk_retention_days),
+            key=await idempotency_key(request), cipher=desk.cipher, now=datetime.now(UTC),
+        )  # fmt: skip
+        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
+
+    @post(
+        "/{disk_name:str}/restore",
+        status_code=200,
+        operation_id="restore_disk",
+        summary="Bring back a deleted disk",
+        responses=error_responses(400, 404, 409, 410, 422),
+    )
+    async def restore(
+        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
+    ) -> Response[OperationRequested]:
+        """Of several deleted disks of that name, the one deleted last."""
+        outcome = await restore_disk(
+            desk.database, desk.relay, user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC),
+            operation_id=uuid4(), limits=desk.limits, key=await idempotency_key(request), cipher=desk.cipher,
+            now=datetime.now(UTC),
+        )  # fmt: skip
+        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
+
+    @post(
+        "/{disk_name:str}/rename",
+        status_code=200,
+        operation_id="rename_disk",
+        summary="Rename a persistent disk",
+        dto=Body[RenameDiskRequest],
+        return_dto=None,
+        responses=error_responses(400, 404, 409, 410, 422, body=True),
+    )
+    async def rename(
+        self,
+        request: Request[Identity, Any, Any],
+        disk_name: FromPath[str],
+        data: JSONBody[RenameDiskRequest],
+        desk: NamedDependency[Desk],
+    ) -> Response[RenameAnswer]:
+        """The disk has its new name at once; what AWS does not take is listed, and tried again in the background."""
+        outcome = await desk.renaming.rename(
+            user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC), new_name=data.new_name,
+            key=await idempotency_key(request),
+        )  # fmt: skip
+        return replayable(Outcome(rename_answer(outcome.answer.renamed, outcome.answer.report), outcome.replayed))
+
+    @get(
+        "/{disk_name:str}/snapshots",
+        operation_id="list_disk_snapshots",
+        summary="List the restore points of a disk",
+        responses=error_responses(400, 404),
+    )
+    async def show_snapshots(
+        self,
+        request: Request[Identity, Any, Any],
+        disk_name: FromPath[str],
+        desk: NamedDependency[Desk],
+        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
+        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
+    ) -> SnapshotList:
+        """Newest first."""
+        name = check_name(disk_name, _NAME_LOC)
+        page = await list_snapshots(desk.database, user_id=request.user.user_id, name=name, limit=limit, offset=offset)
+        return SnapshotList(snapshots=[snapshot_info(snapshot) for snapshot in page.snapshots], total=page.total)
+
+    @post(
+        "/{disk_name:str}/snapshots",
+        status_code=200,
+        operation_id="create_disk_snapshot",
+        summary="Take a restore point of a disk that is not in use",
+        responses=error_responses(400, 404, 409, 410, 422),
+    )
+    async def take_snapshot(
+        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
+    ) -> Response[OperationRequested]:
+        """The answer comes at once; the operation tells when the restore point is complete."""
+        outcome = await request_snapshot(
+            desk.database, desk.relay, desk.reconciler, user_id=request.user.user_id,
+            name=check_name(disk_name, _NAME_LOC), operation_id=uuid4(), key=await idempotency_key(request),
+            cipher=desk.cipher, now=datetime.now(UTC),
+        )  # fmt: skip
+        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
+
+    @get(
+        "/{disk_name:str}/content",
+        operation_id="get_disk_content",
+        summary="List what is on a disk",
+        responses=error_responses(400, 404),
+    )
+    async def show_content(
+        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
+    ) -> DiskContent:
+        """As it was when the last job that used the disk ended."""
+        name = check_name(disk_name, _NAME_LOC)
+        disk, content = await get_content(desk.database, user_id=request.user.user_id, name=name)
+        return disk_content(disk, content)

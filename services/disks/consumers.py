@@ -3,10 +3,21 @@
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from services.disks.domain.changes import Limits
 from services.disks.domain.claim import ClaimWish
 from services.disks.domain.disk import Disk
 from services.disks.operations.claims import claim_disk, confirm_claim, release_claim
-from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimReply, ClaimRequest
+from services.disks.operations.contents import store_content
+from shared.contracts.disks import (
+    CLAIM_SUBJECT,
+    CONTENT_SUBJECT,
+    Claim,
+    ClaimRefusal,
+    ClaimReply,
+    ClaimRequest,
+    ContentReply,
+    ContentReport,
+)
 from shared.contracts.events import CloudEvent
 from shared.contracts.jobs import JobEnded, JobSubmitted
 from shared.database import Database, Transaction
@@ -16,13 +27,14 @@ from shared.messaging.outbox import Wakes
 
 
 def claim_endpoint(
-    database: Database, reconciler: Wakes, *, zone: str, provisional_for: timedelta
+    database: Database, reconciler: Wakes, *, limits: Limits, zone: str, provisional_for: timedelta
 ) -> RpcEndpoint[ClaimRequest, ClaimReply]:
     """`disks.claim`.
 
     Args:
         database: Where the disks are.
         reconciler: Woken when a claim makes a disk.
+        limits: What a user may have.
         zone: Availability zone of new disks.
         provisional_for: How long a claim waits for its job's `submitted`.
     """
@@ -34,8 +46,9 @@ def claim_endpoint(
         )  # fmt: skip
         try:
             disk = await claim_disk(
-                database, reconciler, wish=wish, new_disk_id=uuid4(), new_operation_id=uuid4(), zone=zone
-            )
+                database, reconciler, wish=wish, limits=limits, new_disk_id=uuid4(), new_operation_id=uuid4(),
+                zone=zone,
+            )  # fmt: skip
         except InvalidInput as error:
             return ClaimReply(refusal=ClaimRefusal(kind="invalid", text=error.problems[0].msg))
         except Conflict as error:
@@ -43,6 +56,15 @@ def claim_endpoint(
         return ClaimReply(claim=_claim(disk))
 
     return RpcEndpoint(CLAIM_SUBJECT, ClaimRequest, claim)
+
+
+def content_endpoint(database: Database) -> RpcEndpoint[ContentReport, ContentReply]:
+    """`disks.content`: what was on a disk when its job ended."""
+
+    async def content(report: ContentReport) -> ContentReply:
+        return ContentReply(stored=await store_content(database, report=report))
+
+    return RpcEndpoint(CONTENT_SUBJECT, ContentReport, content)
 
 
 def job_subscriptions(relay: Wakes) -> list[Subscription[JobSubmitted] | Subscription[JobEnded]]:
@@ -53,7 +75,9 @@ def job_subscriptions(relay: Wakes) -> list[Subscription[JobSubmitted] | Subscri
             await confirm_claim(tx, relay, job_id=data.job_id, disk_id=data.disk_id, now=datetime.now(UTC))
 
     async def on_ended(tx: Transaction, data: JobEnded, _: CloudEvent) -> None:
-        await release_claim(tx, relay, job_id=data.job_id, now=datetime.now(UTC))
+        # without a lease of GPUs there never was a pod that could write on it
+        used = data.epoch > 0
+        await release_claim(tx, relay, job_id=data.job_id, used=used, snapshot_id=uuid4(), now=datetime.now(UTC))
 
     return [Subscription(JobSubmitted, on_submitted), Subscription(JobEnded, on_ended)]
 

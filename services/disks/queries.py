@@ -5,13 +5,21 @@ from uuid import UUID
 import msgspec
 
 from services.disks import storage
+from services.disks.domain.content import NO_CONTENT, Content
 from services.disks.domain.disk import Disk, Operation
+from services.disks.domain.snapshot import Snapshot, SnapshotState
 from shared.database import Database, Executor, Row
 from shared.errors import NotFound
 
 
 class DiskPage(msgspec.Struct, frozen=True):
     disks: list[Disk]
+    total: int
+    """Of the same moment, all pages together."""
+
+
+class SnapshotPage(msgspec.Struct, frozen=True):
+    snapshots: list[Snapshot]
     total: int
     """Of the same moment, all pages together."""
 
@@ -27,25 +35,47 @@ async def list_disks(database: Database, *, user_id: int, include_deleted: bool,
         offset: Disks before the page.
     """
     rows = await database.fetch_all(
-        storage.LIST_DISKS, user_id=user_id, include_deleted=include_deleted, limit=limit, offset=offset
+        storage.disks.LIST, user_id=user_id, include_deleted=include_deleted, limit=limit, offset=offset
     )
     return DiskPage([disk_of(row) for row in rows if row["id"] is not None], rows[0]["total"])
 
 
-async def get_disk(database: Database, *, user_id: int, name: str) -> Disk:
-    """A user's disk of that name: the one that is not deleted, else the newest deleted one.
+async def get_disk(executor: Executor, *, user_id: int, name: str) -> Disk:
+    """A user's disk of that name: the one that is not deleted, else the one deleted last.
 
     Raises:
         NotFound: There is none, or it is someone else's.
     """
-    row = await database.fetch_one(storage.FIND_DISK, user_id=user_id, name=name)
+    row = await executor.fetch_one(storage.disks.FIND, user_id=user_id, name=name)
     if row is None:
         raise NotFound("Disk")
     return disk_of(row)
 
 
+async def list_snapshots(database: Database, *, user_id: int, name: str, limit: int, offset: int) -> SnapshotPage:
+    """A disk's restore points, newest first; those that are being deleted are no longer among them.
+
+    Raises:
+        NotFound: There is no such disk, or it is someone else's.
+    """
+    disk = await get_disk(database, user_id=user_id, name=name)
+    rows = await database.fetch_all(storage.snapshots.LIST, disk_id=disk.id, limit=limit, offset=offset)
+    return SnapshotPage([snapshot_of(row) for row in rows if row["id"] is not None], rows[0]["total"])
+
+
+async def get_content(database: Database, *, user_id: int, name: str) -> tuple[Disk, Content]:
+    """A disk, and what was on it when its last job ended.
+
+    Raises:
+        NotFound: There is no such disk, or it is someone else's.
+    """
+    disk = await get_disk(database, user_id=user_id, name=name)
+    row = await database.fetch_one(storage.contents.READ, disk_id=disk.id)
+    return disk, NO_CONTENT if row is None else _content_of(row)
+
+
 async def get_operation(database: Database, *, user_id: int, name: str, operation_id: str) -> Operation:
-    """An operation of a user's disk, by the disk's name now or then.
+    """An operation of a user's disk, by any name that the disk has or had.
 
     Args:
         database: Where from.
@@ -56,7 +86,7 @@ async def get_operation(database: Database, *, user_id: int, name: str, operatio
     Raises:
         NotFound: There is none, or it is someone else's.
     """
-    row = await database.fetch_one(storage.FIND_OPERATION, user_id=user_id, name=name, operation_id=_uuid(operation_id))
+    row = await database.fetch_one(storage.work.FIND, user_id=user_id, name=name, operation_id=_uuid(operation_id))
     if row is None:
         raise NotFound("Disk operation")
     return _operation_of(row)
@@ -64,15 +94,56 @@ async def get_operation(database: Database, *, user_id: int, name: str, operatio
 
 async def read_disk(executor: Executor, disk_id: UUID) -> Disk:
     """A disk that is known to be there."""
-    row = await executor.fetch_one(storage.READ_DISK, disk_id=disk_id)
-    if row is None:
+    disk = await find_disk_by_id(executor, disk_id)
+    if disk is None:
         raise NotFound("Disk")
-    return disk_of(row)
+    return disk
+
+
+async def find_disk_by_id(executor: Executor, disk_id: UUID) -> Disk | None:
+    """A disk, whosever it is and whatever its state; None when there is none."""
+    row = await executor.fetch_one(storage.disks.READ, disk_id=disk_id)
+    return None if row is None else disk_of(row)
+
+
+async def find_source(executor: Executor, *, user_id: int, snapshot: str) -> Snapshot:
+    """A user's restore point by our id or AWS's.
+
+    Raises:
+        NotFound: There is none, or it is someone else's.
+    """
+    row = await executor.fetch_one(storage.snapshots.FIND_OWN, user_id=user_id, id=_uuid(snapshot), aws_id=snapshot)
+    if row is None:
+        raise NotFound("Snapshot")
+    return snapshot_of(row)
+
+
+async def read_snapshot(executor: Executor, snapshot_id: UUID) -> Snapshot:
+    """A restore point that is known to be there, by our id."""
+    row = await executor.fetch_one(storage.snapshots.READ, id=snapshot_id)
+    if row is None:
+        raise NotFound("Snapshot")
+    return snapshot_of(row)
+
+
+async def snapshots_of(executor: Executor, disk_id: UUID, status: SnapshotState) -> list[Snapshot]:
+    """A disk's restore points in one state, oldest first."""
+    rows = await executor.fetch_all(storage.snapshots.OF_DISK, disk_id=disk_id, status=status)
+    return [snapshot_of(row) for row in rows]
 
 
 def disk_of(row: Row) -> Disk:
     """The disk in a row that has its columns, among others."""
     return msgspec.convert({name: row[name] for name in Disk.__struct_fields__}, Disk)
+
+
+def snapshot_of(row: Row) -> Snapshot:
+    """The restore point in a row that has its columns, among others."""
+    return msgspec.convert({name: row[name] for name in Snapshot.__struct_fields__}, Snapshot)
+
+
+def _content_of(row: Row) -> Content:
+    return msgspec.convert({name: row[name] for name in Content.__struct_fields__}, Content)
 
 
 def _operation_of(row: Row) -> Operation:

@@ -5,17 +5,22 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from services.disks.domain.content import Content, as_text, message_of
 from services.disks.domain.disk import (
-    DEFAULT_SIZE_GB,
     MAX_SIZE_GB,
     MIN_SIZE_GB,
     NAME_RULE,
     NAME_TEXT,
+    Action,
     Disk,
     Operation,
     owner_label,
 )
+from services.disks.domain.snapshot import Snapshot
+from services.disks.operations.tags import Renamed, TagReport
+from shared.contracts.disks import ListingEntry
 
 DiskName = Annotated[
     str,
@@ -26,7 +31,14 @@ DiskName = Annotated[
 
 class CreateDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disk_name: DiskName
-    size_gb: Annotated[int, msgspec.Meta(ge=MIN_SIZE_GB, le=MAX_SIZE_GB, examples=[500])] = DEFAULT_SIZE_GB
+    size_gb: Annotated[int, msgspec.Meta(ge=MIN_SIZE_GB, le=MAX_SIZE_GB, examples=[500])] | UnsetType = UNSET
+    """100 when it is not given; of a disk from a snapshot, the snapshot's size."""
+    from_snapshot: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    """Id of one of one's own snapshots that the disk begins with; null: it begins empty."""
+
+
+class RenameDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    new_name: DiskName
 
 
 class OperationRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +95,122 @@ class OperationState(msgspec.Struct, frozen=True, kw_only=True):
     disk_id: UUID
 
 
+class RenameAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    message: Annotated[str, msgspec.Meta(examples=["Disk renamed from 'old' to 'new' (3 snapshots updated)"])]
+    old_name: str
+    new_name: str
+    snapshots_updated: int
+    errors: list[str] | UnsetType = UNSET
+    """What AWS did not take yet, and why; it is tried again in the background. Not there when there is nothing."""
+    operation_id: UUID
+    """Completed when every snapshot in AWS carries the new name."""
+
+
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    snapshot_id: UUID
+    """Also the id of the operation that takes it."""
+    ebs_snapshot_id: str | None
+    """AWS's id; null until AWS was asked."""
+    created_at: datetime
+    size_gb: int
+    """Of the disk."""
+    reservation_id: UUID | None
+    """Job after whose end it was taken; null when its owner asked for it."""
+    state: Annotated[str, msgspec.Meta(examples=["completed"])]
+    """pending, completed or failed."""
+    completed_at: datetime | None
+    error: str | None
+
+
+class SnapshotList(msgspec.Struct, frozen=True, kw_only=True):
+    snapshots: list[SnapshotInfo]
+    total: int
+    """Of all pages together."""
+
+
+class DiskContent(msgspec.Struct, frozen=True, kw_only=True):
+    disk_name: str
+    content: str | None
+    """The listing as text, one line for each entry; null when there is none."""
+    s3_path: None
+    """Always null: listings are kept with the disk."""
+    snapshot_date: datetime | None
+    """When the listing was taken."""
+    message: str | None
+    reservation_id: UUID | None
+    """Job after which it was taken."""
+    size_bytes: int | None
+    """Of everything on the disk."""
+    entries: list[ListingEntry]
+    """The tree to depth 3."""
+    truncated: bool
+    """Not everything is listed."""
+
+
+_REQUESTED = {
+    Action.CREATE: "Disk creation request queued successfully",
+    Action.DELETE: "Disk deletion request queued successfully. Will be deleted on {delete_date}",
+    Action.RESTORE: "Disk restored",
+    Action.SNAPSHOT: "Snapshot request queued successfully",
+}
+
+
 def requested(operation: Operation) -> OperationRequested:
-    """The answer to a request to make a disk."""
+    """The answer to a request."""
     return OperationRequested(
         operation_id=operation.id,
         disk_name=operation.disk_name,
         action=operation.action,
-        message="Disk creation request queued successfully",
+        message=_REQUESTED[Action(operation.action)].format(delete_date=operation.delete_date),
         requested_at=operation.created_at,
+    )
+
+
+def rename_answer(renamed: Renamed, report: TagReport) -> RenameAnswer:
+    """The answer to a rename, in the contract's words."""
+    if report.total == 0:
+        count = "no snapshots found"
+    elif report.updated == report.total:
+        count = f"{report.updated} snapshots updated"
+    else:
+        count = f"{report.updated}/{report.total} snapshots updated"
+    return RenameAnswer(
+        message=f"Disk renamed from '{renamed.old_name}' to '{renamed.new_name}' ({count})",
+        old_name=renamed.old_name,
+        new_name=renamed.new_name,
+        snapshots_updated=report.updated,
+        errors=report.errors or UNSET,
+        operation_id=renamed.operation_id,
+    )
+
+
+def snapshot_info(snapshot: Snapshot) -> SnapshotInfo:
+    """A restore point on the wire."""
+    return SnapshotInfo(
+        snapshot_id=snapshot.id,
+        ebs_snapshot_id=snapshot.snapshot_id,
+        created_at=snapshot.created_at,
+        size_gb=snapshot.size_gb,
+        reservation_id=snapshot.job_id,
+        state=snapshot.status,
+        completed_at=snapshot.completed_at,
+        error=snapshot.error,
+    )
+
+
+def disk_content(disk: Disk, content: Content) -> DiskContent:
+    """What is on a disk, on the wire."""
+    listing = content.listing
+    return DiskContent(
+        disk_name=disk.name,
+        content=None if listing is None else as_text(listing),
+        s3_path=None,
+        snapshot_date=content.taken_at,
+        message=message_of(content),
+        reservation_id=content.job_id,
+        size_bytes=None if listing is None else listing.size_bytes,
+        entries=[] if listing is None else listing.entries,
+        truncated=listing is not None and listing.truncated,
     )
 
 

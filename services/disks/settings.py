@@ -14,3 +14,17 @@ class DisksSettings(CommonSettings, frozen=True, kw_only=True):
     """Answers show username@domain as `user_id`; empty: the username alone."""
     claim_seconds: float = 60.0
     """How long a job's claim waits for the job's `submitted` event before it is dropped."""
+    disk_retention_days: float = 30.0
+    """Days from a disk's deletion to its purge; fractions allowed."""
+    max_disks_per_user: int = 200
+    """Disks that one user may have, deleted ones not counted."""
+    max_disk_gb_per_user: int = 100_000
+    """GB in all disks of one user, deleted ones not counted."""
+    snapshots_newest: int = 10
+    """How many of a disk's newest snapshots are kept; the last one always is."""
+    snapshots_weeks: int = 26
+    """For how many weeks the newest snapshot of each is kept as well."""
+    sweep_seconds: float = 60.0
+    """Between two comparisons of AWS with the tables."""
+    rename_seconds: float = 15.0
+    """How long a rename may tag snapshots before it answers; the rest is done in the background."""

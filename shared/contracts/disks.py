@@ -9,6 +9,7 @@ import msgspec
 from shared.contracts.events import EventData
 
 CLAIM_SUBJECT = "gpudev.rpc.disks.claim"
+CONTENT_SUBJECT = "gpudev.rpc.disks.content"
 
 
 class DiskEvent(EventData, frozen=True, kw_only=True):
@@ -48,6 +49,62 @@ class DiskReleased(DiskEvent, frozen=True, kw_only=True):
     EVENT: ClassVar[str] = "released"
     job_id: UUID
     released_at: datetime
+
+
+class DiskSnapshotStarted(DiskEvent, frozen=True, kw_only=True):
+    """A restore point is wanted; the disk is being backed up until `snapshot_completed` or `operation_failed`."""
+
+    EVENT: ClassVar[str] = "snapshot_started"
+    operation_id: UUID
+    """Also the restore point's id."""
+    job_id: UUID | None = None
+    """Job that had used the disk; None when its owner asked."""
+
+
+class DiskSnapshotCompleted(DiskEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "snapshot_completed"
+    operation_id: UUID
+    ebs_snapshot_id: str
+    size_gb: int
+    """Of the volume."""
+    job_id: UUID | None = None
+
+
+class DiskSnapshotDeleted(DiskEvent, frozen=True, kw_only=True):
+    """A restore point that need not be kept is gone."""
+
+    EVENT: ClassVar[str] = "snapshot_deleted"
+    operation_id: UUID
+    """That had made it."""
+    ebs_snapshot_id: str
+
+
+class DiskRenamed(DiskEvent, frozen=True, kw_only=True):
+    """`disk_name` is the new one."""
+
+    EVENT: ClassVar[str] = "renamed"
+    operation_id: UUID
+    old_name: str
+
+
+class DiskDeleted(DiskEvent, frozen=True, kw_only=True):
+    """Marked for deletion: its name is free, and it can be restored until it is purged."""
+
+    EVENT: ClassVar[str] = "deleted"
+    operation_id: UUID
+    purge_at: datetime
+
+
+class DiskRestored(DiskEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "restored"
+    operation_id: UUID
+
+
+class DiskPurged(DiskEvent, frozen=True, kw_only=True):
+    """Volume and restore points are gone for good."""
+
+    EVENT: ClassVar[str] = "purged"
+    volume_id: str
 
 
 class DiskOperationFailed(DiskEvent, frozen=True, kw_only=True):
@@ -95,3 +152,38 @@ class ClaimRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """conflict (in use, deleted meanwhile), invalid (another size) or unavailable."""
     text: str
     """For the user."""
+
+
+class ListingEntry(msgspec.Struct, frozen=True):
+    path: str
+    """Relative to the disk's root."""
+    type: str
+    """file, directory, link or other."""
+    size_bytes: int
+    """Of a directory: the sum below it."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What is on a disk, to depth 3, in order of paths."""
+
+    size_bytes: int
+    """Of everything on it."""
+    entries: list[ListingEntry]
+    truncated: bool = False
+    """Not everything is listed."""
+
+
+class ContentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was on a disk when its job ended; told before `ended`, while the job still has the disk."""
+
+    job_id: UUID
+    disk_id: UUID
+    epoch: int
+    """Of the lease whose pod had the disk: an older one's report never replaces a newer one's."""
+    taken_at: datetime
+    listing: Listing
+
+
+class ContentReply(msgspec.Struct, frozen=True, kw_only=True):
+    stored: bool
+    """False: the job does not have the disk (any more), or a newer listing is there."""

@@ -19,15 +19,27 @@ from nats.aio.client import Client
 
 from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.app import create_app
+from services.disks.domain.aws import TAG_USER
+from services.disks.domain.changes import Limits
 from services.disks.domain.claim import ClaimWish
 from services.disks.domain.disk import Disk, NewDisk
-from services.disks.ebs import TAG_USER, Ebs
+from services.disks.domain.snapshot import Retention
+from services.disks.ebs import Ebs
 from services.disks.operations.claims import claim_disk
 from services.disks.settings import DisksSettings
-from services.disks.storage import operations
+from services.disks.storage.tables import operations
 from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyReply, VerifyRequest
-from shared.contracts.disks import CLAIM_SUBJECT, ClaimReply, ClaimRequest
+from shared.contracts.disks import (
+    CLAIM_SUBJECT,
+    CONTENT_SUBJECT,
+    ClaimReply,
+    ClaimRequest,
+    ContentReply,
+    ContentReport,
+    DiskClaimed,
+    Listing,
+)
 from shared.contracts.events import CloudEvent, EventData, event_subject
 from shared.contracts.jobs import JobEnded, JobStatus, JobSubmitted
 from shared.database import Database, Statement
@@ -43,7 +55,9 @@ _EVENTS = Statement(
     sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("entity_id")).order_by(outbox.c.entity_version)
 )
 _FAILURES = Statement(sa.select(operations.c.failures).where(operations.c.id == sa.bindparam("id")))
-_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, outbox"))
+_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox"))
+LIMITS = Limits(disks=10_000, gb=10**9)
+RETENTION = Retention(newest=10, weeks=26)
 _user_ids = count(int.from_bytes(os.urandom(3)) + 1000)
 """Tests share one database and one AWS; each has users of its own."""
 
@@ -120,9 +134,15 @@ class Jobs:
         """The job is submitted."""
         await self._publish(job_submitted(user, job_id, disk_id))
 
-    async def ended(self, user: User, job_id: UUID) -> None:
-        """The job has ended."""
-        await self._publish(job_ended(user, job_id))
+    async def ended(self, user: User, job_id: UUID, *, epoch: int = 0) -> None:
+        """The job has ended; epoch 0: it never had a lease, and so no pod."""
+        await self._publish(job_ended(user, job_id, epoch))
+
+    async def tell_content(self, job_id: UUID, disk_id: UUID, listing: Listing, *, epoch: int = 1) -> bool:
+        """Tell what is on a disk; whether it was kept."""
+        report = ContentReport(job_id=job_id, disk_id=disk_id, epoch=epoch, taken_at=now(), listing=listing)
+        message = await self._nats.request(CONTENT_SUBJECT, msgspec.json.encode(report), timeout=5)
+        return msgspec.json.decode(message.data, type=ContentReply).stored
 
     async def listen_to(self, subject: str) -> list[CloudEvent]:
         """What is published from now on, as it comes."""
@@ -181,6 +201,19 @@ class Stage:
         """What AWS has of the user's."""
         return await volumes_of(self._cloud, user.user_id)
 
+    async def snapshots(self, user: User) -> list[dict[str, Any]]:
+        """What AWS has of the user's, foreign copies included."""
+        return await snapshots_of_user(self._cloud, user.user_id)
+
+    async def claimed_by(self, disk_id: UUID, job_id: UUID) -> None:
+        """Return once the job has been told that it can use the disk."""
+
+        async def told() -> bool:
+            kept = [event for event in await self.events(disk_id) if event.type == DiskClaimed.type_name()]
+            return any(msgspec.json.decode(event.data, type=DiskClaimed).job_id == job_id for event in kept)
+
+        await eventually(told, f"job {job_id} is told")
+
     async def events(self, disk_id: UUID | str) -> list[CloudEvent]:
         """The disk's events, in the order of its versions, as the service recorded them."""
         return await events_of(self.database, disk_id)
@@ -237,8 +270,9 @@ def wish(
 async def claim(database: Database, asked: ClaimWish) -> Disk:
     """Claim a disk without the service."""
     return await claim_disk(
-        database, Silent(), wish=asked, new_disk_id=uuid4(), new_operation_id=uuid4(), zone=AVAILABILITY_ZONE
-    )
+        database, Silent(), wish=asked, limits=LIMITS, new_disk_id=uuid4(), new_operation_id=uuid4(),
+        zone=AVAILABILITY_ZONE,
+    )  # fmt: skip
 
 
 def cloud_event(data: EventData) -> CloudEvent:
@@ -264,11 +298,11 @@ def job_submitted(user: User, job_id: UUID, disk_id: UUID | None) -> JobSubmitte
     )  # fmt: skip
 
 
-def job_ended(user: User, job_id: UUID) -> JobEnded:
+def job_ended(user: User, job_id: UUID, epoch: int = 0) -> JobEnded:
     """The event of a job that is over."""
     return JobEnded(
         job_id=job_id, user_id=user.user_id, username=user.username, status=JobStatus.COMPLETED,
-        ended_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC), epoch=epoch,
     )  # fmt: skip
 
 
@@ -277,6 +311,14 @@ async def volumes_of(cloud: Any, user_id: int) -> list[dict[str, Any]]:
     filters = [{"Name": f"tag:{TAG_USER}", "Values": [str(user_id)]}]
     answer = await asyncio.to_thread(cloud.describe_volumes, Filters=filters)
     found: list[dict[str, Any]] = answer["Volumes"]
+    return found
+
+
+async def snapshots_of_user(cloud: Any, user_id: int) -> list[dict[str, Any]]:
+    """The snapshots in AWS with the user's tag."""
+    filters = [{"Name": f"tag:{TAG_USER}", "Values": [str(user_id)]}]
+    answer = await asyncio.to_thread(cloud.describe_snapshots, Filters=filters)
+    found: list[dict[str, Any]] = answer["Snapshots"]
     return found
 
 

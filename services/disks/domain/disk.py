@@ -27,6 +27,10 @@ class DiskState(StrEnum):
     AVAILABLE = "available"
     FAILED = "failed"
     """AWS refused the volume: the disk never was, and its name is free."""
+    PURGING = "purging"
+    """Its time after deletion is over: snapshots and volume are being deleted."""
+    PURGED = "purged"
+    """Nothing of it is left but its history."""
 
 
 class OperationStatus(StrEnum):
@@ -43,6 +47,16 @@ class OperationStatus(StrEnum):
 
 class Action(StrEnum):
     CREATE = "create"
+    DELETE = "delete"
+    RESTORE = "restore"
+    RENAME = "rename"
+    SNAPSHOT = "snapshot"
+    TAG = "tag"
+    """Of our own accord: a Name tag in AWS is not the disk's name."""
+    PRUNE = "prune"
+    """Of our own accord: delete snapshots that need not be kept."""
+    PURGE = "purge"
+    """Of our own accord: the time after deletion is over."""
     CLAIM = "claim"
     """Only in events: no operation is made for it."""
 
@@ -71,6 +85,10 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """Job that has claimed it; None when it is free."""
     backing_up: bool
     snapshot_count: int
+    purge_at: datetime | None
+    """When a deleted disk is purged; None when it is not deleted."""
+    name_tag: str | None
+    """The Name tag of its volume, as last written; None while there is no volume."""
 
     @property
     def ready(self) -> bool:
@@ -91,6 +109,8 @@ class NewDisk(msgspec.Struct, frozen=True, kw_only=True):
     requested_at: datetime
     job_id: UUID | None = None
     """Job whose claim makes it; None when a user asks for it."""
+    source_snapshot: UUID | None = None
+    """Restore point that it begins with; None: it begins empty."""
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

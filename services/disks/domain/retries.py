@@ -4,19 +4,31 @@ from datetime import timedelta
 
 _FIRST_SECONDS = 0.5
 _LAST_SECONDS = 8.0
-_NEVER_FOR_GOOD = frozenset(
+_NOT_LET_IN = frozenset(
     {
-        # our credentials or clock, not the disk
+        "AuthFailure",
+        "ExpiredToken",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
         "InvalidClientTokenId",
         "MissingAuthenticationToken",
         "InvalidSecurityToken",
         "InvalidSignatureException",
+        "OptInRequired",
+    }
+)
+"""Our credentials or clock, not the disk."""
+_NEVER_FOR_GOOD = _NOT_LET_IN | frozenset(
+    {
         # rate, not quota
         "RequestLimitExceeded",
         "BandwidthLimitExceeded",
+        "ConcurrentSnapshotLimitExceeded",
+        "PendingSnapshotLimitExceeded",
         "PriorRequestNotComplete",
     }
 )
+_FAULTS_OF_AWS = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "503", "500", ""})
 _FOR_GOOD_BEGINNINGS = ("Invalid", "MissingParameter", "UnknownParameter", "Unsupported", "VolumeTypeNotAvailable")
 _FOR_GOOD_ENDS = ("LimitExceeded", "QuotaExceeded")
 
@@ -38,3 +50,17 @@ def refused_for_good(code: str) -> bool:
     if code in _NEVER_FOR_GOOD or "Throttl" in code:
         return False
     return code.startswith(_FOR_GOOD_BEGINNINGS) or code.endswith(_FOR_GOOD_ENDS)
+
+
+def tag_refused(code: str) -> bool:
+    """Whether AWS's error code says that a resource does not take a tag, rather than that AWS is not itself.
+
+    A permission may be missing for one of many resources, so it does not read as an outage here; what is refused is
+    tried again in any case.
+    """
+    return not (code in _NEVER_FOR_GOOD or code in _FAULTS_OF_AWS or "Throttl" in code)
+
+
+def poll_after(waited: timedelta) -> timedelta:
+    """Rest before the next look at something that AWS works on, growing with the time that it has taken already."""
+    return timedelta(seconds=min(30.0, max(0.4, waited.total_seconds() / 20)))

@@ -1,29 +1,26 @@
-"""Makes the volumes of the disks that are to be made, and lets go of claims that nobody confirmed.
+"""Works open operations: leases them, gives each to the worker of its action, and keeps the lease while AWS is slow.
 
 The operation row is the intent; it is committed before AWS is called. Each pass over an operation is the same: look
-for the volume by the operation's tag, unless this is the first attempt; ask for it (with the operation's id as client
-token) when there is none; finish when it is there. So a crash at any point is healed by the next pass, and neither a
-lost answer nor a second replica makes a second volume.
+for what an earlier attempt may have done, unless this is the first; do what is missing; write down what is there. So a
+crash at any point is healed by the next pass, and neither a lost answer nor a second replica does anything twice.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from services.disks.domain.disk import Action
 from services.disks.domain.retries import retry_after
-from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs, Volume, VolumeOrder
-from services.disks.operations.claims import drop_expired_claims
-from services.disks.operations.creations import (
-    LeasedCreation,
-    complete_creation,
-    fail_creation,
-    lease_creations,
-    postpone,
-    purge_history,
-)
+from services.disks.domain.snapshot import Retention
+from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
+from services.disks.operations.work import Work, lease_work, postpone
+from services.disks.reconciler.creation import Creation
+from services.disks.reconciler.removal import Removal
+from services.disks.reconciler.snapshot import SnapshotTaking
+from services.disks.reconciler.tagging import Tagging
 from shared.background import Loop
 from shared.database import Database
 from shared.errors import DatabaseUnavailable
@@ -33,14 +30,12 @@ log = structlog.get_logger(__name__)
 
 _AT_ONCE = 8
 _TURN_SECONDS = 30.0
-_LEASE = timedelta(seconds=8)
+LEASE = timedelta(seconds=8)
 """Short, so that a dead worker's operations go on within 10 s; a living one renews it."""
 _RENEW_SECONDS = 2.0
-_POLL = timedelta(seconds=0.4)
-_RETENTION = timedelta(days=90)
-_PURGE_PERIOD_SECONDS = 3600.0
 
-_USABLE = ("available", "in-use")
+Advance = Callable[[Work], Awaitable[timedelta | None]]
+"""One pass over an operation: how long to rest before the next, None when it has ended (or is no longer ours)."""
 
 
 def utc_now() -> datetime:
@@ -48,22 +43,36 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class CreationReconciler:
-    """Works open creations until their volumes are there or refused.
+class Reconciler:
+    """Works open operations until their outcome is known.
 
     Args:
         database: Where the operations are.
         relay: Woken for events.
         ebs: AWS.
+        retention: Which restore points are kept.
         clock: The time.
     """
 
-    def __init__(self, *, database: Database, relay: Wakes, ebs: Ebs, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, *, database: Database, relay: Wakes, ebs: Ebs, retention: Retention,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:  # fmt: skip
         self._database = database
-        self._relay = relay
-        self._ebs = ebs
         self._clock = clock
-        self.loop = Loop("disk_creation", self.turn, period_seconds=0.5, turn_seconds=_TURN_SECONDS, stale_seconds=60.0)
+        removal = Removal(database=database, relay=relay, ebs=ebs, clock=clock)
+        tagging = Tagging(database=database, ebs=ebs, clock=clock)
+        self._workers: Mapping[Action, Advance] = {
+            Action.CREATE: Creation(database=database, relay=relay, ebs=ebs, clock=clock).advance,
+            Action.SNAPSHOT: SnapshotTaking(
+                database=database, relay=relay, ebs=ebs, retention=retention, clock=clock
+            ).advance,
+            Action.RENAME: tagging.advance,
+            Action.TAG: tagging.advance,
+            Action.PRUNE: removal.prune,
+            Action.PURGE: removal.purge,
+        }
+        self.loop = Loop("disk_work", self.turn, period_seconds=0.5, turn_seconds=_TURN_SECONDS, stale_seconds=60.0)
 
     def wake(self) -> None:
         """Run a turn soon."""
@@ -71,98 +80,46 @@ class CreationReconciler:
 
     async def turn(self) -> bool:
         """Lease what is due and move each on; True when there may be more."""
-        leased = await lease_creations(self._database, now=self._clock(), lease_for=_LEASE, limit=_AT_ONCE)
+        leased = await lease_work(self._database, now=self._clock(), lease_for=LEASE, limit=_AT_ONCE)
         await asyncio.gather(*(self._work(work) for work in leased))
         return len(leased) >= _AT_ONCE
 
-    async def _work(self, work: LeasedCreation) -> None:
+    async def _work(self, work: Work) -> None:
         try:
-            await self._advance(work)
-        except AwsUnavailable as error:
-            log.warning("aws_unavailable", operation_id=str(work.id), context=error.context)
+            async with held(self._database, work, self._clock):
+                rest = await self._workers[work.action](work)
+        except (AwsUnavailable, AwsRefused) as error:
+            context = error.context if isinstance(error, AwsUnavailable) else {"refusal": str(error)}
+            log.warning("aws_unavailable", operation_id=str(work.id), action=work.action, context=context)
             await self._retry_later(work)
         except DatabaseUnavailable:
             raise
         except Exception:
             # one bad row must not stop the others
-            log.exception("operation_failed_unexpectedly", operation_id=str(work.id))
+            log.exception("operation_failed_unexpectedly", operation_id=str(work.id), action=work.action)
             await self._retry_later(work)
-
-    async def _advance(self, work: LeasedCreation) -> None:
-        try:
-            async with self._held(work):
-                volume = await self._find_or_create(work)
-        except AwsRefused as refusal:
-            await self._fail(work, str(refusal))
-            return
-        if volume.state in _USABLE:
-            await complete_creation(
-                self._database,
-                self._relay,
-                work=work,
-                volume_id=volume.volume_id,
-                availability_zone=volume.availability_zone,
-                now=self._clock(),
-            )
-        elif volume.state == "error":
-            await self._ebs.delete_volume(volume.volume_id)
-            await self._fail(work, "AWS could not make the volume")
         else:
-            await postpone(self._database, work=work, until=self._clock() + _POLL, failures=0)
+            if rest is not None:
+                await postpone(self._database, work=work, until=self._clock() + rest, failures=0)
 
-    @asynccontextmanager
-    async def _held(self, work: LeasedCreation) -> AsyncIterator[None]:
-        """Renew the lease while AWS is slow; when the renewing fails, the end of the work is refused, no more."""
-        renewing = asyncio.create_task(self._renew(work))
-        try:
-            yield
-        finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
-
-    async def _renew(self, work: LeasedCreation) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_SECONDS)
-            with suppress(DatabaseUnavailable):
-                await postpone(self._database, work=work, until=self._clock() + _LEASE, failures=work.failures)
-
-    async def _find_or_create(self, work: LeasedCreation) -> Volume:
-        order = VolumeOrder(
-            operation_id=work.id,
-            disk_id=work.disk_id,
-            user_id=work.user_id,
-            disk_name=work.disk_name,
-            size_gb=work.size_gb,
-            availability_zone=work.availability_zone,
-        )
-        # AWS forgets client tokens after a day; the tag stays. A volume too young to be seen is what the token is for.
-        found = await self._ebs.find_volume(order) if work.lease > 1 else None
-        return found or await self._ebs.create_volume(order)
-
-    async def _fail(self, work: LeasedCreation, error: str) -> None:
-        log.warning("disk_creation_refused", operation_id=str(work.id), error=error)
-        await fail_creation(self._database, self._relay, work=work, error=error, now=self._clock())
-
-    async def _retry_later(self, work: LeasedCreation) -> None:
+    async def _retry_later(self, work: Work) -> None:
         until = self._clock() + retry_after(work.failures)
         await postpone(self._database, work=work, until=until, failures=work.failures + 1)
 
 
-def claim_expiry_loop(database: Database, clock: Callable[[], datetime] = utc_now) -> Loop:
-    """Drops claims whose jobs never came."""
+@asynccontextmanager
+async def held(database: Database, work: Work, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+    """Renew a lease for the length of a block; when the renewing fails, what the block writes is refused, no more."""
+    renewing = asyncio.create_task(_renew(database, work, clock))
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait([renewing])
 
-    async def turn() -> None:
-        dropped = await drop_expired_claims(database, now=clock())
-        if dropped:
-            log.info("claims_dropped", count=dropped)
 
-    return Loop("claim_expiry", turn, period_seconds=1.0)
-
-
-def history_loop(database: Database, clock: Callable[[], datetime] = utc_now) -> Loop:
-    """Forgets what ended 90 days ago."""
-
-    async def turn() -> None:
-        await purge_history(database, before=clock() - _RETENTION)
-
-    return Loop("disk_history", turn, period_seconds=_PURGE_PERIOD_SECONDS, stale_seconds=3 * _PURGE_PERIOD_SECONDS)
+async def _renew(database: Database, work: Work, clock: Callable[[], datetime]) -> None:
+    while True:
+        await asyncio.sleep(_RENEW_SECONDS)
+        with suppress(DatabaseUnavailable):
+            await postpone(database, work=work, until=clock() + LEASE, failures=work.failures)

@@ -12,7 +12,8 @@ import pytest
 from services.disks.domain.claim import DiskInUse, JobCannotClaim
 from services.disks.domain.disk import Disk
 from services.disks.operations.claims import confirm_claim, drop_expired_claims, release_claim
-from services.disks.operations.creations import LeasedCreation, complete_creation, fail_creation, lease_creations
+from services.disks.operations.creations import complete_creation, fail_creation
+from services.disks.operations.work import Work, lease_work
 from services.disks.queries import get_disk, list_disks
 from shared.contracts.disks import DiskClaimed, DiskCreated, DiskOperationFailed, DiskReleased
 from shared.contracts.events import CloudEvent
@@ -39,13 +40,13 @@ class Life:
 
     async def ended(self, job_id: UUID) -> None:
         async with self.database.transaction() as tx:
-            await release_claim(tx, Silent(), job_id=job_id, now=now())
+            await release_claim(tx, Silent(), job_id=job_id, used=False, snapshot_id=uuid4(), now=now())
 
-    async def lease(self) -> LeasedCreation:
-        (work,) = await lease_creations(self.database, now=now(), lease_for=MINUTE, limit=8)
+    async def lease(self) -> Work:
+        (work,) = await lease_work(self.database, now=now(), lease_for=MINUTE, limit=8)
         return work
 
-    async def make_volume(self, work: LeasedCreation) -> None:
+    async def make_volume(self, work: Work) -> None:
         volume_id = f"vol-{work.id.hex[:17]}"
         await complete_creation(
             self.database, Silent(), work=work, volume_id=volume_id, availability_zone="z", now=now()
@@ -84,7 +85,7 @@ async def test_a_claim_makes_the_disk_that_does_not_exist(life: Life) -> None:
     assert (disk.size_gb, disk.ready, disk.volume_id) == (250, False, None)
     assert await life.holder() == job
     work = await life.lease()
-    assert (work.job_id, work.told_operation_id, work.size_gb) == (job, None, 250)
+    assert (work.job_id, work.size_gb) == (job, 250)
 
 
 async def test_a_hundred_races_for_a_disk_have_one_winner_each(life: Life) -> None:

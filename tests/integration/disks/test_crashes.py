@@ -4,23 +4,28 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
-from services.disks import reconciler as reconciler_module
+from services.disks.domain.aws import AwsVolume, VolumeOrder
 from services.disks.domain.disk import NewDisk, OperationStatus
-from services.disks.ebs import AwsUnavailable, Ebs, Volume, VolumeOrder
-from services.disks.operations.creations import complete_creation, fail_creation, lease_creations, purge_history
+from services.disks.ebs import AwsUnavailable, Ebs
+from services.disks.operations.creations import complete_creation, fail_creation
 from services.disks.operations.disks import create_disk
+from services.disks.operations.purges import forget_history
+from services.disks.operations.work import lease_work
 from services.disks.queries import get_disk, get_operation
-from services.disks.reconciler import CreationReconciler
+from services.disks.reconciler import creation as creation_module
+from services.disks.reconciler import loop as loop_module
+from services.disks.reconciler.loop import Reconciler
 from services.disks.settings import DisksSettings
-from services.disks.storage import operations
+from services.disks.storage.tables import operations
 from shared.contracts.disks import DiskCreated
 from shared.database import Database, Statement
 from shared.encryption import Cipher
 from shared.errors import DatabaseUnavailable, NotFound
-from tests.support.disks import Silent, events_of, new_disk, new_user_id, volumes_of
+from tests.support.disks import LIMITS, RETENTION, Silent, events_of, new_disk, new_user_id, volumes_of
 from tests.support.ground import eventually
 from tests.support.servers import MotoServer
 
@@ -40,7 +45,7 @@ class MortalEbs(Ebs):
         self._after = after
         self.asked = 0
 
-    async def create_volume(self, order: VolumeOrder) -> Volume:
+    async def create_volume(self, order: VolumeOrder) -> AwsVolume:
         self.asked += 1
         before, self._before = self._before, None
         if before is not None:
@@ -76,10 +81,12 @@ class Scene:
         self.new: NewDisk = new_disk(new_user_id(), at=self.clock())
 
     async def request(self) -> None:
-        await create_disk(self.database, Silent(), new=self.new, key=None, cipher=Cipher(self.settings.secret_keys))
+        await create_disk(
+            self.database, Silent(), new=self.new, limits=LIMITS, key=None, cipher=Cipher(self.settings.secret_keys)
+        )
 
-    def worker(self, ebs: Ebs) -> CreationReconciler:
-        return CreationReconciler(database=self.database, relay=Silent(), ebs=ebs, clock=self.clock)
+    def worker(self, ebs: Ebs) -> Reconciler:
+        return Reconciler(database=self.database, relay=Silent(), ebs=ebs, retention=RETENTION, clock=self.clock)
 
     async def status(self) -> OperationStatus:
         operation = await get_operation(
@@ -143,7 +150,7 @@ async def test_a_death_before_the_commit_leaves_one_volume(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconciler_module, "complete_creation", die)
+        patched.setattr(creation_module, "complete_creation", die)
         with pytest.raises(Killed):
             await scene.work_until_done(ebs)
 
@@ -160,7 +167,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(
         raise DatabaseUnavailable
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconciler_module, "complete_creation", complete_and_die)
+        patched.setattr(creation_module, "complete_creation", complete_and_die)
         with pytest.raises(DatabaseUnavailable):
             await scene.work_until_done(ebs)
 
@@ -210,7 +217,7 @@ async def test_two_replicas_make_one_volume(scene: Scene, ebs: Ebs) -> None:
 
 async def test_a_lease_is_held_by_one_worker_until_it_is_over(scene: Scene) -> None:
     def lease() -> Any:
-        return lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
+        return lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
 
     first, second = await asyncio.gather(lease(), lease())
     scene.clock.pass_time(44)
@@ -224,9 +231,9 @@ async def test_a_lease_is_held_by_one_worker_until_it_is_over(scene: Scene) -> N
 
 
 async def test_what_a_stale_worker_brings_back_is_dropped(scene: Scene, ebs: Ebs) -> None:
-    (stale,) = await lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
+    (stale,) = await lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
     scene.clock.pass_time(60)
-    await lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
+    await lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
 
     failed = await fail_creation(scene.database, Silent(), work=stale, error="old news", now=scene.clock())
     completed = await complete_creation(
@@ -245,7 +252,7 @@ async def test_a_row_that_always_fails_does_not_stop_the_others(scene: Scene, eb
     await other.request()
 
     class Picky(Ebs):
-        async def create_volume(self, order: VolumeOrder) -> Volume:
+        async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             if order.operation_id == bad:
                 raise ValueError("a fault of ours")
             return await ebs.create_volume(order)
@@ -262,9 +269,9 @@ async def test_a_row_that_always_fails_does_not_stop_the_others(scene: Scene, eb
 
 async def test_a_volume_in_error_fails_the_operation_and_is_deleted(scene: Scene) -> None:
     class Broken(Ebs):
-        async def create_volume(self, order: VolumeOrder) -> Volume:
+        async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             volume = await super().create_volume(order)
-            return Volume(volume.volume_id, "error", volume.availability_zone)
+            return msgspec.structs.replace(volume, state="error")
 
     broken = Broken(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
     await scene.work_until_done(broken)
@@ -277,11 +284,11 @@ async def test_a_volume_in_error_fails_the_operation_and_is_deleted(scene: Scene
 async def test_a_slow_aws_does_not_cost_a_living_worker_its_lease(
     scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler_module, "_RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(loop_module, "_RENEW_SECONDS", 0.01)
     answered = asyncio.Event()
 
     class Slow(Ebs):
-        async def create_volume(self, order: VolumeOrder) -> Volume:
+        async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             await answered.wait()
             return await ebs.create_volume(order)
 
@@ -292,7 +299,7 @@ async def test_a_slow_aws_does_not_cost_a_living_worker_its_lease(
             await scene.renewed()
             scene.clock.pass_time(5)
         await scene.renewed()
-        stolen = await lease_creations(scene.database, now=scene.clock(), lease_for=timedelta(seconds=8), limit=8)
+        stolen = await lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=8), limit=8)
     finally:
         answered.set()
         await working
@@ -305,13 +312,13 @@ async def test_a_slow_aws_does_not_cost_a_living_worker_its_lease(
 
 async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scene, ebs: Ebs) -> None:
     made_at = scene.clock()
-    await purge_history(scene.database, before=made_at + timedelta(days=1))
+    await forget_history(scene.database, before=made_at + timedelta(days=1))
     assert await scene.status() is OperationStatus.QUEUED
     await scene.work_until_done(ebs)
 
-    await purge_history(scene.database, before=made_at)
+    await forget_history(scene.database, before=made_at)
     assert await scene.status() is OperationStatus.COMPLETED
-    await purge_history(scene.database, before=scene.clock() + timedelta(seconds=1))
+    await forget_history(scene.database, before=scene.clock() + timedelta(seconds=1))
 
     with pytest.raises(NotFound):
         await scene.status()
@@ -320,7 +327,7 @@ async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scen
 
 async def test_a_volume_that_is_not_to_be_seen_yet_is_not_made_twice(scene: Scene) -> None:
     class Nearsighted(MortalEbs):
-        async def find_volume(self, order: VolumeOrder) -> Volume | None:
+        async def find_volume(self, order: VolumeOrder) -> AwsVolume | None:
             del order
             return None
 
@@ -337,9 +344,9 @@ async def test_a_volume_that_is_not_to_be_seen_yet_is_not_made_twice(scene: Scen
 
 async def test_a_disk_is_not_ready_before_its_volume_is(scene: Scene, ebs: Ebs) -> None:
     class Unhurried(Ebs):
-        async def create_volume(self, order: VolumeOrder) -> Volume:
+        async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             volume = await super().create_volume(order)
-            return Volume(volume.volume_id, "creating", volume.availability_zone)
+            return msgspec.structs.replace(volume, state="creating")
 
     unhurried = Unhurried(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
     await scene.worker(unhurried).turn()

@@ -171,5 +171,11 @@ def test_only_what_is_implemented_is_routed(disks_settings: DisksSettings) -> No
         ("/v1/disks", "get"),
         ("/v1/disks", "post"),
         ("/v1/disks/{disk_name}", "get"),
+        ("/v1/disks/{disk_name}", "delete"),
+        ("/v1/disks/{disk_name}/content", "get"),
+        ("/v1/disks/{disk_name}/rename", "post"),
+        ("/v1/disks/{disk_name}/restore", "post"),
+        ("/v1/disks/{disk_name}/snapshots", "get"),
+        ("/v1/disks/{disk_name}/snapshots", "post"),
         ("/v1/disks/{disk_name}/operations/{operation_id}", "get"),
     }

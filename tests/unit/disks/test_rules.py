@@ -9,11 +9,13 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
+from services.disks.domain.aws import VolumeOrder
 from services.disks.domain.claim import ClaimWish, check_size, check_wish
 from services.disks.domain.disk import check_name, owner_label
 from services.disks.domain.retries import refused_for_good, retry_after
-from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs, VolumeOrder
+from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
 from services.disks.schemas import CreateDiskRequest, DiskInfo, OperationRequested, OperationState
 from shared.errors import InvalidInput
 from shared.web.validation import decode_body
@@ -88,8 +90,8 @@ def test_a_size_in_range_is_taken(size_gb: int) -> None:
     assert decode_body(f'{{"disk_name": "d", "size_gb": {size_gb}}}'.encode(), CreateDiskRequest).size_gb == size_gb
 
 
-def test_a_disk_without_a_size_has_100_gb() -> None:
-    assert decode_body(b'{"disk_name": "d"}', CreateDiskRequest).size_gb == 100
+def test_a_disk_may_leave_its_size_open() -> None:
+    assert decode_body(b'{"disk_name": "d"}', CreateDiskRequest).size_gb is UNSET
 
 
 def test_all_problems_of_a_body_are_listed() -> None:
@@ -185,10 +187,10 @@ class FailingClient:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def create_volume(self, **_: Any) -> Any:
+    def create_volume(self, *_: Any, **__: Any) -> Any:
         raise self._error
 
-    describe_volumes = delete_volume = create_volume
+    describe_volumes = delete_volume = get_paginator = create_volume
 
 
 def refusal(code: str) -> ClientError:

@@ -1,0 +1,59 @@
+"""Makes the volume of a disk that is to be made."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.disks.domain.aws import AwsVolume, VolumeOrder
+from services.disks.domain.retries import poll_after
+from services.disks.ebs import AwsRefused, Ebs
+from services.disks.operations.creations import complete_creation, fail_creation
+from services.disks.operations.work import Work
+from shared.database import Database
+from shared.messaging.outbox import Wakes
+
+log = structlog.get_logger(__name__)
+
+_USABLE = ("available", "in-use")
+
+
+class Creation:
+    def __init__(self, *, database: Database, relay: Wakes, ebs: Ebs, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._relay = relay
+        self._ebs = ebs
+        self._clock = clock
+
+    async def advance(self, work: Work) -> timedelta | None:
+        """One pass: find the volume or ask for it, and end when it is there or refused."""
+        try:
+            volume = await self._find_or_create(work)
+        except AwsRefused as refusal:
+            await self._fail(work, str(refusal))
+            return None
+        if volume.state in _USABLE:
+            await complete_creation(
+                self._database, self._relay, work=work, volume_id=volume.volume_id,
+                availability_zone=volume.availability_zone, now=self._clock(),
+            )  # fmt: skip
+            return None
+        if volume.state == "error":
+            await self._ebs.delete_volume(volume.volume_id)
+            await self._fail(work, "AWS could not make the volume")
+            return None
+        return poll_after(self._clock() - work.created_at)
+
+    async def _find_or_create(self, work: Work) -> AwsVolume:
+        order = VolumeOrder(
+            operation_id=work.id, disk_id=work.disk_id, user_id=work.user_id, disk_name=work.disk_name,
+            size_gb=work.size_gb, availability_zone=work.availability_zone,
+            source_snapshot_id=work.source_snapshot_id,
+        )  # fmt: skip
+        # AWS forgets client tokens after a day; the tag stays. A volume too young to be seen is what the token is for.
+        found = await self._ebs.find_volume(order) if work.lease > 1 else None
+        return found or await self._ebs.create_volume(order)
+
+    async def _fail(self, work: Work, error: str) -> None:
+        log.warning("disk_creation_refused", operation_id=str(work.id), error=error)
+        await fail_creation(self._database, self._relay, work=work, error=error, now=self._clock())

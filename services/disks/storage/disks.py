@@ -1,0 +1,155 @@
+"""Statements about disks."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from services.disks.domain.disk import DiskState
+from services.disks.domain.snapshot import SnapshotState
+from services.disks.storage.tables import disks, operations, snapshots
+from services.disks.storage.words import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
+from shared.database import Statement
+
+_USER_ID = sa.bindparam("user_id", type_=sa.BigInteger)
+_NAME = sa.bindparam("name", type_=sa.Text)
+_DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
+_FIELDS = (
+    "id", "user_id", "username", "name", "size_gb", "availability_zone", "state", "version", "source_snapshot",
+)  # fmt: skip
+_NAMES_LOCK = 0x6469736B
+
+INSERT = Statement(
+    insert(disks)
+    .values(**{name: sa.bindparam(name) for name in _FIELDS}, created_at=NOW, updated_at=NOW)
+    .on_conflict_do_nothing()
+)
+"""Affects no row when the name is taken."""
+
+LOCK_NAMES = Statement(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(
+    sa.cast(_USER_ID, sa.Text), sa.literal(_NAMES_LOCK, sa.BigInteger)
+))))  # fmt: skip
+"""The user's names and limits are this transaction's alone; taken before any row of theirs."""
+
+USAGE = Statement(
+    sa.select(
+        sa.func.count().label("disks"),
+        sa.cast(sa.func.coalesce(sa.func.sum(disks.c.size_gb), 0), sa.BigInteger).label("gb"),
+    ).where(disks.c.user_id == _USER_ID, alive)
+)
+
+_listed = sa.and_(
+    disks.c.user_id == _USER_ID,
+    known,
+    sa.or_(disks.c.deleted_at.is_(None), sa.bindparam("include_deleted", type_=sa.Boolean)),
+)
+_page = (
+    sa.select(disks, *facts)
+    .where(_listed)
+    .order_by(disks.c.created_at.desc(), disks.c.id)
+    .limit(LIMIT)
+    .offset(OFFSET)
+    .subquery("page")
+)
+_total = sa.select(sa.func.count().label("total")).select_from(disks).where(_listed).subquery("counted")
+LIST = Statement(
+    sa.select(_total.c.total, _page)
+    .select_from(_total.outerjoin(_page, sa.true()))
+    .order_by(_page.c.created_at.desc(), _page.c.id)
+)
+"""One page and the total of one snapshot; a single row without a disk when the page is empty."""
+
+_named = sa.and_(disks.c.user_id == _USER_ID, disks.c.name == _NAME, known)
+_newest_first = (disks.c.deleted_at.is_not(None), disks.c.deleted_at.desc(), disks.c.created_at.desc(), disks.c.id)
+
+FIND = Statement(sa.select(disks, *facts).where(_named).order_by(*_newest_first).limit(1))
+"""The one that is not deleted, else the one deleted last."""
+
+LOCK_NAMED = Statement(sa.select(disks.c.id).where(_named).order_by(*_newest_first).limit(1).with_for_update())
+"""The same, locked."""
+
+LOCK_ALIVE = Statement(
+    sa.select(disks.c.id).where(disks.c.user_id == _USER_ID, disks.c.name == _NAME, alive).with_for_update()
+)
+LOCK = Statement(sa.select(disks.c.id).where(disks.c.id == _DISK_ID).with_for_update())
+READ = Statement(sa.select(disks, *facts).where(disks.c.id == _DISK_ID))
+"""Run after the lock, as a statement of its own: only then it sees what the lock waited for."""
+
+NAME_IS_TAKEN = Statement(sa.select(sa.exists().where(disks.c.user_id == _USER_ID, disks.c.name == _NAME, alive)))
+HAS_DELETED = Statement(
+    sa.select(
+        sa.exists().where(
+            disks.c.user_id == _USER_ID,
+            disks.c.name == _NAME,
+            disks.c.deleted_at.is_not(None),
+            disks.c.state == word(DiskState.AVAILABLE),
+        )
+    )
+)
+
+
+def _change(*conditions: sa.ColumnElement[bool], **values: object) -> Statement:
+    """An update of one disk that raises its version and returns it."""
+    return Statement(
+        sa.update(disks)
+        .where(disks.c.id == _DISK_ID, *conditions)
+        .values(version=disks.c.version + 1, updated_at=NOW, **values)
+        .returning(disks.c.version)
+    )
+
+
+NEXT_VERSION = _change()
+SET_AVAILABLE = _change(
+    disks.c.state == word(DiskState.CREATING), state=DiskState.AVAILABLE, volume_id=sa.bindparam("volume"),
+    availability_zone=sa.bindparam("zone"), name_tag=sa.bindparam("name_tag"),
+)  # fmt: skip
+SET_FAILED = _change(disks.c.state == word(DiskState.CREATING), state=DiskState.FAILED)
+DELETE = _change(
+    alive, disks.c.state == word(DiskState.AVAILABLE), deleted_at=NOW, delete_date=sa.bindparam("delete_date"),
+    purge_at=sa.bindparam("purge_at"),
+)  # fmt: skip
+RESTORE = _change(
+    disks.c.state == word(DiskState.AVAILABLE), disks.c.deleted_at.is_not(None), deleted_at=None, delete_date=None,
+    purge_at=None,
+)  # fmt: skip
+RENAME = _change(alive, name=sa.bindparam("new_name"))
+SET_PURGED = _change(disks.c.state == word(DiskState.PURGING), state=DiskState.PURGED)
+
+SET_LAST_USED = Statement(sa.update(disks).where(disks.c.id == _DISK_ID).values(last_used=NOW, updated_at=NOW))
+SET_NAME_TAG = Statement(
+    sa.update(disks).where(disks.c.id == _DISK_ID).values(name_tag=sa.bindparam("name_tag", type_=sa.Text))
+)
+
+_made = disks.alias("made")
+_is_being_restored_from = sa.exists().where(
+    snapshots.c.disk_id == disks.c.id,
+    snapshots.c.id == _made.c.source_snapshot,
+    _made.c.state == word(DiskState.CREATING),
+)
+DUE_PURGES = Statement(
+    sa.select(disks.c.id)
+    .where(disks.c.state == word(DiskState.AVAILABLE), disks.c.purge_at <= NOW)
+    .order_by(disks.c.purge_at)
+    .limit(LIMIT)
+)
+BEGIN_PURGE = Statement(
+    sa.update(disks)
+    .where(
+        disks.c.id == _DISK_ID,
+        disks.c.state == word(DiskState.AVAILABLE),
+        disks.c.purge_at <= NOW,
+        ~_is_being_restored_from,
+        ~sa.exists().where(snapshots.c.disk_id == disks.c.id, snapshots.c.status == word(SnapshotState.PENDING)),
+    )
+    .values(state=DiskState.PURGING, updated_at=NOW)
+    .returning(disks.c.name)
+)
+"""From here on nothing brings it back."""
+
+FORGET_FAILED = Statement(sa.delete(disks).where(disks.c.state == word(DiskState.FAILED), disks.c.updated_at < BEFORE))
+FORGET_PURGED = Statement(
+    sa.delete(disks).where(
+        disks.c.state == word(DiskState.PURGED),
+        disks.c.updated_at < BEFORE,
+        ~sa.exists().where(operations.c.disk_id == disks.c.id),
+    )
+)
+"""When the last of its operations has been forgotten."""

@@ -1,0 +1,121 @@
+"""Statements about operations: the requests of users, and the work that the reconciler leases."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from services.disks.domain.disk import Action, OperationStatus
+from services.disks.storage.tables import disks, operations, snapshots
+from services.disks.storage.words import BEFORE, LIMIT, NOW, still_open, word
+from shared.database import Statement
+
+_ID = sa.bindparam("operation_id", type_=sa.Uuid)
+_UNTIL = sa.bindparam("worked_until", type_=sa.DateTime(timezone=True))
+_DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
+
+INSERT = Statement(
+    sa.insert(operations).values(
+        **{name: sa.bindparam(name) for name in ("id", "disk_id", "disk_name", "action", "job_id", "status")},
+        new_name=sa.bindparam("new_name", type_=sa.Text),
+        worked_until=_UNTIL,
+        lease=sa.bindparam("lease", type_=sa.BigInteger),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+)
+
+_renames = operations.alias("renames")
+FIND = Statement(
+    sa.select(operations, disks.c.deleted_at, disks.c.delete_date)
+    .join(disks, disks.c.id == operations.c.disk_id)
+    .where(
+        operations.c.id == _ID,
+        disks.c.user_id == sa.bindparam("user_id"),
+        sa.or_(
+            operations.c.disk_name == sa.bindparam("name"),
+            disks.c.name == sa.bindparam("name"),
+            sa.exists().where(_renames.c.disk_id == disks.c.id, _renames.c.new_name == sa.bindparam("name")),
+        ),
+    )
+)
+"""By any name that the disk has had."""
+
+_source = snapshots.alias("source")
+_due = (
+    sa.select(operations.c.id)
+    .where(still_open, operations.c.worked_until <= NOW)
+    .order_by(operations.c.worked_until)
+    .limit(LIMIT)
+    .with_for_update(skip_locked=True)
+)
+
+
+def _lease(condition: sa.ColumnElement[bool]) -> Statement:
+    return Statement(
+        sa.update(operations)
+        .where(disks.c.id == operations.c.disk_id, condition)
+        .values(
+            worked_until=_UNTIL,
+            lease=operations.c.lease + 1,
+            status=OperationStatus.RUNNING,
+            updated_at=sa.case(
+                (operations.c.status == word(OperationStatus.QUEUED), NOW), else_=operations.c.updated_at
+            ),
+        )
+        .returning(
+            operations.c.id, operations.c.disk_id, operations.c.disk_name, operations.c.action, operations.c.job_id,
+            operations.c.lease, operations.c.failures, operations.c.created_at, disks.c.user_id, disks.c.size_gb,
+            disks.c.availability_zone, disks.c.volume_id, disks.c.name.label("name_now"),
+            sa.select(_source.c.snapshot_id)
+            .where(_source.c.id == disks.c.source_snapshot)
+            .scalar_subquery()
+            .label("source_snapshot_id"),
+        )
+    )  # fmt: skip
+
+
+LEASE = _lease(operations.c.id.in_(_due))
+LEASE_ONE = _lease(sa.and_(operations.c.id == _ID, still_open, operations.c.worked_until <= NOW))
+
+_held = sa.and_(
+    operations.c.id == _ID,
+    operations.c.lease == sa.bindparam("held_lease", type_=sa.BigInteger),
+    operations.c.status == word(OperationStatus.RUNNING),
+)
+POSTPONE = Statement(
+    sa.update(operations).where(_held).values(worked_until=_UNTIL, failures=sa.bindparam("failures", type_=sa.Integer))
+)
+END = Statement(
+    sa.update(operations)
+    .where(_held)
+    .values(status=sa.bindparam("status"), error=sa.bindparam("error", type_=sa.Text), updated_at=NOW)
+)
+"""Affects no row when the lease was lost or another worker was first."""
+
+LOCK_HELD = Statement(sa.select(operations.c.id).where(_held).with_for_update())
+"""The operation, if it is still this worker's."""
+
+REPORT = Statement(
+    sa.update(operations).where(operations.c.id == _ID).values(report=sa.bindparam("report", type_=JSONB))
+)
+READ = Statement(sa.select(operations).where(operations.c.id == _ID))
+
+_tagging = operations.c.action.in_([word(Action.RENAME), word(Action.TAG)])
+SUPERSEDE_TAGGING = Statement(
+    sa.update(operations)
+    .where(operations.c.disk_id == _DISK_ID, _tagging, still_open)
+    .values(status=OperationStatus.COMPLETED, updated_at=NOW)
+    .returning(operations.c.worked_until, operations.c.lease)
+)
+"""A newer rename does what the older ones had left to do; their workers are refused from here on."""
+
+HAS_OPEN = Statement(
+    sa.select(
+        sa.exists().where(
+            operations.c.disk_id == _DISK_ID,
+            operations.c.action.in_([sa.bindparam("action", type_=sa.Text), sa.bindparam("or_action", type_=sa.Text)]),
+            still_open,
+        )
+    )
+)
+
+FORGET = Statement(sa.delete(operations).where(~still_open, operations.c.updated_at < BEFORE))
