@@ -1,6 +1,6 @@
 """Settings of the jobs service."""
 
-from shared.settings import CommonSettings
+from shared.settings import CommonSettings, SettingsError
 
 
 class JobsSettings(CommonSettings, frozen=True, kw_only=True):
@@ -12,6 +12,28 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Name of the GPU resource of pods and nodes."""
     image_pull_policy: str = "IfNotPresent"
     """Of users' images: Always, IfNotPresent or Never."""
+    tools_image: str | None = None
+    """Image of the jobs' tools (deploy/images/tools): SSH and Jupyter. None: bare pods, which run nothing but the job's
+    command, for clusters whose nodes only pretend to run containers."""
+    tools_pull_policy: str = "IfNotPresent"
+    """Of the tools image: Always, IfNotPresent or Never."""
+    cpu_per_gpu: int | None = None
+    """CPUs that a job gets per GPU, requested and at most; None: neither is said."""
+    memory_gib_per_gpu: int | None = None
+    """Memory that a job gets per GPU, in GiB, requested and at most; None: neither is said."""
+    node_host: str = "{ip}"
+    """How users reach a node: text with {ip}, its address in the cluster, and {node}, its name in Kubernetes, such as
+    {node}.gpu.example.org."""
+    ssh_command: str = "ssh -p {port} dev@{host}"
+    """How users enter a job: text with {host} and {port}."""
+    jupyter_url: str = "http://{host}:{port}/lab?token={token}"
+    """Where users find a job's JupyterLab: text with {host}, {port} and {token}."""
+    github_url: str = "https://github.com"
+    """Where /<name>.keys has people's SSH keys."""
+    github_seconds: float = 3.0
+    """For one answer of GitHub."""
+    access_seconds: float = 90.0
+    """How long keys or Jupyter of a running job are tried while GitHub or the pod cannot be reached."""
     user_email_domain: str | None = None
     """Shown behind the username in answers' user_id; None: the username alone."""
     grace_seconds: int = 30
@@ -32,3 +54,12 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """From the lease to a ready pod at most, the pull of a large image included."""
     concurrency: int = 16
     """Jobs that one replica works on at once."""
+
+    def __post_init__(self) -> None:
+        """A template that names what there is not is refused at the start."""
+        try:
+            self.node_host.format(ip="", node="")
+            self.ssh_command.format(host="", port=0)
+            self.jupyter_url.format(host="", port=0, token="")
+        except (LookupError, ValueError) as error:
+            raise SettingsError(f"node_host, ssh_command or jupyter_url: {error}") from error
