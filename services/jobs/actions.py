@@ -3,11 +3,12 @@
 from datetime import datetime
 from functools import partial
 
+from services.jobs.domain.access import BARE, MAX_USERS, find_user
 from services.jobs.domain.extension import extension_refusal
-from services.jobs.domain.facts import Extend
+from services.jobs.domain.facts import Extend, JupyterRequested, UserRequested
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.table import STOPPING, change
-from services.jobs.operations import Accepted, lock_own, write_change
+from services.jobs.operations import Accepted, lock_own, new_jupyter_token, write_change
 from services.jobs.resources import Resources
 from shared.database import Transaction
 from shared.errors import Conflict
@@ -24,6 +25,18 @@ class JobNotActive(Conflict):
 
 class ExtensionRefused(Conflict):
     """The text says why, and how much may be asked for."""
+
+
+class NoTools(Conflict):
+    """The cluster's pods hold nothing but the user's image."""
+
+    def __init__(self) -> None:
+        super().__init__(BARE)
+
+
+class TooManyUsers(Conflict):
+    def __init__(self) -> None:
+        super().__init__(f"At most {MAX_USERS} GitHub users can be added to a job")
 
 
 async def extend_job(
@@ -73,3 +86,86 @@ async def _extend(  # noqa: PLR0917 - private, and each is something else
         transaction=transaction, before=job, changed=changed, now=now, resources=resources
     )  # fmt: skip
     return Accepted(job.id, written.job.status, written.message_ids[0])
+
+
+async def add_user(
+    *, user_id: int, job_id: str, name: str, key: IdempotencyKey | None, now: datetime, resources: Resources
+) -> Outcome[Accepted]:
+    """Ask that a GitHub user's SSH keys open an active job; asked again, the first answer is given again.
+
+    Args:
+        user_id: Its owner.
+        job_id: Or a unique beginning of it.
+        name: By GitHub's rule, case aside.
+        key: Idempotency key, None without.
+        now: Time of the request.
+        resources: The service's.
+
+    Raises:
+        NotFound: No such job, or someone else's.
+        JobNotActive: It does not run.
+        NoTools: Its pod has no SSH.
+        TooManyUsers: Too many were asked for before.
+    """
+    async with resources.database.transaction() as transaction:
+        effect = partial(_add_user, transaction, user_id, job_id, name, now, resources)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
+
+
+async def switch_jupyter(
+    *, user_id: int, job_id: str, wanted: bool, key: IdempotencyKey | None, now: datetime, resources: Resources
+) -> Outcome[Accepted]:
+    """Ask that JupyterLab runs, with a new token, or not; asked again, the first answer is given again.
+
+    Args:
+        user_id: Its owner.
+        job_id: Or a unique beginning of it.
+        wanted: True: on.
+        key: Idempotency key, None without.
+        now: Time of the request.
+        resources: The service's.
+
+    Raises:
+        NotFound: No such job, or someone else's.
+        JobNotActive: It does not run.
+        NoTools: Its pod has no Jupyter.
+    """
+    async with resources.database.transaction() as transaction:
+        effect = partial(_switch_jupyter, transaction, user_id, job_id, wanted, now, resources)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
+
+
+async def _add_user(  # noqa: PLR0917 - private, and each is something else
+    transaction: Transaction, user_id: int, job_id: str, name: str, now: datetime, resources: Resources
+) -> Accepted:
+    job = await _lock_running(transaction, user_id, job_id, resources)
+    known = find_user(job, name)
+    if known is None and len(job.users) >= MAX_USERS:
+        raise TooManyUsers
+    changed = change(job, UserRequested(name), now)
+    if changed is None:
+        asked = known.message_id if known is not None else None
+        return Accepted(job.id, job.status, asked or job.submit_message_id)
+    written = await write_change(transaction=transaction, before=job, changed=changed, now=now, resources=resources)
+    return Accepted(job.id, written.job.status, written.message_ids[0])
+
+
+async def _switch_jupyter(  # noqa: PLR0917 - private, and each is something else
+    transaction: Transaction, user_id: int, job_id: str, wanted: bool, now: datetime, resources: Resources
+) -> Accepted:
+    job = await _lock_running(transaction, user_id, job_id, resources)
+    token = new_jupyter_token(resources) if wanted else None
+    changed = change(job, JupyterRequested(token), now)
+    if changed is None:
+        return Accepted(job.id, job.status, job.jupyter_message_id or job.submit_message_id)
+    written = await write_change(transaction=transaction, before=job, changed=changed, now=now, resources=resources)
+    return Accepted(job.id, written.job.status, written.message_ids[0])
+
+
+async def _lock_running(transaction: Transaction, user_id: int, job_id: str, resources: Resources) -> Job:
+    job = await lock_own(transaction, user_id=user_id, job_id=job_id)
+    if job.phase is not Phase.ACTIVE:
+        raise JobNotActive(job)
+    if resources.settings.tools_image is None:
+        raise NoTools
+    return job

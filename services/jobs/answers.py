@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from services.jobs.domain.job import Job
+from services.jobs.domain.job import Job, Phase
 from services.jobs.operations import Accepted
+from services.jobs.resources import Resources
 from services.jobs.schemas import ActionAnswer, ActionStatus, JobAnswer, JobHistory, StatusChange, SubmitAnswer
 from services.jobs.settings import JobsSettings
 from shared.contracts.jobs import JobStatus
@@ -41,8 +42,9 @@ def history_answer(job: Job, rows: Sequence[Row]) -> JobHistory:
     return JobHistory(job_id=job.id, history=changes)
 
 
-def job_answer(job: Job, now: datetime, settings: JobsSettings) -> JobAnswer:
+def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
     """A job as its owner sees it at `now`."""
+    settings, token = resources.settings, _jupyter_token(job, resources)
     return JobAnswer(
         job_id=job.id,
         reservation_id=job.id,
@@ -56,12 +58,12 @@ def job_answer(job: Job, now: datetime, settings: JobsSettings) -> JobAnswer:
         expires_at=job.expires_at,
         name=job.name,
         pod_name=job.pod_name,
-        node_ip=job.node_ip,
+        node_ip=_host(job, settings),
         node_port=job.node_port,
-        ssh_command=None,
+        ssh_command=_ssh_command(job, settings),
         jupyter_enabled=job.jupyter_enabled,
-        jupyter_url=job.jupyter_url,
-        jupyter_token=None,
+        jupyter_url=_jupyter_url(job, token, settings),
+        jupyter_token=token,
         github_user=job.github_user,
         image=job.image,
         command=job.command,
@@ -81,6 +83,8 @@ def job_answer(job: Job, now: datetime, settings: JobsSettings) -> JobAnswer:
         jupyter_port=job.jupyter_port,
         ebs_volume_id=job.ebs_volume_id,
         env_var_names=job.env_var_names,
+        access_error=job.access_error,
+        jupyter_error=job.jupyter_error,
     )
 
 
@@ -97,6 +101,31 @@ def read_statuses(text: str | None) -> list[JobStatus] | None:
         message = f"Must be a comma-separated list of {', '.join(JobStatus)}"
         raise InvalidInput([Problem("literal_error", ("query", "status"), message)])
     return [JobStatus(name) for name in names]
+
+
+def _host(job: Job, settings: JobsSettings) -> str | None:
+    """How users reach the job's node; None before that is known."""
+    return None if job.node_ip is None else settings.node_host.format(ip=job.node_ip, node=job.node)
+
+
+def _jupyter_token(job: Job, resources: Resources) -> str | None:
+    """None unless Jupyter answers with it."""
+    is_on = job.phase is Phase.ACTIVE and job.jupyter_enabled and job.jupyter_applied == job.jupyter_revision
+    if not is_on or job.jupyter_token_sealed is None:
+        return None
+    return resources.cipher.decrypt(job.jupyter_token_sealed).decode()
+
+
+def _ssh_command(job: Job, settings: JobsSettings) -> str | None:
+    if settings.tools_image is None or job.phase is not Phase.ACTIVE or job.node_port is None:
+        return None
+    return settings.ssh_command.format(host=_host(job, settings), port=job.node_port)
+
+
+def _jupyter_url(job: Job, token: str | None, settings: JobsSettings) -> str | None:
+    if token is None or job.jupyter_port is None:
+        return None
+    return settings.jupyter_url.format(host=_host(job, settings), port=job.jupyter_port, token=token)
 
 
 def _minutes_until(moment: datetime | None, now: datetime) -> int | None:

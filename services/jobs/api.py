@@ -9,7 +9,7 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
-from services.jobs.actions import extend_job
+from services.jobs.actions import add_user, extend_job, switch_jupyter
 from services.jobs.answers import (
     action_answer,
     history_answer,
@@ -24,6 +24,7 @@ from services.jobs.queries import get_job, job_history, list_jobs
 from services.jobs.resources import Resources
 from services.jobs.schemas import (
     ActionAnswer,
+    AddUserRequest,
     ExtendRequest,
     JobAnswer,
     JobHistory,
@@ -32,7 +33,14 @@ from services.jobs.schemas import (
     SubmitBody,
     SubmitRequest,
 )
-from services.jobs.waiting import already_done, held_answer, held_submission, until_over
+from services.jobs.waiting import (
+    already_done,
+    held_answer,
+    held_submission,
+    until_jupyter_is,
+    until_over,
+    until_user_is,
+)
 from shared.contracts.auth import Identity
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
@@ -65,7 +73,7 @@ class JobsController(Controller):
     ) -> JobAnswer:
         """One of your jobs, by its id or a unique beginning of it of at least 8 characters."""
         job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)
-        return job_answer(job, datetime.now(UTC), resources.settings)
+        return job_answer(job, datetime.now(UTC), resources)
 
     @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses(400))
     async def list_own(
@@ -82,7 +90,7 @@ class JobsController(Controller):
             resources=resources,
         )  # fmt: skip
         now = datetime.now(UTC)
-        jobs = [job_answer(job, now, resources.settings) for job in page.jobs]
+        jobs = [job_answer(job, now, resources) for job in page.jobs]
         return JobList(jobs=jobs, total=page.total, limit=limit, offset=offset)
 
     @post(
@@ -132,3 +140,58 @@ class JobsController(Controller):
         """The statuses that one of your jobs had, with times and reasons, oldest first."""
         job, rows = await job_history(user_id=request.user.user_id, job_id=job_id, resources=resources)
         return history_answer(job, rows)
+
+    @post(
+        "/{job_id:str}/users", status_code=200, operation_id="add_user", summary="Add a user to a job",
+        dto=Body[AddUserRequest], return_dto=None, responses=error_responses(400, 404, 409, 422, body=True),
+    )  # fmt: skip
+    async def add_user(
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        data: JSONBody[AddUserRequest],
+        resources: NamedDependency[Resources],
+    ) -> Response[ActionAnswer]:
+        """Let a GitHub user's SSH keys open an active job.
+
+        He is in `secondary_users` then; else `access_error` says why not.
+        """
+        name = data.github_username
+        outcome = await add_user(
+            user_id=request.user.user_id, job_id=job_id, name=name, key=await idempotency_key(request),
+            now=datetime.now(UTC), resources=resources,
+        )  # fmt: skip
+        answer = action_answer(outcome, "add_user", f"Add user request submitted for GitHub user '{name}'")
+        return await held_answer(request, answer, until_user_is(name), resources)
+
+    @post(
+        "/{job_id:str}/jupyter/enable", status_code=200, operation_id="enable_jupyter", summary="Enable Jupyter",
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def enable_jupyter(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
+    ) -> Response[ActionAnswer]:
+        """Start JupyterLab in an active job; the job then has `jupyter_url`, with a new token, else `jupyter_error`."""
+        return await _switch(request, job_id, wanted=True, resources=resources)
+
+    @post(
+        "/{job_id:str}/jupyter/disable", status_code=200, operation_id="disable_jupyter", summary="Disable Jupyter",
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def disable_jupyter(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
+    ) -> Response[ActionAnswer]:
+        """Stop JupyterLab in an active job; its token opens nothing any more."""
+        return await _switch(request, job_id, wanted=False, resources=resources)
+
+
+async def _switch(
+    request: AuthenticatedRequest, job_id: str, *, wanted: bool, resources: Resources
+) -> Response[ActionAnswer]:
+    outcome = await switch_jupyter(
+        user_id=request.user.user_id, job_id=job_id, wanted=wanted, key=await idempotency_key(request),
+        now=datetime.now(UTC), resources=resources,
+    )  # fmt: skip
+    verb = "enable" if wanted else "disable"
+    answer = action_answer(outcome, f"{verb}_jupyter", f"Jupyter {verb} request submitted")
+    return await held_answer(request, answer, until_jupyter_is(wanted=wanted), resources)

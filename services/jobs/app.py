@@ -2,10 +2,12 @@
 
 from litestar import Litestar
 
+from services.jobs.access import AccessKeeper
 from services.jobs.api import JobsController
 from services.jobs.changes import Changes
 from services.jobs.cluster import Cluster
 from services.jobs.consumers import News
+from services.jobs.github import GitHub
 from services.jobs.reconciler import Reconciler
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
@@ -29,15 +31,17 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         changes=Changes(base.broker),
     )  # fmt: skip
     cluster = Cluster(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
-    reconciler = Reconciler(resources, cluster)
+    github = GitHub(url=settings.github_url, seconds=settings.github_seconds)
+    reconciler = Reconciler(resources, cluster, github)
+    access = AccessKeeper(resources, cluster, github)
     sweeper = Sweeper(resources, cluster)
     parts = ServiceParts(
         controllers=[JobsController],
         verify=verify or base.ask_auth(),
         resources={"resources": resources},
         subscriptions=News(resources).subscriptions(),
-        loops=[reconciler.loop, sweeper.loop],
+        loops=[reconciler.loop, access.loop, sweeper.loop],
         tasks=[reconciler.watch],
-        closers=[resources.changes.close, reconciler.close, cluster.close],
+        closers=[resources.changes.close, reconciler.close, access.close, github.close, cluster.close],
     )
     return create_service_app(base, parts)

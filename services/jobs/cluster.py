@@ -7,6 +7,7 @@ then adopting or making, under names that are the same at every try.
 import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 import aiohttp
@@ -16,7 +17,8 @@ from kubernetes.aio import client, config
 from prometheus_client import Gauge
 
 from services.jobs.domain.manifests import MANAGED_BY, Manifest, owner_reference
-from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, Meta, Pod
+from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Meta, Pod
+from services.jobs.exec_channel import PROTOCOL, ExecResult, NotRun, converse
 from shared.errors import Conflict, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -30,6 +32,7 @@ _PAGE = 500
 _SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
 _NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
 _REFUSALS = frozenset({400, 422})
+_NO_EXEC = frozenset({400, 404, 409, 422})
 KINDS = ("pods", "services", "secrets")
 
 _watch_contact = Gauge("gpudev_watch_contact_timestamp_seconds", "Last sign of life of the watch on pods")
@@ -52,6 +55,7 @@ class NameTaken(Conflict):
 
 
 class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
     node_port: int | None = None
 
 
@@ -135,10 +139,10 @@ class Cluster:
         """Make the Secret, or adopt it; raises as `ensure_pod`."""
         await self._ensure("secrets", manifest, Object)
 
-    async def ensure_service(self, manifest: Manifest) -> int | None:
-        """Make the Service, or adopt it; its node port. Raises as `ensure_pod`."""
+    async def ensure_service(self, manifest: Manifest) -> dict[str, int | None]:
+        """Make the Service, or adopt it; its node ports by their names. Raises as `ensure_pod`."""
         service = await self._ensure("services", manifest, Service)
-        return service.spec.ports[0].node_port if service.spec.ports else None
+        return {port.name: port.node_port for port in service.spec.ports}
 
     async def tie_secret(self, name: str, pod_uid: str) -> None:
         """Let the Secret die with the pod of the same name. Idempotent."""
@@ -147,6 +151,44 @@ class Cluster:
             await self._call("PATCH", "secrets", name, body=body, model=Object)
         except _Failed as failed:
             raise _unavailable(failed) from failed
+
+    async def exec_in_pod(self, name: str, argv: list[str], *, stdin: bytes | None, seconds: float) -> ExecResult:
+        """Run a program in the pod's main container. As idempotent as the program; it may go on after an error here.
+
+        Args:
+            name: Of the pod; names are never used twice, so it is the pod that was meant or none.
+            argv: Program and arguments; nothing that a user gave.
+            stdin: Its standard input, sent with its length on a line before it; None: none. Never logged.
+            seconds: For everything.
+
+        Raises:
+            ClusterRefused: The pod is not there, or its container does not run or cannot run the program.
+            ClusterUnavailable: No answer; it may have run.
+        """
+        query = [("container", MAIN_CONTAINER), ("stdout", "true"), ("stderr", "true")]
+        query += [("stdin", "true")] if stdin is not None else []
+        query += [("command", argument) for argument in argv]
+        try:
+            async with asyncio.timeout(seconds), await self._open_socket(name, query) as socket:
+                return await converse(socket, stdin)
+        except NotRun as error:
+            raise ClusterRefused(f"The program could not be run: {error}") from error
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status in _NO_EXEC:
+                raise ClusterRefused("The pod is not there or does not run") from error
+            raise ClusterUnavailable(code=error.status) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ClusterUnavailable(method="EXEC", cause=type(error).__name__) from error
+
+    async def _open_socket(self, name: str, query: list[tuple[str, str]]) -> Any:
+        api = await self._open()
+        path = f"/api/v1/namespaces/{self._namespace}/pods/{name}/exec"
+        _, url, headers, *_ = await api.param_serialize(
+            method="GET", resource_path=path, header_params={}, auth_settings=["BearerToken"]
+        )
+        session = api.rest_client.pool_manager or api.rest_client._create_pool_manager()  # noqa: SLF001 - made lazily
+        api.rest_client.pool_manager = session
+        return session.ws_connect(f"{url}?{urlencode(query)}", headers=headers, protocols=(PROTOCOL,))
 
     async def delete_pod(self, name: str, uid: str) -> None:
         """Ask for the deletion of exactly this pod, with its own grace period. Idempotent; it may live on for long."""

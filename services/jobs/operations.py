@@ -1,6 +1,7 @@
 """The verbs of the jobs service: one transaction each, state and events together."""
 
 import hmac
+import secrets
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -10,15 +11,24 @@ from msgspec.structs import replace
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from services.jobs import storage
+from services.jobs.domain.access import BARE, find_user, first_users
+from services.jobs.domain.change import Change
 from services.jobs.domain.facts import Cancel, Fact, Granted
 from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
 from services.jobs.domain.submission import Submission
-from services.jobs.domain.table import Change, change
+from services.jobs.domain.table import change
 from services.jobs.queries import known_range, one_of
 from services.jobs.resources import Resources
 from shared.contracts.auth import Identity
 from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimReply, ClaimRequest
-from shared.contracts.jobs import JobCancelRequested, JobStatus, JobSubmitted
+from shared.contracts.jobs import (
+    JobCancelRequested,
+    JobEvent,
+    JobJupyterRequested,
+    JobStatus,
+    JobSubmitted,
+    JobUserRequested,
+)
 from shared.database import Executor, Transaction
 from shared.errors import Conflict, GpuDevError, InvalidInput, Problem, Unavailable
 from shared.idempotency import IdempotencyKey, Outcome, find_answer, once
@@ -112,7 +122,7 @@ async def submit_job(
         if earlier is not None:
             return await _answer_retry(earlier, key, now, resources)
     claim = await _claim_disk(job_id, owner, submission, resources)
-    job = _new_job(job_id, owner, submission, claim, now)
+    job = _new_job(job_id, owner, submission, claim, now, resources)
     insert = partial(_insert_job, job=job, submission=submission, mac=mac, resources=resources)
     try:
         if key is None:  # one statement is a transaction of its own, at a quarter of the round trips
@@ -206,6 +216,24 @@ async def apply_fact(*, job: Job, fact: Fact, now: datetime, resources: Resource
     return written.job
 
 
+async def apply_to_newest(*, job: Job, fact: Fact, now: datetime, resources: Resources) -> Job:
+    """Let a fact take effect on the job as it is now, for facts that say themselves what they answer.
+
+    Returns:
+        The job as it is then, changed or not.
+    """
+    async with resources.database.transaction() as transaction:
+        row = await transaction.fetch_one(storage.LOCK, job_id=job.id)
+        newest = storage.to_job(row) if row is not None else job
+        changed = change(newest, fact, now)
+        if changed is None:
+            return newest
+        written = await write_change(
+            transaction=transaction, before=newest, changed=changed, now=now, resources=resources
+        )  # fmt: skip
+        return written.job
+
+
 async def write_change(
     *, transaction: Transaction, before: Job, changed: Change, now: datetime, resources: Resources
 ) -> Written:
@@ -218,8 +246,7 @@ async def write_change(
     for number, event in enumerate(changed.events, start=1):
         draft = Draft(data=event, version=before.version + number, occurred_at=now)
         message_ids.append(await record_event(transaction, draft, resources.relay))
-        if isinstance(event, JobCancelRequested):
-            job = replace(job, cancel_message_id=message_ids[-1])
+        job = _with_message_id(job, event, message_ids[-1])
     saved = await transaction.fetch_value(
         storage.SAVE, **storage.save_columns(job),
         job_id=before.id, old_revision=before.revision, old_status=before.status, due_at=now,
@@ -230,6 +257,20 @@ async def write_change(
         transaction.after_commit(partial(resources.hints.add, job.id))
     transaction.after_commit(partial(resources.changes.tell, job.id))
     return Written(job, tuple(message_ids))
+
+
+def _with_message_id(job: Job, event: JobEvent, message_id: int) -> Job:
+    """The job with the number of a request, by which its repetition is answered."""
+    if isinstance(event, JobCancelRequested):
+        return replace(job, cancel_message_id=message_id)
+    if isinstance(event, JobJupyterRequested):
+        return replace(job, jupyter_message_id=message_id)
+    if isinstance(event, JobUserRequested):
+        asked = find_user(job, event.github_username)
+        return replace(
+            job, users=[replace(user, message_id=message_id) if user is asked else user for user in job.users]
+        )
+    return job
 
 
 async def lock_own(transaction: Transaction, *, user_id: int, job_id: str) -> Job:
@@ -292,8 +333,12 @@ def _refusal(refusal: ClaimRefusal | None) -> GpuDevError:
     return Conflict(refusal.text)
 
 
-def _new_job(job_id: UUID, owner: Identity, submission: Submission, claim: Claim | None, now: datetime) -> Job:
+def _new_job(  # noqa: PLR0917 - private, and each is something else
+    job_id: UUID, owner: Identity, submission: Submission, claim: Claim | None, now: datetime, resources: Resources
+) -> Job:
     waits = claim is not None and not claim.ready
+    bare = resources.settings.tools_image is None
+    jupyter = submission.jupyter_enabled and not bare
     return Job(
         id=job_id,
         user_id=owner.user_id,
@@ -311,7 +356,13 @@ def _new_job(job_id: UUID, owner: Identity, submission: Submission, claim: Claim
         ebs_volume_id=claim.volume_id if claim else None,
         env_var_names=sorted(submission.env_vars),
         github_user=submission.github_user,
-        jupyter_enabled=submission.jupyter_enabled,
+        users=first_users(submission.github_user, bare=bare, now=now),
+        jupyter_wanted=jupyter,
+        jupyter_enabled=jupyter,
+        jupyter_revision=int(jupyter),
+        jupyter_token_sealed=new_jupyter_token(resources) if jupyter else None,
+        jupyter_requested_at=now if jupyter else None,
+        jupyter_error=BARE if submission.jupyter_enabled and bare else None,
         status=JobStatus.PENDING if waits else JobStatus.QUEUED,
         detail="waiting for its disk" if waits else None,
         submit_message_id=0,
@@ -345,6 +396,11 @@ def seal_environment(environment: dict[str, str], resources: Resources) -> bytes
     if not environment:
         return None
     return resources.cipher.encrypt(msgspec.json.encode(environment))
+
+
+def new_jupyter_token(resources: Resources) -> bytes:
+    """A token of 192 random bits, as it may be stored."""
+    return resources.cipher.encrypt(secrets.token_urlsafe(24).encode())
 
 
 async def _cancel(

@@ -14,12 +14,14 @@ import structlog
 from prometheus_client import Counter
 
 from services.jobs import storage
+from services.jobs.access import fetch_user, stored_keys
 from services.jobs.cluster import Cluster, ClusterRefused
 from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.manifests import PodPolicy, object_name, pod_manifest, secret_manifest, service_manifest
-from services.jobs.domain.plan import Clear, Delete, Limits, Make, Record, Rest, Step, next_step
+from services.jobs.domain.plan import Clear, Delete, FetchKeys, Limits, Make, Record, Rest, Step, next_step
 from services.jobs.domain.pod_facts import read_pod
+from services.jobs.github import GitHub
 from services.jobs.operations import apply_fact
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
@@ -43,10 +45,12 @@ class Reconciler:
     Args:
         resources: The service's.
         cluster: Where pods live.
+        github: Where keys come from.
     """
 
-    def __init__(self, resources: Resources, cluster: Cluster) -> None:
+    def __init__(self, resources: Resources, cluster: Cluster, github: GitHub) -> None:
         self._resources = resources
+        self._github = github
         self._cluster = cluster
         self._limits = limits_of(resources.settings)
         self._policy = policy_of(resources.settings)
@@ -136,6 +140,9 @@ class Reconciler:
             return await self._record(job, step.fact)
         if isinstance(step, Make):
             return await self._record(job, await self._make(job))
+        if isinstance(step, FetchKeys):
+            fact = await fetch_user(job=job, user=step.user, github=self._github, resources=self._resources)
+            return await self._record(job, fact)
         if isinstance(step, Delete):
             await self._cluster.delete_pod(object_name(job), step.uid)
             return job
@@ -156,15 +163,17 @@ class Reconciler:
         """Secret, pod, service: in this order, since the pod needs the Secret and owns the other two."""
         name = object_name(job)
         try:
-            await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job)))
+            keys = await stored_keys(job=job, resources=self._resources) if job.users else ""
+            await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job), keys))
             pod = await self._cluster.ensure_pod(pod_manifest(job, self._policy))
             uid = pod.metadata.uid
-            node_port, _ = await asyncio.gather(
-                self._cluster.ensure_service(service_manifest(job, uid)), self._cluster.tie_secret(name, uid)
+            ports, _ = await asyncio.gather(
+                self._cluster.ensure_service(service_manifest(job, self._policy, uid)),
+                self._cluster.tie_secret(name, uid),
             )
         except ClusterRefused as error:
             return PodFailed(job.epoch, f"Kubernetes refused the job: {error.text}")
-        return PodMade(job.epoch, name, uid, node_port)
+        return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"))
 
     async def _clear(self, job: Job) -> None:
         name = object_name(job)
@@ -196,5 +205,10 @@ def policy_of(settings: JobsSettings) -> PodPolicy:
         image_pull_policy=settings.image_pull_policy,
         grace_seconds=settings.grace_seconds,
         shm_gib_per_gpu=settings.shm_gib_per_gpu,
+        tools_image=settings.tools_image,
+        tools_pull_policy=settings.tools_pull_policy,
+        cpu_per_gpu=settings.cpu_per_gpu,
+        memory_gib_per_gpu=settings.memory_gib_per_gpu,
+        prepare_seconds=settings.prepare_seconds,
         longest_seconds=settings.max_total_hours * 3600,
     )

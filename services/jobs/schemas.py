@@ -125,6 +125,16 @@ class ExtendRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ]
 
 
+class AddUserRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    github_username: Annotated[
+        str,
+        Meta(
+            pattern=f"^{GITHUB_NAME}{_END}", max_length=39, description="Must be a GitHub user name",
+            examples=["jeanschmidt"],
+        ),
+    ]  # fmt: skip
+
+
 class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
@@ -204,6 +214,10 @@ class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
     jupyter_port: int | None
     ebs_volume_id: str | None
     env_var_names: list[str]
+    access_error: str | None
+    """Whose SSH keys do not open the job, and why."""
+    jupyter_error: str | None
+    """Why Jupyter could not be started or stopped as asked."""
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

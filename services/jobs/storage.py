@@ -34,9 +34,15 @@ jobs = sa.Table(
     sa.Column("env_var_names", JSONB, nullable=False),
     sa.Column("github_user", sa.Text),
     sa.Column("jupyter_enabled", sa.Boolean, nullable=False),
-    sa.Column("jupyter_url", sa.Text),
     sa.Column("jupyter_port", sa.Integer),
-    sa.Column("secondary_users", JSONB, nullable=False),
+    sa.Column("users", JSONB, nullable=False, server_default="[]"),
+    sa.Column("jupyter_wanted", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("jupyter_revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("jupyter_applied", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("jupyter_requested_at", _TIME),
+    sa.Column("jupyter_message_id", sa.BigInteger),
+    sa.Column("jupyter_error", sa.Text),
+    sa.Column("jupyter_token_sealed", sa.LargeBinary),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("outcome", sa.Text),
     sa.Column("requeue_reason", sa.Text),
@@ -71,13 +77,16 @@ jobs = sa.Table(
     # below: not part of domain.job.Job
     sa.Column("request_mac", sa.LargeBinary, nullable=False),
     sa.Column("env_sealed", sa.LargeBinary),
-    sa.Column("jupyter_token_sealed", sa.LargeBinary),
+    sa.Column("access_due_at", _TIME),
+    sa.Column("access_worked_until", _TIME),
+    sa.Column("access_worked_by", sa.Uuid),
     sa.Column("due_at", _TIME, nullable=False),
     sa.Column("worked_until", _TIME),
     sa.Column("worked_by", sa.Uuid),
     sa.Index("jobs_of_user", "user_id", sa.text("created_at DESC"), sa.text("id DESC"), postgresql_include=["status"]),
     sa.Index("jobs_of_user_by_id", "user_id", "id"),
     sa.Index("jobs_due", "due_at", postgresql_where=sa.text("node IS NOT NULL AND released_at IS NULL")),
+    sa.Index("jobs_with_access_due", "access_due_at", postgresql_where=sa.text("access_due_at IS NOT NULL")),
 )
 
 job_history = sa.Table(
@@ -88,6 +97,16 @@ job_history = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("at", _TIME, nullable=False),
+)
+
+job_users = sa.Table(
+    "job_users",
+    metadata,
+    sa.Column("job_id", sa.Uuid, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    # GitHub's name in lower case
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("keys", JSONB, nullable=False),
+    sa.Column("fetched_at", _TIME, nullable=False),
 )
 
 _JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
@@ -144,6 +163,7 @@ _saved = (
         {name: bindparam(name, type_=jobs.c[name].type) for name in _CHANGED}
         | {
             "due_at": bindparam("due_at", type_=_TIME),
+            "access_due_at": bindparam("access_due_at", type_=_TIME),
             # an ended job needs its secrets no more
             "env_sealed": sa.case(
                 (bindparam("released_at", type_=_TIME).is_not(None), sa.null()), else_=jobs.c.env_sealed
@@ -154,8 +174,14 @@ _saved = (
     .cte("saved")
 )
 _told = _history_of(_saved, _saved.c.status != bindparam("old_status", type_=sa.Text)).returning(job_history.c.job_id)
-SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.cte("told")))
-"""Write a job that was read at `old_revision`; 0 when it has changed since. A new status goes to the history."""
+_forgotten = (
+    sa.delete(job_users)
+    .where(job_users.c.job_id.in_(sa.select(_saved.c.id)), bindparam("released_at", type_=_TIME).is_not(None))
+    .returning(job_users.c.job_id)
+)
+SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.cte("told"), _forgotten.cte("forgotten")))
+"""Write a job that was read at `old_revision`; 0 when it has changed since. A new status goes to the history; an ended
+job's keys of its users are forgotten."""
 
 FIND = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")))
 FIND_SUBMITTED = Statement(sa.select(*_JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
@@ -233,6 +259,57 @@ FINISH = Statement(
         ),
     )
 )
+_access_waiting = (
+    sa.select(jobs.c.id)
+    .where(
+        jobs.c.access_due_at <= bindparam("now", type_=_TIME),
+        sa.or_(jobs.c.access_worked_until.is_(None), jobs.c.access_worked_until < sa.func.clock_timestamp()),
+    )
+    .order_by(jobs.c.access_due_at)
+    .limit(bindparam("limit", type_=sa.BigInteger))
+    .with_for_update(skip_locked=True)
+    .cte("waiting")
+)
+_access_lease = sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval)
+CLAIM_ACCESS = Statement(
+    sa.update(jobs)
+    .where(jobs.c.id.in_(sa.select(_access_waiting.c.id)))
+    .values(access_worked_until=_access_lease, access_worked_by=bindparam("worker", type_=sa.Uuid))
+    .returning(*_JOB_COLUMNS)
+)
+"""Jobs whose pods lack keys or Jupyter and that nobody works on; the keys' and Jupyter's lease is apart from the pod's,
+since starting Jupyter takes long and must not keep a job from expiring."""
+_OWN_ACCESS = sa.and_(jobs.c.id == bindparam("job_id"), jobs.c.access_worked_by == bindparam("worker"))
+RENEW_ACCESS = Statement(
+    sa.update(jobs).where(_OWN_ACCESS).values(access_worked_until=_access_lease).returning(jobs.c.id)
+)
+"""No row: the lease is lost."""
+FINISH_ACCESS = Statement(
+    sa.update(jobs)
+    .where(_OWN_ACCESS)
+    .values(
+        access_worked_until=None,
+        access_worked_by=None,
+        access_due_at=sa.case(
+            # a change that came meanwhile wants a look at once, or no more
+            (jobs.c.revision == bindparam("known_revision"), bindparam("next_try_at", type_=_TIME)),
+            else_=jobs.c.access_due_at,
+        ),
+    )
+)
+KEEP_KEYS = Statement(
+    insert(job_users)
+    .values({c.name: bindparam(c.name, type_=c.type) for c in job_users.c})
+    .on_conflict_do_update(
+        index_elements=[job_users.c.job_id, job_users.c.name],
+        set_={"keys": bindparam("keys", type_=JSONB), "fetched_at": bindparam("fetched_at", type_=_TIME)},
+    )
+)
+KEYS = Statement(
+    sa.select(job_users.c.name, job_users.c["keys"])
+    .where(job_users.c.job_id == bindparam("job_id"))
+    .order_by(job_users.c.name)
+)
 ENVIRONMENT = Statement(sa.select(jobs.c.env_sealed).where(jobs.c.id == bindparam("job_id")))
 LEASES = Statement(
     sa.select(jobs.c.id, jobs.c.epoch, sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None)).label("live"))
@@ -254,4 +331,6 @@ def submit_columns(job: Job) -> dict[str, Any]:
 
 def save_columns(job: Job) -> dict[str, Any]:
     """Parameters of SAVE that are the changed job's."""
-    return {name: getattr(job, name) for name in _CHANGED}
+    return {name: getattr(job, name) for name in _CHANGED} | {
+        "access_due_at": job.updated_at if job.wants_access_work else None
+    }

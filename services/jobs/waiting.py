@@ -11,7 +11,8 @@ from litestar import Request, Response
 from msgspec.structs import replace
 
 from services.jobs import storage
-from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job
+from services.jobs.domain.access import find_user
+from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job, Phase, UserState
 from services.jobs.resources import Resources
 from services.jobs.schemas import ActionAnswer, ActionStatus, SubmitAnswer
 from shared.contracts.auth import Identity
@@ -39,6 +40,40 @@ def until_over(job: Job) -> tuple[ActionStatus, str | None] | None:
 def already_done(_: Job) -> tuple[ActionStatus, str | None] | None:
     """Of a request that takes effect as it is accepted."""
     return ActionStatus.SUCCEEDED, None
+
+
+def until_user_is(name: str) -> Settles:
+    """Of a request to add a user: his keys open the job, or never will."""
+
+    def settles(job: Job) -> tuple[ActionStatus, str | None] | None:
+        user = find_user(job, name)
+        if user is not None and user.state is UserState.ADDED:
+            return ActionStatus.SUCCEEDED, None
+        if user is not None and user.state is UserState.REFUSED:
+            return ActionStatus.REFUSED, f"{user.name} was not added: {user.reason}"
+        return _over(job)
+
+    return settles
+
+
+def until_jupyter_is(*, wanted: bool) -> Settles:
+    """Of a request about Jupyter: the pod follows the owner's last wish, or could not."""
+
+    def settles(job: Job) -> tuple[ActionStatus, str | None] | None:
+        if job.phase is not Phase.ACTIVE:
+            return _over(job)
+        if job.jupyter_applied < job.jupyter_revision:
+            return None
+        if job.jupyter_error is None and job.jupyter_enabled is wanted:
+            return ActionStatus.SUCCEEDED, None
+        verb = "started" if wanted else "stopped"
+        return ActionStatus.REFUSED, f"Jupyter was not {verb}: {job.jupyter_error or 'another request came after'}"
+
+    return settles
+
+
+def _over(job: Job) -> tuple[ActionStatus, str | None] | None:
+    return None if job.phase is Phase.ACTIVE else (ActionStatus.REFUSED, "The job is over")
 
 
 async def held_answer(

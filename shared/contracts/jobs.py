@@ -104,6 +104,49 @@ class JobPrioritised(JobEvent, frozen=True, kw_only=True):
     """Higher goes first; 0 unless an operator said otherwise."""
 
 
+class JobUserRequested(JobEvent, frozen=True, kw_only=True):
+    """Its owner asked that a GitHub user's SSH keys open it; `user_added` or `user_refused` follows."""
+
+    EVENT: ClassVar[str] = "user_requested"
+    github_username: str
+
+
+class JobUserAdded(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "user_added"
+    github_username: str
+
+
+class JobUserRefused(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "user_refused"
+    github_username: str
+    reason: str
+
+
+class JobJupyterRequested(JobEvent, frozen=True, kw_only=True):
+    """Its owner wants JupyterLab on or off; `jupyter_enabled`, `jupyter_disabled` or `jupyter_failed` follows."""
+
+    EVENT: ClassVar[str] = "jupyter_requested"
+    wanted: bool
+    """True: on."""
+
+
+class JobJupyterEnabled(JobEvent, frozen=True, kw_only=True):
+    """JupyterLab answers; where and with which token is told to the owner alone."""
+
+    EVENT: ClassVar[str] = "jupyter_enabled"
+
+
+class JobJupyterDisabled(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "jupyter_disabled"
+
+
+class JobJupyterFailed(JobEvent, frozen=True, kw_only=True):
+    EVENT: ClassVar[str] = "jupyter_failed"
+    wanted: bool
+    """What could not be done: True: to start it."""
+    reason: str
+
+
 class JobLost(JobEvent, frozen=True, kw_only=True):
     """Its node was lost: it is over for its user, but its pod may live on; GPUs and disk stay held until `ended`."""
 

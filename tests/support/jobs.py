@@ -25,6 +25,7 @@ from services.jobs.changes import Changes
 from services.jobs.cluster import Cluster
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import Meta
+from services.jobs.github import GitHub
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
@@ -353,6 +354,11 @@ class Kube:
             status = {**status, "containerStatuses": [{**ended, "state": terminated}]}
         patch = self._api.patch_namespaced_pod_status
         await asyncio.to_thread(patch, name, self._namespace, {"status": status}, _request_timeout=10)
+
+
+def github_of(world: JobsWorld) -> GitHub:
+    """As the service has it."""
+    return GitHub(url=world.settings.github_url, seconds=world.settings.github_seconds)
 
 
 def kube(world: JobsWorld) -> Kube:

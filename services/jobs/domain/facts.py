@@ -40,6 +40,8 @@ class PodMade(msgspec.Struct, frozen=True):
     pod_name: str
     pod_uid: str
     node_port: int | None
+    """Of SSH."""
+    jupyter_port: int | None = None
 
 
 class PodWaits(msgspec.Struct, frozen=True):
@@ -96,6 +98,57 @@ class Extend(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class UserRequested(msgspec.Struct, frozen=True):
+    """Its owner asked that this GitHub user's keys open it."""
+
+    name: str
+
+
+class KeysFetched(msgspec.Struct, frozen=True):
+    """The user's keys are stored."""
+
+    epoch: int
+    name: str
+
+
+class UserDelayed(msgspec.Struct, frozen=True):
+    epoch: int
+    name: str
+    reason: str
+
+
+class UserRefused(msgspec.Struct, frozen=True):
+    epoch: int
+    name: str
+    reason: str
+
+
+class KeysApplied(msgspec.Struct, frozen=True):
+    """The pod has these users' keys."""
+
+    epoch: int
+    names: tuple[str, ...]
+
+
+class JupyterRequested(msgspec.Struct, frozen=True):
+    """Its owner wants Jupyter on, with this token, or, with None, off."""
+
+    token_sealed: bytes | None
+
+
+class JupyterSwitched(msgspec.Struct, frozen=True):
+    """The pod follows the wish of this number."""
+
+    epoch: int
+    revision: int
+
+
+class JupyterFailed(msgspec.Struct, frozen=True):
+    epoch: int
+    revision: int
+    reason: str
+
+
 class Cancel(msgspec.Struct, frozen=True):
     pass
 
@@ -116,5 +169,13 @@ Fact: TypeAlias = (
     | Expire
     | Warn
     | Extend
+    | UserRequested
+    | KeysFetched
+    | UserDelayed
+    | UserRefused
+    | KeysApplied
+    | JupyterRequested
+    | JupyterSwitched
+    | JupyterFailed
     | Cancel
 )

@@ -1,7 +1,7 @@
 """A job as the rules see it."""
 
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from uuid import UUID
 
 import msgspec
@@ -33,6 +33,33 @@ class Phase(Enum):
     """Over, and everything was given back. Nothing leads out of here."""
 
 
+class UserState(StrEnum):
+    """How far a GitHub user's access to a job is."""
+
+    REQUESTED = "requested"
+    DELAYED = "delayed"
+    """GitHub or the pod could not be reached; it is tried again."""
+    FETCHED = "fetched"
+    """His keys are stored, and not yet known to be in the pod."""
+    ADDED = "added"
+    REFUSED = "refused"
+
+
+class JobUser(msgspec.Struct, frozen=True, kw_only=True):
+    """A GitHub user whose SSH keys open the job, or should."""
+
+    name: str
+    """As asked for; GitHub's names differ by more than case."""
+    state: UserState
+    reason: str | None = None
+    """Why it is delayed or refused, for a person."""
+    first: bool = False
+    """Named at submit: his keys are in the pod from its start, where they can be had in time."""
+    message_id: int | None = None
+    """Of the request; None for the first."""
+    requested_at: datetime
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `jobs` less the sealed values of its environment, which only the maker of its Secret reads."""
 
@@ -54,10 +81,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ebs_volume_id: str | None = None
     env_var_names: list[str] = []
     github_user: str | None = None
+    users: list[JobUser] = []
+    """Whose SSH keys open it, in the order of the requests; `github_user` first."""
+    jupyter_wanted: bool = False
+    """What its owner asked for last."""
     jupyter_enabled: bool = False
-    jupyter_url: str | None = None
+    """It answers; before the job is active: it will be started."""
+    jupyter_revision: int = 0
+    """Number of the owner's last wish; 0 before the first."""
+    jupyter_applied: int = 0
+    """Number of the wish that the pod is known to follow, or could not."""
+    jupyter_token_sealed: bytes | None = None
+    """Encrypted; None while it is not wanted."""
+    jupyter_requested_at: datetime | None = None
+    jupyter_message_id: int | None = None
+    """Of the last wish; None before the first, and when that was the submission."""
+    jupyter_error: str | None = None
+    """Why the last wish could not be fulfilled, for a person."""
     jupyter_port: int | None = None
-    secondary_users: list[str] = []
+    """Node port of JupyterLab; None until its Service is made, and where pods have none."""
 
     status: JobStatus
     """What users see."""
@@ -108,6 +150,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     released_at: datetime | None = None
     """When its pod was confirmed gone and `ended` was told; None before."""
+
+    @property
+    def secondary_users(self) -> list[str]:
+        """GitHub users that were added after the submission."""
+        return [user.name for user in self.users if user.state is UserState.ADDED and not user.first]
+
+    @property
+    def access_error(self) -> str | None:
+        """Whose keys do not open the job and why, for a person; None when nobody's are missing."""
+        reasons = [f"{user.name}: {user.reason}" for user in self.users if user.reason is not None]
+        return "; ".join(reasons) or None
+
+    @property
+    def wants_access_work(self) -> bool:
+        """Its running pod does not yet have the keys or the Jupyter that its owner asked for."""
+        if self.phase is not Phase.ACTIVE:
+            return False
+        open_users = any(user.state not in {UserState.ADDED, UserState.REFUSED} for user in self.users)
+        return open_users or self.jupyter_applied < self.jupyter_revision
 
     @property
     def phase(self) -> Phase:

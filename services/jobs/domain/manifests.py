@@ -1,19 +1,29 @@
 """The Kubernetes objects of a job. What they look like is held by golden files."""
 
 import hashlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from services.jobs.domain.job import Job
-from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, USER_LABEL
+from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, TOOLS_CONTAINER, USER_LABEL
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "gpudev"}
-SSH_PORT = 22
+SSH_PORT, JUPYTER_PORT = 2222, 8888
+TOOL = "/gpudev/bin/gpudev"
+"""The tools' program in a job's pod (deploy/images/tools/README.md)."""
+KEYS_ITEM = "ssh.authorized_keys"
+"""In the job's Secret; no name of a variable is equal to it."""
 _IDLE = "trap 'exit 0' TERM INT; while :; do sleep 5 & wait $!; done"
 """Needs nothing but a POSIX shell, and ends at once when asked to."""
+_UNPRIVILEGED = {"allowPrivilegeEscalation": False, "privileged": False}
+_TOOLS_MOUNTS = (
+    {"name": "tools", "mountPath": "/gpudev"},
+    {"name": "access", "mountPath": "/gpudev-access", "readOnly": True},
+)
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 Manifest = dict[str, Any]
@@ -26,6 +36,13 @@ class PodPolicy(msgspec.Struct, frozen=True, kw_only=True):
     image_pull_policy: str = "IfNotPresent"
     grace_seconds: int = 30
     shm_gib_per_gpu: int = 16
+    tools_image: str | None = None
+    """None: bare pods, without SSH and Jupyter."""
+    tools_pull_policy: str = "IfNotPresent"
+    cpu_per_gpu: int | None = None
+    memory_gib_per_gpu: int | None = None
+    prepare_seconds: float = 3600.0
+    """From the lease to a ready pod at most."""
     longest_seconds: int = 168 * 3600
     """No job lives longer, however often it was extended; Kubernetes ends a pod then even if nobody else does."""
 
@@ -54,14 +71,14 @@ def label_value(text: str) -> str:
     return f"{plain}-{digest}".lstrip("-")
 
 
-def secret_manifest(job: Job, environment: Mapping[str, str]) -> Manifest:
-    """The Secret that holds the values of the job's environment."""
+def secret_manifest(job: Job, environment: Mapping[str, str], keys: str) -> Manifest:
+    """The Secret that holds the values of the job's environment, and `keys`, the authorized_keys of its first user."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": object_name(job), "labels": labels(job)},
         "type": "Opaque",
-        "stringData": dict(environment),
+        "stringData": {**environment, KEYS_ITEM: keys},
     }
 
 
@@ -77,6 +94,7 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
             "affinity": _on_node(job.node or ""),
             "automountServiceAccountToken": False,
             "containers": [_container(job, policy, name)],
+            **({"initContainers": [_tools(job, policy)]} if policy.tools_image else {}),
             "enableServiceLinks": False,
             # a place to work survives the end of its shell; a command runs once
             "restartPolicy": "Never" if job.command is not None else "Always",
@@ -86,12 +104,13 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
             "volumes": [
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm_size(job, policy)}},
                 {"name": "workspace", "emptyDir": {}},
+                *(_tools_volumes(name) if policy.tools_image else []),
             ],
         },
     }
 
 
-def service_manifest(job: Job, pod_uid: str) -> Manifest:
+def service_manifest(job: Job, policy: PodPolicy, pod_uid: str) -> Manifest:
     """The NodePort Service of the pod; it dies with it."""
     name = object_name(job)
     return {
@@ -101,7 +120,10 @@ def service_manifest(job: Job, pod_uid: str) -> Manifest:
         "spec": {
             "type": "NodePort",
             "selector": {JOB_LABEL: str(job.id), EPOCH_LABEL: str(job.epoch)},
-            "ports": [{"name": "ssh", "port": SSH_PORT, "targetPort": SSH_PORT, "protocol": "TCP"}],
+            "ports": [
+                {"name": port, "port": number, "targetPort": number, "protocol": "TCP"}
+                for port, number in _ports(policy).items()
+            ],
         },
     }
 
@@ -112,21 +134,77 @@ def owner_reference(pod_name: str, pod_uid: str) -> Manifest:
 
 
 def _container(job: Job, policy: PodPolicy, secret_name: str) -> Manifest:
-    gpus = {policy.gpu_resource: str(job.gpu_count)}
+    resources = {policy.gpu_resource: str(job.gpu_count), **_share(job, policy)}
     return {
         "name": MAIN_CONTAINER,
         "image": job.image,
         "imagePullPolicy": policy.image_pull_policy,
-        "command": ["/bin/sh", "-c", _IDLE if job.command is None else job.command],
-        "envFrom": [{"secretRef": {"name": secret_name}}],
-        "resources": {"limits": gpus, "requests": gpus},
-        "securityContext": {"allowPrivilegeEscalation": False, "privileged": False},
+        "command": _command(job, policy),
+        "env": [_variable(name, secret_name) for name in job.env_var_names],
+        "resources": {"limits": resources, "requests": resources},
+        "securityContext": _UNPRIVILEGED,
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - shared memory, in the pod
             {"name": "workspace", "mountPath": "/workspace"},
+            *(_TOOLS_MOUNTS if policy.tools_image else []),
         ],
         "workingDir": "/workspace",
+        **(_probes(policy) if policy.tools_image else {}),
     }
+
+
+def _command(job: Job, policy: PodPolicy) -> Sequence[str]:
+    shell = ["/bin/sh", "-c"]
+    if policy.tools_image is None:
+        return [*shell, _IDLE if job.command is None else job.command]
+    return [TOOL, "run", *([] if job.command is None else ["--", *shell, job.command])]
+
+
+def _variable(name: str, secret_name: str) -> Manifest:
+    """By name, not all of the Secret: it holds more than the environment."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": name}}}
+
+
+def _share(job: Job, policy: PodPolicy) -> dict[str, str]:
+    """The job's part of its node's CPUs and memory, by its GPUs; empty where the operators set none."""
+    cpu, memory = policy.cpu_per_gpu, policy.memory_gib_per_gpu
+    return {
+        **({} if cpu is None else {"cpu": str(job.gpu_count * cpu)}),
+        **({} if memory is None else {"memory": f"{job.gpu_count * memory}Gi"}),
+    }
+
+
+def _tools(job: Job, policy: PodPolicy) -> Manifest:
+    """Copies the tools; it ends before the main container begins, so that its share costs nothing."""
+    share = _share(job, policy)
+    return {
+        "name": TOOLS_CONTAINER,
+        "image": policy.tools_image,
+        "imagePullPolicy": policy.tools_pull_policy,
+        "command": ["/gpudev-tools/bin/gpudev", "install", "/gpudev"],
+        "resources": {"limits": share, "requests": share},
+        "securityContext": _UNPRIVILEGED,
+        "volumeMounts": [{"name": "tools", "mountPath": "/gpudev"}],
+    }
+
+
+def _tools_volumes(secret_name: str) -> list[Manifest]:
+    keys = {"secretName": secret_name, "items": [{"key": KEYS_ITEM, "path": "authorized_keys"}]}
+    return [{"name": "tools", "emptyDir": {}}, {"name": "access", "secret": keys}]
+
+
+def _probes(policy: PodPolicy) -> Manifest:
+    """Ready is when sshd answers: it is asked every second until it does, and rarely from then on."""
+    probe = {"exec": {"command": [TOOL, "ready"]}, "timeoutSeconds": 5}
+    return {
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _ports(policy).items()],
+        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": math.ceil(policy.prepare_seconds)},
+        "readinessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 3},
+    }
+
+
+def _ports(policy: PodPolicy) -> dict[str, int]:
+    return {"ssh": SSH_PORT, "jupyter": JUPYTER_PORT} if policy.tools_image else {"ssh": SSH_PORT}
 
 
 def _on_node(node: str) -> Manifest:

@@ -15,7 +15,7 @@ from services.jobs.domain.facts import (
     PodWaits,
     Warn,
 )
-from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.job import Job, JobUser, Phase, UserState
 from services.jobs.domain.pod_facts import Fault, PodFacts, PodState
 
 WARNING_MINUTES = (30, 15, 5)
@@ -42,6 +42,12 @@ class Make(msgspec.Struct, frozen=True):
     """Make, or adopt, the Secret, the Pod and the Service."""
 
 
+class FetchKeys(msgspec.Struct, frozen=True):
+    """Have the SSH keys of the first user, so that they are in the pod from its start."""
+
+    user: JobUser
+
+
 class Record(msgspec.Struct, frozen=True):
     fact: Fact
 
@@ -62,7 +68,7 @@ class Rest(msgspec.Struct, frozen=True):
     until: datetime
 
 
-Step: TypeAlias = Make | Record | Delete | Clear | Rest
+Step: TypeAlias = Make | FetchKeys | Record | Delete | Clear | Rest
 
 
 def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
@@ -89,13 +95,19 @@ def _prepare(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> S
         return Record(PodFailed(job.epoch, f"The job could not be started within {minutes} minutes: {job.detail}"))
     if pod is None or pod.deleting:
         if job.pod_uid is None:
-            return Make() if pod is None else _rest(now, limits)
+            return _make(job) if pod is None else _rest(now, limits)
         return Record(PodRefused(job.epoch, "The pod was deleted before it was ready"))
     if job.pod_uid is None:
         return Make()
     if pod.uid != job.pod_uid:
         return Record(PodRefused(job.epoch, "The pod was replaced by another"))
     return _start(job, pod, now, limits)
+
+
+def _make(job: Job) -> Step:
+    # once only: keys that cannot be had now do not hold the job up
+    untried = next((user for user in job.users if user.state is UserState.REQUESTED), None)
+    return Make() if untried is None else FetchKeys(untried)
 
 
 def _start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step:

@@ -1,6 +1,7 @@
 """The part of a Kubernetes Pod that the rules read (https://kubernetes.io/docs/reference/kubernetes-api/)."""
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -8,6 +9,7 @@ JOB_LABEL = "gpudev/job-id"
 EPOCH_LABEL = "gpudev/epoch"
 USER_LABEL = "gpudev/user"
 MAIN_CONTAINER = "main"
+TOOLS_CONTAINER = "tools"
 
 
 class KubernetesObject(msgspec.Struct, frozen=True, rename="camel"):
@@ -48,6 +50,8 @@ class ContainerStatus(KubernetesObject, frozen=True):
     name: str = ""
     state: ContainerState = ContainerState()
     ready: bool = False
+    started: bool | None = None
+    """Whether its startup probe has succeeded; None where the cluster does not say."""
 
 
 class Condition(KubernetesObject, frozen=True):
@@ -67,7 +71,15 @@ class PodStatus(KubernetesObject, frozen=True):
     init_container_statuses: list[ContainerStatus] = []
 
 
+class Container(KubernetesObject, frozen=True):
+    name: str = ""
+    image: str = ""
+    readiness_probe: dict[str, Any] | None = None
+
+
 class PodSpec(KubernetesObject, frozen=True):
+    containers: list[Container] = []
+    init_containers: list[Container] = []
     node_name: str | None = None
     restart_policy: str = "Always"
 

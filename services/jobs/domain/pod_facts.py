@@ -4,7 +4,7 @@ from enum import Enum
 
 import msgspec
 
-from services.jobs.domain.pod import MAIN_CONTAINER, ContainerStatus, Pod, Terminated, Waiting
+from services.jobs.domain.pod import MAIN_CONTAINER, TOOLS_CONTAINER, ContainerStatus, Pod, Terminated, Waiting
 
 
 class PodState(Enum):
@@ -60,11 +60,12 @@ _FAULTS = {
     "CrashLoopBackOff": Fault.CRASH,
 }
 _FAULT_TEXTS = {
-    Fault.IMAGE: "The image cannot be pulled",
+    Fault.IMAGE: "The image {image} cannot be pulled",
     Fault.CONFIG: "The container cannot be made",
     Fault.CRASH: "The container does not stay up",
-    Fault.FINAL: "The image cannot be used",
+    Fault.FINAL: "The image {image} cannot be used",
 }
+_NO_TOOLS = "The job's tools could not be installed"
 _POD_TEXTS = {
     "Evicted": "The pod was evicted",
     "Preempting": "The pod was evicted for a more important one",
@@ -102,7 +103,7 @@ def _read_state(pod: Pod, container: ContainerStatus | None) -> PodFacts:
     over = status.phase in {"Succeeded", "Failed"} or pod.spec.restart_policy == "Never"
     if terminated is not None and over:
         return _read_terminated(terminated)
-    return _read_bare_phase(pod) or _read_living(pod, container)
+    return _read_failed_tools(pod) or _read_bare_phase(pod) or _read_living(pod, container)
 
 
 def _read_bare_phase(pod: Pod) -> PodFacts | None:
@@ -140,31 +141,69 @@ def _read_living(pod: Pod, container: ContainerStatus | None) -> PodFacts:
     if scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable":
         detail = _text("The cluster has no room for the pod", scheduled.message)
         return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=Fault.UNSCHEDULABLE)
-    waiting = _waiting(pod, container)
-    if waiting is not None:
-        return _read_waiting(waiting)
     if container is not None and container.state.running is not None:
-        ready = conditions.get("Ready")
-        if ready is not None and ready.status == "True":
-            return PodFacts(uid="", state=PodState.READY, detail="running", began=True)
-        return PodFacts(uid="", state=PodState.NOT_READY, detail="waiting for the container to be ready", began=True)
-    detail = "waiting for its node" if scheduled is None or scheduled.status != "True" else "starting the container"
-    return PodFacts(uid="", state=PodState.STARTING, detail=detail)
+        return _read_running(pod, container)
+    begun = pod.status.container_statuses or pod.status.init_container_statuses
+    if not begun and (scheduled is None or scheduled.status != "True"):
+        return PodFacts(uid="", state=PodState.STARTING, detail="waiting for its node")
+    return _read_tools(pod) or _read_waiting(container.state.waiting if container else None, _image(pod))
 
 
-def _waiting(pod: Pod, container: ContainerStatus | None) -> Waiting | None:
-    statuses = [*pod.status.init_container_statuses, *([container] if container else [])]
-    waiting = [s.state.waiting for s in statuses if s.state.waiting is not None]
-    troubled = [w for w in waiting if w.reason in _FAULTS]
-    return next(iter(troubled or waiting), None)
+def _read_running(pod: Pod, container: ContainerStatus) -> PodFacts:
+    ready = next((condition for condition in pod.status.conditions if condition.type == "Ready"), None)
+    if ready is not None and ready.status == "True":
+        return PodFacts(uid="", state=PodState.READY, detail="running", began=True)
+    detail = "waiting for the container to be ready"
+    if any(spec.readiness_probe for spec in pod.spec.containers if spec.name == MAIN_CONTAINER):
+        detail = "waiting for sshd to answer" if container.started else "starting sshd"
+    return PodFacts(uid="", state=PodState.NOT_READY, detail=detail, began=True)
 
 
-def _read_waiting(waiting: Waiting) -> PodFacts:
-    fault = _FAULTS.get(waiting.reason or "")
-    if fault is None:
-        return PodFacts(uid="", state=PodState.STARTING, detail="starting the container")
-    detail = _text(f"{_FAULT_TEXTS[fault]} ({waiting.reason})", waiting.message)
+def _read_failed_tools(pod: Pod) -> PodFacts | None:
+    """None unless the installation of the tools has failed."""
+    tools = _tools(pod)
+    ended = tools.state.terminated if tools is not None else None
+    if ended is None or ended.exit_code == 0:
+        return None
+    why = "out of memory" if ended.reason == "OOMKilled" else f"exit code {ended.exit_code}"
+    what = f"{_NO_TOOLS} ({why})"
+    if pod.spec.restart_policy == "Never":
+        return PodFacts(uid="", state=PodState.FAILED, detail=_text(what, ended.message))
+    return PodFacts(uid="", state=PodState.STARTING, detail=_text(what, ended.message), fault=Fault.CRASH)
+
+
+def _read_tools(pod: Pod) -> PodFacts | None:
+    """None once the tools are installed, and where there are none."""
+    if not any(spec.name == TOOLS_CONTAINER for spec in pod.spec.init_containers):
+        return None
+    tools = _tools(pod)
+    if tools is not None and tools.state.terminated is not None:
+        return None
+    waiting = tools.state.waiting if tools is not None else None
+    fault = _FAULTS.get(waiting.reason or "") if waiting is not None else None
+    if waiting is None or fault is None:
+        return PodFacts(uid="", state=PodState.STARTING, detail="installing the job's tools")
+    image = next(spec.image for spec in pod.spec.init_containers if spec.name == TOOLS_CONTAINER)
+    about = f": {_FAULT_TEXTS[fault].format(image=image)}" if fault in {Fault.IMAGE, Fault.FINAL} else ""
+    detail = _text(f"{_NO_TOOLS}{about} ({waiting.reason})", waiting.message)
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
+
+
+def _read_waiting(waiting: Waiting | None, image: str) -> PodFacts:
+    """Kubernetes tells a container that waits for its image like one that is being made."""
+    fault = _FAULTS.get(waiting.reason or "") if waiting is not None else None
+    if waiting is None or fault is None:
+        return PodFacts(uid="", state=PodState.STARTING, detail=f"pulling image {image}, then starting it")
+    detail = _text(f"{_FAULT_TEXTS[fault].format(image=image)} ({waiting.reason})", waiting.message)
+    return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
+
+
+def _tools(pod: Pod) -> ContainerStatus | None:
+    return next((s for s in pod.status.init_container_statuses if s.name == TOOLS_CONTAINER), None)
+
+
+def _image(pod: Pod) -> str:
+    return next((spec.image for spec in pod.spec.containers if spec.name == MAIN_CONTAINER), "")
 
 
 def _text(what: str, message: str | None) -> str:

@@ -4,13 +4,13 @@ What has no entry is refused and changes nothing: a late or repeated message nev
 turns one back. Every change that users or other services may rely on has exactly one event.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
 
-import msgspec
 from msgspec.structs import replace
 
+from services.jobs.domain import access
+from services.jobs.domain.change import Change, Rule, owner_of
 from services.jobs.domain.facts import (
     Cancel,
     CommandEnded,
@@ -34,7 +34,6 @@ from services.jobs.domain.job import Job, Phase
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,
-    JobEvent,
     JobExpiring,
     JobExtended,
     JobLost,
@@ -44,16 +43,6 @@ from shared.contracts.jobs import (
     JobStarted,
     JobStatus,
 )
-
-
-class Change(msgspec.Struct, frozen=True):
-    job: Job
-    """After the change; its version has risen by the number of events."""
-    events: tuple[JobEvent, ...] = ()
-    """In order; the last one carries the job's new version."""
-
-
-Rule: TypeAlias = Callable[[Job, Any, datetime], Change]
 
 STOPPING = "stopping"
 
@@ -81,7 +70,7 @@ def _concerns_lease(job: Job, fact: Fact) -> bool:
 
 def _leave_pending(job: Job, fact: DiskReady, _: datetime) -> Change:
     job = replace(_noted_volume(job, fact), status=JobStatus.QUEUED, detail=None, status_reason=None)
-    return Change(job, (JobReady(**_owner(job), availability_zone=fact.availability_zone),))
+    return Change(job, (JobReady(**owner_of(job), availability_zone=fact.availability_zone),))
 
 
 def _note_volume(job: Job, fact: DiskReady, _: datetime) -> Change:
@@ -108,7 +97,7 @@ def _prepare(job: Job, fact: Granted, now: datetime) -> Change:
         _without_pod(job), status=JobStatus.PREPARING, epoch=fact.epoch, node=fact.node, granted_at=now,
         queue_position=None, estimated_start_at=None, status_reason=None, detail="making the pod",
     )  # fmt: skip
-    return Change(job, (JobPreparing(**_owner(job), node=fact.node, epoch=fact.epoch),))
+    return Change(job, (JobPreparing(**owner_of(job), node=fact.node, epoch=fact.epoch),))
 
 
 def _give_back(job: Job, fact: Revoked | PodRefused, _: datetime) -> Change:
@@ -121,15 +110,20 @@ def _requeue(job: Job, fact: PodGone, _: datetime) -> Change:
         _without_pod(job), status=JobStatus.QUEUED, node=None, granted_at=None, requeue_reason=None,
         status_reason=f"In line again: {reason}", detail=None,
     )  # fmt: skip
-    return Change(job, (JobRequeued(**_owner(job), epoch=fact.epoch, reason=reason),))
+    return Change(job, (JobRequeued(**owner_of(job), epoch=fact.epoch, reason=reason),))
 
 
 def _without_pod(job: Job) -> Job:
-    return replace(job, pod_name=None, pod_uid=None, node_ip=None, node_port=None, fault=None, fault_since=None)
+    return replace(
+        job, pod_name=None, pod_uid=None, node_ip=None, node_port=None, jupyter_port=None, fault=None, fault_since=None
+    )
 
 
 def _note_pod(job: Job, fact: PodMade, _: datetime) -> Change:
-    return Change(replace(job, pod_name=fact.pod_name, pod_uid=fact.pod_uid, node_port=fact.node_port))
+    job = replace(
+        job, pod_name=fact.pod_name, pod_uid=fact.pod_uid, node_port=fact.node_port, jupyter_port=fact.jupyter_port
+    )
+    return Change(job)
 
 
 def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Change:
@@ -143,8 +137,9 @@ def _activate(job: Job, fact: PodReady, now: datetime) -> Change:
         job, status=JobStatus.ACTIVE, node_ip=fact.node_ip, launched_at=now, expires_at=expires_at,
         fault=None, fault_since=None, status_reason=None, detail="running",
     )  # fmt: skip
+    job = access.begin(job, now)
     event = JobStarted(
-        **_owner(job), node=job.node or "", epoch=job.epoch, started_at=now, expires_at=expires_at
+        **owner_of(job), node=job.node or "", epoch=job.epoch, started_at=now, expires_at=expires_at
     )  # fmt: skip
     return Change(job, (event,))
 
@@ -152,7 +147,7 @@ def _activate(job: Job, fact: PodReady, now: datetime) -> Change:
 def _warn(job: Job, fact: Warn, _: datetime) -> Change:
     assert job.expires_at is not None  # noqa: S101 - every active job has an end
     text = f"Expires in {fact.minutes} minutes, at {job.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-    event = JobExpiring(**_owner(job), expires_at=job.expires_at, minutes_left=fact.minutes)
+    event = JobExpiring(**owner_of(job), expires_at=job.expires_at, minutes_left=fact.minutes)
     return Change(replace(job, warning=text, warned_minutes=fact.minutes), (event,))
 
 
@@ -163,7 +158,7 @@ def _extend(job: Job, fact: Extend, _: datetime) -> Change:
         job, expires_at=expires_at, duration_seconds=job.duration_seconds + fact.seconds, warning=None,
         warned_minutes=None,
     )  # fmt: skip
-    return Change(job, (JobExtended(**_owner(job), expires_at=expires_at, extension_seconds=fact.seconds),))
+    return Change(job, (JobExtended(**owner_of(job), expires_at=expires_at, extension_seconds=fact.seconds),))
 
 
 def _finish_command(job: Job, fact: CommandEnded, _: datetime) -> Change:
@@ -185,7 +180,7 @@ def _cancel(job: Job, _: Cancel, __: datetime) -> Change:
     if job.outcome is JobStatus.CANCELLED:
         return Change(job)
     job = _ending(job, JobStatus.CANCELLED, exit_code=job.exit_code, status_reason="Cancelled by its user")
-    return Change(job, (JobCancelRequested(**_owner(job)),))
+    return Change(job, (JobCancelRequested(**owner_of(job)),))
 
 
 def _ending(
@@ -217,7 +212,7 @@ def _hold(job: Job, fact: Revoked, now: datetime) -> Change:
         job = _ending(job, JobStatus.FAILED, failure_reason=f"The node was lost: {fact.reason}")
     assert job.outcome is not None  # noqa: S101 - decided above
     job = replace(job, status=job.outcome, ended_at=now, warning=None, detail="waiting for the lost node to be gone")
-    return Change(job, (JobLost(**_owner(job), node=job.node or "", epoch=job.epoch, reason=fact.reason),))
+    return Change(job, (JobLost(**owner_of(job), node=job.node or "", epoch=job.epoch, reason=fact.reason),))
 
 
 def _end(job: Job, _: PodGone, now: datetime) -> Change:
@@ -225,16 +220,13 @@ def _end(job: Job, _: PodGone, now: datetime) -> Change:
     job = replace(
         job, status=job.outcome, ended_at=job.ended_at or now, released_at=now, queue_position=None,
         estimated_start_at=None, warning=None, fault=None, fault_since=None, detail=None,
+        jupyter_enabled=False, jupyter_token_sealed=None,
     )  # fmt: skip
     event = JobEnded(
-        **_owner(job), ended_at=job.ended_at or now, exit_code=job.exit_code, failure_reason=job.failure_reason,
+        **owner_of(job), ended_at=job.ended_at or now, exit_code=job.exit_code, failure_reason=job.failure_reason,
         epoch=job.epoch,
     )  # fmt: skip
     return Change(job, (event,))
-
-
-def _owner(job: Job) -> dict[str, Any]:
-    return {"job_id": job.id, "user_id": job.user_id, "username": job.username, "status": job.status}
 
 
 TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
@@ -259,6 +251,7 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         PodFailed: _fail,
         PodRefused: _give_back,
         Revoked: _give_back,
+        **access.BEFORE_THE_START,
         Cancel: _cancel,
     },
     Phase.GIVING_BACK: {PodGone: _requeue, Cancel: _cancel},
@@ -270,6 +263,7 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         Warn: _warn,
         Extend: _extend,
         Expire: _expire,
+        **access.WHILE_ACTIVE,
         Cancel: _cancel,
     },
     Phase.ENDING: {PodGone: _end, Revoked: _hold, Cancel: _cancel},

@@ -20,7 +20,7 @@ from services.jobs.reconciler import Reconciler
 from services.jobs.resources import Resources
 from shared.contracts.auth import Identity
 from tests.support.ground import eventually
-from tests.support.jobs import JobsWorld, body, later
+from tests.support.jobs import JobsWorld, body, github_of, later
 
 CALLS_TO_MAKE = 6
 """Look, make Secret, Pod and Service, tie the Secret, look again."""
@@ -59,7 +59,7 @@ async def breaking(world: JobsWorld, fails_at: int, failure: tuple[Any, bool], o
     cluster = BreakingCluster(world, fails_at=fails_at, failure=failure, only=only)
     with suppress(Killed, ClusterUnavailable):
         try:
-            yield Reconciler(world.resources(), cluster)
+            yield Reconciler(world.resources(), cluster, github_of(world))
         finally:
             await cluster.close()
     assert cluster.failed
@@ -82,7 +82,7 @@ def resources(world: JobsWorld) -> Resources:
 @pytest.fixture
 async def reconciler(world: JobsWorld, resources: Resources) -> AsyncIterator[Reconciler]:
     """Its loop does not run: a test drives it pass by pass."""
-    made = Reconciler(resources, world.cluster)
+    made = Reconciler(resources, world.cluster, github_of(world))
     yield made
     await made.close()
 
@@ -180,7 +180,7 @@ async def test_two_workers_on_one_job_make_one_pod_and_one_history(
 ) -> None:
     job_id = await granted(world, resources)
     stale = await read(world, job_id)
-    other = Reconciler(world.resources(), world.cluster)
+    other = Reconciler(world.resources(), world.cluster, github_of(world))
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
     await other.run_pass(stale)
     assert (await read(world, job_id)).phase is Phase.ACTIVE

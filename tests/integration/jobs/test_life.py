@@ -134,7 +134,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(worl
     job_id = await world.submit(client, image="docker.io/library/does-not-exist:1")
     await world.grant(job_id)
     job = await until_status(client, job_id, "failed")
-    assert "image cannot be pulled" in job["failure_reason"]
+    assert "does-not-exist:1 cannot be pulled" in job["failure_reason"]
     assert await world.told(job_id) == ["submitted", "preparing", "ended"]
     await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
 

@@ -195,21 +195,27 @@ def test_an_active_job_is_looked_at_no_later_than_its_next_moment() -> None:
     assert rest == Rest(NOW + timedelta(seconds=2))
 
 
-@pytest.mark.parametrize("kind", ["pod_with_command", "pod_that_idles", "service", "secret"])
+GOLDENS = ["pod_with_command", "pod_that_idles", "bare_pod_with_command", "bare_pod_that_idles", "service", "secret"]
+
+
+@pytest.mark.parametrize("kind", [*GOLDENS, "bare_service"])
 def test_manifests_are_the_golden_ones(kind: str) -> None:
     """After a wanted change: delete the file, run once, read the difference."""
-    job = preparing(gpu_count=2, command=None if kind == "pod_that_idles" else "python train.py --epochs 100")
+    command = None if kind.endswith("idles") else "python train.py --epochs 100"
+    job = preparing(gpu_count=2, command=command, env_var_names=["EXPERIMENT", "WANDB_API_KEY"])
+    share = {"cpu_per_gpu": 12, "memory_gib_per_gpu": 120} if kind == "pod_with_command" else {}
+    policy = PodPolicy(tools_image=None if kind.startswith("bare") else "registry.example/gpudev/tools:1", **share)
+    values = {"EXPERIMENT": "training-v1", "WANDB_API_KEY": "secret"}
     made = {
-        "pod_with_command": lambda: pod_manifest(job, PodPolicy()),
-        "pod_that_idles": lambda: pod_manifest(job, PodPolicy()),
-        "service": lambda: service_manifest(job, "pod-uid"),
-        "secret": lambda: secret_manifest(job, {"WANDB_API_KEY": "secret"}),
-    }[kind]()
+        "pod": lambda: pod_manifest(job, policy),
+        "service": lambda: service_manifest(job, policy, "pod-uid"),
+        "secret": lambda: secret_manifest(job, values, "ssh-ed25519 AAAA\n"),
+    }[kind.removeprefix("bare_").split("_")[0]]()
     path = GOLDEN / f"{kind}.json"
     if not path.exists():
         path.write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
         pytest.fail(f"{path} was made: read it, then run again")
-    assert made == json.loads(path.read_text())
+    assert json.loads(json.dumps(made)) == json.loads(path.read_text())
 
 
 @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))

@@ -19,6 +19,10 @@ from services.jobs.domain.facts import (
     Extend,
     Fact,
     Granted,
+    JupyterFailed,
+    JupyterSwitched,
+    KeysApplied,
+    KeysFetched,
     PodFailed,
     PodGone,
     PodMade,
@@ -27,15 +31,22 @@ from services.jobs.domain.facts import (
     PodWaits,
     QueueMoved,
     Revoked,
+    UserDelayed,
+    UserRefused,
+    UserRequested,
     Warn,
 )
-from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
+from services.jobs.domain.job import ENDED_STATUSES, Job, JobUser, Phase, UserState
 from services.jobs.domain.table import change
 from shared.contracts.jobs import JobEvent, JobStatus
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
 EPOCH = 3
 NEW_LEASE, OLD_LEASE = 4, 2
+
+
+def user(name: str, state: UserState = UserState.REQUESTED, **changes: Any) -> JobUser:
+    return JobUser(name=name, state=state, requested_at=NOW, **changes)
 
 
 def job(phase: Phase, **changes: Any) -> Job:
@@ -56,7 +67,8 @@ def job(phase: Phase, **changes: Any) -> Job:
     made = Job(
         id=UUID(int=1), user_id=1, username="alice", image="i", instance_type="p5.48xlarge", gpu_type="h100",
         gpu_count=8, duration_seconds=3600, status=status, submit_message_id=1, created_at=NOW, updated_at=NOW,
-        version=7, revision=11, **rest,
+        version=7, revision=11, users=[user("bob"), user("carol", UserState.FETCHED)], jupyter_wanted=True,
+        jupyter_revision=1, jupyter_token_sealed=b"sealed", **rest,
     )  # fmt: skip
     assert made.phase is phase
     return replace(made, **changes)
@@ -117,6 +129,12 @@ LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.ACTIVE, Warn): (Phase.ACTIVE, ("expiring",)),
     (Phase.ACTIVE, Extend): (Phase.ACTIVE, ("extended",)),
     (Phase.ACTIVE, Expire): (Phase.ENDING, ()),
+    **{(phase, fact): (phase, ()) for phase in (Phase.PREPARING, Phase.ACTIVE) for fact in (KeysFetched, UserDelayed)},
+    **{(phase, UserRefused): (phase, ("user_refused",)) for phase in (Phase.PREPARING, Phase.ACTIVE)},
+    (Phase.ACTIVE, UserRequested): (Phase.ACTIVE, ("user_requested",)),
+    (Phase.ACTIVE, KeysApplied): (Phase.ACTIVE, ("user_added",)),
+    (Phase.ACTIVE, JupyterSwitched): (Phase.ACTIVE, ("jupyter_enabled",)),
+    (Phase.ACTIVE, JupyterFailed): (Phase.ACTIVE, ("jupyter_failed",)),
     (Phase.ACTIVE, Cancel): (Phase.ENDING, ("cancel_requested",)),
     (Phase.ENDING, PodGone): (Phase.ENDED, ("ended",)),
     (Phase.ENDING, Revoked): (Phase.HELD, ("lost",)),

@@ -1,0 +1,229 @@
+"""Brings what owners ask of running jobs into their pods: the SSH keys of GitHub users, and JupyterLab on or off.
+
+Apart from the reconciler, under a lease of its own: starting Jupyter takes long, and a job must expire meanwhile. Each
+call into a pod may be repeated and says all that is wanted, so that the last one is right whatever came before.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from services.jobs import storage
+from services.jobs.cluster import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.domain.access import next_try, users_to_apply, users_to_fetch
+from services.jobs.domain.facts import (
+    Fact,
+    JupyterFailed,
+    JupyterSwitched,
+    KeysApplied,
+    KeysFetched,
+    UserDelayed,
+    UserRefused,
+)
+from services.jobs.domain.job import Job, JobUser
+from services.jobs.domain.manifests import TOOL, object_name
+from services.jobs.domain.ssh_keys import authorized_keys
+from services.jobs.exec_channel import ExecResult
+from services.jobs.github import GitHub, GitHubUnavailable, NoKeys
+from services.jobs.operations import apply_to_newest
+from services.jobs.resources import Resources
+from shared.background import Loop, cancel_all
+from shared.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+_LEASE = timedelta(seconds=8)
+_RENEWAL_SECONDS = 2.5
+_KEYS_SECONDS = 8.0
+_JUPYTER_SECONDS = 35.0
+"""The program itself waits for 25 s until JupyterLab answers."""
+_CONCURRENCY = 16
+_RETRY = timedelta(seconds=1)
+
+
+async def fetch_user(*, job: Job, user: JobUser, github: GitHub, resources: Resources) -> Fact:
+    """Have a user's keys and store them; what became of it. Idempotent."""
+    now = datetime.now(UTC)
+    try:
+        keys = await github.fetch_keys(user.name)
+    except NoKeys as error:
+        return UserRefused(job.epoch, user.name, error.text)
+    except GitHubUnavailable as error:
+        log.warning("github_unavailable", job_id=str(job.id), **error.context)
+        if not user.first and _is_overdue(user.requested_at, now, resources):
+            return UserRefused(job.epoch, user.name, error.text)
+        return UserDelayed(job.epoch, user.name, f"{error.text}, it is tried again")
+    await resources.database.execute(
+        storage.KEEP_KEYS, job_id=job.id, name=user.name.lower(), keys=keys, fetched_at=now
+    )
+    return KeysFetched(job.epoch, user.name)
+
+
+async def stored_keys(*, job: Job, resources: Resources) -> str:
+    """The authorized_keys of everyone whose keys were had."""
+    rows = await resources.database.fetch_all(storage.KEYS, job_id=job.id)
+    keys = dict.fromkeys(key for row in rows for key in row["keys"])
+    return authorized_keys(list(keys))
+
+
+def _is_overdue(asked_at: datetime, now: datetime, resources: Resources) -> bool:
+    return now > asked_at + timedelta(seconds=resources.settings.access_seconds)
+
+
+class AccessKeeper:
+    """Works the running jobs whose pods lack keys or Jupyter.
+
+    Args:
+        resources: The service's.
+        cluster: Where pods live.
+        github: Where keys come from.
+    """
+
+    def __init__(self, resources: Resources, cluster: Cluster, github: GitHub) -> None:
+        self._resources = resources
+        self._cluster = cluster
+        self._github = github
+        self._working: dict[UUID, asyncio.Task[None]] = {}
+        self.loop = Loop("access", self._turn, period_seconds=1.0, turn_seconds=15.0)
+        resources.hints.on_hint(self.loop.wake)
+
+    async def close(self) -> None:
+        """Stop working; what was begun is begun again by the next worker."""
+        await cancel_all(self._working.values())
+
+    async def _turn(self) -> None:
+        room = _CONCURRENCY - len(self._working)
+        if room <= 0:
+            return
+        worker = uuid4()
+        rows = await self._resources.database.fetch_all(
+            storage.CLAIM_ACCESS, now=datetime.now(UTC), lease=_LEASE, worker=worker, limit=room
+        )
+        for row in rows:
+            job = storage.to_job(row)
+            task = asyncio.create_task(self._work(job, worker))
+            self._working[job.id] = task
+            task.add_done_callback(partial(self._done, job.id))
+
+    def _done(self, job_id: UUID, _: object) -> None:
+        self._working.pop(job_id, None)
+        self.loop.wake()
+
+    async def _work(self, job: Job, worker: UUID) -> None:
+        known = job
+        next_try_at: datetime | None = datetime.now(UTC) + _RETRY
+        work = asyncio.create_task(self.run_pass(job))
+        renewal = asyncio.create_task(self._renew(job.id, worker, work))
+        try:
+            known, next_try_at = await work
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                raise
+            log.warning("access_lease_lost", job_id=str(job.id))
+        except Exception as error:
+            expected = isinstance(error, Unavailable)
+            log.warning(
+                "access_pass_failed", job_id=str(job.id), error=type(error).__name__,
+                exc_info=None if expected else error,
+            )  # fmt: skip
+        finally:
+            await cancel_all([renewal, work])
+            await self._finish(known, worker, next_try_at)
+
+    async def _renew(self, job_id: UUID, worker: UUID, work: asyncio.Task[object]) -> None:
+        """Hold the lease while the work goes on; the work ends when another has it."""
+        held_until = asyncio.get_running_loop().time() + _LEASE.total_seconds()
+        while True:
+            await asyncio.sleep(_RENEWAL_SECONDS)
+            now = asyncio.get_running_loop().time()
+            try:
+                held = await self._resources.database.fetch_value(
+                    storage.RENEW_ACCESS, job_id=job_id, worker=worker, lease=_LEASE
+                )
+                held_until = now + _LEASE.total_seconds() if held else now
+            except Unavailable:
+                log.warning("access_lease_not_renewed", job_id=str(job_id))
+            if asyncio.get_running_loop().time() + _RENEWAL_SECONDS > held_until:
+                work.cancel()
+                return
+
+    async def _finish(self, job: Job, worker: UUID, next_try_at: datetime | None) -> None:
+        try:
+            await self._resources.database.execute(
+                storage.FINISH_ACCESS, job_id=job.id, worker=worker, known_revision=job.revision,
+                next_try_at=next_try_at,
+            )  # fmt: skip
+        except Unavailable:
+            log.warning("access_lease_not_returned", job_id=str(job.id))  # it ends by itself
+
+    async def run_pass(self, job: Job) -> tuple[Job, datetime | None]:
+        """Bring one job as far as it gets now; the job as last written, and when to try the rest, None for never."""
+        for user in users_to_fetch(job):
+            fact = await fetch_user(job=job, user=user, github=self._github, resources=self._resources)
+            job = await self._record(job, fact)
+        if users_to_apply(job):
+            job = await self._apply_keys(job)
+        if job.wants_access_work and job.jupyter_applied < job.jupyter_revision:
+            job = await self._switch_jupyter(job)
+        return job, _open_work(job, datetime.now(UTC))
+
+    async def _record(self, job: Job, *facts: Fact) -> Job:
+        for fact in facts:
+            job = await apply_to_newest(job=job, fact=fact, now=datetime.now(UTC), resources=self._resources)
+            log.info("job_access", job_id=str(job.id), fact=type(fact).__name__)
+        return job
+
+    async def _apply_keys(self, job: Job) -> Job:
+        users = users_to_apply(job)
+        stdin = (await stored_keys(job=job, resources=self._resources)).encode()
+        problem = _problem_of(await self._run(job, ["keys"], stdin, _KEYS_SECONDS))
+        if problem is None:
+            return await self._record(job, KeysApplied(job.epoch, tuple(user.name for user in users)))
+        now = datetime.now(UTC)
+        overdue = [user for user in users if _is_overdue(user.requested_at, now, self._resources)]
+        return await self._record(job, *(UserRefused(job.epoch, user.name, problem) for user in overdue))
+
+    async def _switch_jupyter(self, job: Job) -> Job:
+        if job.jupyter_wanted:
+            token = self._resources.cipher.decrypt(job.jupyter_token_sealed or b"").decode()
+            stdin = msgspec.json.encode({"token": token})
+            result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS)
+        else:
+            token = ""
+            result = await self._run(job, ["jupyter", "stop"], None, _KEYS_SECONDS)
+        problem = _problem_of(result)
+        if problem is None:
+            return await self._record(job, JupyterSwitched(job.epoch, job.jupyter_revision))
+        told = isinstance(result, ExecResult)  # by the program itself: asking it again changes nothing
+        asked_at = job.jupyter_requested_at or job.created_at
+        if told or _is_overdue(asked_at, datetime.now(UTC), self._resources):
+            reason = problem.replace(token, "…") if token else problem
+            return await self._record(job, JupyterFailed(job.epoch, job.jupyter_revision, reason))
+        return job
+
+    async def _run(self, job: Job, call: list[str], stdin: bytes | None, seconds: float) -> ExecResult | str:
+        """The program's result in the pod; a text when it could not be run or nobody knows."""
+        try:
+            return await self._cluster.exec_in_pod(object_name(job), [TOOL, *call], stdin=stdin, seconds=seconds)
+        except (ClusterRefused, ClusterUnavailable) as error:
+            log.warning("exec_failed", job_id=str(job.id), call=call, error=type(error).__name__, **error.context)
+            return "The job's pod could not be reached"
+
+
+def _problem_of(result: ExecResult | str) -> str | None:
+    if isinstance(result, str):
+        return result
+    return None if result.exit_code == 0 else result.last_words or f"It ended with exit code {result.exit_code}"
+
+
+def _open_work(job: Job, now: datetime) -> datetime | None:
+    if not job.wants_access_work:
+        return None
+    asked = [user.requested_at for user in (*users_to_fetch(job), *users_to_apply(job))]
+    if job.jupyter_applied < job.jupyter_revision:
+        asked.append(job.jupyter_requested_at or job.created_at)
+    return next_try(max(asked), now)
