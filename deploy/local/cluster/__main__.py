@@ -53,6 +53,9 @@ def _options() -> Options:
     parser.add_argument("--nodes", default=_DEMO_NODES, help="instance type of each node, separated by commas")
     parser.add_argument("--watch-window", type=int, default=4096, help="how many changes a watch can resume over")
     parser.add_argument("--back-off", type=float, default=10.0, help="seconds; first back-off of a crashing container")
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="NAME=DIR", help="an image whose files lie in a directory"
+    )
     given = parser.parse_args()
     try:
         nodes = fleet.node_names([part.strip() for part in given.nodes.split(",") if part.strip()])
@@ -66,6 +69,9 @@ def _options() -> Options:
         nodes=nodes,
         watch_window=given.watch_window,
         back_off_seconds=given.back_off,
+        images={
+            name: Path(directory).resolve() for name, _, directory in (entry.partition("=") for entry in given.image)
+        },
     )
 
 

@@ -37,6 +37,8 @@ class Options:
     """How many past changes a watch can resume over."""
     back_off_seconds: float
     """The first back-off of a crashing container or a failing pull; it doubles up to 300 s."""
+    images: dict[str, Path]
+    """Images that have files on this machine, by name."""
 
 
 class StateInUse(Exception):
@@ -63,10 +65,15 @@ class Simulator:
         namespaces, nodes = NamespaceController(registry), NodeLifecycleController(registry)
         collector, scheduler = GarbageCollector(registry), Scheduler(registry, events)
         kubelet = Kubelet(
-            registry, events, self._options.state / "pods", self._options.nodes, self._options.back_off_seconds
+            registry,
+            events,
+            self._options.state / "pods",
+            self._options.nodes,
+            back_off_seconds=self._options.back_off_seconds,
+            images=self._options.images,
         )
-        subresources = PodSubresources(registry, kubelet.directory_of)
-        handlers = {"log": subresources.log, "binding": subresources.binding, "eviction": subresources.eviction}
+        subresources = PodSubresources(registry, kubelet.directory_of, kubelet.resolve)
+        handlers = {name: getattr(subresources, name) for name in ("log", "exec", "binding", "eviction")}
         server = HttpServer(Api(registry, self._identity.read_token(), handlers).handle, self._identity.tls())
         for part in (namespaces, nodes, collector, scheduler, kubelet):
             store.subscribe(part.on_change)

@@ -33,6 +33,8 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    parameters: tuple[tuple[str, str], ...] = ()
+    """The query with every repetition of a name."""
 
     def json(self) -> object:
         """The decoded body; raises BadRequest."""
@@ -48,14 +50,28 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Upgraded:
+    """A connection that has left HTTP."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    early: bytes
+    """What the client sent before it knew that it may."""
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; `stream` takes the place of `body` when it never is whole."""
+    """An answer; `stream` takes the place of `body` when it never is whole.
+
+    With `upgrade` the answer is 101 and the connection goes on as that callable wants.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
+    upgrade: Callable[[Upgraded], Awaitable[None]] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -109,7 +125,11 @@ class _Connection:
             if isinstance(request, Response):
                 await self._answer(request)
                 return
-            await self._answer(await self._handler(request))
+            response = await self._handler(request)
+            if response.upgrade is not None:
+                await self._upgrade(response, response.upgrade)
+                return
+            await self._answer(response)
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
@@ -154,6 +174,12 @@ class _Connection:
             await self._send(h11.Response(status_code=response.status, headers=headers))
             await self._stream(response.stream)
 
+    async def _upgrade(self, response: Response, go_on: Callable[[Upgraded], Awaitable[None]]) -> None:
+        headers = list(response.headers.items())
+        await self._send(h11.InformationalResponse(status_code=101, headers=headers, reason=b"Switching Protocols"))
+        early, _ = self._http.trailing_data
+        await go_on(Upgraded(self._reader, self._writer, early))
+
     async def _stream(self, chunks: AsyncIterator[bytes]) -> None:
         early = asyncio.ensure_future(self._reader.read(1))
         pump = asyncio.ensure_future(self._pump(chunks))
@@ -193,5 +219,5 @@ def _request(head: h11.Request, body: bytes) -> Request:
     for name, value in head.headers:
         key, text = name.decode().lower(), value.decode("latin-1")
         headers[key] = f"{headers[key]},{text}" if key in headers else text
-    query = dict(parse_qsl(raw_query, keep_blank_values=True))
-    return Request(head.method.decode(), unquote(raw_path), query, headers, body)
+    parameters = tuple(parse_qsl(raw_query, keep_blank_values=True))
+    return Request(head.method.decode(), unquote(raw_path), dict(parameters), headers, body, parameters)

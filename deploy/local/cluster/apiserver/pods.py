@@ -1,13 +1,18 @@
-"""The pods' own subresources: log, binding, eviction."""
+"""The pods' own subresources: log, exec, binding, eviction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from deploy.local.cluster.apiserver import remote_command, websocket
 from deploy.local.cluster.apiserver.api import success
-from deploy.local.cluster.apiserver.http import Request, Response
+from deploy.local.cluster.apiserver.http import Request, Response, Upgraded
 from deploy.local.cluster.apiserver.listing import integer
+from deploy.local.cluster.apiserver.remote_command import Channels
+from deploy.local.cluster.kubelet.execution import CannotExecute, NotRunning, execute
 from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.logs import LogOptions, read_log, since
 from deploy.local.cluster.machinery import errors
@@ -20,8 +25,13 @@ from deploy.local.cluster.scheduler.scheduler import bind
 class PodSubresources:
     """Handlers by name, for the API server."""
 
-    def __init__(self, registry: Registry, directory_of: Callable[[Object], Path]) -> None:
-        self._registry, self._directory_of = registry, directory_of
+    def __init__(
+        self,
+        registry: Registry,
+        directory_of: Callable[[Object], Path],
+        resolve: Callable[[Sequence[str], str, Path], list[str]],
+    ) -> None:
+        self._registry, self._directory_of, self._resolve = registry, directory_of, resolve
 
     async def log(self, request: Request, target: Target) -> Response:
         """GET …/log."""
@@ -39,6 +49,22 @@ class PodSubresources:
             return found.exit is not None or not found.directory.exists()
 
         return Response(content_type="text/plain", stream=read_log(found.log, options, ended=ended))
+
+    async def exec(self, request: Request, target: Target) -> Response:
+        """GET or POST …/exec: a program in a running container, over a connection that leaves HTTP."""
+        if request.method not in {"GET", "POST"}:
+            raise errors.method_not_allowed()
+        command = _command(request)
+        pod = self._registry.get(target).value
+        name = _container_name(pod, request.query.get("container", ""))
+        instance = self._running(pod, name)
+        if not websocket.is_wanted(request):
+            raise errors.bad_request("Upgrade request required")
+        headers = websocket.handshake(request)
+        image = next(c["image"] for c in _containers(pod) if c["name"] == name)
+        argv = self._resolve(command.argv, image, self._directory_of(pod) / "roots" / name)
+        run = partial(_run, websocket.WebSocketChannels, instance.directory, argv, command)
+        return Response(101, headers=headers, upgrade=run)
 
     async def binding(self, request: Request, target: Target) -> Response:
         """POST …/binding: assigns the pod to a node."""
@@ -63,6 +89,14 @@ class PodSubresources:
         self._registry.delete(target, parse_options(request.query, body.get("deleteOptions")))
         return Response(201, msgspec.json.encode({**success(), "code": 201}))
 
+    def _running(self, pod: Object, name: str) -> Instance:
+        if not pod["spec"].get("nodeName"):
+            raise errors.bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
+        found = instances(self._directory_of(pod) / "containers" / name)
+        if not found or not found[-1].running:
+            raise errors.not_running(name)
+        return found[-1]
+
     def _instance(self, pod: Object, name: str, *, previous: bool) -> Instance | None:
         found = instances(self._directory_of(pod) / "containers" / name)
         if previous:
@@ -80,6 +114,46 @@ class PodSubresources:
             why = f"is waiting to start: {reason}" if reason else "does not have a host assigned"
             raise errors.bad_request(f'container "{name}" in pod "{pod["metadata"]["name"]}" {why}')
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    argv: list[str]
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    terminal: bool
+
+
+def _command(request: Request) -> _Command:
+    argv = [value for name, value in request.parameters if name == "command"]
+    flags = [_flag(request, name) for name in ("stdin", "stdout", "stderr", "tty")]
+    if not argv:
+        raise errors.bad_request("you must specify at least 1 command for the pod")
+    if not any(flags[:3]):
+        raise errors.bad_request("you must specify at least 1 of stdin, stdout, stderr")
+    return _Command(argv, *flags)
+
+
+async def _run(
+    protocol: Callable[[Upgraded], Channels],
+    instance: Path,
+    argv: list[str],
+    command: _Command,
+    connection: Upgraded,
+) -> None:
+    channels = protocol(connection)
+    await channels.open()
+    try:
+        execution = await execute(instance, argv, terminal=command.terminal, stdin=command.stdin)
+    except (CannotExecute, NotRunning) as error:
+        await channels.finish(msgspec.json.encode(remote_command.start_failure(str(error))))
+        return
+    await remote_command.serve(channels, execution)
+
+
+def _containers(pod: Object) -> list[Object]:
+    return [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
 
 
 def _require(request: Request, method: str) -> None:

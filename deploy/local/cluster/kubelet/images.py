@@ -1,6 +1,9 @@
-"""Pulling images, which exist in name only."""
+"""Pulling images, which exist in name only, or as a directory on this machine; and finding their programs."""
 
+import os
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 _REFERENCE = re.compile(
     r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?)/)?"
@@ -27,3 +30,22 @@ def pull_error(image: str) -> str:
         f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": '
         "pull access denied, repository does not exist or may require authorization"
     )
+
+
+def resolve(argv: Sequence[str], image: str, root: Path, directories: Mapping[str, Path]) -> list[str]:
+    """The program to execute: an absolute path counts below the container's root, then in its image, then on the host.
+
+    Args:
+        argv: as the container, the exec call or the probe has it.
+        image: the container's image.
+        root: the directory with the container's mounts.
+        directories: images that have files here.
+    """
+    if not argv or not argv[0].startswith("/"):
+        return list(argv)
+    relative = os.path.normpath(argv[0]).lstrip("/")
+    places = [root, directories[image]] if image in directories else [root]
+    for place in places:
+        if (place / relative).is_file():
+            return [str(place / relative), *argv[1:]]
+    return list(argv)

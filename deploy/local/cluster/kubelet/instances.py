@@ -115,6 +115,11 @@ class Instance:
         code, number, finished, problem = text.split(" ", 3)
         return Exit(int(code), int(number), _moment(int(finished)), problem)
 
+    @property
+    def running(self) -> bool:
+        """Whether its program runs."""
+        return bool(self._read("running")) and self.exit is None and self._shim_alive()
+
     def config(self) -> Config | None:
         """What it was claimed with, None when the claim was never finished."""
         try:

@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.cluster import fleet
 from deploy.local.cluster.events import EventRecorder
+from deploy.local.cluster.kubelet.images import resolve
 from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.pod_worker import PodWorker, Surroundings
 from deploy.local.cluster.machinery.objects import Object, now, timestamp, uid_of
@@ -32,13 +34,20 @@ class Kubelet:
     """Runs the pods of the fleet's nodes as local processes below `directory`."""
 
     def __init__(
-        self, registry: Registry, events: EventRecorder, directory: Path, nodes: dict[str, str], back_off_seconds: float
+        self,
+        registry: Registry,
+        events: EventRecorder,
+        directory: Path,
+        nodes: dict[str, str],
+        *,
+        back_off_seconds: float,
+        images: Mapping[str, Path],
     ) -> None:
-        self._registry, self._events = registry, events
+        self._registry, self._events, self._images = registry, events, images
         self._directory, self._nodes = directory, nodes
         # the interpreter's folder last, so that `python` exists on a bare machine too
         search_path = f"{_STANDARD_PATH}:{Path(sys.executable).parent}"
-        self._around = Surroundings(registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds)
+        self._around = Surroundings(registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds, self.resolve)
         self._workers: dict[str, PodWorker] = {}
         self._clearing: set[asyncio.Task[None]] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,6 +55,10 @@ class Kubelet:
     def directory_of(self, pod: Object) -> Path:
         """Where a pod's containers, volumes and logs lie."""
         return self._directory / uid_of(pod)
+
+    def resolve(self, argv: Sequence[str], image: str, root: Path) -> list[str]:
+        """The program that a container of this image, whose mounts lie in `root`, means by `argv`."""
+        return resolve(argv, image, root, self._images)
 
     def register_nodes(self) -> None:
         """Creates or refreshes the fleet's Node objects, and removes those of an earlier, larger fleet."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,8 @@ class Surroundings:
     """PATH of every container."""
     host_ip: str
     back_off_seconds: float
+    resolve: Callable[[Sequence[str], str, Path], list[str]]
+    """The program that a container's argv means, by its image and root."""
 
 
 class PodWorker:
@@ -187,7 +190,8 @@ class PodWorker:
             "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
             "GPUDEV_ROOT": str(root),
         }
-        return Config(environment.command_line(container, variables), base | variables, working_directory)
+        argv = self._around.resolve(environment.command_line(container, variables), container["image"], root)
+        return Config(argv, base | variables, working_directory)
 
     def _current(self) -> Object:
         return {**self.pod, "status": {**self.pod["status"], "podIP": self.pod_ip, "hostIP": self._around.host_ip}}

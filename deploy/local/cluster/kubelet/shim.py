@@ -3,8 +3,15 @@
 It claims the directory (`started`), so that a second shim for the same container gives up: a command never runs twice.
 It records the process (`process`), that it runs (`running`), its output (`log`) and its end (`exit`). Files appear
 whole or not at all. Standard library only and few imports: forty of these start at once.
+
+It also executes further programs in the container, for whoever connects to the socket `exec` in the directory: they are
+its children as the first process is, and end with it. A request is its length in four bytes, then fields separated by
+NUL: `tty` or nothing, the number of arguments, the arguments, more environment; its descriptors (input, output, error,
+or one terminal) travel beside it. The answers are lines: `failed WHY`, or `started PID` and later `exited CODE`. A
+connection that closes earlier ends the program.
 """
 
+import _socket  # socket itself costs 5 ms at start
 import contextlib
 import os
 import select
@@ -16,6 +23,8 @@ _CHUNK = 65536
 _LONGEST_LINE = 16384
 _START_ERROR = 128  # what containerd reports when the program cannot be executed
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, from linux/prctl.h
+_REQUEST_SECONDS = 2.0
+_HANGUP_SECONDS = 0.5  # between asking a program whose client has gone to end and killing it
 
 
 def main(directory: str) -> None:
@@ -50,12 +59,14 @@ class _Container:
         self._streams: dict[int, bytes] = {}
         self._status: int | None = None
         self._child = 0
+        self._sessions = _Sessions(working_directory, environment)
 
     def run(self) -> None:
         wake, wake_in = os.pipe()
         os.set_blocking(wake_in, False)
         signal.set_wakeup_fd(wake_in)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._sessions.listen()
         problem = self._spawn()
         if problem:
             os.waitpid(self._child, 0)
@@ -64,12 +75,16 @@ class _Container:
         _record("running", str(time.time_ns()))
         everyone_gone = False
         while not everyone_gone or self._streams:
-            readable, _, _ = select.select([wake, *self._streams], [], [], 0.2 if everyone_gone else None)
+            seconds = 0.2 if everyone_gone else self._sessions.overdue_in()
+            readable, _, _ = select.select([wake, *self._streams, *self._sessions.descriptors()], [], [], seconds)
             for stream in readable:
                 if stream == wake:
                     os.read(wake, _CHUNK)
-                else:
+                elif stream in self._streams:
                     self._read(stream)
+                else:
+                    self._sessions.attend(stream)
+            self._sessions.kill_overdue()
             if not everyone_gone:
                 everyone_gone = self._reap()
             elif not readable:
@@ -101,23 +116,9 @@ class _Container:
         return text.decode(errors="replace")
 
     def _exec(self, gate: int, out: int, err: int, problem: int) -> None:
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
-                signal.signal(number, signal.SIG_DFL)
-            os.setsid()
-            os.umask(0o022)
-            if os.read(gate, 1) != b"g":
-                os._exit(_START_ERROR)  # the shim died before it could record this process
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            os.chdir(self._working_directory)
-            os.execvpe(self._argv[0], self._argv, self._environment)  # noqa: S606  no shell is the point
-        except OSError as error:
-            name = self._argv[0].decode(errors="replace") if self._argv else ""
-            os.write(problem, f'exec: "{name}": {(error.strerror or "").lower()}'.encode())
-        finally:
-            os._exit(_START_ERROR)
+        if os.read(gate, 1) != b"g":
+            os._exit(_START_ERROR)  # the shim died before it could record this process
+        _execute(self._argv, self._environment, self._working_directory, (-1, out, err), problem)
 
     def _read(self, stream: int) -> None:
         data = os.read(stream, _CHUNK)
@@ -149,15 +150,19 @@ class _Container:
                 return True
             if pid == self._child:
                 self._status = status
+                self._sessions.refuse()
                 self._kill_the_rest()
-            elif pid and self._status is not None:
-                self._kill_the_rest()
-            elif not pid:
+            elif pid:
+                self._sessions.ended(pid, status)
+                if self._status is not None:
+                    self._kill_the_rest()
+            else:
                 return False
 
     def _kill_the_rest(self) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self._child, signal.SIGKILL)
+        for group in (self._child, *self._sessions.processes()):
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
         try:
             with open("/proc/thread-self/children", "rb") as file:  # noqa: PTH123
                 orphans = file.read().split()
@@ -168,10 +173,168 @@ class _Container:
                 os.kill(int(pid), signal.SIGKILL)
 
     def _record_exit(self) -> None:
-        status = self._status or 0
-        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        code = 128 + number if number else os.WEXITSTATUS(status)
+        code, number = _code(self._status or 0)
         _record("exit", f"{code} {number} {time.time_ns()} ")
+
+
+class _Sessions:
+    """Programs executed beside the container's first process."""
+
+    def __init__(self, working_directory: bytes, environment: dict[bytes, bytes]) -> None:
+        self._working_directory, self._environment = working_directory, environment
+        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._connections: dict[int, _socket.socket] = {}  # by their descriptor
+        self._processes: dict[int, int] = {}  # the connection's descriptor by pid
+        self._overdue: dict[int, float] = {}  # when to kill, by pid
+
+    def listen(self) -> None:
+        self._listener.bind(b"exec")  # below the private directory that is the current one: no long path, no stranger
+        self._listener.listen(64)
+
+    def refuse(self) -> None:
+        """The container ends: no further program starts in it."""
+        self._listener.close()
+
+    def descriptors(self) -> list[int]:
+        listening = self._listener.fileno()
+        return [*self._connections] if listening < 0 else [listening, *self._connections]
+
+    def processes(self) -> list[int]:
+        return [*self._processes, *self._overdue]
+
+    def overdue_in(self) -> float | None:
+        return max(min(self._overdue.values()) - time.monotonic(), 0) if self._overdue else None
+
+    def attend(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            accepted, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  what socket.accept calls
+            connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, accepted)
+            connection.settimeout(_REQUEST_SECONDS)
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                self._start(connection)
+        elif descriptor in self._connections:
+            self._leave(descriptor)
+
+    def ended(self, pid: int, status: int) -> None:
+        self._overdue.pop(pid, None)
+        connection = self._connections.pop(self._processes.pop(pid, -1), None)
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"exited %d\n" % _code(status)[0])
+            connection.close()
+
+    def kill_overdue(self) -> None:
+        for pid, moment in list(self._overdue.items()):
+            if moment <= time.monotonic():
+                del self._overdue[pid]
+                _signal_group(pid, signal.SIGKILL)
+
+    def _leave(self, descriptor: int) -> None:
+        """The client has gone, or speaks out of turn: its program is to end."""
+        self._connections.pop(descriptor).close()
+        for pid in [pid for pid, owner in self._processes.items() if owner == descriptor]:
+            del self._processes[pid]
+            _signal_group(pid, signal.SIGHUP)
+            self._overdue[pid] = time.monotonic() + _HANGUP_SECONDS
+
+    def _start(self, connection: _socket.socket) -> None:
+        body, descriptors = _receive(connection)
+        try:
+            terminal, count, *rest = body.split(b"\0")
+            argv, extra = rest[: int(count)], rest[int(count) :]
+            environment = self._environment | dict(entry.split(b"=", 1) for entry in extra if entry)
+            pid, problem = self._fork(argv, environment, descriptors, terminal=terminal == b"tty")
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if problem:
+            os.waitpid(pid, 0)
+            connection.sendall(b"failed " + problem.replace(b"\n", b" ") + b"\n")
+            connection.close()
+            return
+        self._processes[pid] = connection.fileno()
+        self._connections[connection.fileno()] = connection
+        connection.sendall(b"started %d\n" % pid)
+
+    def _fork(
+        self, argv: list[bytes], environment: dict[bytes, bytes], descriptors: list[int], *, terminal: bool
+    ) -> tuple[int, bytes]:
+        problem, problem_in = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            streams = (descriptors[0],) * 3 if terminal else tuple(descriptors)
+            _execute(argv, environment, self._working_directory, streams, problem_in, terminal=terminal)
+        os.close(problem_in)
+        text = b""
+        while chunk := os.read(problem, _CHUNK):
+            text += chunk
+        os.close(problem)
+        return pid, text
+
+
+def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
+    """A request and its descriptors."""
+    data, ancillary, _, _ = connection.recvmsg(_CHUNK, 256)
+    descriptors = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            words = [content[i : i + 4] for i in range(0, len(content) - len(content) % 4, 4)]
+            descriptors += [int.from_bytes(word, sys.byteorder) for word in words]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):  # noqa: PLR2004  the length's own bytes
+        chunk = connection.recv(_CHUNK)
+        if not chunk:
+            raise ValueError("the request is cut off")
+        data += chunk
+    return data[4:], descriptors
+
+
+def _execute(
+    argv: list[bytes],
+    environment: dict[bytes, bytes],
+    working_directory: bytes,
+    streams: tuple[int, ...],
+    problem: int,
+    *,
+    terminal: bool = False,
+) -> None:
+    """In a forked child: becomes the program; never returns. What went wrong is written to `problem`."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        os.umask(0o022)
+        if terminal:
+            import fcntl  # noqa: PLC0415
+            import termios  # noqa: PLC0415
+
+            fcntl.ioctl(streams[0], termios.TIOCSCTTY, 0)
+        for target, descriptor in enumerate(streams):
+            if descriptor >= 0:
+                os.dup2(descriptor, target)
+        os.chdir(working_directory)
+        os.execvpe(argv[0], argv, environment)  # noqa: S606  no shell is the point
+    except OSError as error:
+        name = argv[0].decode(errors="replace") if argv else ""
+        reason = (error.strerror or "").lower()
+        if isinstance(error, FileNotFoundError) and "/" not in name:
+            reason = "executable file not found in $PATH"
+        os.write(problem, f'exec: "{name}": {reason}'.encode())
+    finally:
+        os._exit(_START_ERROR)
+
+
+def _code(status: int) -> tuple[int, int]:
+    """The exit code as a shell tells it, and the signal that ended the process or 0."""
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    return (128 + number if number else os.WEXITSTATUS(status)), number
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(pid, number)
 
 
 def _claim() -> bool:

@@ -153,6 +153,12 @@ def too_large_resource_version(asked: int, current: int) -> StatusError:
     return StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 
 
+def not_running(container: str) -> StatusError:
+    """500: what the kubelet says about an exec into a container that does not run."""
+    message = f'unable to upgrade connection: container not found ("{container}")'
+    return StatusError(500, "InternalError", message)
+
+
 def internal() -> StatusError:
     """500: a fault of the simulator; its log tells."""
     return StatusError(500, "InternalError", "Internal error occurred")
