@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 
 from services.jobs.domain.manifests import MANAGED_BY, Manifest, owner_reference
 from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Meta, Pod
-from services.jobs.exec_channel import PROTOCOL, ExecResult, NotRun, converse
+from services.jobs.exec_channel import PROTOCOL, Broken, ExecResult, NotRun, converse
 from shared.errors import Conflict, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -33,6 +33,7 @@ _SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
 _NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
 _REFUSALS = frozenset({400, 422})
 _NO_EXEC = frozenset({400, 404, 409, 422})
+_CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
 KINDS = ("pods", "services", "secrets")
 
 _watch_contact = Gauge("gpudev_watch_contact_timestamp_seconds", "Last sign of life of the watch on pods")
@@ -177,7 +178,7 @@ class Cluster:
             if error.status in _NO_EXEC:
                 raise ClusterRefused("The pod is not there or does not run") from error
             raise ClusterUnavailable(code=error.status) from error
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, Broken) as error:
             raise ClusterUnavailable(method="EXEC", cause=type(error).__name__) from error
 
     async def _open_socket(self, name: str, query: list[tuple[str, str]]) -> Any:
@@ -188,7 +189,7 @@ class Cluster:
         )
         session = api.rest_client.pool_manager or api.rest_client._create_pool_manager()  # noqa: SLF001 - made lazily
         api.rest_client.pool_manager = session
-        return session.ws_connect(f"{url}?{urlencode(query)}", headers=headers, protocols=(PROTOCOL,))
+        return session.ws_connect(f"{url}?{urlencode(query)}", headers=headers, protocols=(PROTOCOL,), timeout=_CLOSING)
 
     async def delete_pod(self, name: str, uid: str) -> None:
         """Ask for the deletion of exactly this pod, with its own grace period. Idempotent; it may live on for long."""

@@ -32,7 +32,11 @@ class ExecResult(msgspec.Struct, frozen=True):
 
 
 class NotRun(Exception):
-    """The program did not run, or nobody knows how it ended; the text is the cluster's."""
+    """The program could not be run; the text is the cluster's."""
+
+
+class Broken(Exception):
+    """The connection ended before the program did: nobody knows how that went."""
 
 
 class _Cause(msgspec.Struct, frozen=True):
@@ -64,7 +68,8 @@ async def converse(socket: aiohttp.ClientWebSocketResponse, stdin: bytes | None)
         stdin: Sent with its length before it; None: the program takes no input.
 
     Raises:
-        NotRun: There is no outcome, or it is that the program could not be run.
+        NotRun: The outcome is that the program could not be run.
+        Broken: There is none.
     """
     if stdin is not None:
         await _send(socket, framed(stdin))
@@ -77,7 +82,7 @@ async def converse(socket: aiohttp.ClientWebSocketResponse, stdin: bytes | None)
         if channel == _OUTCOME and data:
             break
     if not output[_OUTCOME]:
-        raise NotRun("the connection ended before the program did")
+        raise Broken
     return ExecResult(_exit_code(bytes(output[_OUTCOME])), bytes(output[_STDOUT]), bytes(output[_STDERR]))
 
 

@@ -1,0 +1,137 @@
+"""Pods that start through the tools image, by the statuses that kubelets write of them."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.jobs.domain.facts import PodFailed, PodReady
+from services.jobs.domain.job import JobUser, UserState
+from services.jobs.domain.plan import FetchKeys, Limits, Make, Record, next_step
+from services.jobs.domain.pod import Pod
+from services.jobs.domain.pod_facts import Fault, PodState, read_pod
+from shared.contracts.jobs import JobStatus
+from tests.support.jobs import NOW, a_job
+
+IMAGE, TOOLS = "docker.io/pytorch/pytorch:2.1.0", "registry.example/tools:1"
+RUNNING = {"running": {"startedAt": "2026-01-20T18:00:00Z"}}
+INSTALLED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+INITIALISING = {"waiting": {"reason": "PodInitializing"}}
+
+
+def pod(
+    tools: dict[str, Any],
+    main: dict[str, Any] = INITIALISING,
+    *,
+    restart: str = "Never",
+    ready: bool = False,
+    started: bool | None = None,
+    **status: Any,
+) -> Pod:
+    raw = {
+        "metadata": {"name": "p", "uid": "u"},
+        "spec": {
+            "restartPolicy": restart,
+            "containers": [{"name": "main", "image": IMAGE, "readinessProbe": {"exec": {"command": ["x"]}}}],
+            "initContainers": [{"name": "tools", "image": TOOLS}],
+        },
+        "status": {
+            "phase": "Pending",
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "True" if ready else "False", "reason": "ContainersNotReady"},
+            ],
+            "initContainerStatuses": [{"name": "tools", "state": tools, "image": TOOLS}],
+            "containerStatuses": [{"name": "main", "state": main, "image": IMAGE, "started": started}],
+            **status,
+        },
+    }
+    return msgspec.json.decode(json.dumps(raw).encode(), type=Pod)
+
+
+def waiting(reason: str, message: str = "why") -> dict[str, Any]:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+
+
+PULLING = f"pulling image {IMAGE}, then starting it"
+NO_TOOLS = "The job's tools could not be installed"
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "detail"),
+    [
+        (pod(waiting("PodInitializing", "")), PodState.STARTING, "installing the job's tools"),
+        (pod(RUNNING), PodState.STARTING, "installing the job's tools"),
+        (pod(INSTALLED), PodState.STARTING, PULLING),
+        (pod(INSTALLED, waiting("ContainerCreating", "")), PodState.STARTING, PULLING),
+        (pod(INSTALLED, RUNNING, started=False, phase="Running"), PodState.NOT_READY, "starting sshd"),
+        (pod(INSTALLED, RUNNING, started=True, phase="Running"), PodState.NOT_READY, "waiting for sshd to answer"),
+        (pod(INSTALLED, RUNNING, started=True, ready=True, phase="Running"), PodState.READY, "running"),
+        (pod(INSTALLED, ended(0, "Completed"), phase="Succeeded"), PodState.EXITED, ""),
+        (pod(ended(1, message="no space"), phase="Failed"), PodState.FAILED, f"{NO_TOOLS} (exit code 1): no space"),
+        (pod(ended(137, "OOMKilled"), phase="Failed"), PodState.FAILED, f"{NO_TOOLS} (out of memory)"),
+    ],
+)
+def test_what_a_starting_pod_does_is_told(seen: Pod, state: PodState, detail: str) -> None:
+    facts = read_pod(seen)
+    assert (facts.state, facts.detail, facts.fault) == (state, detail, None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "fault", "detail"),
+    [
+        (
+            pod(INSTALLED, waiting("ErrImagePull")),
+            Fault.IMAGE,
+            f"The image {IMAGE} cannot be pulled (ErrImagePull): why",
+        ),
+        (
+            pod(INSTALLED, waiting("InvalidImageName")),
+            Fault.FINAL,
+            f"The image {IMAGE} cannot be used (InvalidImageName): why",
+        ),
+        (
+            pod(waiting("ImagePullBackOff")),
+            Fault.IMAGE,
+            f"{NO_TOOLS}: The image {TOOLS} cannot be pulled (ImagePullBackOff): why",
+        ),
+        (pod(waiting("CrashLoopBackOff"), restart="Always"), Fault.CRASH, f"{NO_TOOLS} (CrashLoopBackOff): why"),
+        (pod(ended(1), restart="Always"), Fault.CRASH, f"{NO_TOOLS} (exit code 1)"),
+        (
+            pod(INSTALLED, waiting("CreateContainerConfigError", 'secret "s" not found')),
+            Fault.CONFIG,
+            'The container cannot be made (CreateContainerConfigError): secret "s" not found',
+        ),
+    ],
+)
+def test_trouble_names_what_it_is_about(seen: Pod, fault: Fault, detail: str) -> None:
+    facts = read_pod(seen)
+    assert (facts.state, facts.fault, facts.detail) == (PodState.STARTING, fault, detail)
+
+
+def step(seen: Pod | None, *users: JobUser, **changes: Any) -> Any:
+    lease: dict[str, Any] = {"epoch": 1, "node": "n1", "granted_at": NOW, "pod_uid": "u", **changes}
+    job = a_job(status=JobStatus.PREPARING, users=list(users), **lease)
+    return next_step(job, read_pod(seen) if seen else None, NOW, Limits())
+
+
+def test_a_failed_installation_fails_the_job_that_never_began() -> None:
+    seen = pod(ended(1, message="no space"), phase="Failed")
+    assert step(seen) == Record(PodFailed(1, f"{NO_TOOLS} (exit code 1): no space"))
+
+
+def test_a_command_that_ended_before_sshd_answered_has_started() -> None:
+    seen = pod(INSTALLED, ended(0, "Completed"), phase="Succeeded", hostIP="10.0.0.1")
+    assert step(seen) == Record(PodReady(1, "10.0.0.1"))
+
+
+@pytest.mark.parametrize("state", UserState)
+def test_the_first_users_keys_are_asked_for_once_before_the_pod_is_made(state: UserState) -> None:
+    user = JobUser(name="alice", state=state, first=True, requested_at=NOW)
+    asks = step(None, user, pod_uid=None)
+    assert asks == (FetchKeys(user) if state is UserState.REQUESTED else Make())
