@@ -1,8 +1,12 @@
 """From the service's values to its wire structs, and back for the query parameters that are more than a value."""
 
 import math
+import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
 
 from services.jobs.domain.job import Job, Phase
 from services.jobs.operations import Accepted
@@ -126,6 +130,24 @@ def _jupyter_url(job: Job, token: str | None, settings: JobsSettings) -> str | N
     if token is None or job.jupyter_port is None:
         return None
     return settings.jupyter_url.format(host=_host(job, settings), port=job.jupyter_port, token=token)
+
+
+def read_since(text: str | None, now: datetime) -> datetime | None:
+    """The moment that `since` means: an RFC 3339 time, or seconds before `now`; None when it is not given.
+
+    Raises:
+        InvalidInput: It is neither.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return now - timedelta(seconds=int(text))
+    try:
+        moment: datetime = msgspec.convert(text, Annotated[datetime, msgspec.Meta(tz=True)])
+    except msgspec.ValidationError:
+        message = "Must be a time such as 2026-01-20T18:30:00Z, or a number of seconds"
+        raise InvalidInput([Problem("value_error", ("query", "since"), message)]) from None
+    return moment
 
 
 def _minutes_until(moment: datetime | None, now: datetime) -> int | None:

@@ -15,10 +15,12 @@ from services.jobs.answers import (
     history_answer,
     hours_text,
     job_answer,
+    read_since,
     read_statuses,
     submit_answer,
 )
 from services.jobs.domain.submission import read_submission
+from services.jobs.logs import LogReader, LogRequest
 from services.jobs.operations import cancel_job, submit_job
 from services.jobs.queries import get_job, job_history, list_jobs
 from services.jobs.resources import Resources
@@ -44,9 +46,11 @@ from services.jobs.waiting import (
 from shared.contracts.auth import Identity
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
+from shared.web.streaming import TEXT_RESPONSE, TextStream
 from shared.web.validation import Body
 
 AuthenticatedRequest = Request[Identity, Any, Any]
+MAX_TAIL_LINES = 1_000_000
 
 
 class JobsController(Controller):
@@ -183,6 +187,30 @@ class JobsController(Controller):
     ) -> Response[ActionAnswer]:
         """Stop JupyterLab in an active job; its token opens nothing any more."""
         return await _switch(request, job_id, wanted=False, resources=resources)
+
+    @get(
+        "/{job_id:str}/logs", operation_id="get_job_logs", summary="Read or follow a job's log",
+        responses={200: TEXT_RESPONSE} | error_responses(400, 404, 409, 429),
+    )  # fmt: skip
+    async def logs(
+        self,
+        *,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        resources: NamedDependency[Resources],
+        log_reader: NamedDependency[LogReader],
+        follow: FromQuery[bool] = False,
+        tail: FromQuery[Annotated[int | None, Parameter(ge=0, le=MAX_TAIL_LINES)]] = None,
+        since: FromQuery[str | None] = None,
+    ) -> Response[Any]:
+        """What the command of one of your jobs has printed; with `follow=true` also what it prints until it ends.
+
+        `tail`: the last lines only. `since`: an RFC 3339 time, or seconds ago. Empty while there is nothing yet. The
+        last 1 MB is kept when the job has ended.
+        """
+        wanted = LogRequest(follow=follow, tail=tail, since=read_since(since, datetime.now(UTC)))
+        job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)
+        return TextStream(await log_reader.open(job, wanted))
 
 
 async def _switch(

@@ -8,6 +8,7 @@ from services.jobs.changes import Changes
 from services.jobs.cluster import Cluster
 from services.jobs.consumers import News
 from services.jobs.github import GitHub
+from services.jobs.logs import LogReader
 from services.jobs.reconciler import Reconciler
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
@@ -38,7 +39,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     parts = ServiceParts(
         controllers=[JobsController],
         verify=verify or base.ask_auth(),
-        resources={"resources": resources},
+        resources={"resources": resources, "log_reader": LogReader(resources, cluster)},
         subscriptions=News(resources).subscriptions(),
         loops=[reconciler.loop, access.loop, sweeper.loop],
         tasks=[reconciler.watch],

@@ -5,7 +5,9 @@ then adopting or making, under names that are the same at every try.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
@@ -30,7 +32,11 @@ _WATCH_SECONDS = 10
 _WATCH_SLACK_SECONDS = 5.0
 _PAGE = 500
 _SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
-_NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
+_LOG_IDLE_SECONDS = 30.0
+"""A container may be silent for long: a stream that is, is opened again, since its connection may have died."""
+_LOG_BUFFER_BYTES = 1 << 16
+"""Of one stream, twice at most: the client's default of 2 MB would be 4 GB for a thousand slow readers."""
+_BAD_REQUEST, _NOT_FOUND, _CONFLICT, _GONE = 400, 404, 409, 410
 _REFUSALS = frozenset({400, 422})
 _NO_EXEC = frozenset({400, 404, 409, 422})
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
@@ -53,6 +59,10 @@ class ClusterRefused(Conflict):
 
 class NameTaken(Conflict):
     """An object of our name is not ours, or is going away."""
+
+
+class LogNotThere(Exception):
+    """There is no such pod, or its container has not started."""
 
 
 class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
@@ -109,13 +119,15 @@ class Cluster:
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._client: Any = None
+        self._log_client: Any = None
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
         """Close its connections."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        for opened in (self._client, self._log_client):
+            if opened is not None:
+                await opened.close()
+        self._client = self._log_client = None
 
     async def find_pod(self, name: str) -> Pod | None:
         """The pod as it is now, by a live look; None when there is none."""
@@ -195,6 +207,51 @@ class Cluster:
         """Ask for the deletion of exactly this pod, with its own grace period. Idempotent; it may live on for long."""
         await self._delete("pods", name, uid)
 
+    @asynccontextmanager
+    async def open_log(
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: datetime | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The log of a pod's main container with the time of each line, piece by piece as it comes.
+
+        No more is read than is taken; leaving the block closes the connection.
+
+        Args:
+            name: The pod's.
+            follow: Go on until the container ends. The connection is given up when nothing comes for 30 s.
+            tail: The last lines only; None: all.
+            since: To the second: a little more may come. None: from the beginning.
+
+        Raises:
+            LogNotThere: No pod, or no container yet.
+            ClusterUnavailable: No answer, or the stream broke; also while it is read.
+        """
+        query = {"container": MAIN_CONTAINER, "timestamps": "true", "follow": str(follow).lower()}
+        if tail is not None:
+            query["tailLines"] = str(tail)
+        if since is not None:
+            query["sinceTime"] = f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        try:
+            response = await self._send_log_request(name, query)
+            try:
+                yield response.response.content.iter_any()
+            finally:
+                response.response.close()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ClusterUnavailable(kind="log", cause=type(error).__name__) from error
+
+    async def _send_log_request(self, name: str, query: dict[str, str]) -> Any:
+        limits = aiohttp.ClientTimeout(sock_connect=_CALL_SECONDS, sock_read=_LOG_IDLE_SECONDS)
+        async with asyncio.timeout(_CALL_SECONDS):
+            api = await self._open_log_client()
+            response = await self._send("GET", "pods", f"{name}/log", query, None, limits, api=api)
+            try:
+                await _raise_for_status(response)
+            except _Failed as failed:
+                if failed.status.code in {_BAD_REQUEST, _NOT_FOUND}:
+                    raise LogNotThere(failed.status.message) from failed
+                raise _unavailable(failed) from failed
+            return response
+
     async def delete_object(self, kind: str, name: str, uid: str | None = None) -> None:
         """Delete an object if it is there, and, with `uid`, if it is still that one."""
         await self._delete(kind, name, uid)
@@ -247,7 +304,8 @@ class Cluster:
         }
         try:
             async with asyncio.timeout(_WATCH_SECONDS + _WATCH_SLACK_SECONDS):
-                response = await self._send("GET", "pods", None, query, None, _WATCH_SECONDS + _WATCH_SLACK_SECONDS)
+                seconds = _WATCH_SECONDS + _WATCH_SLACK_SECONDS
+                response = await self._send("GET", "pods", None, query, None, aiohttp.ClientTimeout(total=seconds))
                 try:
                     await _raise_for_status(response)
                     async for line in response.response.content:
@@ -307,16 +365,17 @@ class Cluster:
     ) -> ModelT:
         try:
             async with asyncio.timeout(seconds):
-                response = await self._send(method, kind, name, query, body, seconds)
+                limits = aiohttp.ClientTimeout(total=seconds)
+                response = await self._send(method, kind, name, query, body, limits)
                 await _raise_for_status(response)
                 return msgspec.json.decode(await response.read(), type=model)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
             raise ClusterUnavailable(method=method, kind=kind, cause=type(error).__name__) from error
 
     async def _send(  # noqa: PLR0917 - private, and each is something else
-        self, method: str, kind: str, name: str | None, query: Any, body: Manifest | None, seconds: float
+        self, method: str, kind: str, name: str | None, query: Any, body: Manifest | None, limits: Any, api: Any = None
     ) -> Any:
-        api = await self._open()
+        api = api or await self._open()
         path = f"/api/v1/namespaces/{self._namespace}/{kind}" + (f"/{name}" if name else "")
         headers = {"Accept": "application/json"}
         if method == "PATCH":
@@ -325,13 +384,23 @@ class Cluster:
             method=method, resource_path=path, query_params=list((query or {}).items()), header_params=headers,
             body=body, auth_settings=["BearerToken"],
         )  # fmt: skip
-        return await api.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
+        return await api.call_api(*request, _request_timeout=limits)
 
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
                 self._client = client.ApiClient(configuration=await self._configuration())
             return self._client
+
+    async def _open_log_client(self) -> Any:
+        """Its own: streams that are open for hours must leave the other calls their connections."""
+        async with self._opening:
+            if self._log_client is None:
+                configuration = await self._configuration()
+                configuration.connection_pool_maxsize = 0  # as many as there are readers
+                configuration.client_session_kwargs = {"read_bufsize": _LOG_BUFFER_BYTES}
+                self._log_client = client.ApiClient(configuration=configuration)
+            return self._log_client
 
     async def _configuration(self) -> Any:
         settings = client.Configuration()

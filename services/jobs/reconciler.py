@@ -19,9 +19,10 @@ from services.jobs.cluster import Cluster, ClusterRefused
 from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.manifests import PodPolicy, object_name, pod_manifest, secret_manifest, service_manifest
-from services.jobs.domain.plan import Clear, Delete, FetchKeys, Limits, Make, Record, Rest, Step, next_step
+from services.jobs.domain.plan import Clear, Delete, FetchKeys, Keep, Limits, Make, Record, Rest, Step, next_step
 from services.jobs.domain.pod_facts import read_pod
 from services.jobs.github import GitHub
+from services.jobs.kept_logs import LastWords, keep_log
 from services.jobs.operations import apply_fact
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
@@ -54,6 +55,7 @@ class Reconciler:
         self._cluster = cluster
         self._limits = limits_of(resources.settings)
         self._policy = policy_of(resources.settings)
+        self._last_words = LastWords(cluster, resources)
         self._working: dict[UUID, asyncio.Task[None]] = {}
         self.loop = Loop("reconciler", self._turn, period_seconds=1.0, turn_seconds=15.0)
         resources.hints.on_hint(self.loop.wake)
@@ -64,6 +66,7 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._last_words.close()
 
     async def watch(self) -> None:
         """Let changes of pods wake it; runs until cancelled."""
@@ -143,11 +146,16 @@ class Reconciler:
         if isinstance(step, FetchKeys):
             fact = await fetch_user(job=job, user=step.user, github=self._github, resources=self._resources)
             return await self._record(job, fact)
+        if isinstance(step, Keep):
+            return await keep_log(
+                job=job, final=step.final, cluster=self._cluster, now=datetime.now(UTC), resources=self._resources
+            )
         if isinstance(step, Delete):
+            await self._last_words.listen(job)
             await self._cluster.delete_pod(object_name(job), step.uid)
-            return job
         if isinstance(step, Clear):
             await self._clear(job)
+            await self._last_words.heard(job.id)
             return await self._record(job, PodGone(job.epoch))
         return job
 

@@ -54,6 +54,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """From the lease to a ready pod at most, the pull of a large image included."""
     concurrency: int = 16
     """Jobs that one replica works on at once."""
+    max_followed_logs: int = 20
+    """Logs that one user may follow at once, per replica."""
 
     def __post_init__(self) -> None:
         """A template that names what there is not is refused at the start."""

@@ -67,6 +67,9 @@ jobs = sa.Table(
     sa.Column("exit_code", sa.Integer),
     sa.Column("warning", sa.Text),
     sa.Column("warned_minutes", sa.Integer),
+    sa.Column("log_kept", sa.Boolean, nullable=False),
+    sa.Column("log_final", sa.Boolean, nullable=False),
+    sa.Column("log_tries", sa.Integer, nullable=False),
     sa.Column("created_at", _TIME, nullable=False),
     sa.Column("updated_at", _TIME, nullable=False),
     sa.Column("granted_at", _TIME),
@@ -107,6 +110,15 @@ job_users = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("keys", JSONB, nullable=False),
     sa.Column("fetched_at", _TIME, nullable=False),
+)
+
+job_logs = sa.Table(
+    "job_logs",
+    metadata,
+    sa.Column("job_id", sa.Uuid, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    # compressed, then encrypted: users print what they should not
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("kept_at", _TIME, nullable=False),
 )
 
 _JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
@@ -311,6 +323,14 @@ KEYS = Statement(
     .order_by(job_users.c.name)
 )
 ENVIRONMENT = Statement(sa.select(jobs.c.env_sealed).where(jobs.c.id == bindparam("job_id")))
+KEEP_LOG = Statement(
+    insert(job_logs)
+    .values(job_id=bindparam("job_id"), sealed=bindparam("sealed"), kept_at=bindparam("now"))
+    .on_conflict_do_update(
+        index_elements=[job_logs.c.job_id], set_={"sealed": bindparam("sealed"), "kept_at": bindparam("now")}
+    )
+)
+KEPT_LOG = Statement(sa.select(job_logs.c.sealed).where(job_logs.c.job_id == bindparam("job_id")))
 LEASES = Statement(
     sa.select(jobs.c.id, jobs.c.epoch, sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None)).label("live"))
     .where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))

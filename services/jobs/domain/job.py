@@ -142,6 +142,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     warned_minutes: int | None = None
     """The last warning that was sent for the current end, in minutes before it."""
 
+    log_kept: bool = False
+    """Its pod's log, or a part of it, is stored here."""
+    log_final: bool = False
+    """What is stored is all that its command wrote, as far as it is kept."""
+    log_tries: int = 0
+    """How often the log could not be had from its pod."""
+
     created_at: datetime
     updated_at: datetime
     granted_at: datetime | None = None

@@ -19,6 +19,7 @@ from services.jobs.domain.job import Job, JobUser, Phase, UserState
 from services.jobs.domain.pod_facts import Fault, PodFacts, PodState
 
 WARNING_MINUTES = (30, 15, 5)
+_OVER = frozenset({PodState.EXITED, PodState.FAILED})
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """From the lease to readiness, a slow pull of a large image included."""
     resync_seconds: float = 5.0
     """Between two looks at a job when nothing asks for one."""
+    log_tries: int = 2
+    """How often a log may fail to be had: a node that is dead must not hold up the end of its job."""
 
     def patience(self, fault: str | None) -> float:
         """Seconds that this kind of fault may last."""
@@ -52,6 +55,13 @@ class Record(msgspec.Struct, frozen=True):
     fact: Fact
 
 
+class Keep(msgspec.Struct, frozen=True):
+    """Store the end of the log: with the pod it will be gone."""
+
+    final: bool
+    """The command has ended: nothing more will come."""
+
+
 class Delete(msgspec.Struct, frozen=True):
     """Ask for the deletion of exactly this pod."""
 
@@ -68,14 +78,14 @@ class Rest(msgspec.Struct, frozen=True):
     until: datetime
 
 
-Step: TypeAlias = Make | FetchKeys | Record | Delete | Clear | Rest
+Step: TypeAlias = Make | FetchKeys | Record | Keep | Delete | Clear | Rest
 
 
 def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
     """What to do for a job that has a lease; `pod` is from a live look just now, None when there is none."""
     phase = job.phase
     if phase in {Phase.GIVING_BACK, Phase.ENDING, Phase.HELD}:
-        return _stop(pod, now, limits)
+        return _stop(job, pod, now, limits)
     if phase is Phase.PREPARING:
         return _prepare(job, pod, now, limits)
     if phase is Phase.ACTIVE:
@@ -83,10 +93,20 @@ def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> 
     return _rest(now, limits)
 
 
-def _stop(pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+def _stop(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
     if pod is None:
         return Clear()
-    return _rest(now, limits) if pod.deleting else Delete(pod.uid)
+    if pod.deleting:
+        return _rest(now, limits)
+    over = pod.state in _OVER
+    if _wants_log(job, pod, limits) and not job.log_final and (over or not job.log_kept):
+        return Keep(final=over)
+    return Delete(pod.uid)
+
+
+def _wants_log(job: Job, pod: PodFacts, limits: Limits) -> bool:
+    began = pod.began or job.launched_at is not None
+    return began and job.phase is not Phase.GIVING_BACK and job.log_tries < limits.log_tries
 
 
 def _prepare(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:

@@ -20,6 +20,8 @@ from services.jobs.domain.facts import (
     Extend,
     Fact,
     Granted,
+    LogKept,
+    LogNotKept,
     PodFailed,
     PodGone,
     PodMade,
@@ -229,6 +231,14 @@ def _end(job: Job, _: PodGone, now: datetime) -> Change:
     return Change(job, (event,))
 
 
+def _note_log(job: Job, fact: LogKept, _: datetime) -> Change:
+    return Change(replace(job, log_kept=True, log_final=job.log_final or fact.final))
+
+
+def _note_log_trouble(job: Job, _: LogNotKept, __: datetime) -> Change:
+    return Change(replace(job, log_tries=job.log_tries + 1))
+
+
 TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
     Phase.PENDING: {
         DiskReady: _leave_pending,
@@ -266,7 +276,13 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         **access.WHILE_ACTIVE,
         Cancel: _cancel,
     },
-    Phase.ENDING: {PodGone: _end, Revoked: _hold, Cancel: _cancel},
-    Phase.HELD: {PodGone: _end},
+    Phase.ENDING: {
+        LogKept: _note_log,
+        LogNotKept: _note_log_trouble,
+        PodGone: _end,
+        Revoked: _hold,
+        Cancel: _cancel,
+    },
+    Phase.HELD: {LogKept: _note_log, LogNotKept: _note_log_trouble, PodGone: _end},
     Phase.ENDED: {},
 }

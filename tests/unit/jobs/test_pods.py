@@ -14,7 +14,7 @@ from services.jobs.domain import plan
 from services.jobs.domain.facts import CommandEnded, Expire, PodFailed, PodReady, PodRefused, PodWaits, Warn
 from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import PodPolicy, label_value, pod_manifest, secret_manifest, service_manifest
-from services.jobs.domain.plan import Clear, Delete, Limits, Make, Record, Rest, due_warning, next_step
+from services.jobs.domain.plan import Clear, Delete, Keep, Limits, Make, Record, Rest, due_warning, next_step
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
 from shared.contracts.jobs import JobStatus
@@ -165,10 +165,31 @@ def test_an_active_job_ends_by_its_command_by_the_cluster_or_by_the_clock() -> N
 
 
 def test_a_pod_is_deleted_once_and_only_its_absence_is_the_end() -> None:
-    ending = active(outcome=JobStatus.CANCELLED)
+    ending = active(outcome=JobStatus.CANCELLED, log_kept=True)
     assert step(ending, READY_POD) == Delete("u")
     assert isinstance(step(ending, pod(deleting=True)), Rest)
     assert step(ending, None) == Clear()
+
+
+def test_a_log_is_kept_before_the_pod_is_deleted() -> None:
+    ending = active(outcome=JobStatus.CANCELLED)
+    done = ended(0, "Completed", phase="Succeeded")
+    assert step(ending, READY_POD) == Keep(final=False)
+    assert step(msgspec.structs.replace(ending, log_kept=True), READY_POD) == Delete("u")
+    assert step(ending, done) == Keep(final=True)
+    assert step(msgspec.structs.replace(ending, log_kept=True), done) == Keep(final=True)
+    assert step(msgspec.structs.replace(ending, log_kept=True, log_final=True), done) == Delete("u")
+    assert isinstance(step(ending, pod(deleting=True)), Rest)
+
+
+def test_a_log_that_cannot_be_had_holds_up_no_end() -> None:
+    ending = active(outcome=JobStatus.CANCELLED)
+    for tries in range(LIMITS.log_tries):
+        assert step(msgspec.structs.replace(ending, log_tries=tries), READY_POD) == Keep(final=False)
+    assert step(msgspec.structs.replace(ending, log_tries=LIMITS.log_tries), READY_POD) == Delete("u")
+    never_began = pod("Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"}))
+    assert step(preparing(outcome=JobStatus.CANCELLED), never_began) == Delete("u")
+    assert step(preparing(requeue_reason="revoked"), READY_POD) == Delete("u")
 
 
 @pytest.mark.parametrize(

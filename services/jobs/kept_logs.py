@@ -1,0 +1,142 @@
+"""Logs of pods that are gone: stored before the pod is deleted, with what its command prints on being told to end."""
+
+import asyncio
+import zlib
+from datetime import UTC, datetime
+from uuid import UUID
+
+import structlog
+
+from services.jobs import storage
+from services.jobs.cluster import Cluster, ClusterUnavailable, LogNotThere
+from services.jobs.domain.facts import LogKept, LogNotKept
+from services.jobs.domain.job import Job
+from services.jobs.domain.log_lines import KEPT_BYTES, LastLines
+from services.jobs.domain.manifests import object_name
+from services.jobs.domain.table import change
+from services.jobs.operations import StaleJob, apply_fact, write_change
+from services.jobs.resources import Resources
+from shared.background import cancel_all
+from shared.encryption import Cipher
+from shared.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+_KEEP_SECONDS = 2.5
+_HEARD_SECONDS = 1.0
+_MAX_LISTENING = 32
+"""Each holds a kept log in memory."""
+_MAX_KEPT_LINES = KEPT_BYTES // 2
+"""A line has at least a character and its end."""
+
+
+async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, resources: Resources) -> Job | None:
+    """Store the end of the log of the job's pod, in place of what was stored of it.
+
+    Read outside of the transaction, at most 2.5 s; idempotent: killed before its commit, it is done again.
+
+    Args:
+        job: Whose pod will be, or is being, deleted.
+        final: Its command has ended.
+        cluster: Where the pod is.
+        now: Time of storing.
+        resources: The service's.
+
+    Returns:
+        The changed job, also when the log was not to be had; None when it has changed meanwhile.
+    """
+    try:
+        async with asyncio.timeout(_KEEP_SECONDS):
+            # where all was too much for its time, a thirty-second of it may not be
+            content = await _read_end(cluster, object_name(job), tail=_MAX_KEPT_LINES >> (5 * job.log_tries))
+    except (ClusterUnavailable, LogNotThere, TimeoutError) as error:
+        log.info("log_not_kept", job_id=str(job.id), error=type(error).__name__)
+        return await apply_fact(job=job, fact=LogNotKept(job.epoch), now=now, resources=resources)
+    changed = change(job, LogKept(job.epoch, final), now)
+    if changed is None:
+        return None
+    sealed = await asyncio.to_thread(_seal, resources.cipher, content)
+    try:
+        async with resources.database.transaction() as transaction:
+            await transaction.execute(storage.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
+            written = await write_change(
+                transaction=transaction, before=job, changed=changed, now=now, resources=resources
+            )
+    except StaleJob:
+        return None
+    return written.job
+
+
+class LastWords:
+    """Takes in what commands print on being told to end, while they end.
+
+    What was stored before the deletion is the promise; this is added to it where the replica lives to see it.
+
+    Args:
+        cluster: Where the pods are.
+        resources: The service's.
+    """
+
+    def __init__(self, cluster: Cluster, resources: Resources) -> None:
+        self._cluster = cluster
+        self._resources = resources
+        self._listening: dict[UUID, asyncio.Task[None]] = {}
+
+    async def listen(self, job: Job) -> None:
+        """Begin with a job whose pod is about to be deleted; not twice, and not when too many end at once."""
+        nothing_more = job.log_final or not job.log_kept
+        if nothing_more or job.id in self._listening or len(self._listening) >= _MAX_LISTENING:
+            return
+        connected = asyncio.Event()
+        task = asyncio.create_task(self._take_in(job, connected))
+        self._listening[job.id] = task
+        task.add_done_callback(lambda _: connected.set())
+        task.add_done_callback(lambda _: self._listening.pop(job.id, None))
+        await connected.wait()
+
+    async def heard(self, job_id: UUID) -> None:
+        """Wait a moment for what was begun: the pod is gone, and so is its log's end on its way."""
+        if task := self._listening.get(job_id):
+            await asyncio.wait([task], timeout=_HEARD_SECONDS)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await cancel_all(list(self._listening.values()))
+
+    async def _take_in(self, job: Job, connected: asyncio.Event) -> None:
+        lines = LastLines()
+        try:
+            async with (
+                asyncio.timeout(self._resources.settings.grace_seconds + _KEEP_SECONDS),
+                self._cluster.open_log(object_name(job), follow=True, tail=_MAX_KEPT_LINES) as chunks,
+            ):
+                connected.set()
+                async for chunk in chunks:
+                    lines.feed(chunk)
+            sealed = await asyncio.to_thread(_seal, self._resources.cipher, lines.content())
+            now = datetime.now(UTC)
+            await self._resources.database.execute(storage.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
+        except (Unavailable, LogNotThere, TimeoutError) as error:
+            log.info("last_words_not_kept", job_id=str(job.id), error=type(error).__name__)
+
+
+async def find_kept_log(*, job_id: UUID, resources: Resources) -> bytes:
+    """What was stored of a job's log, with the time of each line; empty when nothing was."""
+    sealed = await resources.database.fetch_value(storage.KEPT_LOG, job_id=job_id)
+    return b"" if sealed is None else await asyncio.to_thread(_unseal, resources.cipher, sealed)
+
+
+async def _read_end(cluster: Cluster, pod_name: str, *, tail: int) -> bytes:
+    lines = LastLines()
+    async with cluster.open_log(pod_name, tail=tail) as chunks:
+        async for chunk in chunks:
+            lines.feed(chunk)
+    return lines.content()
+
+
+def _seal(cipher: Cipher, content: bytes) -> bytes:
+    return cipher.encrypt(zlib.compress(content))
+
+
+def _unseal(cipher: Cipher, sealed: bytes) -> bytes:
+    return zlib.decompress(cipher.decrypt(sealed))

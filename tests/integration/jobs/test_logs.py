@@ -1,0 +1,297 @@
+"""Logs: from the pod while there is one, from what was kept afterwards, over connections that break."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from services.jobs import storage
+from services.jobs.cluster import Cluster, ClusterUnavailable
+from services.jobs.domain.log_lines import KEPT_BYTES
+from services.jobs.kept_logs import find_kept_log, keep_log
+from services.jobs.logs import LogReader, LogRequest
+from services.jobs.queries import get_job
+from services.jobs.resources import Resources
+from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy, is_log
+from tests.support.ground import eventually
+from tests.support.jobs import Client, JobsWorld, job_of, later, until_status
+
+ENDLESS = "echo one; echo two; trap 'echo last words; exit 0' TERM; while :; do sleep 0.05; done"
+GATED = 'for n in $(seq 1 {count}); do echo "line $n"; done; while [ ! -e go ]; do sleep 0.05; done; echo end'
+FOLLOW = LogRequest(follow=True)
+
+
+@pytest.fixture
+async def world(jobs_world: JobsWorld) -> JobsWorld:
+    return jobs_world
+
+
+@pytest.fixture
+async def client(world: JobsWorld) -> AsyncIterator[Client]:
+    async with world.service() as client:
+        yield client
+
+
+@pytest.fixture
+async def proxy(world: JobsWorld, tmp_path: Path) -> AsyncIterator[FaultProxy]:
+    async with fault_proxy(Path(world.settings.kubeconfig or ""), tmp_path) as proxy:
+        yield proxy
+
+
+@asynccontextmanager
+async def reading(world: JobsWorld, kubeconfig: Path | None = None, **settings: Any) -> AsyncIterator[LogReader]:
+    """A reader of logs as a replica has it."""
+    resources = with_settings(world.resources(), **settings)
+    cluster = Cluster(kubeconfig=str(kubeconfig or world.settings.kubeconfig), namespace=world.settings.namespace)
+    try:
+        yield LogReader(resources, cluster)
+    finally:
+        await resources.changes.close()
+        await cluster.close()
+
+
+def with_settings(resources: Resources, **settings: Any) -> Resources:
+    return Resources(
+        database=resources.database, broker=resources.broker, relay=resources.relay, cipher=resources.cipher,
+        settings=msgspec.structs.replace(resources.settings, **settings), changes=resources.changes,
+    )  # fmt: skip
+
+
+async def run(world: JobsWorld, client: Client, command: str | None, *statuses: str) -> UUID:
+    job_id = await world.submit(client, command=command)
+    await world.grant(job_id)
+    await until_status(client, job_id, *statuses, seconds=40)
+    return job_id
+
+
+async def log_of(client: Client, job_id: object, **query: object) -> str:
+    answer = await client.get(f"/v1/jobs/{job_id}/logs", params=query)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    return str(answer.text)
+
+
+async def follow(reader: LogReader, job: Any, request: LogRequest = FOLLOW) -> str:
+    """All of it, until it ends by itself."""
+    async with aclosing(await reader.open(job, request)) as pieces:
+        return b"".join([piece async for piece in pieces]).decode()
+
+
+async def own(world: JobsWorld, job_id: UUID) -> Any:
+    return await get_job(user_id=1, job_id=str(job_id), resources=world.resources())
+
+
+async def printed(client: Client, job_id: UUID, text: str) -> None:
+    async def there() -> bool:
+        return text in await log_of(client, job_id)
+
+    await eventually(there, f"{text!r} is in the log")
+
+
+async def test_a_running_jobs_log_is_read_whole_by_lines_and_by_time(world: JobsWorld, client: Client) -> None:
+    job_id = await run(world, client, ENDLESS, "active")
+    await printed(client, job_id, "two\n")
+    assert await log_of(client, str(job_id)[:8]) == "one\ntwo\n"
+    assert await log_of(client, job_id, tail=1) == "two\n"
+    assert not await log_of(client, job_id, tail=0)
+    assert await log_of(client, job_id, since=3600) == "one\ntwo\n"
+    assert not await log_of(client, job_id, since="2100-01-01T00:00:00Z")
+    launched = (await job_of(client, job_id))["created_at"]
+    assert await log_of(client, job_id, since=launched, tail=5) == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    "query", ["tail=-1", "tail=x", "tail=1.5", "tail=99999999", "since=yesterday", "since=-5", "since=2026-01-20",
+              "since=2026-01-20T18:30:00", "since=", "follow=perhaps"]
+)  # fmt: skip
+async def test_a_bad_query_is_refused(world: JobsWorld, client: Client, query: str) -> None:
+    job_id = await world.submit(client)
+    answer = await client.get(f"/v1/jobs/{job_id}/logs?{query}")
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]
+
+
+async def test_another_users_log_is_not_found_like_a_missing_one(world: JobsWorld, client: Client) -> None:
+    job_id = await run(world, client, "echo secret", "completed")
+    mallory = world.people.bearer("mallory")
+    theirs = await client.get(f"/v1/jobs/{job_id}/logs", headers=mallory)
+    missing = await client.get(f"/v1/jobs/{uuid4()}/logs", headers=mallory)
+    assert (theirs.status_code, theirs.content) == (404, missing.content)
+
+
+async def test_there_is_no_log_before_there_is_a_pod(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    assert not await log_of(client, job_id)
+    waiting = await world.submit(client, image="docker.io/library/does-not-exist:1")
+    await world.grant(waiting)
+    await eventually(lambda: world.objects(waiting), "its pod is there")
+    assert not await log_of(client, waiting)
+
+
+@pytest.mark.parametrize("command", ["printf 'a\\nb'", "echo a; echo b >&2", "echo a; echo b; exit 3"])
+async def test_the_log_of_a_job_that_has_ended_is_kept(world: JobsWorld, client: Client, command: str) -> None:
+    job_id = await run(world, client, command, "completed", "failed")
+    assert not [kind for kind, _ in await world.objects(job_id) if kind == "pods"]
+    assert (await log_of(client, job_id)).split() == ["a", "b"]
+    assert (await log_of(client, job_id, tail=1)).split() == ["b"]
+    assert not await log_of(client, job_id, since="2100-01-01T00:00:00Z")
+
+
+async def test_what_a_command_says_on_being_ended_is_kept_too(world: JobsWorld, client: Client) -> None:
+    job_id = await run(world, client, ENDLESS, "active")
+    await printed(client, job_id, "two\n")
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await until_status(client, job_id, "cancelled", seconds=40)
+    assert await log_of(client, job_id) == "one\ntwo\nlast words\n"
+
+
+async def test_a_kept_log_is_the_last_megabyte_and_is_encrypted(world: JobsWorld, client: Client) -> None:
+    command = "seq 1 190000; echo s3cr3t"
+    job_id = await run(world, client, command, "completed")
+    text = await log_of(client, job_id)
+    assert KEPT_BYTES <= len(text) < KEPT_BYTES + 10
+    assert text.endswith("190000\ns3cr3t\n")
+    row = await world.database.fetch_one(storage.KEPT_LOG, job_id=job_id)
+    assert b"s3cr3t" not in row["sealed"]
+    assert len(row["sealed"]) < KEPT_BYTES
+
+
+async def test_logs_show_up_in_neither_our_log_nor_our_events(
+    world: JobsWorld, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id = await run(world, client, "echo s3cr3t; exit 1", "failed")
+    assert "s3cr3t" in await log_of(client, job_id)
+    told = repr(await world.events(job_id)) + repr(dict(await world.row(job_id))) + capsys.readouterr().err
+    assert "s3cr3t" not in told.replace("echo s3cr3t; exit 1", "")
+
+
+async def test_a_followed_log_begins_before_the_job_and_ends_with_it(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client, command="echo one; echo two")
+    async with reading(world) as reader:
+        following = asyncio.create_task(follow(reader, await own(world, job_id)))
+        await eventually(lambda: following.done() or True, "it has begun")
+        await world.grant(job_id)
+        assert await asyncio.wait_for(following, 30) == "one\ntwo\n"
+    assert (await job_of(client, job_id))["status"] == "completed"
+
+
+async def test_following_a_job_that_has_ended_tells_what_was_kept(world: JobsWorld, client: Client) -> None:
+    job_id = await run(world, client, "seq 1 5", "completed")
+    async with reading(world) as reader:
+        job = await own(world, job_id)
+        assert await follow(reader, job) == "1\n2\n3\n4\n5\n"
+        assert await follow(reader, job, LogRequest(follow=True, tail=2)) == "4\n5\n"
+
+
+@pytest.mark.parametrize("cut_after", [1, 37, 500, 4096])
+async def test_a_followed_log_that_breaks_again_and_again_is_told_once(
+    world: JobsWorld, client: Client, proxy: FaultProxy, cut_after: int
+) -> None:
+    """The first connections break after so many bytes, mid-line; the next ones break with an error, or are refused."""
+    count = 400
+    job_id = await run(world, client, f"cd /; {GATED.format(count=count).replace('-e go', '-e /nowhere')}", "active")
+    breaks = iter([Fault(cut_after=cut_after), Fault(status=500), Fault(cut_after=2 * cut_after), Fault(status=429)])
+    proxy.rule = lambda request: next(breaks, None) if is_log(request) else None
+    await printed(client, job_id, f"line {count}\n")
+    async with reading(world, proxy.kubeconfig) as reader:
+        following = asyncio.create_task(follow(reader, await own(world, job_id)))
+        await eventually(lambda: proxy.count("GET", "/log") >= 5, "it has come back four times", seconds=20)
+        await client.post(f"/v1/jobs/{job_id}/cancel")
+        told = await asyncio.wait_for(following, 40)
+    assert told == "".join(f"line {number}\n" for number in range(1, count + 1))
+
+
+async def test_a_log_read_whole_survives_a_break_and_a_lasting_outage_is_told(
+    world: JobsWorld, client: Client, proxy: FaultProxy
+) -> None:
+    job_id = await run(world, client, "seq 1 500; sleep 600", "active")
+    await printed(client, job_id, "500\n")
+    faults = iter([Fault(cut_after=700), Fault(status=503)])
+    proxy.rule = lambda request: next(faults, None) if is_log(request) else None
+    async with reading(world, proxy.kubeconfig) as reader:
+        job = await own(world, job_id)
+        assert await follow(reader, job, LogRequest()) == "".join(f"{number}\n" for number in range(1, 501))
+        proxy.rule = lambda _: Fault(status=500)
+        with pytest.raises(ClusterUnavailable):
+            await reader.open(job, LogRequest())
+
+
+async def test_who_goes_away_leaves_no_stream_behind(world: JobsWorld, client: Client, proxy: FaultProxy) -> None:
+    job_id = await run(world, client, ENDLESS, "active")
+    async with reading(world, proxy.kubeconfig, max_followed_logs=1) as reader:
+        job = await own(world, job_id)
+        pieces = await reader.open(job, FOLLOW)
+        while not await anext(pieces):
+            pass
+        assert proxy.open_streams == 1
+        await pieces.aclose()
+        await eventually(lambda: proxy.open_streams == 0, "the connection to Kubernetes is closed")
+        await (await reader.open(job, FOLLOW)).aclose()  # and its place is free again
+
+
+async def test_a_slow_reader_is_read_for_no_faster(world: JobsWorld, client: Client, proxy: FaultProxy) -> None:
+    job_id = await run(world, client, "yes 0123456789012345678901234567890 | head -c 40000000; sleep 600", "active")
+    async with reading(world, proxy.kubeconfig) as reader:
+        async with aclosing(await reader.open(await own(world, job_id), FOLLOW)) as pieces:
+            while not await anext(pieces):
+                pass
+            seen = -1
+            while seen != proxy.log_bytes:  # until Kubernetes finds that nobody takes more
+                seen = proxy.log_bytes
+                await asyncio.sleep(0.5)
+        assert 0 < seen < 20_000_000
+
+
+async def test_a_user_follows_only_so_many_at_once(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    async with reading(world, max_followed_logs=2) as reader, AsyncExitStack() as stack:
+        job = await own(world, job_id)
+        for _ in range(2):
+            await stack.enter_async_context(aclosing(await reader.open(job, FOLLOW)))
+        with pytest.raises(Exception, match="follow 2 logs") as refused:
+            await reader.open(job, FOLLOW)
+        assert getattr(refused.value, "retry_after_seconds", 0) > 0
+
+
+async def test_a_service_that_stops_ends_what_is_followed(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    async with reading(world) as reader:
+        following = asyncio.create_task(follow(reader, await own(world, job_id)))
+        resources = reader._resources
+        await eventually(lambda: resources.changes.waiting, "it waits for the job")
+        await resources.changes.close()
+        assert not await asyncio.wait_for(following, 5)
+
+
+async def test_a_log_that_cannot_be_had_holds_up_no_end(world: JobsWorld, proxy: FaultProxy) -> None:
+    """The node's kubelet does not answer: the API server says 500, or hangs, for its logs alone."""
+    for fault in (Fault(status=500), Fault(hang=True)):
+        proxy.rule = lambda request, fault=fault: fault if is_log(request) else None
+        async with world.service(kubeconfig=str(proxy.kubeconfig)) as client:
+            job_id = await run(world, client, "echo lost", "completed")
+            row = await world.row(job_id)
+            assert (row["log_kept"], row["log_tries"]) == (False, 2)
+            proxy.rule = lambda _: None
+            assert not await log_of(client, job_id)
+
+
+async def test_a_log_is_kept_with_its_note_on_the_job_or_not_at_all(world: JobsWorld, client: Client) -> None:
+    """A worker that was overtaken, or killed before its commit, has stored nothing."""
+    job_id = await run(world, client, "echo one; sleep 600", "active")
+    await printed(client, job_id, "one\n")
+    await world.update(job_id, "outcome = 'failed', worked_until = now() + interval '1 minute'")
+    job = await own(world, job_id)
+    keep = partial(keep_log, final=False, cluster=world.cluster, now=later(), resources=world.resources())
+    assert await keep(job=msgspec.structs.replace(job, revision=job.revision - 1)) is None
+    assert await find_kept_log(job_id=job_id, resources=world.resources()) == b""
+    kept = await keep(job=job)
+    assert kept is not None
+    assert (kept.log_kept, kept.log_final) == (True, False)
+    assert b" one\n" in await find_kept_log(job_id=job_id, resources=world.resources())
+    assert await keep(job=job) is None
