@@ -25,13 +25,14 @@ from shared.database.tables import dead_letters, inbox
 from shared.errors import BrokerUnavailable, Unavailable
 from shared.logs import mask_text
 from shared.messaging.broker import UNREACHABLE, Broker
+from shared.messaging.linger import linger_seconds
 
 log = structlog.get_logger(__name__)
 
 EventT = TypeVar("EventT", bound=EventData)
 
 RETENTION = timedelta(days=8)
-_BATCH = 50
+_BATCH = 200
 _FETCH_SECONDS = 2.0
 _STANDBY_SECONDS = 0.2
 _OFFICE_KEY = 0x696E6278
@@ -132,6 +133,8 @@ class Consumer:
         if len(messages) == 1 or not await self._work_together(messages):
             for message in messages:
                 await self._work(message)
+        if len(messages) < _BATCH:
+            await asyncio.sleep(linger_seconds(len(messages)))
         return True
 
     async def _subscribe(self) -> JetStreamContext.PullSubscription:

@@ -18,11 +18,12 @@ from shared.database import Database, Statement, Transaction
 from shared.database.tables import outbox, stream_seen
 from shared.errors import BrokerUnavailable
 from shared.messaging.broker import UNREACHABLE, Broker
+from shared.messaging.linger import linger_seconds
 from shared.messaging.outbox import envelope
 
 log = structlog.get_logger(__name__)
 
-BATCH = 200
+BATCH = 500
 RETENTION = timedelta(days=7)
 _ACK_SECONDS = 5.0
 _CHECK_PERIOD = timedelta(seconds=5)
@@ -108,7 +109,10 @@ class Relay:
             rows = await transaction.fetch_all(_CLAIM)
             if rows:
                 await self._publish(transaction, jetstream, rows, now)
-        return len(rows) == BATCH
+        if len(rows) == BATCH:
+            return True
+        await asyncio.sleep(linger_seconds(len(rows)))
+        return False
 
     async def _publish(
         self, transaction: Transaction, jetstream: JetStreamContext, rows: list[Any], now: datetime
