@@ -40,7 +40,9 @@ _BAD_REQUEST, _NOT_FOUND, _CONFLICT, _GONE = 400, 404, 409, 410
 _REFUSALS = frozenset({400, 422})
 _NO_EXEC = frozenset({400, 404, 409, 422})
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
-KINDS = ("pods", "services", "secrets")
+KINDS = ("pods", "services", "secrets", "persistentvolumeclaims", "persistentvolumes")
+_CLUSTER_WIDE = frozenset({"persistentvolumes"})
+_ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 
 _watch_contact = Gauge("gpudev_watch_contact_timestamp_seconds", "Last sign of life of the watch on pods")
 ModelT = TypeVar("ModelT")
@@ -93,6 +95,23 @@ class _List(msgspec.Struct, frozen=True):
 class _Event(msgspec.Struct, frozen=True):
     type: str
     object: msgspec.Raw
+
+
+class _AttachmentSource(msgspec.Struct, frozen=True, rename="camel"):
+    persistent_volume_name: str | None = None
+
+
+class _AttachmentSpec(msgspec.Struct, frozen=True):
+    source: _AttachmentSource = _AttachmentSource()
+
+
+class _Attachment(msgspec.Struct, frozen=True):
+    spec: _AttachmentSpec = _AttachmentSpec()
+
+
+class _Attachments(msgspec.Struct, frozen=True):
+    metadata: dict[str, Any] = {}
+    items: list[_Attachment] = []
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -151,6 +170,40 @@ class Cluster:
     async def ensure_secret(self, manifest: Manifest) -> None:
         """Make the Secret, or adopt it; raises as `ensure_pod`."""
         await self._ensure("secrets", manifest, Object)
+
+    async def ensure_disk(self, volume: Manifest, claim: Manifest) -> None:
+        """Make a disk's persistent volume and its claim, or adopt them; raises as `ensure_pod`."""
+        await self._ensure("persistentvolumes", volume, Object)
+        await self._ensure("persistentvolumeclaims", claim, Object)
+
+    async def release_disk(self, name: str) -> bool:
+        """Delete a disk's claim and persistent volume of this name, whose pod is gone. Idempotent.
+
+        Returns:
+            Whether both are gone and the volume is detached from every node: only then may another job have the disk.
+        """
+        for kind in ("persistentvolumeclaims", "persistentvolumes"):
+            found = await self.find_object(kind, name)
+            if found is not None:
+                await self._delete(kind, name, found.uid)
+                if await self.find_object(kind, name) is not None:
+                    return False  # protected until the cluster knows that no pod has it
+        return not await self._is_attached(name)
+
+    async def _is_attached(self, volume_name: str) -> bool:
+        query = {"limit": str(_PAGE)}
+        while True:
+            try:
+                page = await self._call("GET", _ATTACHMENTS, query=query, model=_Attachments, seconds=_LIST_SECONDS)
+            except _Failed as failed:
+                if failed.status.code == _NOT_FOUND:
+                    return False  # a cluster that knows no attachments attaches nothing
+                raise _unavailable(failed) from failed
+            if any(item.spec.source.persistent_volume_name == volume_name for item in page.items):
+                return True
+            if not page.metadata.get("continue"):
+                return False
+            query["continue"] = page.metadata["continue"]
 
     async def ensure_service(self, manifest: Manifest) -> dict[str, int | None]:
         """Make the Service, or adopt it; its node ports by their names. Raises as `ensure_pod`."""
@@ -376,7 +429,7 @@ class Cluster:
         self, method: str, kind: str, name: str | None, query: Any, body: Manifest | None, limits: Any, api: Any = None
     ) -> Any:
         api = api or await self._open()
-        path = f"/api/v1/namespaces/{self._namespace}/{kind}" + (f"/{name}" if name else "")
+        path = self._path(kind) + (f"/{name}" if name else "")
         headers = {"Accept": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
@@ -385,6 +438,11 @@ class Cluster:
             body=body, auth_settings=["BearerToken"],
         )  # fmt: skip
         return await api.call_api(*request, _request_timeout=limits)
+
+    def _path(self, kind: str) -> str:
+        if kind.startswith("/"):
+            return kind
+        return f"/api/v1/{kind}" if kind in _CLUSTER_WIDE else f"/api/v1/namespaces/{self._namespace}/{kind}"
 
     async def _open(self) -> Any:
         async with self._opening:

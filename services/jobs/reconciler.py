@@ -16,9 +16,17 @@ from prometheus_client import Counter
 from services.jobs import storage
 from services.jobs.access import fetch_user, stored_keys
 from services.jobs.cluster import Cluster, ClusterRefused
+from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
 from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
 from services.jobs.domain.job import Job, Phase
-from services.jobs.domain.manifests import PodPolicy, object_name, pod_manifest, secret_manifest, service_manifest
+from services.jobs.domain.manifests import (
+    PodPolicy,
+    labels,
+    object_name,
+    pod_manifest,
+    secret_manifest,
+    service_manifest,
+)
 from services.jobs.domain.plan import Clear, Delete, FetchKeys, Keep, Limits, Make, Record, Rest, Step, next_step
 from services.jobs.domain.pod_facts import read_pod
 from services.jobs.github import GitHub
@@ -154,10 +162,14 @@ class Reconciler:
             await self._last_words.listen(job)
             await self._cluster.delete_pod(object_name(job), step.uid)
         if isinstance(step, Clear):
-            await self._clear(job)
-            await self._last_words.heard(job.id)
-            return await self._record(job, PodGone(job.epoch))
+            return await self._leave(job)
         return job
+
+    async def _leave(self, job: Job) -> Job | None:
+        if not await self._clear(job):
+            return None
+        await self._last_words.heard(job.id)
+        return await self._record(job, PodGone(job.epoch))
 
     async def _record(self, job: Job, fact: Fact) -> Job | None:
         changed = await apply_fact(job=job, fact=fact, now=datetime.now(UTC), resources=self._resources)
@@ -168,11 +180,16 @@ class Reconciler:
         return changed
 
     async def _make(self, job: Job) -> Fact:
-        """Secret, pod, service: in this order, since the pod needs the Secret and owns the other two."""
+        """Secret, disk, pod, service: in this order, since the pod needs the first two and owns Secret and Service."""
         name = object_name(job)
         try:
             keys = await stored_keys(job=job, resources=self._resources) if job.users else ""
             await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job), keys))
+            if has_disk(job):
+                claim = volume_claim_manifest(name, labels(job))
+                await self._cluster.ensure_disk(
+                    volume_manifest(job, name, labels(job), self._resources.settings.namespace), claim
+                )
             pod = await self._cluster.ensure_pod(pod_manifest(job, self._policy))
             uid = pod.metadata.uid
             ports, _ = await asyncio.gather(
@@ -183,11 +200,13 @@ class Reconciler:
             return PodFailed(job.epoch, f"Kubernetes refused the job: {error.text}")
         return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"))
 
-    async def _clear(self, job: Job) -> None:
+    async def _clear(self, job: Job) -> bool:
+        """False: the disk is not detached yet."""
         name = object_name(job)
         await asyncio.gather(
             self._cluster.delete_object("secrets", name), self._cluster.delete_object("services", name)
         )
+        return await self._cluster.release_disk(name) if has_disk(job) else True
 
     async def _environment(self, job: Job) -> dict[str, str]:
         sealed = await self._resources.database.fetch_value(storage.ENVIRONMENT, job_id=job.id)

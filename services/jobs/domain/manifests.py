@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from services.jobs.domain.disk_manifests import has_disk, with_disk
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, TOOLS_CONTAINER, USER_LABEL
 
@@ -85,7 +86,7 @@ def secret_manifest(job: Job, environment: Mapping[str, str], keys: str) -> Mani
 def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
     """The Pod, pinned to the node of the job's lease but placed by the scheduler, which counts the GPUs."""
     name = object_name(job)
-    return {
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": labels(job), "annotations": {"gpudev/username": job.username}},
@@ -108,6 +109,7 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
             ],
         },
     }
+    return with_disk(pod) if has_disk(job) else pod
 
 
 def service_manifest(job: Job, policy: PodPolicy, pod_uid: str) -> Manifest:

@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.jobs.domain import plan
+from services.jobs.domain.disk_manifests import volume_claim_manifest, volume_manifest
 from services.jobs.domain.facts import CommandEnded, Expire, PodFailed, PodReady, PodRefused, PodWaits, Warn
 from services.jobs.domain.job import Job
-from services.jobs.domain.manifests import PodPolicy, label_value, pod_manifest, secret_manifest, service_manifest
+from services.jobs.domain.manifests import (
+    PodPolicy,
+    label_value,
+    labels,
+    object_name,
+    pod_manifest,
+    secret_manifest,
+    service_manifest,
+)
 from services.jobs.domain.plan import Clear, Delete, Keep, Limits, Make, Record, Rest, due_warning, next_step
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
@@ -232,6 +241,23 @@ def test_manifests_are_the_golden_ones(kind: str) -> None:
         "service": lambda: service_manifest(job, policy, "pod-uid"),
         "secret": lambda: secret_manifest(job, values, "ssh-ed25519 AAAA\n"),
     }[kind.removeprefix("bare_").split("_")[0]]()
+    path = GOLDEN / f"{kind}.json"
+    if not path.exists():
+        path.write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
+        pytest.fail(f"{path} was made: read it, then run again")
+    assert json.loads(json.dumps(made)) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("kind", ["disk_pod", "disk_volume", "disk_claim"])
+def test_manifests_of_a_job_with_a_disk_are_the_golden_ones(kind: str) -> None:
+    """After a wanted change: delete the file, run once, read the difference."""
+    job = preparing(gpu_count=2, ebs_volume_id="vol-0123456789abcdef0", availability_zone="us-east-2a")
+    name, own = object_name(job), labels(job)
+    made = {
+        "disk_pod": lambda: pod_manifest(job, PodPolicy()),
+        "disk_volume": lambda: volume_manifest(job, name, own, "gpudev"),
+        "disk_claim": lambda: volume_claim_manifest(name, own),
+    }[kind]()
     path = GOLDEN / f"{kind}.json"
     if not path.exists():
         path.write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")

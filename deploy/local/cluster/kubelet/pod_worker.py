@@ -156,7 +156,8 @@ class PodWorker:
     async def _set_up_volumes(self) -> None:
         while not self._stopping.is_set():
             try:
-                volumes.set_up(self._current(), self.directory / "volumes", self._lookup)
+                disks = self.directory.parents[1] / "disks"
+                volumes.set_up(self._current(), self.directory / "volumes", self._lookup, disks)
             except volumes.MountError as error:
                 self._event("Warning", "FailedMount", str(error), "")
                 with contextlib.suppress(TimeoutError):
@@ -197,7 +198,8 @@ class PodWorker:
         return {**self.pod, "status": {**self.pod["status"], "podIP": self.pod_ip, "hostIP": self._around.host_ip}}
 
     def _lookup(self, resource: str, name: str) -> Object | None:
-        record = self._around.registry.store.get(resource, self.pod["metadata"]["namespace"], name)
+        namespace = self.pod["metadata"]["namespace"] if RESOURCES[resource].namespaced else ""
+        record = self._around.registry.store.get(resource, namespace, name)
         return None if record is None else record.value
 
     def _event(self, kind: str, reason: str, message: str, container: str) -> None:

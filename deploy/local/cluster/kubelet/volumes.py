@@ -4,26 +4,50 @@ There is no mount namespace: a container that mounts a volume at /data finds it 
 """
 
 import os
+import re
 from pathlib import Path
 
 from deploy.local.cluster.kubelet.environment import ConfigError, Lookup, field_value, texts_of
 from deploy.local.cluster.machinery.objects import Object
+
+_HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class MountError(Exception):
     """A volume cannot be set up yet: FailedMount. The text is for the user."""
 
 
-def set_up(pod: Object, directory: Path, lookup: Lookup) -> None:
-    """Makes the pod's volumes below `directory`; idempotent. Raises MountError."""
+def set_up(pod: Object, directory: Path, lookup: Lookup, disks: Path) -> None:
+    """Makes the pod's volumes in `directory`, persistent ones as links into `disks`; idempotent. Raises MountError."""
     for volume in pod["spec"].get("volumes") or []:
         path = directory / volume["name"]
+        if "persistentVolumeClaim" in volume:
+            _attach(volume, path, lookup, disks)
+            continue
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
             for name, content, mode in _files(volume, pod, lookup):
                 _write(path / name, content, mode)
         except ConfigError as error:
             raise MountError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+
+
+def _attach(volume: Object, path: Path, lookup: Lookup, disks: Path) -> None:
+    """Links a persistent volume: one directory for each CSI volume handle, which outlives every pod."""
+    claim_name = volume["persistentVolumeClaim"]["claimName"]
+    claim = lookup("persistentvolumeclaims", claim_name)
+    name = (claim or {}).get("spec", {}).get("volumeName")
+    persistent = lookup("persistentvolumes", name) if name else None
+    reference = (persistent or {}).get("spec", {}).get("claimRef", {})
+    if claim is None or persistent is None or reference.get("name") != claim_name:
+        raise MountError(f'persistentvolumeclaim "{claim_name}" not found or not bound to a persistent volume')
+    handle = str(persistent["spec"].get("csi", {}).get("volumeHandle", ""))
+    if not _HANDLE.fullmatch(handle):
+        raise MountError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : no CSI volume handle')
+    (disks / handle).mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(disks / handle)
 
 
 def link_mounts(container: Object, pod: Object, volumes: Path, root: Path) -> None:

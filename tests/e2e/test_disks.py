@@ -1,0 +1,95 @@
+"""A disk's whole life through the ingress: what one job writes, the next one reads."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
+
+RETENTION_DAYS = 20 / 86400
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    with running_stack(GPUDEV_DISK_RETENTION_DAYS=str(RETENTION_DAYS)) as running:
+        yield running
+
+
+@pytest.fixture
+async def user(stack: LocalStack) -> AsyncIterator[ApiUser]:
+    async with users(stack, "dora") as (made,):
+        yield made
+
+
+async def call(user: ApiUser, method: str, path: str, status: int, **body: Any) -> dict[str, Any]:
+    answer = await user.client.request(method, f"/v1/disks{path}", json=body or None)
+    assert answer.status_code == status, answer.text
+    return dict(answer.json())
+
+
+async def created(user: ApiUser, name: str) -> str:
+    """A disk that is there; its operation."""
+    operation_id = str((await call(user, "POST", "", 200, disk_name=name, size_gb=10))["operation_id"])
+
+    async def completed() -> bool:
+        operation = await call(user, "GET", f"/{name}/operations/{operation_id}", 200)
+        return operation["status"] == "completed"
+
+    await until(completed, f"{name} is there")
+    return operation_id
+
+
+async def backed_up(user: ApiUser, name: str, count: int) -> None:
+    async def counted() -> bool:
+        disk = await call(user, "GET", f"/{name}", 200)
+        return disk["snapshot_count"] == count and not disk["is_backing_up"]
+
+    await until(counted, f"{name} has {count} snapshots")
+
+
+async def run(user: ApiUser, disk: str, command: str) -> None:
+    job = await user.wait(await user.submit(disk_name=disk, gpu_count=1, command=command))
+    assert (job["status"], job["exit_code"]) == ("completed", 0), job
+
+
+async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack, user: ApiUser) -> None:
+    operation_id = await created(user, "data")
+    await run(user, "data", 'echo kept > "$GPUDEV_ROOT/home/dev/file"')
+    await backed_up(user, "data", 1)
+    await run(user, "data", 'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = kept')
+    await backed_up(user, "data", 2)
+
+    renamed = await call(user, "POST", "/data/rename", 200, new_name="renamed")
+    assert renamed["snapshots_updated"] == 2
+    for name in ("data", "renamed"):
+        for asked in (operation_id, renamed["operation_id"]):
+            assert (await call(user, "GET", f"/{name}/operations/{asked}", 200))["completed"]
+
+    holder = await user.submit(disk_name="renamed", gpu_count=1, command="sleep 300")
+    await user.wait(holder, "active")
+    assert holder in (await call(user, "POST", "/renamed/rename", 409, new_name="other"))["detail"]
+    assert holder in (await call(user, "DELETE", "/renamed", 409))["detail"]
+    (volume,) = stack.cluster_api().list_persistent_volume().items
+    assert volume.status.phase == "Bound"
+    await user.client.post(f"/v1/jobs/{holder}/cancel")
+    await user.wait(holder)
+    await backed_up(user, "renamed", 3)
+    assert stack.cluster_api().list_persistent_volume().items == []
+
+    first = await call(user, "GET", "/renamed", 200)
+    deleted = await call(user, "DELETE", "/renamed", 200)
+    shown = await call(user, "GET", "/renamed", 200)
+    assert shown["is_deleted"]
+    assert deleted["message"].endswith(f"Will be deleted on {shown['delete_date']}")
+    await created(user, "renamed")
+    second = await call(user, "GET", "/renamed", 200)
+    assert second["disk_id"] != first["disk_id"]
+    await call(user, "POST", "/renamed/restore", 409)
+
+    async def purged() -> bool:
+        listed = await call(user, "GET", "?include_deleted=true", 200)
+        return [disk["disk_id"] for disk in listed["disks"]] == [second["disk_id"]]
+
+    await until(purged, "the first disk is purged", seconds=60)
+    assert not (await call(user, "GET", "/renamed", 200))["is_deleted"]
