@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-cluster check bench identity lock clean
+.PHONY: run test test-cluster check bench bench-placement simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,6 +33,14 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# Leases a second on 1,000 nodes with up to 50,000 waiting jobs, beside the same leases written by bare asyncpg.
+bench-placement: $(READY)
+	$(BIN)/python -m tests.bench.placement
+
+# A lab's month on the rules of the queue, beside plain first come first served: about four minutes.
+simulate-month: $(READY)
+	$(BIN)/python -m tests.bench.month
 
 # The lock names versions and hashes only; where they come from is the installer's setting.
 lock: $(READY)

@@ -61,6 +61,7 @@ def _open_auth(base: Foundation, settings: AuthSettings) -> Auth:
         sts=Sts(endpoint_url=settings.aws_endpoint_url, region=settings.aws_region),
         hasher=KeyHasher(settings.hash_key()),
         allowed_roles=settings.roles(),
+        operators=settings.operator_sessions(),
         terms=settings.terms(),
         limits=LoginLimits(
             per_minute_address=settings.login_limit_per_minute_address,

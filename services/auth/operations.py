@@ -21,7 +21,7 @@ from services.auth.domain.keys import (
     session_end,
     sooner,
 )
-from services.auth.domain.roles import AllowedRole, Person, admit
+from services.auth.domain.roles import AllowedRole, Person, admit, is_operator
 from services.auth.last_used import LastUsed
 from services.auth.sts import AwsCredentials, Sts
 from shared.api_key import ApiKey, key_prefix
@@ -54,6 +54,8 @@ class Auth:
     sts: Sts
     hasher: KeyHasher
     allowed_roles: tuple[AllowedRole, ...]
+    operators: tuple[str, ...]
+    """ARNs, as in the settings."""
     terms: KeyTerms
     limits: LoginLimits
     last_used: LastUsed
@@ -143,6 +145,7 @@ async def open_session(auth: Auth, *, person: Person, new_key: ApiKey, now: date
             account=person.account,
             role_id=person.role_id,
             username=person.session_name,
+            is_operator=is_operator(person, auth.operators),
             now=now,
         )
         if user["disabled_at"] is not None:

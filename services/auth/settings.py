@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from services.auth.domain.keys import KeyTerms
-from services.auth.domain.roles import AllowedRole, parse_allowed_roles
+from services.auth.domain.roles import AllowedRole, parse_allowed_roles, parse_operators
 from shared.settings import CommonSettings, SettingsError
 
 _KEY_BYTES = 32
@@ -21,6 +21,9 @@ PerMinute = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 class AuthSettings(CommonSettings, frozen=True, kw_only=True):
     allowed_roles: str
     """ARNs of the IAM roles whose sessions may log in, joined by commas."""
+    operators: str = ""
+    """ARNs of the role sessions that are operators (arn:aws:sts::<account>:assumed-role/<role>/<name>, or `/*` for all
+    sessions of the role), joined by commas. Read at each log-in."""
     key_hash_key: str
     """Base64 of 32 bytes: API keys are stored as HMAC-SHA-256 under it. Another one makes every key unknown."""
     aws_endpoint_url: str | None = None
@@ -46,6 +49,17 @@ class AuthSettings(CommonSettings, frozen=True, kw_only=True):
             return parse_allowed_roles(self.allowed_roles)
         except ValueError as error:
             raise SettingsError(f"GPUDEV_ALLOWED_ROLES: {error}") from error
+
+    def operator_sessions(self) -> tuple[str, ...]:
+        """The operators.
+
+        Raises:
+            SettingsError: GPUDEV_OPERATORS cannot be read.
+        """
+        try:
+            return parse_operators(self.operators)
+        except ValueError as error:
+            raise SettingsError(f"GPUDEV_OPERATORS: {error}") from error
 
     def hash_key(self) -> bytes:
         """The key of the key hashes.

@@ -18,6 +18,7 @@ users = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("last_login_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("disabled_at", sa.DateTime(timezone=True)),
+    sa.Column("is_operator", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("account", "role_id", "username", name="users_identity"),
     sa.Index("users_username", "username"),
 )
@@ -62,6 +63,7 @@ _key_columns = (
     api_keys.c.dies_at,
     api_keys.c.revoked_reason,
     users.c.disabled_at.is_not(None).label("user_disabled"),
+    users.c.is_operator,
 )
 _keys_and_users = api_keys.join(users, users.c.id == api_keys.c.user_id)
 _alive = sa.and_(
@@ -91,8 +93,12 @@ ADMIT_USER = Statement(
         version=FIRST_VERSION,
         created_at=_now,
         last_login_at=_now,
+        is_operator=sa.bindparam("is_operator"),
     )
-    .on_conflict_do_update(constraint="users_identity", set_={"version": users.c.version + 1, "last_login_at": _now})
+    .on_conflict_do_update(
+        constraint="users_identity",
+        set_={"version": users.c.version + 1, "last_login_at": _now, "is_operator": sa.bindparam("is_operator")},
+    )
     .returning(users.c.id, users.c.version, users.c.disabled_at)
 )
 """Makes the user or counts one more event of him; locks his row."""

@@ -42,4 +42,4 @@ class ClusterController(Controller):
     async def status(self, database: NamedDependency[Database]) -> ClusterStatusBody:
         """Sums over all GPU types, and the number of jobs by status."""
         reading = await read_cluster_status(database)
-        return ClusterStatusBody.of(reading.status, reading.snapshot.as_of, datetime.now(UTC))
+        return ClusterStatusBody.of(reading.status, reading.snapshot, datetime.now(UTC))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from litestar import Litestar
 
 from services.capacity.api import ClusterController, GpuController
-from services.capacity.consumers import subscriptions
+from services.capacity.consumers import explain_endpoint, subscriptions
 from services.capacity.nodes import Cluster
 from services.capacity.operations import purge_places
 from services.capacity.reconciler import NodeWatch, Placer, PodWatch
@@ -26,7 +26,8 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     settings = settings or read_settings(CapacitySettings)
     base = Foundation.open("capacity", settings)
     cluster = Cluster(settings.kubeconfig)
-    placer = Placer(database=base.database, relay=base.relay, terms=settings.terms())
+    terms = settings.terms()
+    placer = Placer(database=base.database, relay=base.relay, terms=terms)
     watches = [
         watch(cluster=cluster, database=base.database, settings=settings, relay=base.relay, placer=placer)
         for watch in (NodeWatch, PodWatch)
@@ -43,6 +44,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             verify=base.ask_auth(),
             resources={"database": base.database},
             subscriptions=subscriptions(relay=base.relay, placer=placer),
+            rpc=[explain_endpoint(base.database, terms)],
             loops=[placer.loop, placer.telling, *(watch.loop for watch in watches), purging],
             closers=[cluster.close],
         ),

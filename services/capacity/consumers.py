@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime
 
-from services.capacity.operations import follow_job
+from services.capacity.domain.placement import Terms
+from services.capacity.operations import explain_job, follow_job
+from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.events import CloudEvent
 from shared.contracts.jobs import (
     JobCancelRequested,
@@ -18,8 +20,8 @@ from shared.contracts.jobs import (
     JobStarted,
     JobSubmitted,
 )
-from shared.database import Transaction
-from shared.messaging import Subscription
+from shared.database import Database, Transaction
+from shared.messaging import RpcEndpoint, Subscription
 from shared.messaging.outbox import Wakes
 
 FOLLOWED: tuple[type[JobEvent], ...] = (
@@ -35,6 +37,15 @@ FOLLOWED: tuple[type[JobEvent], ...] = (
     JobCancelRequested,
     JobEnded,
 )
+
+
+def explain_endpoint(database: Database, terms: Terms) -> RpcEndpoint[ExplainRequest, Explanation]:
+    """Answers the jobs service's questions about its users' jobs."""
+
+    async def explain(request: ExplainRequest) -> Explanation:
+        return await explain_job(database, job_id=request.job_id, now=datetime.now(UTC), terms=terms)
+
+    return RpcEndpoint(EXPLAIN_SUBJECT, ExplainRequest, explain)
 
 
 def subscriptions(*, relay: Wakes, placer: Wakes) -> list[Subscription[JobEvent]]:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from services.capacity.domain.availability import ClusterStatus, TypeAvailability
+from services.capacity.domain.availability import ClusterStatus, Snapshot, TypeAvailability
 from services.capacity.domain.fleet import Node
 from shared.contracts.jobs import JobStatus
 
@@ -65,6 +65,17 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     """As in each entry."""
 
 
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the estimates have held in the last 30 days."""
+
+    starts: int
+    """Jobs that were told a p90 while they waited, and have started."""
+    started_before_p90: int
+    """Of these, those that started before the p90 that they were told first."""
+    share: float | None
+    """It should be about 0.9; null before the first start."""
+
+
 class ClusterStatusBody(msgspec.Struct, frozen=True, kw_only=True):
     total_gpus: int
     available_gpus: int
@@ -78,10 +89,13 @@ class ClusterStatusBody(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: datetime
     as_of: datetime | None
     """When the cluster's nodes and pods were last known to be complete; null before it has ever answered."""
+    forecast: Forecast
 
     @classmethod
-    def of(cls, status: ClusterStatus, as_of: datetime | None, timestamp: datetime) -> "ClusterStatusBody":
+    def of(cls, status: ClusterStatus, snapshot: Snapshot, timestamp: datetime) -> "ClusterStatusBody":
         """Sums over the types, and jobs by status."""
+        as_of = snapshot.as_of
+        starts, in_time = snapshot.starts, snapshot.starts_in_time
         types = status.types
         return cls(
             total_gpus=sum(entry.total for entry in types),
@@ -95,4 +109,7 @@ class ClusterStatusBody(msgspec.Struct, frozen=True, kw_only=True):
             by_gpu_type={entry.gpu_type: GpuTypeEntry.of(entry, as_of) for entry in types},
             timestamp=timestamp,
             as_of=as_of,
+            forecast=Forecast(
+                starts=starts, started_before_p90=in_time, share=round(in_time / starts, 3) if starts else None
+            ),
         )

@@ -9,6 +9,7 @@ from services.jobs.cluster import Cluster
 from services.jobs.consumers import News
 from services.jobs.github import GitHub
 from services.jobs.logs import LogReader
+from services.jobs.queue import QueueController
 from services.jobs.reconciler import Reconciler
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
@@ -37,7 +38,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     access = AccessKeeper(resources, cluster, github)
     sweeper = Sweeper(resources, cluster)
     parts = ServiceParts(
-        controllers=[JobsController],
+        controllers=[JobsController, QueueController],
         verify=verify or base.ask_auth(),
         resources={"resources": resources, "log_reader": LogReader(resources, cluster)},
         subscriptions=News(resources).subscriptions(),

@@ -2,6 +2,7 @@
 
 import hmac
 import secrets
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -69,6 +70,10 @@ class JobHasEnded(Conflict):
         super().__init__(f"The job has already ended: it is {status}")
 
 
+class LimitReached(Conflict):
+    """The user has, or would have, more than one may."""
+
+
 class StaleJob(Unavailable):
     """The job changed between the decision and its write; whoever decided looks again."""
 
@@ -105,6 +110,7 @@ async def submit_job(
     Raises:
         JobIdTaken: The id it asks for belongs to another request.
         Conflict: Its disk is in use.
+        LimitReached: Too many of the user's jobs wait, or it wants more GPUs than one may hold.
         InvalidInput: Its disk exists with another size.
         Unavailable: The database, or the disks service for a job with a disk.
     """
@@ -121,16 +127,21 @@ async def submit_job(
         earlier = await _find_earlier(job_id, owner, mac, resources)
         if earlier is not None:
             return await _answer_retry(earlier, key, now, resources)
+    _check_size(submission, resources)
     claim = await _claim_disk(job_id, owner, submission, resources)
     job = _new_job(job_id, owner, submission, claim, now, resources)
     insert = partial(_insert_job, job=job, submission=submission, mac=mac, resources=resources)
     try:
-        if key is None:  # one statement is a transaction of its own, at a quarter of the round trips
+        if (
+            key is None and resources.settings.max_waiting_jobs_per_user is None
+        ):  # one statement is a transaction of its own, at a quarter of the round trips
             return Outcome(await insert(resources.database))
         async with resources.database.transaction() as transaction:
+            effect = partial(_insert_within_limit, transaction, insert, owner.user_id, resources)
+            if key is None:
+                return Outcome(await effect())
             return await once(
-                transaction, partial(insert, transaction), key=key, answer_type=Accepted, cipher=resources.cipher,
-                now=now,
+                transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now,
             )  # fmt: skip
     except JobIdTaken:
         # the same request twice at once: the other one won
@@ -369,6 +380,24 @@ def _new_job(  # noqa: PLR0917 - private, and each is something else
         created_at=now,
         updated_at=now,
     )
+
+
+def _check_size(submission: Submission, resources: Resources) -> None:
+    most = resources.settings.max_gpus_per_user
+    if most is not None and submission.gpu_count > most:
+        raise LimitReached(f"You may hold {most} GPUs at once: the job would wait for ever")
+
+
+async def _insert_within_limit(
+    transaction: Transaction, insert: Callable[[Executor], Awaitable[Accepted]], user_id: int, resources: Resources
+) -> Accepted:
+    most = resources.settings.max_waiting_jobs_per_user
+    if most is not None:
+        await transaction.fetch_value(storage.LOCK_WAITING, user_id=user_id)
+        waiting = await transaction.fetch_value(storage.COUNT_WAITING, user_id=user_id)
+        if waiting >= most:
+            raise LimitReached(f"{waiting} of your jobs wait already, which is as many as may: cancel one or try later")
+    return await insert(transaction)
 
 
 async def _insert_job(

@@ -10,6 +10,10 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Kubernetes namespace of the jobs' pods. Everything in it that carries our labels is ours."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of the GPU resource of pods and nodes."""
+    max_waiting_jobs_per_user: int | None = None
+    """Jobs of one user that may wait at once, for GPUs or a disk; a further one is refused. None: no limit."""
+    max_gpus_per_user: int | None = None
+    """GPUs that one user may hold at once; a job that alone wants more is refused. None: no limit."""
     image_pull_policy: str = "IfNotPresent"
     """Of users' images: Always, IfNotPresent or Never."""
     tools_image: str | None = None

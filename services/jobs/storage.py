@@ -195,6 +195,18 @@ SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.ct
 """Write a job that was read at `old_revision`; 0 when it has changed since. A new status goes to the history; an ended
 job's keys of its users are forgotten."""
 
+_WAITING_LOCK = 0x77616974
+# held until the commit: two submissions of one user at once cannot both be the last that is allowed
+LOCK_WAITING = Statement(
+    sa.select(sa.func.pg_advisory_xact_lock(_WAITING_LOCK, sa.func.hashint8(bindparam("user_id", type_=sa.BigInteger))))
+)
+COUNT_WAITING = Statement(
+    sa.select(sa.func.count()).where(
+        jobs.c.user_id == bindparam("user_id"),
+        jobs.c.status == sa.any_(sa.literal(["pending", "queued"], sa.ARRAY(sa.Text))),
+    )
+)
+
 FIND = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")))
 FIND_SUBMITTED = Statement(sa.select(*_JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
 HISTORY = Statement(

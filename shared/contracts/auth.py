@@ -62,6 +62,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     expires_at: datetime
     """End of the key."""
+    is_operator: bool = False
+    """May do what is the operators': set the priority of any job."""
 
 
 class VerifyReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -117,6 +117,7 @@ def open_auth(database: Database, **changes: Any) -> Auth:
         sts=Sts(endpoint_url=settings.aws_endpoint_url, region=settings.aws_region),
         hasher=KeyHasher(settings.hash_key()),
         allowed_roles=settings.roles(),
+        operators=settings.operator_sessions(),
         terms=settings.terms(),
         limits=LoginLimits(per_minute_address=3, per_minute_access_key=2),
         last_used=LastUsed(database),

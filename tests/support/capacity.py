@@ -137,7 +137,8 @@ class Capacity:
         placed = await place_jobs(self.database, now=now, relay=self.relay, terms=self.terms)
         while placed.more:
             placed = await place_jobs(self.database, now=now, relay=self.relay, terms=self.terms)
-        await tell_line(self.database, now=now, relay=self.relay, terms=self.terms)
+        if placed.ran:
+            await tell_line(self.database, now=now, relay=self.relay, terms=self.terms)
         return placed
 
     async def place_row(self, job_id: UUID) -> Any:
@@ -189,9 +190,9 @@ async def capacity_dsn(capacity_schema: str) -> str:
 @pytest.fixture
 async def capacity(capacity_dsn: str) -> AsyncIterator[Capacity]:
     """The operations on an empty schema."""
-    database = Database(capacity_dsn, pool_size=6)
-    yield Capacity(capacity_dsn, database)
-    await database.close()
+    capacity = Capacity(capacity_dsn, Database(capacity_dsn, pool_size=6))
+    yield capacity
+    await capacity.database.close()
 
 
 def capacity_settings(**changes: Any) -> CapacitySettings:

@@ -43,6 +43,7 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     """When a revocation takes effect; None: not revoked."""
     revoked_reason: str | None
     user_disabled: bool
+    is_operator: bool = False
 
     @property
     def ends_at(self) -> datetime:
@@ -84,4 +85,10 @@ def judge_key(key: StoredKey, now: datetime) -> Identity:
         raise UserDisabled
     if ended:
         raise Unauthenticated
-    return Identity(user_id=key.user_id, username=key.username, key_id=key.key_id, expires_at=key.ends_at)
+    return Identity(
+        user_id=key.user_id,
+        username=key.username,
+        key_id=key.key_id,
+        expires_at=key.ends_at,
+        is_operator=key.is_operator,
+    )

@@ -98,6 +98,27 @@ def admit(caller: CallerIdentity, allowed: Sequence[AllowedRole]) -> Person:
     return Person(account=session["account"], role_id=ids["role_id"], session_name=session["session"], arn=caller.arn)
 
 
+def parse_operators(text: str) -> tuple[str, ...]:
+    """ARNs of role sessions from a list joined by commas; one that ends in `/*` means every session of its role.
+
+    Raises:
+        ValueError: An entry is not the ARN of a role session.
+    """
+    arns = tuple(arn.strip() for arn in _BETWEEN_ARNS.split(text.strip().rstrip(",")) if arn.strip())
+    for arn in arns:
+        if not _SESSION_ARN.fullmatch(arn):
+            raise ValueError(
+                f"'{arn}' is not the ARN of a role session (arn:aws:sts::<12 digits>:assumed-role/<role>/<name>)"
+            )
+    return arns
+
+
+def is_operator(person: Person, operators: Sequence[str]) -> bool:
+    """Whether the person is one of the operators: by the whole ARN, since a session's name alone is free to choose."""
+    role = person.arn.rpartition("/")[0]
+    return person.arn in operators or f"{role}/*" in operators
+
+
 def _parse_role(arn: str) -> AllowedRole:
     match = _ROLE_ARN.fullmatch(arn)
     if match is None:

@@ -40,6 +40,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[LineCount, ...]
     as_of: datetime | None
     """When nodes and pods were last known to be complete; None: Kubernetes has never answered."""
+    starts: int = 0
+    """Jobs of the last 30 days that had been told a p90 and have started."""
+    starts_in_time: int = 0
+    """Of these, those that started before the p90 that they were told first."""
 
 
 class TypeAvailability(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """The verbs of capacity: one transaction each, state and events together."""
 
+from services.capacity.operations.explaining import explain_job
 from services.capacity.operations.following import follow_job
 from services.capacity.operations.placing import PlacingRound, place_jobs
 from services.capacity.operations.purging import purge_places
@@ -19,6 +20,7 @@ __all__ = [
     "PlacingRound",
     "PodListing",
     "confirm_node_gone",
+    "explain_job",
     "follow_job",
     "forget_pod",
     "list_present_nodes",

@@ -46,6 +46,13 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
             self.nodes, self.leases, self.line, runs=self.runs, now=now, terms=terms, corrections=self.corrections
         )
 
+    def instead(self, job: Waiting) -> "Outlook":
+        """The same with this job in its own place, and only what its start depends on."""
+        kind = [other for other in self.line if other.gpu_type == job.gpu_type and other.job_id != job.job_id]
+        line = [*(other for other in kind if other.order < job.order), job]
+        nodes = [node for node in self.nodes if node.gpu_type == job.gpu_type]
+        return msgspec.structs.replace(self, nodes=nodes, line=line)
+
     def reasons(self, now: datetime, terms: Terms) -> dict[UUID, str]:
         """Why each waits."""
         return reasons(self.nodes, self.line, [lease.hold(now, terms) for lease in self.leases], terms)

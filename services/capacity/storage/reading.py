@@ -52,11 +52,11 @@ SNAPSHOT = Statement(
         _node_list.scalar_subquery().label("nodes"),
         _count_list.scalar_subquery().label("counts"),
         _as_of.scalar_subquery().label("as_of"),
-        sa.select(func.coalesce(func.sum(calibrations.c.starts), 0))
+        sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.starts), 0), sa.BigInteger))
         .where(calibrations.c.day > func.current_date() - 30)
         .scalar_subquery()
         .label("starts"),
-        sa.select(func.coalesce(func.sum(calibrations.c.in_time), 0))
+        sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.in_time), 0), sa.BigInteger))
         .where(calibrations.c.day > func.current_date() - 30)
         .scalar_subquery()
         .label("starts_in_time"),

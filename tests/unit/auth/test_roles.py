@@ -9,7 +9,9 @@ from services.auth.domain.roles import (
     NotAnAllowedRole,
     UnusableSessionName,
     admit,
+    is_operator,
     parse_allowed_roles,
+    parse_operators,
 )
 
 ROLE = "SSOCloudDevGpuReservation"
@@ -141,3 +143,26 @@ def test_role_names_with_commas_stay_whole() -> None:
 def test_what_is_no_role_is_refused_at_start(text: str) -> None:
     with pytest.raises(ValueError, match="ARN"):
         parse_allowed_roles(text)
+
+
+@pytest.mark.parametrize(
+    ("operators", "expected"),
+    [
+        ("", False),
+        (f"arn:aws:sts::{OURS}:assumed-role/{ROLE}/ann", True),
+        (f"arn:aws:sts::{OURS}:assumed-role/{ROLE}/bob, arn:aws:sts::{OURS}:assumed-role/{ROLE}/*", True),
+        (f"arn:aws:sts::{OURS}:assumed-role/{ROLE}/an", False),
+        (f"arn:aws:sts::{OURS}:assumed-role/Other/ann", False),
+        (f"arn:aws:sts::111122223333:assumed-role/{ROLE}/ann", False),
+        (f"arn:aws:sts::{OURS}:assumed-role/{ROLE}x/*", False),
+    ],
+)
+def test_an_operator_is_known_by_account_role_and_session(operators: str, *, expected: bool) -> None:
+    person = admit(caller(session="ann"), ALLOWED)
+    assert is_operator(person, parse_operators(operators)) is expected
+
+
+@pytest.mark.parametrize("text", ["ann", f"arn:aws:iam::{OURS}:role/{ROLE}", "*"])
+def test_an_operator_that_is_no_session_is_refused_at_start(text: str) -> None:
+    with pytest.raises(ValueError, match="ARN of a role session"):
+        parse_operators(text)

@@ -1,0 +1,70 @@
+"""Why one job waits, for how long, and what would start sooner."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.capacity import storage
+from services.capacity.domain.estimates import Estimate
+from services.capacity.domain.explain import find_sooner
+from services.capacity.domain.line import BEHIND
+from services.capacity.domain.place import Place, PlaceState
+from services.capacity.domain.placement import Terms, Waiting
+from services.capacity.operations.following import place_of
+from services.capacity.operations.telling import Outlook, read_outlook
+from shared.contracts.capacity import Explanation
+from shared.database import Database
+
+_DISK = "Waiting for its disk; it keeps its place in the line"
+
+
+async def explain_job(database: Database, *, job_id: UUID, now: datetime, terms: Terms) -> Explanation:
+    """What a job waits for, from facts of this moment; whoever asks has seen to it that he may.
+
+    Raises:
+        DatabaseUnavailable: Nobody can say.
+    """
+    async with database.transaction() as tx:
+        row = await tx.fetch_one(storage.FIND_PLACE, job_id=job_id)
+        place = None if row is None else place_of(row)
+        if place is None or place.state != PlaceState.WAITING or place.cancelling:
+            return Explanation(waiting=False)
+        job = _waiting(place)
+        ahead: Any = await tx.fetch_one(
+            storage.AHEAD, gpu_type=job.gpu_type, priority=job.priority, submitted_at=job.submitted_at, job_id=job_id
+        )
+        outlook = await read_outlook(tx)
+    explanation = await asyncio.to_thread(_explain, outlook, job, now, terms)
+    return msgspec.structs.replace(
+        explanation, position=ahead["jobs"] + 1, jobs_ahead=ahead["jobs"], gpus_ahead=ahead["gpus"]
+    )
+
+
+def _explain(outlook: Outlook, job: Waiting, now: datetime, terms: Terms) -> Explanation:
+    found = _instead(outlook, job, now, terms)
+    sooner = find_sooner(
+        outlook.nodes, outlook.line, job, holds=[lease.hold(now, terms) for lease in outlook.leases], now=now,
+        terms=terms, estimate=lambda other: _instead(outlook, other, now, terms),
+    )  # fmt: skip
+    return Explanation(
+        waiting=True,
+        priority=job.priority,
+        estimated_start_at=found.p50 if found else None,
+        estimated_start_p90_at=found.p90 if found else None,
+        reason=outlook.reasons(now, terms).get(job.job_id, BEHIND) if job.ready else _DISK,
+        sooner=sooner if job.ready else (),
+    )
+
+
+def _instead(outlook: Outlook, job: Waiting, now: datetime, terms: Terms) -> Estimate | None:
+    if all(other.job_id != job.job_id for other in outlook.line):
+        return None  # too many are ahead
+    return outlook.instead(job).estimates(now, terms).get(job.job_id)
+
+
+def _waiting(place: Place) -> Waiting:
+    fields = {name: getattr(place, name) for name in Waiting.__struct_fields__ if name != "duration"}
+    return msgspec.convert(fields | {"duration": timedelta(seconds=place.duration_seconds or 0)}, Waiting)

@@ -1,0 +1,75 @@
+"""What operators do with the line."""
+
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from services.jobs import storage
+from services.jobs.domain.change import Change
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.job_id import id_range
+from services.jobs.operations import Accepted, write_change
+from services.jobs.queries import JobNotFound
+from services.jobs.resources import Resources
+from shared.contracts.auth import Identity
+from shared.contracts.jobs import JobPrioritised
+from shared.database import Transaction
+from shared.errors import Conflict, Forbidden
+from shared.idempotency import IdempotencyKey, Outcome, once
+
+_BEFORE_ITS_START = frozenset({Phase.PENDING, Phase.QUEUED, Phase.PREPARING, Phase.GIVING_BACK})
+
+
+class OperatorsOnly(Forbidden):
+    def __init__(self) -> None:
+        super().__init__("Only operators may set priorities")
+
+
+class JobHasLeftTheLine(Conflict):
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"The job does not wait any more: it is {job.status}")
+
+
+async def prioritise_job(
+    *, asker: Identity, job_id: str, priority: int, key: IdempotencyKey | None, now: datetime, resources: Resources
+) -> Outcome[Accepted]:
+    """Set the priority of anybody's job that has not started; capacity orders its line by it.
+
+    Raises:
+        OperatorsOnly: The asker is none; says nothing about the job.
+        JobNotFound: There is no job of this whole id.
+        JobHasLeftTheLine: It has started or ended.
+    """
+    if not asker.is_operator:
+        raise OperatorsOnly
+    async with resources.database.transaction() as transaction:
+        effect = partial(_prioritise, transaction, job_id, priority, now, resources)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
+
+
+async def _prioritise(
+    transaction: Transaction, job_id: str, priority: int, now: datetime, resources: Resources
+) -> Accepted:
+    row = await transaction.fetch_one(storage.LOCK, job_id=_whole_id(job_id))
+    if row is None:
+        raise JobNotFound
+    job = storage.to_job(row)
+    if job.phase not in _BEFORE_ITS_START:
+        raise JobHasLeftTheLine(job)
+    event = JobPrioritised(
+        job_id=job.id, user_id=job.user_id, username=job.username, status=job.status, priority=priority
+    )
+    after = replace(job, version=job.version + 1, revision=job.revision + 1, updated_at=now)
+    written = await write_change(
+        transaction=transaction, before=job, changed=Change(after, (event,)), now=now, resources=resources
+    )
+    return Accepted(job.id, written.job.status, written.message_ids[0])
+
+
+def _whole_id(text: str) -> UUID:
+    found = id_range(text)
+    if found is None or found[0] != found[1]:
+        raise JobNotFound
+    return found[0]

@@ -1,0 +1,136 @@
+"""`make bench-placement`: durable leases a second, and availability's latency, by the length of the line.
+
+Real PostgreSQL with its durability on, 1,000 nodes of 8 GPUs, jobs of 1, 2, 4 and 8 GPUs. The reference, in the same
+run, is bare asyncpg that writes the same rows of `leases` in transactions of the same size, and nothing else.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from deploy.local.ports import free_ports
+from deploy.local.postgres import DURABLE, Postgres
+from deploy.local.state import new_password
+from services.capacity.domain.placement import Terms
+from services.capacity.operations import place_jobs, read_availability, tell_line
+from services.capacity.operations.placing import MOST_GRANTS
+from shared.database import Database, migrate
+from tests.support.servers import PostgresServer, ServerProcess
+
+NODES = 1000
+LINES = (1_000, 10_000, 50_000)
+_SIZES = (1, 1, 2, 1, 4, 1, 2, 8)
+_NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
+
+
+class _Silent:
+    def wake(self) -> None:
+        """Nobody listens here."""
+
+
+async def fill(connection: Any, waiting: int) -> None:
+    """An empty fleet and this many jobs in line."""
+    await connection.execute("TRUNCATE nodes, places, leases, line_counts, outbox")
+    await connection.executemany(
+        "INSERT INTO nodes (name, uid, resource_version, gpu_type, gpus, ready, schedulable, version, seen_at) "
+        "VALUES ($1, $1, 1, 'h100', 8, true, true, 1, $2)",
+        [(f"node-{number:04}", _NOW) for number in range(NODES)],
+    )
+    columns = (
+        "job_id", "state", "user_id", "gpu_type", "gpu_count", "duration_seconds", "submitted_at", "ready",
+        "cancelling", "status", "job_version", "epoch",
+    )  # fmt: skip
+    await connection.copy_records_to_table(
+        "places",
+        columns=columns,
+        records=[
+            (
+                UUID(int=number), "waiting", number % 200, "h100", _SIZES[number % 8], 3600,
+                _NOW + timedelta(seconds=number), True, False, "queued", 1, 0,
+            )
+            for number in range(waiting)
+        ],
+    )  # fmt: skip
+    await connection.execute("ANALYZE places")
+    await connection.execute("ANALYZE nodes")
+
+
+async def measure_latency(database: Database) -> float:
+    """Median of availability, in ms."""
+    taken = []
+    for _ in range(40):
+        began = time.perf_counter()
+        await read_availability(database)
+        taken.append(1000 * (time.perf_counter() - began))
+    return statistics.median(taken)
+
+
+async def place_all(database: Database) -> tuple[int, float]:
+    """Rounds until nothing more is placed: jobs and seconds."""
+    placed, began = 0, time.perf_counter()
+    while True:
+        done = await place_jobs(database, now=_NOW, relay=_Silent(), terms=Terms())
+        placed += len(done.granted)
+        if not done.more:
+            return placed, time.perf_counter() - began
+
+
+async def write_bare(connection: Any) -> tuple[int, float]:
+    """The same leases by asyncpg alone: jobs and seconds."""
+    rows = await connection.fetch("SELECT * FROM leases ORDER BY job_id, gpu_index")
+    await connection.execute("TRUNCATE leases")
+    jobs: dict[UUID, list[Any]] = {}
+    for row in rows:
+        jobs.setdefault(row["job_id"], []).append(tuple(row))
+    kept, began = list(jobs.values()), time.perf_counter()
+    for first in range(0, len(kept), MOST_GRANTS):
+        batch = [row for job in kept[first : first + MOST_GRANTS] for row in job]
+        async with connection.transaction():
+            await connection.executemany("INSERT INTO leases VALUES ($1, $2, $3, $4, $5)", batch)
+    return len(kept), time.perf_counter() - began
+
+
+async def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        postgres = Postgres(directory=Path(folder) / "postgres", port=free_ports(1)[0], password=new_password())
+        postgres.initialise()
+        process = ServerProcess(postgres.part(Path(folder) / "postgres.log", DURABLE))
+        process.start()
+        try:
+            await _measure(PostgresServer(postgres.dsn(), process))
+        finally:
+            process.stop()
+
+
+async def _measure(server: PostgresServer) -> None:
+    dsn = server.make_service_database("capacity")
+    await asyncio.to_thread(migrate.upgrade, "capacity", dsn)
+    database, connection = Database(dsn, pool_size=3), await asyncpg.connect(dsn)
+    await fill(connection, 10)
+    print(f"availability with 10 waiting: {await measure_latency(database):.1f} ms (median)")
+    print(f"{'waiting':>8} {'placed':>7} {'jobs/s':>8} {'bare/s':>8} {'ratio':>6} {'avail. ms':>10} {'tell s':>7}")
+    for waiting in LINES:
+        await fill(connection, waiting)
+        latency = await measure_latency(database)
+        jobs, seconds = await place_all(database)
+        began = time.perf_counter()
+        await tell_line(database, now=_NOW, relay=_Silent(), terms=Terms())
+        told = time.perf_counter() - began
+        bare, bare_seconds = await write_bare(connection)
+        rate, reference = jobs / seconds, bare / bare_seconds
+        rates = f"{rate:>8.0f} {reference:>8.0f} {rate / reference:>6.2f}"
+        print(f"{waiting:>8} {jobs:>7} {rates} {latency:>10.1f} {told:>7.2f}")
+    await connection.close()
+    await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,79 @@
+"""What would start sooner."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from msgspec import structs
+
+from services.capacity.domain.estimates import Estimate
+from services.capacity.domain.explain import find_sooner
+from services.capacity.domain.fleet import Node
+from services.capacity.domain.placement import Hold, Terms, Waiting
+from shared.contracts.capacity import Sooner
+
+NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
+TERMS = Terms(preparation=timedelta(minutes=9), release=timedelta(minutes=1))
+
+
+def node(name: str, leased: int = 0, gpu_type: str = "h100") -> Node:
+    return Node(name=name, gpu_type=gpu_type, gpus=8, ready=True, schedulable=True, leased=tuple(range(leased)))
+
+
+def job(number: int, gpu_count: int = 8, **changes: object) -> Waiting:
+    waiting = Waiting(
+        job_id=UUID(int=number), gpu_type="h100", gpu_count=gpu_count, submitted_at=NOW + timedelta(seconds=number),
+        duration=timedelta(hours=8), ready=True,
+    )  # fmt: skip
+    return structs.replace(waiting, **changes)
+
+
+def hold(name: str, gpu_count: int, hours: float) -> Hold:
+    return Hold(node=name, gpu_count=gpu_count, ends_at=NOW + timedelta(hours=hours))
+
+
+def sooner(
+    nodes: list[Node], line: list[Waiting], one: Waiting, holds: list[Hold], starts: dict[int, float] | None = None
+) -> list[Sooner]:
+    def estimate(asked: Waiting) -> Estimate | None:
+        hours = (starts or {}).get(asked.gpu_count)
+        return None if hours is None else Estimate(p50=NOW + timedelta(hours=hours), p90=NOW + timedelta(hours=hours))
+
+    return list(find_sooner(nodes, line, one, holds=holds, now=NOW, terms=TERMS, estimate=estimate))
+
+
+def test_fewer_gpus_that_are_free_start_now() -> None:
+    (half, *_) = sooner([node("n1", 4)], [job(1)], job(1), [hold("n1", 4, 3)])
+    assert (half.gpu_count, half.start_at, half.text) == (4, None, "4 GPUs instead of 8: now")
+
+
+def test_a_time_box_that_ends_before_the_head_needs_the_gpus_starts_now() -> None:
+    nodes, holds = [node("n1", 4), node("n2", 8)], [hold("n1", 4, 3), hold("n2", 8, 9)]
+    (shorter, *_) = sooner(nodes, [job(1), job(2, 4)], job(2, 4), holds)
+    # three hours until the head's start, less nine minutes to prepare and one to release
+    assert (shorter.gpu_count, shorter.max_duration_seconds) == (4, 170 * 60)
+    assert shorter.text == "at most 2 h 50 min instead of 8 h: now"
+
+
+def test_the_job_at_the_head_is_not_told_that_it_delays_itself() -> None:
+    found = sooner([node("n1", 4)], [job(1)], job(1), [hold("n1", 4, 3)])
+    assert all(one.max_duration_seconds is None for one in found)
+
+
+def test_fewer_gpus_that_start_before_the_whole_are_told_with_their_time() -> None:
+    nodes, line = [node("n1", 8)], [job(1)]
+    found = sooner(nodes, line, job(1), [hold("n1", 8, 3)], {8: 3, 4: 2, 2: 3, 1: 1})
+    assert [(one.gpu_count, one.start_at) for one in found] == [
+        (4, NOW + timedelta(hours=2)),
+        (1, NOW + timedelta(hours=1)),
+    ]
+    assert found[0].text == "4 GPUs instead of 8: about 2026-01-20 20:30 UTC"
+
+
+def test_another_gpu_type_that_is_free_is_named_unless_a_disk_ties_the_job_to_a_zone() -> None:
+    nodes, holds = [node("n1", 8), node("a1", gpu_type="a100")], [hold("n1", 8, 3)]
+    assert [one.text for one in sooner(nodes, [job(1)], job(1), holds)] == ["8 a100 GPUs instead of h100: now"]
+    assert sooner(nodes, [job(1, zone="z")], job(1, zone="z"), holds) == []
+
+
+def test_nothing_is_promised_on_what_the_jobs_ahead_will_take() -> None:
+    assert sooner([node("n1", 4)], [job(1, 4), job(2, 4)], job(2, 4), [hold("n1", 4, 3)]) == []
