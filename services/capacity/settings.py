@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from services.capacity.domain.kubernetes import Needs
 from services.capacity.domain.placement import Terms
 from shared.settings import CommonSettings
 
@@ -13,6 +14,10 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     """Kubernetes namespace of the jobs' pods."""
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that is counted; a taint of the same key is tolerated by jobs."""
+    cpu_per_gpu: int | None = None
+    """Cores that jobs' pods ask for with each GPU, as the jobs service is set; None: none."""
+    memory_gib_per_gpu: int | None = None
+    """Memory likewise, in GiB."""
     watch_seconds: float = 30.0
     """Length of one watch; after it everything is listed anew."""
     max_gpus_per_user: int | None = None
@@ -22,6 +27,11 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     promised its start."""
     grace_seconds: int = 30
     """From asking a pod to end to killing it."""
+
+    def needs(self) -> Needs:
+        """Of jobs' pods."""
+        memory = self.memory_gib_per_gpu
+        return Needs(cpu=self.cpu_per_gpu, memory_bytes=None if memory is None else memory * 2**30)
 
     def terms(self) -> Terms:
         """For the placer."""

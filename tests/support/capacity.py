@@ -114,6 +114,7 @@ class Capacity:
     relay: Bell = field(default_factory=Bell)
     sequences: dict[UUID, int] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
+    submitted: list[JobSubmitted] = field(default_factory=list)
 
     async def nodes(self, *nodes: NodeFacts, now: datetime = NOW) -> int:
         """Kubernetes says this of these nodes."""
@@ -130,6 +131,7 @@ class Capacity:
         """A job is submitted."""
         event = submitted(gpu_count, gpu_type, **changes)
         await self.follow(event)
+        self.submitted.append(event)
         return event
 
     async def place(self, now: datetime = NOW) -> PlacingRound:
@@ -253,8 +255,8 @@ class ScriptedCluster:
         )
 
     async def put_pod(self, name: str, node: str | None, gpus: int, phase: str = "Running", **metadata: Any) -> None:
-        """Make or change a pod."""
-        limits = {"nvidia.com/gpu": str(gpus)}
+        """Make or change a pod; `cpu` is what it asks for besides."""
+        limits = {"nvidia.com/gpu": str(gpus), "cpu": metadata.pop("cpu", "0")}
         await self._put(
             "pods",
             name,

@@ -99,7 +99,7 @@ def estimate_starts(
 
 def _without_foreign(node: Node) -> Node:
     # when foreign pods go, nobody can know: who needs their GPUs waits for something else than the end of jobs
-    return msgspec.structs.replace(node, gpus=node.gpus - node.foreign)
+    return msgspec.structs.replace(node, gpus=node.gpus - node.foreign - node.withheld)
 
 
 def _summary(starts: Sequence[datetime | None], now: datetime, correction: Correction) -> Estimate | None:

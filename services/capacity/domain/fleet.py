@@ -23,6 +23,10 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     schedulable: bool
     """Neither cordoned nor tainted against our pods."""
+    cpu_worth: float | None = None
+    """For how many GPUs of our pods its CPU is enough; None: our pods ask for none."""
+    memory_worth: float | None = None
+    """Likewise its memory."""
 
     @property
     def relevant(self) -> bool:
@@ -31,7 +35,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GpuPod(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod that holds GPUs of a node, whoever's it is."""
+    """A pod that holds GPUs of a node, whoever's it is; or CPU or memory that our pods would need."""
 
     uid: str
     resource_version: int
@@ -41,6 +45,10 @@ class GpuPod(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int
     job_id: UUID | None
     """Job that it is of; None: not ours."""
+    cpu_worth: float | None = None
+    """For how many GPUs of our pods the CPU that it asks for would be enough; None: our pods ask for none."""
+    memory_worth: float | None = None
+    """Likewise its memory."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +65,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Indexes of leased GPUs, ascending."""
     foreign: int = 0
     """GPUs held by pods without a lease."""
+    cpu_room: float | None = None
+    """For how many GPUs of our pods, leased ones included, foreign pods leave CPU; None: it does not matter."""
+    memory_room: float | None = None
+    """Likewise memory."""
 
     @property
     def usable(self) -> bool:
@@ -69,9 +81,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.leased) + self.foreign
 
     @property
+    def withheld(self) -> int:
+        """Free GPUs that no pod of ours could use, since foreign pods hold the CPU or memory that it would need."""
+        rooms = [int(room) for room in (self.cpu_room, self.memory_room) if room is not None]
+        free = max(0, self.gpus - self.held)
+        return max(0, free - max(0, min(rooms) - len(self.leased))) if rooms else 0
+
+    @property
     def in_use(self) -> int:
-        """Held GPUs among the allocatable ones."""
-        return min(self.held, self.gpus)
+        """GPUs held or withheld, among the allocatable ones."""
+        return min(self.held + self.withheld, self.gpus)
 
     @property
     def placeable(self) -> int:

@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 
 from services.capacity.domain.fleet import GpuPod, NodeFacts
+from services.capacity.domain.quantity import amount
 from shared.contracts.catalogue import gpu_type_of_node
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
@@ -85,8 +86,28 @@ def version_number(resource_version: str | None) -> int:
     return int(resource_version) if resource_version and resource_version.isdecimal() else 0
 
 
-def node_facts(node: NodeObject, gpu_resource: str) -> NodeFacts:
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What each GPU of our pods brings along; None: nothing is asked for."""
+
+    cpu: float | None = None
+    """Cores."""
+    memory_bytes: float | None = None
+
+    def cpu_worth(self, quantity: str | None) -> float | None:
+        """For how many GPUs this much CPU is enough."""
+        return amount(quantity) / self.cpu if self.cpu else None
+
+    def memory_worth(self, quantity: str | None) -> float | None:
+        """For how many GPUs this much memory is enough."""
+        return amount(quantity) / self.memory_bytes if self.memory_bytes else None
+
+
+NOTHING = Needs()
+
+
+def node_facts(node: NodeObject, gpu_resource: str, needs: Needs = NOTHING) -> NodeFacts:
     """What a Node object says."""
+    allocatable = node.status.allocatable or {}
     labels = node.metadata.labels or {}
     instance_type = labels.get(INSTANCE_TYPE)
     return NodeFacts(
@@ -99,19 +120,26 @@ def node_facts(node: NodeObject, gpu_resource: str) -> NodeFacts:
         gpus=_count(node.status.allocatable, gpu_resource),
         ready=any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ()),
         schedulable=not node.spec.unschedulable and not any(_repels(t, gpu_resource) for t in node.spec.taints or ()),
+        cpu_worth=needs.cpu_worth(allocatable.get("cpu")),
+        memory_worth=needs.memory_worth(allocatable.get("memory")),
     )
 
 
-def gpu_pod(pod: PodObject, gpu_resource: str, namespace: str) -> GpuPod | None:
-    """The pod if it holds GPUs of a node: bound, and not over. A terminating one still holds the device.
+def gpu_pod(pod: PodObject, gpu_resource: str, namespace: str, needs: Needs = NOTHING) -> GpuPod | None:
+    """The pod if it holds GPUs of a node, or CPU or memory that our pods would need: bound, and not over.
+
+    A terminating one still holds the device.
 
     Args:
         pod: Any pod of the cluster.
         gpu_resource: Name of the extended resource.
         namespace: Where pods of jobs are; elsewhere our label means nothing.
+        needs: Of our pods.
     """
-    gpus = _gpus_of(pod.spec, gpu_resource)
-    if not gpus or not pod.spec.node_name or pod.status.phase in _TERMINAL_PHASES:
+    gpus = round(_sum_of(pod.spec, gpu_resource))
+    cpu = needs.cpu_worth(str(_sum_of(pod.spec, "cpu")))
+    memory = needs.memory_worth(str(_sum_of(pod.spec, "memory")))
+    if not (gpus or cpu or memory) or not pod.spec.node_name or pod.status.phase in _TERMINAL_PHASES:
         return None
     return GpuPod(
         uid=pod.metadata.uid,
@@ -120,6 +148,8 @@ def gpu_pod(pod: PodObject, gpu_resource: str, namespace: str) -> GpuPod | None:
         node=pod.spec.node_name,
         gpus=gpus,
         job_id=_job_id(pod.metadata) if pod.metadata.namespace == namespace else None,
+        cpu_worth=cpu,
+        memory_worth=memory,
     )
 
 
@@ -127,17 +157,18 @@ def _repels(taint: Taint, gpu_resource: str) -> bool:
     return taint.effect in _REPELLING and taint.key != gpu_resource
 
 
-def _gpus_of(spec: PodSpec, gpu_resource: str) -> int:
+def _sum_of(spec: PodSpec, resource: str) -> float:
     # https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers
     init = spec.init_containers or ()
     running = [*(spec.containers or ()), *(container for container in init if container.restart_policy == "Always")]
-    together = sum(_gpus_of_container(container, gpu_resource) for container in running)
-    return max([together, *(_gpus_of_container(container, gpu_resource) for container in init)])
+    together = sum(_request_of(container, resource) for container in running)
+    return max([together, *(_request_of(container, resource) for container in init)])
 
 
-def _gpus_of_container(container: Container, gpu_resource: str) -> int:
-    resources = container.resources
-    return max(_count(resources.requests, gpu_resource), _count(resources.limits, gpu_resource))
+def _request_of(container: Container, resource: str) -> float:
+    # a limit without a request is the request
+    requests, limits = container.resources.requests or {}, container.resources.limits or {}
+    return amount(requests.get(resource, limits.get(resource)))
 
 
 def _count(quantities: dict[str, str] | None, name: str) -> int:

@@ -23,7 +23,7 @@ FORGET = timedelta(minutes=5)
 _FRESH = timedelta(minutes=1)
 """So long a sight of an unchanged node is not worth a write."""
 _PUBLIC = ("gpu_type", "gpus", "ready", "schedulable")
-_FACTS = (*_PUBLIC, "uid", "instance_type", "zone")
+_FACTS = (*_PUBLIC, "uid", "instance_type", "zone", "cpu_worth", "memory_worth")
 
 
 class PodListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,4 +172,6 @@ async def _upsert_pods(tx: Transaction, pods: Sequence[GpuPod], now: datetime) -
             nodes=[pod.node for pod in pods],
             gpus=[pod.gpus for pod in pods],
             job_ids=[pod.job_id for pod in pods],
+            cpu_worths=[pod.cpu_worth for pod in pods],
+            memory_worths=[pod.memory_worth for pod in pods],
         )

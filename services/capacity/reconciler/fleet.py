@@ -122,7 +122,7 @@ class NodeWatch(Watch):
             await confirm_node_gone(self._database, name=name, uid=uid, now=now, relay=self._relay, placer=self._placer)
 
     def _facts(self, node: NodeObject) -> NodeFacts:
-        return node_facts(node, self._settings.gpu_resource)
+        return node_facts(node, self._settings.gpu_resource, self._settings.needs())
 
 
 class PodWatch(Watch):
@@ -154,7 +154,8 @@ class PodWatch(Watch):
             await forget_pod(self._database, uid=metadata.uid, resource_version=metadata.version, placer=self._placer)
 
     def _holding(self, pod: PodObject) -> GpuPod | None:
-        return gpu_pod(pod, self._settings.gpu_resource, self._settings.namespace)
+        settings = self._settings
+        return gpu_pod(pod, settings.gpu_resource, settings.namespace, settings.needs())
 
 
 def _without_version(fact: NodeFacts | GpuPod | None) -> object:

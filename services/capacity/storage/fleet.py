@@ -45,15 +45,17 @@ SHARE_NODES = Statement(
     .with_for_update(read=True)
 )
 
-_POD_COLUMNS = ("uid", "resource_version", "name", "node", "gpus", "job_id")
 UPSERT_PODS = Statement(
     sa.text(
-        "INSERT INTO gpu_pods AS known (uid, resource_version, name, node, gpus, job_id, seen_at) "
+        "INSERT INTO gpu_pods AS known "
+        "(uid, resource_version, name, node, gpus, job_id, cpu_worth, memory_worth, seen_at) "
         "SELECT pod.*, CAST(:now AS timestamptz) FROM unnest(CAST(:uids AS text[]), "
         "CAST(:resource_versions AS bigint[]), CAST(:names AS text[]), CAST(:nodes AS text[]), "
-        "CAST(:gpus AS integer[]), CAST(:job_ids AS uuid[])) AS pod "
+        "CAST(:gpus AS integer[]), CAST(:job_ids AS uuid[]), "
+        "CAST(:cpu_worths AS float[]), CAST(:memory_worths AS float[])) AS pod "
         "ON CONFLICT (uid) DO UPDATE SET resource_version = excluded.resource_version, node = excluded.node, "
-        "gpus = excluded.gpus, job_id = excluded.job_id, seen_at = excluded.seen_at "
+        "gpus = excluded.gpus, job_id = excluded.job_id, cpu_worth = excluded.cpu_worth, "
+        "memory_worth = excluded.memory_worth, seen_at = excluded.seen_at "
         "WHERE excluded.resource_version >= known.resource_version"
     )
 )
@@ -85,14 +87,16 @@ _leased_indexes = (
     .scalar_subquery()
 )
 # a pod of ours whose job holds no lease there still holds the device: it counts as foreign
-_foreign_gpus = (
-    sa.select(func.coalesce(func.sum(gpu_pods.c.gpus), 0))
-    .where(
-        gpu_pods.c.node == nodes.c.name,
-        ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
-    )
-    .scalar_subquery()
+_foreign = sa.and_(
+    gpu_pods.c.node == nodes.c.name,
+    ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
 )
+
+
+def _sum_of_foreign(column: sa.ColumnElement[float]) -> sa.ScalarSelect[float]:
+    return sa.select(func.coalesce(func.sum(column), 0)).where(_foreign).scalar_subquery()
+
+
 nodes_in_use = (
     sa.select(
         nodes.c.name,
@@ -102,7 +106,9 @@ nodes_in_use = (
         nodes.c.schedulable,
         nodes.c.zone,
         _leased_indexes.label("leased"),
-        _foreign_gpus.label("foreign"),
+        _sum_of_foreign(gpu_pods.c.gpus).label("foreign"),
+        (nodes.c.cpu_worth - _sum_of_foreign(gpu_pods.c.cpu_worth)).label("cpu_room"),
+        (nodes.c.memory_worth - _sum_of_foreign(gpu_pods.c.memory_worth)).label("memory_room"),
     )
     .where(nodes.c.gone_at.is_(None), nodes.c.gpu_type.is_not(None))
     .order_by(nodes.c.name)

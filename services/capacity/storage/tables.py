@@ -19,6 +19,8 @@ nodes = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("gone_at", sa.DateTime(timezone=True)),
+    sa.Column("cpu_worth", sa.Float),
+    sa.Column("memory_worth", sa.Float),
 )
 
 gpu_pods = sa.Table(
@@ -31,6 +33,8 @@ gpu_pods = sa.Table(
     sa.Column("gpus", sa.Integer, nullable=False),
     sa.Column("job_id", sa.Uuid),
     sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("cpu_worth", sa.Float),
+    sa.Column("memory_worth", sa.Float),
     sa.Index("gpu_pods_node", "node"),
 )
 

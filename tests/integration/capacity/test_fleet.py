@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from services.capacity.domain.availability import TypeAvailability
 from services.capacity.nodes import Cluster, ClusterUnavailable
 from services.capacity.reconciler import NodeWatch, Placer, PodWatch
 from shared.errors import DatabaseUnavailable
-from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings, ended, scripted_cluster
+from tests.support.capacity import NOW, Capacity, ScriptedCluster, capacity_settings, ended, scripted_cluster
 from tests.support.ground import eventually, running
 
 
@@ -47,7 +48,7 @@ class Watched:
 
 @pytest.fixture
 async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
-    settings = capacity_settings(watch_seconds=1.0)
+    settings = capacity_settings(watch_seconds=1.0, cpu_per_gpu=8)
     async with scripted_cluster(tmp_path) as (scripted, kubeconfig):
         await scripted.put_node("n1")
         await scripted.put_node("n2")
@@ -102,6 +103,28 @@ async def test_gpus_of_a_foreign_pod_are_not_available_until_it_is_over(watched:
     await watched.sees(available=11)
     await watched.cluster.remove("pods", "more")
     await watched.sees(available=16)
+
+
+async def test_gpus_whose_cpu_a_foreign_pod_holds_are_not_available(watched: Watched) -> None:
+    # 64 cores and 8 GPUs, of which each of ours brings 8 cores along
+    await watched.cluster.put_pod("build", "n1", 0, cpu="33500m")
+    entry = await watched.sees(available=11, in_use=5, total=16, seconds=2)
+    assert entry.max_placeable == 8
+    jobs = [await watched.capacity.submit(4, at=NOW + timedelta(seconds=number)) for number in range(3)]
+    await watched.sees(in_use=13, queued=4)
+    assert {node for job in jobs for node, _ in await watched.capacity.leased_by(job.job_id)} == {"n2"}
+    await watched.cluster.remove("pods", "build")
+    await watched.sees(in_use=12, queued=0)
+
+
+async def test_gpus_that_turn_unhealthy_are_gone_at_once_and_their_lease_stays(watched: Watched) -> None:
+    job = await watched.capacity.submit(8)
+    await watched.sees(in_use=8)
+    (node, _), *_ = await watched.capacity.leased_by(job.job_id)
+    await watched.cluster.put_node(node, gpus=7)
+    await watched.sees(total=15, in_use=7, available=8, seconds=2)
+    assert len(await watched.capacity.leased_by(job.job_id)) == 8
+    assert await watched.capacity.told(job.job_id) == ["granted"]
 
 
 async def test_a_pod_of_ours_counts_once_and_without_its_lease_still_counts(watched: Watched) -> None:

@@ -1,0 +1,173 @@
+"""A replica dies at every point of every change between the line and a lease; the points are counted, not chosen."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from services.capacity.domain.place import PlaceState
+from services.capacity.operations import confirm_node_gone, follow_job, place_jobs, tell_line
+from shared.contracts.jobs import JobRequeued, JobStatus
+from shared.database import Database, Statement, Transaction
+from tests.support.capacity import NOW, Capacity, about, ended, facts, later
+
+
+class Crash(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+class DyingTransaction(Transaction):
+    """Dies before its nth statement, all transactions of its database counted together."""
+
+    def __init__(self, connection: Any, database: "DyingDatabase") -> None:
+        super().__init__(connection)
+        self._database = database
+
+    async def execute(self, *arguments: Any, **parameters: Any) -> int:
+        self._database.point()
+        return await super().execute(*arguments, **parameters)
+
+    async def fetch_all(self, *arguments: Any, **parameters: Any) -> list[Any]:
+        self._database.point()
+        return await super().fetch_all(*arguments, **parameters)
+
+    async def fetch_one(self, *arguments: Any, **parameters: Any) -> Any:
+        self._database.point()
+        return await super().fetch_one(*arguments, **parameters)
+
+    async def fetch_value(self, *arguments: Any, **parameters: Any) -> Any:
+        self._database.point()
+        return await super().fetch_value(*arguments, **parameters)
+
+
+class DyingDatabase(Database):
+    """A database whose user dies at a point: before a statement, before a commit, or right after one."""
+
+    def __init__(self, dsn: str, dies_at: int | None) -> None:
+        super().__init__(dsn, pool_size=1)
+        self.points = 0
+        self._dies_at = dies_at
+
+    def point(self) -> None:
+        if self.points == self._dies_at:
+            raise Crash
+        self.points += 1
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._connection() as connection:
+            transaction = DyingTransaction(connection, self)
+            async with connection.transaction():
+                yield transaction
+                self.point()
+        self.point()
+        transaction.committed()
+
+
+Act = Callable[[Capacity, Database], Awaitable[Any]]
+
+
+async def place(capacity: Capacity, database: Database) -> None:
+    await place_jobs(database, now=NOW, relay=capacity.relay, terms=capacity.terms)
+
+
+async def tell(capacity: Capacity, database: Database) -> None:
+    await tell_line(database, now=NOW, relay=capacity.relay, terms=capacity.terms)
+
+
+async def give_back(capacity: Capacity, database: Database) -> None:
+    async with database.transaction() as tx:
+        await _follow(capacity, tx, ended(await _first(capacity)))
+
+
+async def requeue(capacity: Capacity, database: Database) -> None:
+    first = await _first(capacity)
+    async with database.transaction() as tx:
+        await _follow(capacity, tx, about(first, JobRequeued, JobStatus.QUEUED, epoch=1, reason="no room"))
+
+
+async def lose_node(capacity: Capacity, database: Database) -> None:
+    await confirm_node_gone(
+        database, name="n1", uid="uid-n1", now=NOW, relay=capacity.relay, placer=capacity.placer
+    )  # fmt: skip
+
+
+JOBS = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
+async def _first(capacity: Capacity) -> Any:
+    return (await _jobs(capacity))[0]
+
+
+async def _jobs(capacity: Capacity) -> list[Any]:
+    if not capacity.sequences:
+        await capacity.nodes(facts("n1"))
+        for number, job_id in enumerate(JOBS):
+            await capacity.submit(4, at=later(seconds=number), job_id=job_id)
+    return capacity.submitted
+
+
+async def _follow(capacity: Capacity, tx: Transaction, event: Any) -> None:
+    await follow_job(tx, event, sequence=2, now=NOW, relay=capacity.relay, placer=capacity.placer)
+
+
+async def state_of(capacity: Capacity) -> tuple[Any, ...]:
+    """Places, leases and events; they must agree at any time."""
+    leases = await capacity.leases()
+    found = []
+    for job_id in JOBS:
+        row = await capacity.place_row(job_id)
+        told = await capacity.told(job_id)
+        held = [index for _, index, owner in leases if owner == job_id]
+        assert (row["state"] == PlaceState.LEASED) == (len(held) == 4), "a lease without its place, or the reverse"
+        assert told.count("granted") - told.count("released") - told.count("revoked") == (len(held) > 0)
+        assert row["version"] == len(told)
+        sequences = [event.sequence for event in await capacity.events(job_id)]
+        assert sequences == list(range(1, len(told) + 1))
+        found.append((row["state"], row["epoch"], row["position"], tuple(held), tuple(told)))
+    return tuple(found)
+
+
+@pytest.mark.parametrize(
+    ("before", "act"),
+    [
+        ((), place),
+        ((place,), tell),
+        ((place, tell), give_back),
+        ((place, tell), requeue),
+        ((place, tell), lose_node),
+        ((place, give_back), place),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+async def test_a_death_at_any_point_leaves_all_or_nothing_and_the_next_round_finishes(
+    capacity: Capacity, capacity_dsn: str, before: tuple[Act, ...], act: Act
+) -> None:
+    async def fresh() -> None:
+        for table in ("places", "leases", "outbox", "line_counts", "announcements", "nodes", "calibrations", "runs"):
+            await capacity.database.execute(Statement(sa.text(f"DELETE FROM {table}")))
+        capacity.sequences.clear()
+        capacity.submitted = []
+        await _jobs(capacity)
+        for earlier in before:
+            await earlier(capacity, capacity.database)
+
+    await fresh()
+    untouched = await state_of(capacity)
+    counting = DyingDatabase(capacity_dsn, None)
+    await act(capacity, counting)
+    await counting.close()
+    finished = await state_of(capacity)
+    assert counting.points > 4
+    for point in range(counting.points):
+        await fresh()
+        dying = DyingDatabase(capacity_dsn, point)
+        with pytest.raises(Crash):
+            await act(capacity, dying)
+        await dying.close()
+        assert await state_of(capacity) in {untouched, finished}, f"half of it was done at point {point}"
+        await act(capacity, capacity.database)
+        assert await state_of(capacity) == finished, f"it was not made good after point {point}"
