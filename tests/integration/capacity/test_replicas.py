@@ -1,0 +1,129 @@
+"""Two replicas as processes of their own, killed while they place; PostgreSQL and NATS killed under them."""
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import nats
+import pytest
+
+from deploy.local.applications import answers
+from deploy.local.part import Part
+from deploy.local.ports import free_ports
+from shared.contracts.events import event_subject
+from shared.contracts.jobs import JobSubmitted
+from tests.support.capacity import NOW, ScriptedCluster, capacity_settings, cloud_event, scripted_cluster, submitted
+from tests.support.ground import eventually
+from tests.support.servers import NatsServer, PostgresServer, ServerProcess
+
+T4 = "g4dn.12xlarge"
+NODES_AT_ONCE, GPUS = 10, 4
+BATCHES = 6
+JOBS = BATCHES * NODES_AT_ONCE * GPUS + 40
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[tuple[ScriptedCluster, str]]:
+    async with scripted_cluster(tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def replicas(count: int, directory: Path, **environment: str) -> Iterator[list[ServerProcess]]:
+    """The service in processes of its own."""
+    made = []
+    for number in range(count):
+        port = free_ports(1)[0]
+        argv = (
+            sys.executable, "-m", "granian", "services.capacity.app:create_app", "--factory", "--interface", "asgi",
+            "--workers", "1", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning",
+        )  # fmt: skip
+        part = Part(
+            name=f"capacity-{number}", argv=argv, env={**os.environ, **environment, "GPUDEV_REPLICA": f"r{number}"},
+            cwd=Path(__file__).parents[3], log=directory / f"replica-{number}.log",
+            ready=lambda port=port: answers(port), port=port,
+        )  # fmt: skip
+        made.append(ServerProcess(part))
+    try:
+        for replica in made:
+            replica.start()
+        yield made
+    finally:
+        for replica in made:
+            replica.kill()
+
+
+async def leased(dsn: str) -> list[UUID] | None:
+    """Jobs that hold GPUs, one entry for each GPU; None while the database is away."""
+    try:
+        connection = await asyncpg.connect(dsn, timeout=3)
+        try:
+            rows = await connection.fetch("SELECT job_id FROM leases")
+        finally:
+            await connection.close()
+    except (OSError, asyncpg.PostgresError):
+        return None
+    return [row["job_id"] for row in rows]
+
+
+@pytest.mark.timeout(180)
+async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
+    capacity_dsn: str,
+    postgres_server: PostgresServer,
+    nats_server: NatsServer,
+    cluster: tuple[ScriptedCluster, str],
+    tmp_path: Path,
+) -> None:
+    nats_server.process.start()
+    scripted, kubeconfig = cluster
+    settings = capacity_settings()
+    line = [
+        submitted(1, "t4", at=NOW + timedelta(seconds=number), instance_type=T4) for number in range(JOBS)
+    ]  # fmt: skip
+    environment = {
+        "GPUDEV_DATABASE_URL": capacity_dsn, "GPUDEV_NATS_URL": nats_server.url, "GPUDEV_KUBECONFIG": kubeconfig,
+        "GPUDEV_SECRET_KEYS": settings.secret_keys, "GPUDEV_WATCH_SECONDS": "2",
+    }  # fmt: skip
+    with replicas(2, tmp_path, **environment) as pair:
+        await publish(nats_server, line)
+        await eventually(lambda: count_waiting(capacity_dsn, JOBS), "everybody stands in line", seconds=40)
+        victims = [pair[0], pair[1], postgres_server.process, pair[0], nats_server.process, pair[1]]
+        chance = random.Random(5)
+        for batch, victim in enumerate(victims):
+            for number in range(NODES_AT_ONCE):
+                await scripted.put_node(f"t4-{batch}-{number}", T4, GPUS)
+            await asyncio.sleep(chance.uniform(0, 0.15))  # the moment of the death, not a wait for anything
+            victim.restart()  # in this thread: a server dies with the thread that started it
+            count = (batch + 1) * NODES_AT_ONCE * GPUS
+            await eventually(lambda count=count: holds(capacity_dsn, line, count), f"{count} leases", seconds=30)
+
+
+async def publish(server: NatsServer, line: list[JobSubmitted]) -> None:
+    connection = await nats.connect(server.url)
+    for job in line:
+        await connection.jetstream().publish(event_subject(job), msgspec.json.encode(cloud_event(job, 1)))
+    await connection.close()
+
+
+async def count_waiting(dsn: str, wanted: int) -> bool:
+    connection = await asyncpg.connect(dsn)
+    found = await connection.fetchval("SELECT count(*) FROM places WHERE state = 'waiting' AND gpu_type = 't4'")
+    await connection.close()
+    return bool(found == wanted)
+
+
+async def holds(dsn: str, line: list[JobSubmitted], count: int) -> bool:
+    """Whether so many GPUs are leased; then they are those of the first in line, each once."""
+    jobs = await leased(dsn)
+    if jobs is None or len(jobs) < count:
+        return False
+    assert sorted(jobs) == sorted(job.job_id for job in line[:count]), "a place was lost, or a lease doubled"
+    return True
