@@ -52,7 +52,7 @@ class LoginController(Controller):
         dto=LoginBody[AwsLoginRequest],
         return_dto=None,
         cache_control=NOT_STORED,
-        responses=error_responses(400, 401, 403, 429, public=True, body=True),
+        responses=error_responses(401, 403, 429, public=True, body=True),
     )
     async def aws_login(
         self, request: Request[Any, Any, Any], data: JSONBody[AwsLoginRequest], auth: NamedDependency[Auth]
@@ -80,7 +80,7 @@ class KeysController(Controller):
         operation_id="rotate_key",
         summary="Generate a new API key with a fresh TTL",
         cache_control=NOT_STORED,
-        responses=error_responses(400, 409, 422),
+        responses=error_responses(409, 422),
     )
     async def rotate(
         self, request: Request[Identity, Any, Any], auth: NamedDependency[Auth]
@@ -95,7 +95,7 @@ class KeysController(Controller):
         )
         return replayable(rotated(outcome))
 
-    @get("/", operation_id="list_keys", summary="List own API keys", responses=error_responses(400))
+    @get("/", operation_id="list_keys", summary="List own API keys", responses=error_responses())
     async def list_keys(
         self,
         request: Request[Identity, Any, Any],
@@ -114,7 +114,7 @@ class KeysController(Controller):
         status_code=200,
         operation_id="revoke_key",
         summary="Revoke an own API key",
-        responses=error_responses(400, 404, 409, 422),
+        responses=error_responses(404, 409, 422),
     )
     async def revoke(
         self, request: Request[Identity, Any, Any], key_prefix: FromPath[str], auth: NamedDependency[Auth]

@@ -73,7 +73,7 @@ class DisksController(Controller):
         summary="Create a new persistent disk (queued operation)",
         dto=Body[CreateDiskRequest],
         return_dto=None,
-        responses=error_responses(400, 404, 409, 422, body=True),
+        responses=error_responses(404, 409, 422, body=True),
     )
     async def create(
         self, request: Request[Identity, Any, Any], data: JSONBody[CreateDiskRequest], desk: NamedDependency[Desk]
@@ -93,7 +93,7 @@ class DisksController(Controller):
     @get(
         operation_id="list_disks",
         summary="List the persistent disks of the authenticated user",
-        responses=error_responses(400),
+        responses=error_responses(),
     )
     async def list_own(
         self,
@@ -114,7 +114,7 @@ class DisksController(Controller):
         "/{disk_name:str}",
         operation_id="get_disk",
         summary="Get detailed information about a disk",
-        responses=error_responses(400, 404),
+        responses=error_responses(404),
     )
     async def show(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
@@ -128,7 +128,7 @@ class DisksController(Controller):
         "/{disk_name:str}/operations/{operation_id:str}",
         operation_id="get_disk_operation",
         summary="Poll the status of a disk operation",
-        responses=error_responses(400, 404),
+        responses=error_responses(404),
     )
     async def show_operation(
         self,
@@ -149,7 +149,7 @@ class DisksController(Controller):
         status_code=200,
         operation_id="delete_disk",
         summary="Delete a persistent disk (soft delete with retention)",
-        responses=error_responses(400, 404, 409, 410, 422),
+        responses=error_responses(404, 409, 410, 422),
     )
     async def remove(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
@@ -167,7 +167,7 @@ class DisksController(Controller):
         status_code=200,
         operation_id="restore_disk",
         summary="Bring back a deleted disk",
-        responses=error_responses(400, 404, 409, 410, 422),
+        responses=error_responses(404, 409, 410, 422),
     )
     async def restore(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
@@ -187,7 +187,7 @@ class DisksController(Controller):
         summary="Rename a persistent disk",
         dto=Body[RenameDiskRequest],
         return_dto=None,
-        responses=error_responses(400, 404, 409, 410, 422, body=True),
+        responses=error_responses(404, 409, 410, 422, body=True),
     )
     async def rename(
         self,
@@ -207,7 +207,7 @@ class DisksController(Controller):
         "/{disk_name:str}/snapshots",
         operation_id="list_disk_snapshots",
         summary="List the restore points of a disk",
-        responses=error_responses(400, 404),
+        responses=error_responses(404),
     )
     async def show_snapshots(
         self,
@@ -227,7 +227,7 @@ class DisksController(Controller):
         status_code=200,
         operation_id="create_disk_snapshot",
         summary="Take a restore point of a disk that is not in use",
-        responses=error_responses(400, 404, 409, 410, 422),
+        responses=error_responses(404, 409, 410, 422),
     )
     async def take_snapshot(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
@@ -244,7 +244,7 @@ class DisksController(Controller):
         "/{disk_name:str}/content",
         operation_id="get_disk_content",
         summary="List what is on a disk",
-        responses=error_responses(400, 404),
+        responses=error_responses(404),
     )
     async def show_content(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]

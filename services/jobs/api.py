@@ -59,7 +59,7 @@ class JobsController(Controller):
 
     @post(
         "/submit", status_code=200, operation_id="submit_job", summary="Submit a job", dto=SubmitBody,
-        return_dto=None, responses=error_responses(400, 409, 422, body=True),
+        return_dto=None, responses=error_responses(409, 422, body=True),
     )  # fmt: skip
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], resources: NamedDependency[Resources]
@@ -79,7 +79,7 @@ class JobsController(Controller):
         job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)
         return job_answer(job, datetime.now(UTC), resources)
 
-    @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses(400))
+    @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses())
     async def list_own(
         self,
         request: AuthenticatedRequest,
@@ -117,7 +117,7 @@ class JobsController(Controller):
 
     @post(
         "/{job_id:str}/extend", status_code=200, operation_id="extend_job", summary="Extend a job",
-        dto=Body[ExtendRequest], return_dto=None, responses=error_responses(400, 404, 409, 422, body=True),
+        dto=Body[ExtendRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
     )  # fmt: skip
     async def extend(
         self,
@@ -147,7 +147,7 @@ class JobsController(Controller):
 
     @post(
         "/{job_id:str}/users", status_code=200, operation_id="add_user", summary="Add a user to a job",
-        dto=Body[AddUserRequest], return_dto=None, responses=error_responses(400, 404, 409, 422, body=True),
+        dto=Body[AddUserRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
     )  # fmt: skip
     async def add_user(
         self,
@@ -190,7 +190,7 @@ class JobsController(Controller):
 
     @get(
         "/{job_id:str}/logs", operation_id="get_job_logs", summary="Read or follow a job's log",
-        responses={200: TEXT_RESPONSE} | error_responses(400, 404, 409, 429),
+        responses={200: TEXT_RESPONSE} | error_responses(404, 409, 429),
     )  # fmt: skip
     async def logs(
         self,

@@ -83,7 +83,7 @@ class QueueController(Controller):
 
     @post(
         "/{job_id:str}/priority", status_code=200, operation_id="prioritise_job", summary="Set a job's priority",
-        dto=Body[PriorityRequest], return_dto=None, responses=error_responses(400, 403, 404, 409, 422, body=True),
+        dto=Body[PriorityRequest], return_dto=None, responses=error_responses(403, 404, 409, 422, body=True),
     )  # fmt: skip
     async def prioritise(
         self,

@@ -55,12 +55,14 @@ _DEFAULT_RETRY_SECONDS = {ErrorKind.UNAVAILABLE: 5, ErrorKind.RATE_LIMITED: 60}
 def error_responses(*codes: int, public: bool = False, body: bool = False) -> dict[int, ResponseSpec]:
     """OpenAPI responses of a handler's errors: those given, and those that every handler of its sort can answer.
 
+    400 is one of these: a path or a query with control characters is refused everywhere.
+
     Args:
         codes: Statuses of the handler's own.
         public: No key is asked for.
         body: It reads a JSON body.
     """
-    every = {500, 503, *codes} | (set() if public else {401, 403}) | (set(_BODY_CODES) if body else set())
+    every = {400, 500, 503, *codes} | (set() if public else {401, 403}) | (set(_BODY_CODES) if body else set())
     return {
         code: ResponseSpec(
             data_container=ProblemsBody if code == ErrorKind.INVALID.value else ErrorBody,
