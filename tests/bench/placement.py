@@ -1,4 +1,4 @@
-"""`make bench-placement`: durable leases a second, and availability's latency, by the length of the line.
+"""`make bench-placement`: durable leases a second, and the latency of availability and explain, by the line's length.
 
 Real PostgreSQL with its durability on, 1,000 nodes of 8 GPUs, jobs of 1, 2, 4 and 8 GPUs. The reference, in the same
 run, is bare asyncpg that writes the same rows of `leases` in transactions of the same size, and nothing else.
@@ -18,8 +18,9 @@ import asyncpg
 from deploy.local.ports import free_ports
 from deploy.local.postgres import DURABLE, Postgres
 from deploy.local.state import new_password
+from services.capacity.domain.estimates import MOST_JOBS
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import place_jobs, read_availability, tell_line
+from services.capacity.operations import explain_job, place_jobs, read_availability, tell_line
 from services.capacity.operations.placing import MOST_GRANTS
 from shared.database import Database, migrate
 from tests.support.servers import PostgresServer, ServerProcess
@@ -82,6 +83,17 @@ async def place_all(database: Database) -> tuple[int, float]:
             return placed, time.perf_counter() - began
 
 
+async def measure_explain(database: Database, connection: Any) -> float:
+    """Slowest of the head, the last of those with an estimate, and the last of all, in ms; 0 when nobody waits."""
+    rows = await connection.fetch("SELECT job_id FROM places WHERE state = 'waiting' ORDER BY submitted_at")
+    taken = [0.0]
+    for row in [*rows[:1], *rows[MOST_JOBS - 1 : MOST_JOBS], *rows[-1:]]:
+        began = time.perf_counter()
+        await explain_job(database, job_id=row["job_id"], now=_NOW, terms=Terms())
+        taken.append(1000 * (time.perf_counter() - began))
+    return max(taken)
+
+
 async def write_bare(connection: Any) -> tuple[int, float]:
     """The same leases by asyncpg alone: jobs and seconds."""
     rows = await connection.fetch("SELECT * FROM leases ORDER BY job_id, gpu_index")
@@ -116,7 +128,8 @@ async def _measure(server: PostgresServer) -> None:
     database, connection = Database(dsn, pool_size=3), await asyncpg.connect(dsn)
     await fill(connection, 10)
     print(f"availability with 10 waiting: {await measure_latency(database):.1f} ms (median)")
-    print(f"{'waiting':>8} {'placed':>7} {'jobs/s':>8} {'bare/s':>8} {'ratio':>6} {'avail. ms':>10} {'tell s':>7}")
+    heads = f"{'waiting':>8} {'placed':>7} {'jobs/s':>8} {'bare/s':>8} {'ratio':>6} {'avail. ms':>10} {'tell s':>7}"
+    print(f"{heads} {'explain ms':>11}")
     for waiting in LINES:
         await fill(connection, waiting)
         latency = await measure_latency(database)
@@ -124,10 +137,11 @@ async def _measure(server: PostgresServer) -> None:
         began = time.perf_counter()
         await tell_line(database, now=_NOW, relay=_Silent(), terms=Terms())
         told = time.perf_counter() - began
+        explained = await measure_explain(database, connection)
         bare, bare_seconds = await write_bare(connection)
         rate, reference = jobs / seconds, bare / bare_seconds
         rates = f"{rate:>8.0f} {reference:>8.0f} {rate / reference:>6.2f}"
-        print(f"{waiting:>8} {jobs:>7} {rates} {latency:>10.1f} {told:>7.2f}")
+        print(f"{waiting:>8} {jobs:>7} {rates} {latency:>10.1f} {told:>7.2f} {explained:>11.0f}")
     await connection.close()
     await database.close()
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from msgspec import structs
 
-from services.capacity.domain.estimates import Correction, estimate_starts
+from services.capacity.domain.estimates import Correction, Facts, estimate_starts
 from services.capacity.domain.fleet import Node
 from services.capacity.domain.lease import Lease, Runs
 from services.capacity.domain.placement import Placement, Terms, Waiting, place
@@ -214,10 +214,11 @@ class Month:
         leases = [lease for lease, _, _ in self._running.values()]
         line = [arrival.job for arrival in self._line.values()]
         shares, preparations = zip(*self._runs, strict=True) if self._runs else ((), ())
-        found = estimate_starts(
-            self._nodes.values(), leases, line, runs=Runs.of(shares, preparations), now=now, terms=self._lab.terms,
+        facts = Facts(
+            nodes=list(self._nodes.values()), leases=leases, runs=Runs.of(shares, preparations),
             corrections={"h100": self._correction},
         )  # fmt: skip
+        found = estimate_starts(facts, line, now=now, terms=self._lab.terms)
         for job_id, estimate in found.items():
             if estimate is not None:
                 self._told.setdefault(job_id, estimate.p90)

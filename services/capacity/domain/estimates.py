@@ -7,8 +7,8 @@ still to come change is measured, and corrects the p90 (`Correction`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from heapq import heapify, heappop, heappush
 from math import exp, log
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.capacity.domain.fleet import Node, by_type
+from services.capacity.domain.fleet import Node
 from services.capacity.domain.lease import Lease, Runs
 from services.capacity.domain.placement import Terms, Waiting
 from services.capacity.domain.pool import Pool, Sizes
@@ -55,59 +55,110 @@ _GAIN = 0.05
 _FURTHEST = 2.0
 
 
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What estimates are made of, besides the line."""
+
+    nodes: Sequence[Node]
+    """Of any types."""
+    leases: Sequence[Lease]
+    """On them."""
+    runs: Runs
+    """What is known of jobs that have ended."""
+    corrections: Mapping[str, Correction] = {}
+    """By GPU type; none for those of which nothing was learned yet."""
+
+
 def estimate_starts(
-    nodes: Iterable[Node],
-    leases: Sequence[Lease],
-    line: Iterable[Waiting],
-    *,
-    runs: Runs,
-    now: datetime,
-    terms: Terms,
-    corrections: Mapping[str, Correction] | None = None,
+    facts: Facts, line: Iterable[Waiting], *, now: datetime, terms: Terms
 ) -> dict[UUID, Estimate | None]:
     """The start of each job in line.
 
     None: it waits for something else than the end of jobs (its disk, a node, a foreign pod), or too many are ahead.
 
     Args:
-        nodes: Of any types.
-        leases: On them.
+        facts: Of this moment.
         line: In any order.
-        runs: What is known of jobs that have ended.
         now: Time of the estimate.
         terms: The operators'.
-        corrections: By GPU type; None: none learned yet.
     """
     starts: dict[UUID, Estimate | None] = {}
-    fleets = by_type(nodes)
     types: dict[str, list[Waiting]] = {}
     for job in sorted(line, key=lambda one: one.order):
         starts[job.job_id] = None
         types.setdefault(job.gpu_type, []).append(job)
-    for gpu_type in types.keys() & fleets.keys():
-        sizes = Sizes([_without_foreign(node) for node in fleets[gpu_type] if node.usable])
-        jobs = [job for job in types[gpu_type] if job.ready and sizes.hold(job.gpu_count, job.zone)][:MOST_JOBS]
-        correction = (corrections or {}).get(gpu_type, Correction())
-        pool = Pool(fleets[gpu_type])
-        plays = [
-            _Play(pool.copy(), scenario, leases, runs=runs, terms=terms, now=now).starts(jobs)
-            for scenario in range(SCENARIOS)
-        ]
-        starts |= {job.job_id: _summary([play.get(job.job_id) for play in plays], now, correction) for job in jobs}
+    for gpu_type, waiting in types.items():
+        stage = _Stage(gpu_type, facts, now, terms)
+        jobs = [job for job in waiting if stage.holds(job)][:MOST_JOBS]
+        plays = [play.starts(jobs) for play in stage.plays()] if jobs else []
+        starts |= {job.job_id: stage.summary([play.get(job.job_id) for play in plays]) for job in jobs}
     return starts
+
+
+def estimate_each(
+    facts: Facts, ahead: Iterable[Waiting], choices: Sequence[Waiting], *, now: datetime, terms: Terms
+) -> list[Estimate | None]:
+    """The start of each of these jobs, each as if it alone stood behind those ahead; None as in `estimate_starts`.
+
+    Costs hardly more than one estimate: what is ahead of them is played once for all.
+
+    Args:
+        facts: Of this moment.
+        ahead: Who stands in line before them, in any order; at most MOST_JOBS.
+        choices: Of one GPU type, at least one.
+        now: Time of the estimate.
+        terms: The operators'.
+    """
+    stage = _Stage(choices[0].gpu_type, facts, now, terms)
+    jobs = [job for job in sorted(ahead, key=lambda one: one.order) if stage.holds(job)]
+    known = [job for job in choices if stage.holds(job)]
+    plays = [play.chances(jobs, known) for play in stage.plays()] if known else []
+    found = {job.gpu_count: stage.summary([play[index] for play in plays]) for index, job in enumerate(known)}
+    return [found.get(job.gpu_count) for job in choices]
+
+
+class _Stage:
+    """What all scenarios of one GPU type have in common."""
+
+    def __init__(self, gpu_type: str, facts: Facts, now: datetime, terms: Terms) -> None:
+        fleet = [node for node in facts.nodes if node.gpu_type == gpu_type]
+        self._sizes = Sizes([_without_foreign(node) for node in fleet if node.usable])
+        self._pool = Pool(fleet)
+        self._facts, self._now, self._terms = facts, now, terms
+        self._correction = facts.corrections.get(gpu_type, Correction())
+
+    def holds(self, job: Waiting) -> bool:
+        """Whether the end of jobs could give it what it waits for."""
+        return job.ready and self._sizes.hold(job.gpu_count, job.zone)
+
+    def plays(self) -> Iterator["_Play"]:
+        """One for each scenario."""
+        held = Counter[int]()
+        fates: list[tuple[Lease, list[float]]] = []
+        for lease in self._facts.leases:
+            held[lease.user_id] += lease.gpu_count
+            if lease.node in self._pool.nodes:
+                chances = [_chance(lease.job_id, scenario) for scenario in range(SCENARIOS)]
+                fates.append((lease, lease.likely_ends(self._now, self._facts.runs, chances)))
+        for scenario in range(SCENARIOS):
+            ends = [(fate[scenario], lease.node, lease.gpu_count, lease.user_id) for lease, fate in fates]
+            yield _Play(
+                self._pool.copy(), ends, held.copy(), scenario=scenario, runs=self._facts.runs,
+                most=self._terms.most_gpus_per_user,
+            )  # fmt: skip
+
+    def summary(self, starts: Iterable[float | None]) -> Estimate | None:
+        """Of a job's starts in all scenarios."""
+        known = sorted(start for start in starts if start is not None)
+        if len(known) <= _P90:
+            return None
+        p50, p90 = known[_P50], known[_P90]
+        corrected = max(p50, p90 * self._correction.factor)
+        return Estimate(p50=self._now + timedelta(seconds=p50), p90=self._now + timedelta(seconds=corrected))
 
 
 def _without_foreign(node: Node) -> Node:
     # when foreign pods go, nobody can know: who needs their GPUs waits for something else than the end of jobs
     return msgspec.structs.replace(node, gpus=node.gpus - node.foreign - node.withheld)
-
-
-def _summary(starts: Sequence[datetime | None], now: datetime, correction: Correction) -> Estimate | None:
-    known = sorted(start for start in starts if start is not None)
-    if len(known) <= _P90:
-        return None
-    p50, p90 = known[_P50], known[_P90]
-    return Estimate(p50=p50, p90=max(p50, now + (p90 - now) * correction.factor))
 
 
 def _chance(job_id: UUID, scenario: int) -> float:
@@ -116,38 +167,56 @@ def _chance(job_id: UUID, scenario: int) -> float:
 
 
 class _Play:
-    """One scenario of one GPU type."""
+    """One scenario of one GPU type; its time is in seconds from now.
+
+    Args:
+        pool: What is free; changes.
+        ends: Of what runs: time, node, GPUs and user.
+        held: GPUs that each user holds, of all types; changes.
+        scenario: Its number.
+        runs: What is known of jobs that have ended.
+        most: GPUs that one user may hold; None: no limit.
+    """
 
     def __init__(
-        self, pool: Pool, scenario: int, leases: Iterable[Lease], *, runs: Runs, terms: Terms, now: datetime
-    ) -> None:
-        self._pool = pool
-        self._runs = runs
-        self._most = terms.most_gpus_per_user
-        self._time = now
-        self._scenario = scenario
-        self._held = Counter[int]()
-        self._ends: list[tuple[datetime, str, int, int]] = []
-        for lease in leases:
-            self._held[lease.user_id] += lease.gpu_count
-            if lease.node in pool.nodes:
-                end = lease.likely_end(now, runs, _chance(lease.job_id, scenario))
-                self._ends.append((end, lease.node, lease.gpu_count, lease.user_id))
-        heapify(self._ends)
+        self, pool: Pool, ends: list[tuple[float, str, int, int]], held: Counter[int], *, scenario: int, runs: Runs,
+        most: int | None,
+    ) -> None:  # fmt: skip
+        self._pool, self._ends, self._held = pool, ends, held
+        self._scenario, self._runs, self._most = scenario, runs, most
+        self._time = 0.0
+        heapify(ends)
         # a device failed under a lease: what comes back pays that debt first
         self._debts = {node.name: node.held - node.gpus for node in pool.nodes.values() if node.held > node.gpus}
         self._limited: list[Waiting] = []
-        self._starts: dict[UUID, datetime] = {}
+        self._starts: dict[UUID, float] = {}
 
-    def starts(self, jobs: Iterable[Waiting]) -> Mapping[UUID, datetime]:
+    def starts(self, jobs: Iterable[Waiting]) -> Mapping[UUID, float]:
         """When each starts; those that are not in it never do."""
+        self._play(jobs)
+        self._wait_until(lambda: not self._limited)
+        return self._starts
+
+    def chances(self, ahead: Iterable[Waiting], choices: Sequence[Waiting]) -> Sequence[float | None]:
+        """When each of these could start behind those ahead; None: never."""
+        self._play(ahead)
+        found: list[float | None] = [None] * len(choices)
+
+        def all_could() -> bool:
+            for index, job in enumerate(choices):
+                if found[index] is None and self._could(job):
+                    found[index] = self._time
+            return None not in found
+
+        self._wait_until(all_could)
+        return found
+
+    def _play(self, jobs: Iterable[Waiting]) -> None:
         for job in jobs:
             if self._beyond_limit(job):
                 self._limited.append(job)
             else:
                 self._wait_until(partial(self._start, job))
-        self._wait_until(lambda: not self._limited)
-        return self._starts
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
         while not done() and self._ends:
@@ -157,7 +226,11 @@ class _Play:
                 self._debts[node] -= debt
             self._pool.give(node, gpus - debt)
             self._held[user] -= gpus
-            self._limited = [job for job in self._limited if self._beyond_limit(job) or not self._start(job)]
+            if self._limited:
+                self._limited = [job for job in self._limited if self._beyond_limit(job) or not self._start(job)]
+
+    def _could(self, job: Waiting) -> bool:
+        return not self._beyond_limit(job) and self._pool.fullest(job.gpu_count, job.zone) is not None
 
     def _start(self, job: Waiting) -> bool:
         node = self._pool.fullest(job.gpu_count, job.zone)
@@ -167,9 +240,8 @@ class _Play:
         self._held[job.user_id] += job.gpu_count
         self._starts[job.job_id] = self._time
         chance = _chance(job.job_id, self._scenario)
-        ran = self._runs.length(chance, job.duration) or job.duration
-        end = self._time + self._runs.preparation(chance) + ran
-        heappush(self._ends, (end, node, job.gpu_count, job.user_id))
+        length = self._runs.preparation(chance) + self._runs.length(chance, job.duration.total_seconds())
+        heappush(self._ends, (self._time + length, node, job.gpu_count, job.user_id))
         return True
 
     def _beyond_limit(self, job: Waiting) -> bool:

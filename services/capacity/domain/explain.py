@@ -1,7 +1,7 @@
 """What a waiting job's user could ask for instead to start sooner."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -18,8 +18,10 @@ SHORTEST = timedelta(minutes=5)
 _COUNTS = (8, 4, 2, 1)
 _STEP = timedelta(minutes=5)
 
-Estimator = Callable[[Waiting], Estimate | None]
-"""When a job would start that stood in the line in place of the one that waits."""
+
+def smaller(job: Waiting) -> list[Waiting]:
+    """The same job with fewer GPUs, the most first."""
+    return [msgspec.structs.replace(job, gpu_count=count) for count in _COUNTS if count < job.gpu_count]
 
 
 def find_sooner(
@@ -30,7 +32,7 @@ def find_sooner(
     holds: Sequence[Hold],
     now: datetime,
     terms: Terms,
-    estimate: Estimator,
+    estimates: Mapping[int, Estimate | None],
 ) -> tuple[Sooner, ...]:
     """Changes of the job that would start it sooner, the closest to what it is first.
 
@@ -41,17 +43,17 @@ def find_sooner(
         holds: What runs.
         now: Time of the question.
         terms: The operators'.
-        estimate: For those that would not start at once.
+        estimates: By number of GPUs, when the job would start in its place with these; as far as anybody can know.
     """
     others = sorted((other for other in line if other.job_id != job.job_id), key=lambda other: other.order)
     fleets = by_type(nodes)
     chances = _Chances(fleets, others, holds, now, terms)
     found = [chances.shorter(job)]
-    usual = estimate(job)
-    for count in (count for count in _COUNTS if count < job.gpu_count):
-        fewer = msgspec.structs.replace(job, gpu_count=count)
+    usual = estimates.get(job.gpu_count)
+    for fewer in smaller(job):
         at_once = _fewer(fewer, job, None) if chances.starts(fewer) else None
-        found.append(at_once or _if_sooner(estimate(fewer), usual, fewer, job) or chances.shorter(fewer, job))
+        later = _if_sooner(estimates.get(fewer.gpu_count), usual, fewer, job)
+        found.append(at_once or later or chances.shorter(fewer, job))
     for gpu_type in _other_types(job, fleets):
         other = msgspec.structs.replace(job, gpu_type=gpu_type)
         if chances.starts(other):

@@ -34,15 +34,17 @@ class Runs(msgspec.Struct, frozen=True, kw_only=True):
             preparations=tuple(sorted([*preparations, *[_USUAL_PREPARATION_SECONDS] * unprepared])),
         )
 
-    def length(self, chance: float, duration: timedelta, *, elapsed: timedelta = timedelta()) -> timedelta | None:
-        """How long such a job runs in all, given that it runs for `elapsed` already; None: none ran for so long."""
-        first = bisect_right(self.shares, elapsed / duration)
-        possible = len(self.shares) - first
-        return self.shares[first + int(chance * possible)] * duration if possible else None
+    def length(self, chance: float, seconds: float) -> float:
+        """How long a job that asks for so many seconds runs."""
+        return self.shares[int(chance * len(self.shares))] * seconds
 
-    def preparation(self, chance: float) -> timedelta:
-        """From a lease to the start of the time box."""
-        return timedelta(seconds=self.preparations[int(chance * len(self.preparations))])
+    def longer(self, share: float) -> Sequence[float]:
+        """Shares of the jobs that ran longer than this; none: no job ever did."""
+        return self.shares[bisect_right(self.shares, share) :]
+
+    def preparation(self, chance: float) -> float:
+        """Seconds from a lease to the start of the time box."""
+        return self.preparations[int(chance * len(self.preparations))]
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,19 +81,23 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         """As the placer sees it."""
         return Hold(node=self.node, gpu_count=self.gpu_count, user_id=self.user_id, ends_at=self.latest_end(now, terms))
 
-    def likely_end(self, now: datetime, runs: Runs, chance: float) -> datetime:
-        """When it ends if fate draws `chance` from the runs.
+    def likely_ends(self, now: datetime, runs: Runs, chances: Sequence[float]) -> list[float]:
+        """Seconds from now until it ends, for each chance that fate draws from the runs.
 
         Args:
             now: Time of the estimate.
             runs: What is known of others.
-            chance: From 0 to below 1.
+            chances: From 0 to below 1.
         """
         if self.leaving:
-            return now
+            return [0.0] * len(chances)
+        asked = self.duration.total_seconds()
         if self.started_at is None:
-            start = max(self.granted_at + runs.preparation(chance), now)
-            return start + (runs.length(chance, self.duration) or self.duration)
-        length = runs.length(chance, self.duration, elapsed=now - self.started_at)
-        end = self.expires_at if length is None else self.started_at + length
-        return max(end or now, now)
+            since = (now - self.granted_at).total_seconds()
+            return [max(runs.preparation(chance) - since, 0.0) + runs.length(chance, asked) for chance in chances]
+        elapsed = (now - self.started_at).total_seconds()
+        shares = runs.longer(elapsed / asked)
+        if not shares:
+            rest = (self.expires_at - now).total_seconds() if self.expires_at else 0.0
+            return [max(rest, 0.0)] * len(chances)
+        return [shares[int(chance * len(shares))] * asked - elapsed for chance in chances]

@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from services.capacity.domain.fleet import Node, by_type
-from services.capacity.domain.placement import Hold, Terms, Waiting, possible
+from services.capacity.domain.placement import Hold, Terms, Waiting
 from services.capacity.domain.pool import Sizes, in_zone
 
 QUIET = timedelta(seconds=1)
@@ -20,6 +20,7 @@ BEHIND = "Waiting for the jobs ahead of it"
 def reasons(nodes: Iterable[Node], line: Iterable[Waiting], holds: Iterable[Hold], terms: Terms) -> dict[UUID, str]:
     """Why each job waits, of those that wait for nothing but GPUs."""
     types = by_type(nodes)
+    sizes = {gpu_type: Sizes(fleet) for gpu_type, fleet in types.items()}
     users = Counter[int]()
     for hold in holds:
         users[hold.user_id] += hold.gpu_count
@@ -28,11 +29,10 @@ def reasons(nodes: Iterable[Node], line: Iterable[Waiting], holds: Iterable[Hold
     for job in sorted(line, key=lambda waiting: waiting.order):
         if not job.ready:
             continue
-        fleet = types.get(job.gpu_type, [])
-        own = _own_reason(fleet, job, users, terms)
+        own = _own_reason(sizes.get(job.gpu_type), job, users, terms)
         if own is None and job.gpu_type not in headed:
             headed.add(job.gpu_type)
-            own = _reason_of_head(fleet, job)
+            own = _reason_of_head(types[job.gpu_type], job)
         found[job.job_id] = own or BEHIND
     return found
 
@@ -42,10 +42,10 @@ def wanted(gpu_count: int, gpu_type: str) -> str:
     return f"{gpu_count} {gpu_type} GPU{'s' if gpu_count > 1 else ''}"
 
 
-def _own_reason(fleet: Sequence[Node], job: Waiting, users: Mapping[int, int], terms: Terms) -> str | None:
-    if not fleet:
+def _own_reason(sizes: Sizes | None, job: Waiting, users: Mapping[int, int], terms: Terms) -> str | None:
+    if sizes is None:
         return f"The cluster has no {job.gpu_type} nodes now"
-    if not possible(fleet, job):
+    if not sizes.hold(job.gpu_count, job.zone):
         where = f" in zone {job.zone}, where its disk is" if job.zone else ""
         return f"No node has {wanted(job.gpu_count, job.gpu_type)}{where}"
     most = terms.most_gpus_per_user

@@ -176,8 +176,3 @@ class Line:
             self._indexes[name] = list(reversed(self._nodes[name].free_indexes(self._nodes[name].gpus)))
         chosen = tuple(self._indexes[name].pop() for _ in range(job.gpu_count))
         return Placement(job_id=job.job_id, node=name, gpu_indexes=chosen, backfilled=self.head is not None)
-
-
-def possible(fleet: Sequence[Node], job: Waiting) -> bool:
-    """Whether the job could start on a node of this fleet, were it empty, ready and schedulable."""
-    return Sizes(fleet).hold(job.gpu_count, job.zone)

@@ -8,8 +8,7 @@ from uuid import UUID
 import msgspec
 
 from services.capacity import storage
-from services.capacity.domain.estimates import Estimate
-from services.capacity.domain.explain import find_sooner
+from services.capacity.domain.explain import find_sooner, smaller
 from services.capacity.domain.line import BEHIND
 from services.capacity.domain.place import Place, PlaceState
 from services.capacity.domain.placement import Terms, Waiting
@@ -44,25 +43,21 @@ async def explain_job(database: Database, *, job_id: UUID, now: datetime, terms:
 
 
 def _explain(outlook: Outlook, job: Waiting, now: datetime, terms: Terms) -> Explanation:
-    found = _instead(outlook, job, now, terms)
-    sooner = find_sooner(
-        outlook.nodes, outlook.line, job, holds=[lease.hold(now, terms) for lease in outlook.leases], now=now,
-        terms=terms, estimate=lambda other: _instead(outlook, other, now, terms),
-    )  # fmt: skip
+    if not job.ready:
+        return Explanation(waiting=True, priority=job.priority, reason=_DISK)
+    estimates = outlook.estimate_sizes([job, *smaller(job)], now, terms)
+    found = estimates.get(job.gpu_count)
     return Explanation(
         waiting=True,
         priority=job.priority,
         estimated_start_at=found.p50 if found else None,
         estimated_start_p90_at=found.p90 if found else None,
-        reason=outlook.reasons(now, terms).get(job.job_id, BEHIND) if job.ready else _DISK,
-        sooner=sooner if job.ready else (),
-    )
-
-
-def _instead(outlook: Outlook, job: Waiting, now: datetime, terms: Terms) -> Estimate | None:
-    if all(other.job_id != job.job_id for other in outlook.line):
-        return None  # too many are ahead
-    return outlook.instead(job).estimates(now, terms).get(job.job_id)
+        reason=outlook.reasons(now, terms).get(job.job_id, BEHIND),
+        sooner=find_sooner(
+            outlook.facts.nodes, outlook.line, job, holds=outlook.holds(now, terms), now=now, terms=terms,
+            estimates=estimates,
+        ),
+    )  # fmt: skip
 
 
 def _waiting(place: Place) -> Waiting:

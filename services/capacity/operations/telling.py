@@ -9,11 +9,9 @@ import msgspec
 
 from services.capacity import storage
 from services.capacity.domain.availability import TypeAvailability, count_availability
-from services.capacity.domain.estimates import MOST_JOBS, Correction, Estimate, estimate_starts
-from services.capacity.domain.fleet import Node
-from services.capacity.domain.lease import Lease, Runs
+from services.capacity.domain.estimates import MOST_JOBS, Estimate, Facts, estimate_each, estimate_starts
 from services.capacity.domain.line import BEHIND, NEAR, QUIET, reasons
-from services.capacity.domain.placement import Terms, Waiting
+from services.capacity.domain.placement import Hold, Terms, Waiting
 from services.capacity.operations.reading import (
     read_corrections,
     read_leases,
@@ -31,42 +29,49 @@ MOST_NOTICES = 500
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What the estimates are made of."""
+    """What those who wait are told from."""
 
-    nodes: list[Node]
-    leases: list[Lease]
+    facts: Facts
     line: list[Waiting]
     """The beginning of each type's line."""
-    runs: Runs
-    corrections: dict[str, Correction]
 
     def estimates(self, now: datetime, terms: Terms) -> dict[UUID, Estimate | None]:
         """The start of each job of the line."""
-        return estimate_starts(
-            self.nodes, self.leases, self.line, runs=self.runs, now=now, terms=terms, corrections=self.corrections
-        )
+        return estimate_starts(self.facts, self.line, now=now, terms=terms)
 
-    def instead(self, job: Waiting) -> "Outlook":
-        """The same with this job in its own place, and only what its start depends on."""
-        kind = [other for other in self.line if other.gpu_type == job.gpu_type and other.job_id != job.job_id]
-        line = [*(other for other in kind if other.order < job.order), job]
-        nodes = [node for node in self.nodes if node.gpu_type == job.gpu_type]
-        return msgspec.structs.replace(self, nodes=nodes, line=line)
+    def estimate_sizes(self, choices: Sequence[Waiting], now: datetime, terms: Terms) -> dict[int, Estimate | None]:
+        """By number of GPUs, when one job of the line would start with it; nothing when too many are ahead.
+
+        Args:
+            choices: The job with each number of GPUs.
+            now: Time of the estimate.
+            terms: The operators'.
+        """
+        job = choices[0]
+        if all(other.job_id != job.job_id for other in self.line):
+            return {}
+        ahead = [other for other in self.line if other.gpu_type == job.gpu_type and other.order < job.order]
+        found = estimate_each(self.facts, ahead, choices, now=now, terms=terms)
+        return {choice.gpu_count: estimate for choice, estimate in zip(choices, found, strict=True)}
+
+    def holds(self, now: datetime, terms: Terms) -> list[Hold]:
+        """What runs, as the placer sees it."""
+        return [lease.hold(now, terms) for lease in self.facts.leases]
 
     def reasons(self, now: datetime, terms: Terms) -> dict[UUID, str]:
         """Why each waits."""
-        return reasons(self.nodes, self.line, [lease.hold(now, terms) for lease in self.leases], terms)
+        return reasons(self.facts.nodes, self.line, self.holds(now, terms), terms)
 
 
 async def read_outlook(tx: Transaction) -> Outlook:
-    """Everything that estimates need."""
-    return Outlook(
+    """Everything that those who wait are told from."""
+    facts = Facts(
         nodes=await read_nodes(tx),
         leases=await read_leases(tx),
-        line=await read_line_with_unready(tx, depth=MOST_JOBS),
         runs=await read_runs(tx),
         corrections=await read_corrections(tx),
     )
+    return Outlook(facts=facts, line=await read_line_with_unready(tx, depth=MOST_JOBS))
 
 
 async def tell_line(database: Database, *, now: datetime, relay: Wakes, terms: Terms) -> bool:

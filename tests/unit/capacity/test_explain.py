@@ -34,11 +34,11 @@ def hold(name: str, gpu_count: int, hours: float) -> Hold:
 def sooner(
     nodes: list[Node], line: list[Waiting], one: Waiting, holds: list[Hold], starts: dict[int, float] | None = None
 ) -> list[Sooner]:
-    def estimate(asked: Waiting) -> Estimate | None:
-        hours = (starts or {}).get(asked.gpu_count)
-        return None if hours is None else Estimate(p50=NOW + timedelta(hours=hours), p90=NOW + timedelta(hours=hours))
-
-    return list(find_sooner(nodes, line, one, holds=holds, now=NOW, terms=TERMS, estimate=estimate))
+    estimates = {
+        count: Estimate(p50=NOW + timedelta(hours=hours), p90=NOW + timedelta(hours=hours))
+        for count, hours in (starts or {}).items()
+    }
+    return list(find_sooner(nodes, line, one, holds=holds, now=NOW, terms=TERMS, estimates=estimates))
 
 
 def test_fewer_gpus_that_are_free_start_now() -> None:

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from services.capacity.domain.availability import LineCount, Snapshot, count_availability, count_cluster
-from services.capacity.domain.estimates import Correction, Estimate, estimate_starts
+from services.capacity.domain.estimates import Correction, Estimate, Facts, estimate_each, estimate_starts
 from services.capacity.domain.fleet import Node
 from services.capacity.domain.lease import Lease, Runs
 from services.capacity.domain.line import BEHIND, reasons
 from services.capacity.domain.place import PlaceState
-from services.capacity.domain.placement import Hold, Placement, Terms, Waiting, possible
+from services.capacity.domain.placement import Hold, Placement, Terms, Waiting
 from services.capacity.domain.placement import place as place_line
+from services.capacity.domain.pool import Sizes
 from shared.contracts.jobs import JobStatus
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -130,9 +131,9 @@ def test_nobody_overtakes_the_head_but_by_backfill(fleet: list[Node], line: list
     placed = {placement.job_id: placement for placement in place(fleet, line)}
     for gpu_type in ("h100", "a100"):
         types = [one for one in fleet if one.gpu_type == gpu_type]
-        queue = sorted(
-            (w for w in line if w.gpu_type == gpu_type and w.ready and possible(types, w)), key=lambda w: w.order
-        )
+        sizes = Sizes(types)
+        ready = [one for one in line if one.gpu_type == gpu_type and one.ready]
+        queue = sorted((one for one in ready if sizes.hold(one.gpu_count, one.zone)), key=lambda one: one.order)
         waits = False
         for waiting in queue:
             waits |= waiting.job_id not in placed
@@ -293,8 +294,8 @@ MINUTE = timedelta(minutes=1)
 def estimate(
     fleet: list[Node], leases: list[Lease], line: list[Waiting], *, shares: tuple[float, ...] = (), **more: object
 ) -> dict[int, Estimate | None]:
-    runs = Runs.of(shares, ())
-    found = estimate_starts(fleet, leases, line, runs=runs, now=NOW, terms=TERMS, **more)
+    facts = Facts(nodes=fleet, leases=leases, runs=Runs.of(shares, ()), **more)
+    found = estimate_starts(facts, line, now=NOW, terms=TERMS)
     return {job_id.int: one for job_id, one in found.items()}
 
 
@@ -343,6 +344,21 @@ def test_p50_is_never_after_p90_and_neither_is_past(
     corrections = {"h100": Correction(factor=factor)}
     for one in estimate(fleet, leases, line, shares=tuple(shares), corrections=corrections).values():
         assert one is None or NOW <= one.p50 <= one.p90
+
+
+@given(nodes(), lines(), st.lists(st.floats(0.01, 1.5), max_size=40), st.sampled_from([None, 8]))
+def test_each_size_is_estimated_as_if_the_job_stood_in_line_with_it(
+    fleet: list[Node], line: list[Waiting], shares: list[float], most: int | None
+) -> None:
+    terms = Terms(most_gpus_per_user=most)
+    leases = [lease(100 + number, one.name, len(one.leased)) for number, one in enumerate(fleet) if one.leased]
+    facts = Facts(nodes=fleet, leases=leases, runs=Runs.of(shares, ()))
+    last = job(999, 8)
+    ahead = [one for one in line if one.gpu_type == last.gpu_type and one.order < last.order]
+    choices = [structs.replace(last, gpu_count=count) for count in (8, 4, 2, 1)]
+    each = estimate_each(facts, ahead, choices, now=NOW, terms=terms)
+    for choice, found in zip(choices, each, strict=True):
+        assert found == estimate_starts(facts, [*ahead, choice], now=NOW, terms=terms)[last.job_id]
 
 
 def test_the_correction_settles_where_nine_of_ten_start_in_time() -> None:
