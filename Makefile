@@ -15,15 +15,16 @@ identity: $(READY)
 	@$(BIN)/python -m deploy.local identity "$(NAME)"
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --ignore tests/e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --ignore tests/e2e --ignore tests/nodes
 	$(BIN)/python -m pytest tests/e2e
 
 # The cluster tests on a real cluster. Hollow nodes run nothing: tests that need running containers are left out there
-# by their marker, which CLUSTER_MARKERS says.
+# by their marker, which CLUSTER_MARKERS says. tests/nodes/conftest.py says what those want of a cluster.
 CLUSTER_MARKERS ?= not needs_containers
 test-cluster: $(READY)
 	@test -n "$$GPUDEV_KUBECONFIG" || { echo "Set GPUDEV_KUBECONFIG to the kubeconfig of a cluster"; exit 2; }
-	$(BIN)/python -m pytest tests/cluster tests/e2e/test_jobs_on_cluster.py --ignore tests/cluster/simulator -m "$(CLUSTER_MARKERS)"
+	$(BIN)/python -m pytest tests/cluster tests/e2e/test_jobs_on_cluster.py tests/nodes --ignore tests/cluster/simulator \
+	  -m "$(CLUSTER_MARKERS)"
 
 check: $(READY)
 	$(BIN)/ruff check .

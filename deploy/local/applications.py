@@ -18,8 +18,9 @@ from deploy.local.region import AVAILABILITY_ZONE, REGION
 from deploy.local.state import Secrets
 from shared.routes import SERVICES, ServiceName
 
-NAMESPACE = "gpudev"
-OWN_VARIABLES = frozenset({"GPUDEV_KUBECONFIG", "GPUDEV_NODES", "GPUDEV_PORT", "GPUDEV_REPLICAS", "GPUDEV_STATE"})
+OWN_VARIABLES = frozenset(
+    {"GPUDEV_KUBECONFIG", "GPUDEV_NAMESPACE", "GPUDEV_NODES", "GPUDEV_PORT", "GPUDEV_REPLICAS", "GPUDEV_STATE"}
+)
 """What the stack itself is set up with; every other GPUDEV_ variable of the caller is for the services."""
 
 
@@ -35,6 +36,8 @@ class Applications:
     github_url: str
     """Where the jobs service fetches people's SSH keys unless the caller says otherwise."""
     kubeconfig: Path
+    namespace: str
+    """Of the jobs' objects in the cluster."""
     secrets: Secrets
     public_url: str
     ports: Mapping[str, list[int]]
@@ -73,7 +76,7 @@ class Applications:
 
     def _world(self, service: ServiceName) -> dict[str, str]:
         amazon = {"GPUDEV_AWS_ENDPOINT_URL": self.cloud.endpoint_url, "GPUDEV_AWS_REGION": REGION}
-        kubernetes = {"GPUDEV_KUBECONFIG": str(self.kubeconfig), "GPUDEV_NAMESPACE": NAMESPACE}
+        kubernetes = {"GPUDEV_KUBECONFIG": str(self.kubeconfig), "GPUDEV_NAMESPACE": self.namespace}
         if service == "auth":
             roles = {"GPUDEV_ALLOWED_ROLES": aws.role_arn(), "GPUDEV_KEY_HASH_KEY": self.secrets.key_hash_key}
             return {**amazon, **roles}

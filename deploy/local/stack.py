@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from deploy.local import leftovers
-from deploy.local.applications import NAMESPACE, Applications
+from deploy.local.applications import Applications
 from deploy.local.aws import Cloud, Keys
 from deploy.local.banner import banner
 from deploy.local.broker import TOOLS_USER, Broker
@@ -51,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """GPUDEV_NODES: the simulator's nodes, instance types separated by commas."""
     kubeconfig: Path | None = None
     """GPUDEV_KUBECONFIG: a cluster to use in place of the simulator; None for the simulator."""
+    namespace: str = "gpudev"
+    """GPUDEV_NAMESPACE: where the jobs' objects live in the cluster; made unless it is there."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -69,6 +71,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         replicas=_number("GPUDEV_REPLICAS", given["replicas"], default=1, highest=9),
         nodes=given["nodes"] or DEMO_FLEET,
         kubeconfig=kubeconfig,
+        namespace=given["namespace"] or "gpudev",
     )
 
 
@@ -185,6 +188,7 @@ class Stack:
             cloud=cloud,
             github_url=github.url,
             kubeconfig=self._kubeconfig,
+            namespace=self._settings.namespace,
             secrets=secrets,
             public_url=self.url,
             ports={name: [next(ports) for _ in range(self._settings.replicas)] for name in SERVICES},
@@ -223,7 +227,7 @@ class Stack:
             )
             self._kubeconfig.unlink(missing_ok=True)
             await self._start_part(cluster.part(self._log("cluster")))
-        names = ("--kubeconfig", str(self._kubeconfig), "--name", NAMESPACE)
+        names = ("--kubeconfig", str(self._kubeconfig), "--name", self._settings.namespace)
         argv = (sys.executable, "-m", "deploy.local.namespace", *names)
         # A cluster of the user's may need his environment: credential programs read their own variables.
         env = {**os.environ, **leftovers.mark(self.state)}

@@ -18,13 +18,6 @@ from tests.cluster.simulation import Simulation
 from tests.cluster.waiting import eventually
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
-        "needs_containers: needs containers that really run; deselect with -m 'not needs_containers' on hollow nodes",
-    )
-
-
 def pytest_report_header() -> str:
     return f"cluster under test: {given_kubeconfig() or 'the simulator'}"
 

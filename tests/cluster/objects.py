@@ -2,7 +2,8 @@
 
 from typing import Any
 
-IMAGE = "registry.k8s.io/pause:3.2"
+IMAGE = "local/debian:bookworm"
+"""Has a shell; on a real node it has to be there already."""
 
 
 def pod(name: str | None = None, *, command: list[str] | None = None, gpus: int = 0, **spec: Any) -> dict[str, Any]:

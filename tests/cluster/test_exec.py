@@ -26,7 +26,7 @@ STREAMS = {"stdin": False, "stdout": True, "stderr": True, "tty": False}
 def made(core: CoreV1Api, namespace: str) -> V1Pod:
     """A pod whose container idles."""
     env = [{"name": "COLOUR", "value": "red"}]
-    container = {"env": env, "image": "local/debian:bookworm", "workingDir": "/var"}
+    container = {"env": env, "workingDir": "/var"}
     return pod_in_phase(core, core.create_namespaced_pod(namespace, shell(IDLE, container=container)), "Running")
 
 

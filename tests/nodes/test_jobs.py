@@ -1,0 +1,162 @@
+"""Jobs as their users have them, in real containers of a real cluster."""
+
+import asyncio
+import os
+import subprocess
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.nodes.conftest import needed
+from tests.support.load import cluster_objects
+from tests.support.stack import ApiUser, LocalStack, until, users
+
+pytestmark = [pytest.mark.needs_containers, pytest.mark.timeout(180)]
+
+DEBIAN, BUSYBOX = "local/debian:bookworm", "local/busybox:static"
+
+
+async def paste(command: str, remote: str) -> subprocess.CompletedProcess[str]:
+    """What a shell prints that `ssh_command` is pasted into, followed by a command for the job."""
+    script = f"{command} {remote!r}"
+    return await asyncio.to_thread(
+        subprocess.run, ["bash", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+async def submit(user: ApiUser, **fields: Any) -> str:
+    return await user.submit(**{"image": DEBIAN, "gpu_count": 1, "github_user": "demo", **fields})
+
+
+async def end(user: ApiUser, stack: LocalStack, job_id: str) -> None:
+    """Cancel a job and see that nothing of it is left."""
+    await user.client.post(f"/v1/jobs/{job_id}/cancel")
+    await user.wait(job_id, "cancelled", seconds=60)
+    await nothing_left(stack)
+
+
+async def nothing_left(stack: LocalStack) -> None:
+    async def gone() -> bool:
+        return not await asyncio.to_thread(cluster_objects, stack)
+
+    await until(gone, "nothing left in the cluster")
+
+
+@pytest.mark.parametrize("image", [DEBIAN, BUSYBOX])
+async def test_a_job_is_a_place_to_work_on_any_image(stack: LocalStack, image: str) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, image=image, env_vars={"COLOUR": "red"})
+        ssh = (await demo.wait(job_id, "active", seconds=90))["ssh_command"]
+        there = await paste(ssh, "pwd; echo $COLOUR; echo $USER; echo kept > kept; exit 7")
+        assert (there.returncode, there.stdout.split()) == (7, ["/workspace", "red", "dev"]), there.stderr
+        assert (await paste(ssh, "cat kept")).stdout == "kept\n"
+
+        stranger = await paste(ssh.replace("ssh ", "ssh -o IdentitiesOnly=yes -i /dev/null ", 1), "true")
+        assert stranger.returncode == 255
+        await end(demo, stack, job_id)
+        assert (await paste(ssh, "true")).returncode == 255
+
+
+async def test_a_command_ends_its_job_and_its_words_are_kept(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, image=BUSYBOX, command="echo out; echo err >&2; exit 3")
+        ended = await demo.wait(job_id, "failed", seconds=90)
+        assert ended["exit_code"] == 3
+        log = (await demo.client.get(f"/v1/jobs/{job_id}/logs")).text
+        assert sorted(log.splitlines()) == ["err", "out"]
+        await nothing_left(stack)
+
+
+async def test_the_commands_output_is_seen_in_a_session_too(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, command="echo it runs; exec sleep 600")
+        ssh = (await demo.wait(job_id, "active", seconds=90))["ssh_command"]
+
+        async def told() -> bool:
+            return (await paste(ssh, "cat /gpudev/run/command.log")).stdout == "it runs\n"
+
+        await until(told, "the command's output")
+        await end(demo, stack, job_id)
+
+
+async def test_a_job_that_wants_too_much_memory_is_told_so(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, command="python3 -c 'x = bytearray(3 << 30)'")
+        ended = await demo.wait(job_id, "failed", seconds=90)
+        assert "memory" in ended["failure_reason"]
+        await nothing_left(stack)
+
+
+async def test_an_evicted_job_says_why(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        # /dev/shm is 1 GiB a GPU here; the kubelet evicts who exceeds it
+        job_id = await submit(demo, command="head -c 1200M /dev/zero > /dev/shm/x; exec sleep 600")
+        ended = await demo.wait(job_id, "failed", seconds=120)
+        assert "evicted" in ended["failure_reason"]
+        await nothing_left(stack)
+
+
+async def test_a_missing_image_is_named(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, image="local/missing:1")
+        ended = await demo.wait(job_id, "failed", seconds=90)
+        assert "local/missing:1" in ended["failure_reason"]
+        await nothing_left(stack)
+
+
+@pytest.mark.parametrize("image", [DEBIAN, BUSYBOX])
+async def test_jupyter_answers_through_its_node_port(stack: LocalStack, image: str) -> None:
+    async with users(stack, "demo") as (demo,), httpx.AsyncClient(trust_env=False, timeout=10) as browser:
+        job_id = await submit(demo, image=image)
+        await demo.wait(job_id, "active", seconds=90)
+        await demo.client.post(f"/v1/jobs/{job_id}/jupyter/enable", headers={"Prefer": "wait=30"})
+        first = await demo.job(job_id)
+        assert first["jupyter_enabled"], first
+        stack.secrets.add(first["jupyter_token"])
+        page = await browser.get(first["jupyter_url"])
+        assert page.status_code == 200
+        assert "JupyterLab" in page.text
+        await demo.client.post(f"/v1/jobs/{job_id}/jupyter/disable", headers={"Prefer": "wait=30"})
+        with pytest.raises(httpx.TransportError):
+            await browser.get(first["jupyter_url"])
+        await end(demo, stack, job_id)
+
+
+async def test_a_job_expires_and_leaves_nothing(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, command="exec sleep 600")
+        await demo.wait(job_id, "active", seconds=90)
+        # the clock moved: the shortest job would take five minutes
+        await stack.execute("jobs", "UPDATE jobs SET expires_at = now() WHERE id = $1", job_id)
+        await demo.wait(job_id, "expired", seconds=60)
+        await nothing_left(stack)
+
+
+async def test_an_api_server_that_is_killed_and_comes_back_changes_nothing(stack: LocalStack) -> None:
+    cluster = needed("GPUDEV_CLUSTER", "the command that kills and starts the API server")
+
+    async def control(verb: str) -> None:
+        done = await asyncio.to_thread(
+            subprocess.run, [cluster, verb, "apiserver"], capture_output=True, text=True, check=False, env=os.environ
+        )
+        assert done.returncode == 0, done.stderr
+
+    async with users(stack, "demo") as (demo,):
+        running = await submit(demo, command="exec sleep 600")
+        active = await demo.wait(running, "active", seconds=90)
+        await control("kill")
+        try:
+            meanwhile = await submit(demo, image=BUSYBOX, command="echo made")
+            assert (await paste(active["ssh_command"], "echo here")).stdout == "here\n"
+            assert (await demo.job(running))["status"] == "active"
+        finally:
+            await control("start-again")
+        await demo.wait(meanwhile, "completed", seconds=120)
+        now = await demo.job(running)
+        assert (now["status"], now["pod_name"], now["launched_at"]) == (
+            "active",
+            active["pod_name"],
+            active["launched_at"],
+        )
+        await end(demo, stack, running)
