@@ -33,8 +33,8 @@ class Applications:
     postgres: Postgres
     broker: Broker
     cloud: Cloud
-    github_url: str
-    """Where the jobs service fetches people's SSH keys unless the caller says otherwise."""
+    jobs_defaults: Mapping[str, str]
+    """Variables of the jobs service, unless the caller says otherwise."""
     kubeconfig: Path
     namespace: str
     """Of the jobs' objects in the cluster."""
@@ -62,7 +62,7 @@ class Applications:
     def environment(self, service: ServiceName, replica: str) -> dict[str, str]:
         """One replica's variables: what the caller passes on, then ours, which win."""
         return {
-            "GPUDEV_GITHUB_URL": self.github_url,
+            **(self.jobs_defaults if service == "jobs" else {}),
             **passed_on(os.environ),
             "GPUDEV_DATABASE_URL": self.database_url(service),
             "GPUDEV_NATS_URL": self.broker.url(),

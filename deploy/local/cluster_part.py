@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy.local.part import Part
 from deploy.local.ports import accepts
+from deploy.local.tools.image import IMAGE, make_image
 
 DEMO_FLEET = "p5.48xlarge,p5.48xlarge,p4d.24xlarge,p4d.24xlarge"
 
@@ -21,12 +22,17 @@ class Cluster:
     nodes: str = DEMO_FLEET
     """Instance type of each node, separated by commas."""
 
+    tools_image: Path
+    """Where the files of the jobs' tools image are laid out."""
+
     def part(self, log: Path) -> Part:
-        """The simulator's process."""
+        """The simulator's process; lays out the tools image."""
+        make_image(self.tools_image)
         where = ["--state", str(self.directory), "--port", str(self.port), "--kubeconfig", str(self.kubeconfig)]
+        image = ("--image", f"{IMAGE}={self.tools_image}")
         return Part(
             name="cluster",
-            argv=(sys.executable, "-m", "deploy.local.cluster", *where, "--nodes", self.nodes),
+            argv=(sys.executable, "-m", "deploy.local.cluster", *where, "--nodes", self.nodes, *image),
             log=log,
             ready=self.is_ready,
             cwd=Path(__file__).parents[2],

@@ -1,6 +1,6 @@
 """Stand-in for GitHub's key pages: `<name>.keys` files of one folder over HTTP, `python -m deploy.local.github_keys`.
 
-The folder starts with the user `demo`, whose private key is made for the stack: no request leaves the machine.
+The demo users' private keys are made for the stack and lie beside their pages: no request leaves the machine.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from deploy.local.part import Part
 from deploy.local.ports import HOST, accepts
 from deploy.local.state import write_private
 
-_PAGE = re.compile(r"/([A-Za-z0-9-]{1,39})\.keys")
+_NAME = re.compile(r"[A-Za-z0-9-]{1,39}")
+_PAGE = re.compile(rf"/({_NAME.pattern})\.keys")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class KeyPages:
     """Where one stand-in lives."""
 
     directory: Path
-    """Its `<name>.keys` files, and `demo`, the private key that belongs to `demo.keys`."""
+    """Its `<name>.keys` files, and `<name>`, the private key, of those whom the stack made one."""
     port: int
 
     @property
@@ -36,8 +37,7 @@ class KeyPages:
         return f"http://{HOST}:{self.port}"
 
     def part(self, log: Path) -> Part:
-        """The server process; makes the demo user's key pair."""
-        make_key_pair(self.directory, "demo")
+        """The server process."""
         where = ("--port", str(self.port), "--directory", str(self.directory))
         return Part(
             name="github",
@@ -50,8 +50,8 @@ class KeyPages:
 
 
 def make_key_pair(directory: Path, name: str) -> None:
-    """Make `<name>`, a private key for ssh, and `<name>.keys`, unless they are there."""
-    if (directory / f"{name}.keys").exists():
+    """Make `<name>`, a private key for ssh, and `<name>.keys`, unless they are there or GitHub has no such names."""
+    if not _NAME.fullmatch(name) or (directory / f"{name}.keys").exists():
         return
     key = Ed25519PrivateKey.generate()
     no_password = serialization.NoEncryption()

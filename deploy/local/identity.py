@@ -5,6 +5,8 @@ from pathlib import Path
 from deploy.local import proc
 from deploy.local.aws import Cloud
 from deploy.local.broker import Broker
+from deploy.local.github_keys import make_key_pair
+from deploy.local.ssh_config import write_ssh_config
 from deploy.local.stack import exports
 from deploy.local.state import RunningStack, StateDirectory
 
@@ -14,7 +16,7 @@ class NotRunningError(Exception):
 
 
 def issue(state: StateDirectory, name: str) -> str:
-    """Export lines, as in the stack's `env` file, for a user of that name.
+    """Export lines, as in the stack's `env` file, for a user of that name, who has an SSH key afterwards.
 
     Raises:
         NotRunningError: no stack runs on the folder.
@@ -31,6 +33,8 @@ def issue(state: StateDirectory, name: str) -> str:
         services_password=secrets.broker_services,
         tools_password=secrets.broker_tools,
     )
+    make_key_pair(state.github, name)
+    write_ssh_config(state)
     return exports(table.url, cloud, cloud.identity(name), broker, Path(table.kubeconfig))
 
 

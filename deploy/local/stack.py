@@ -19,14 +19,16 @@ from deploy.local.aws import Cloud, Keys
 from deploy.local.banner import banner
 from deploy.local.broker import TOOLS_USER, Broker
 from deploy.local.cluster_part import DEMO_FLEET, Cluster
-from deploy.local.github_keys import KeyPages
+from deploy.local.github_keys import KeyPages, make_key_pair
 from deploy.local.ingress import Ingress, is_healthy
 from deploy.local.part import Part, PartFailedError
 from deploy.local.ports import free_ports, is_free
 from deploy.local.postgres import DATABASE, Postgres, prepare_database
 from deploy.local.region import REGION
+from deploy.local.ssh_config import ssh_command, write_ssh_config
 from deploy.local.state import RunningStack, StateDirectory, write_private
 from deploy.local.supervisor import RestartPolicy, Supervisor, run_once, together
+from deploy.local.tools.image import IMAGE
 from shared.routes import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +188,7 @@ class Stack:
             postgres=postgres,
             broker=broker,
             cloud=cloud,
-            github_url=github.url,
+            jobs_defaults=self._jobs_defaults(github.url),
             kubeconfig=self._kubeconfig,
             namespace=self._settings.namespace,
             secrets=secrets,
@@ -198,6 +200,8 @@ class Stack:
             port=self._settings.port,
             backends=applications.ports,
         )
+        make_key_pair(self.state.github, DEMO_USER)
+        write_ssh_config(self.state)
         await together(
             self._start_database(postgres, applications, secrets.databases),
             self._start_part(broker.part(self._log("nats"))),
@@ -213,6 +217,11 @@ class Stack:
         write_private(self.state.env, exports(self.url, cloud, demo, broker, self._kubeconfig))
         self._report(banner(self.url, self.state, seconds=time.monotonic() - began))
 
+    def _jobs_defaults(self, github_url: str) -> dict[str, str]:
+        settings = {"GPUDEV_GITHUB_URL": github_url, "GPUDEV_SSH_COMMAND": ssh_command(self.state)}
+        # A cluster of the user's has the tools image of the user's, or none.
+        return settings if self._settings.kubeconfig else {**settings, "GPUDEV_TOOLS_IMAGE": IMAGE}
+
     async def _start_database(self, postgres: Postgres, applications: Applications, passwords: dict[str, str]) -> None:
         await asyncio.to_thread(postgres.initialise)
         await self._start_part(postgres.part(self._log("postgres")))
@@ -223,7 +232,11 @@ class Stack:
     async def _start_cluster(self, port: int) -> None:
         if self._settings.kubeconfig is None:
             cluster = Cluster(
-                directory=self.state.cluster, kubeconfig=self._kubeconfig, port=port, nodes=self._settings.nodes
+                directory=self.state.cluster,
+                kubeconfig=self._kubeconfig,
+                port=port,
+                nodes=self._settings.nodes,
+                tools_image=self.state.tools_image,
             )
             self._kubeconfig.unlink(missing_ok=True)
             await self._start_part(cluster.part(self._log("cluster")))

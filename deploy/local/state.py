@@ -74,6 +74,8 @@ class StateDirectory:
         self.cloud = self.root / "moto"
         self.cluster = self.root / "cluster"
         self.github = self.root / "github"
+        self.ssh_config = self.root / "ssh" / "config"
+        self.tools_image = self.root / "tools"
         self.kubeconfig = self.root / "kubeconfig"
         self._secrets = self.root / "secrets.json"
 

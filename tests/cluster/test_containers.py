@@ -42,6 +42,12 @@ def test_an_exit_code_is_kept(core: CoreV1Api, namespace: str) -> None:
     assert (ended.exit_code, ended.reason) == (7, "Error")
 
 
+def test_the_last_words_of_a_container_are_in_its_status(core: CoreV1Api, namespace: str) -> None:
+    script = 'printf "the last words" > "${GPUDEV_ROOT:-}/dev/termination-log"; exit 1'
+    found = run(core, namespace, shell(script), "Failed")
+    assert found.status.container_statuses[0].state.terminated.message == "the last words"
+
+
 def test_a_command_killed_by_a_signal_is_128_and_the_signal(core: CoreV1Api, namespace: str) -> None:
     # `$$` is an escaped dollar in a command, hence four; not the first process: that one ignores signals
     found = run(core, namespace, shell("sh -c 'kill -9 $$$$'; exit $?"), "Failed")

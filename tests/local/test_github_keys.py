@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from deploy.local import part as parts
-from deploy.local.github_keys import KeyPages
+from deploy.local.github_keys import KeyPages, make_key_pair
 from deploy.local.ports import free_ports
 
 
@@ -17,6 +17,7 @@ from deploy.local.ports import free_ports
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyPages]:
     folder = tmp_path_factory.mktemp("github")
     pages = KeyPages(directory=folder / "keys", port=free_ports(1)[0])
+    make_key_pair(pages.directory, "demo")
     part = pages.part(folder / "log")
     process: subprocess.Popen[bytes] = parts.spawn(part)
     parts.await_ready(process, part)

@@ -80,7 +80,8 @@ def _assert_services_know_their_world(stack: StackProcess) -> None:
         assert seen["GPUDEV_REPLICA"] == f"{name}-1"
         assert f"gpudev_{name}:" in seen["GPUDEV_DATABASE_URL"]
         assert seen["GPUDEV_KEY_TTL_HOURS"] == "1"
-        assert seen["GPUDEV_GITHUB_URL"].startswith("http://127.0.0.1:")
+        assert ("GPUDEV_GITHUB_URL" in seen) == ("GPUDEV_SSH_COMMAND" in seen) == (name == "jobs")
+        assert "GPUDEV_TOOLS_IMAGE" not in seen, "the image of a cluster of the user's is the user's"
         assert ("GPUDEV_KEY_HASH_KEY" in seen) == (name == "auth")
         assert ("AWS_SECRET_ACCESS_KEY" in seen) == (name == "disks")
         assert ("GPUDEV_NAMESPACE" in seen) == (name in {"jobs", "capacity"})

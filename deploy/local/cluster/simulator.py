@@ -20,6 +20,7 @@ from deploy.local.cluster.controllers.nodes import NodeLifecycleController
 from deploy.local.cluster.controllers.volumes import VolumeBinder
 from deploy.local.cluster.events import EventRecorder
 from deploy.local.cluster.kubelet.kubelet import Kubelet
+from deploy.local.cluster.kubelet.node_ports import NodePortProxy
 from deploy.local.cluster.registry.registry import Registry
 from deploy.local.cluster.registry.store import Store
 from deploy.local.cluster.scheduler.scheduler import Scheduler
@@ -65,7 +66,7 @@ class Simulator:
         events = EventRecorder(registry)
         namespaces, nodes = NamespaceController(registry), NodeLifecycleController(registry)
         collector, scheduler = GarbageCollector(registry), Scheduler(registry, events)
-        binder = VolumeBinder(registry)
+        binder, proxy = VolumeBinder(registry), NodePortProxy(store)
         kubelet = Kubelet(
             registry,
             events,
@@ -77,7 +78,7 @@ class Simulator:
         subresources = PodSubresources(registry, kubelet.directory_of, kubelet.resolve)
         handlers = {name: getattr(subresources, name) for name in ("log", "exec", "binding", "eviction")}
         server = HttpServer(Api(registry, self._identity.read_token(), handlers).handle, self._identity.tls())
-        for part in (namespaces, nodes, collector, scheduler, binder, kubelet):
+        for part in (namespaces, nodes, collector, scheduler, binder, kubelet, proxy):
             store.subscribe(part.on_change)
         namespaces.ensure_initial()
         kubelet.register_nodes()
@@ -86,7 +87,7 @@ class Simulator:
         await server.start(self._options.port)
         pki.write_kubeconfig(self._options.kubeconfig, self._identity, self._options.port)
         ready.set()
-        loops = [part.run() for part in (namespaces, nodes, collector, scheduler, binder)]
+        loops = [part.run() for part in (namespaces, nodes, collector, scheduler, binder, proxy)]
         try:
             await _until(stop, [*loops, kubelet.heartbeat(), expire_events(registry)], store.failure)
         finally:

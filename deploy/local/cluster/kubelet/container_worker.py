@@ -3,12 +3,12 @@
 import asyncio
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deploy.local.cluster.kubelet import images
+from deploy.local.cluster.kubelet import images, volumes
 from deploy.local.cluster.kubelet.environment import ConfigError
 from deploy.local.cluster.kubelet.instances import Config, Exit, Instance, instances
 from deploy.local.cluster.kubelet.probes import Prober
@@ -27,6 +27,10 @@ class PodContext:
 
     configure: Callable[[Object], Config]
     """Resolves environment and command; raises ConfigError."""
+    resolve: Callable[[Sequence[str], Object], list[str]]
+    """The program that an argv of a container means."""
+    root: Path
+    """Where the container's mounts lie."""
     publish: Callable[[], None]
     """Writes the pod's status."""
     event: Callable[[str, str, str, str], None]
@@ -135,7 +139,7 @@ class ContainerWorker:
         self._cancel_probes()
         self._instance = None
         self.view.ready = self.view.started = False
-        self.view.state = {"terminated": _terminated(instance, began, ended)}
+        self.view.state = {"terminated": self._terminated(instance, began, ended)}
         if ended.problem:
             self._context.event("Warning", "Failed", f"Error: {_start_message(ended)}", self.view.name)
         self._context.publish()
@@ -164,6 +168,8 @@ class ContainerWorker:
         if config is None:
             return
         ports = {port["name"]: port["containerPort"] for port in self.spec.get("ports") or [] if "name" in port}
+        if "exec" in probe:
+            probe = {**probe, "exec": {"command": self._context.resolve(probe["exec"].get("command") or [], self.spec)}}
         prober = Prober(probe, config, self._context.pod_ip, ports, report)
         self._probes.append(asyncio.create_task(prober.run()))
 
@@ -221,8 +227,14 @@ class ContainerWorker:
             await self._pause(seconds)
         self.view.last_state = {"terminated": terminated}
 
+    def _terminated(self, instance: Instance, began: datetime | None, ended: Exit) -> Object:
+        state = _terminated(instance, began, ended)
+        message = volumes.last_message(self.spec, self._context.root)
+        return {**state, "message": message} if message and "message" not in state else state
+
     def _show_last(self, known: list[Instance]) -> None:
         if len(known) > 1 and (before := known[-2].exit) is not None:
+            # without its last words: they are overwritten by now
             self.view.last_state = {"terminated": _terminated(known[-2], None, before)}
 
     def _wait_for(self, reason: str, message: str) -> None:

@@ -1,9 +1,10 @@
 """The kubelets of all nodes of the fleet: registration, heartbeats, admission, and a worker for every pod."""
 
 import asyncio
-import itertools
+import ipaddress
 import logging
 import os
+import random
 import shutil
 import signal
 import sys
@@ -28,6 +29,7 @@ _HEARTBEAT_SECONDS = 60.0
 _SHUTDOWN_GRACE_SECONDS = 1.2
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENDED = {"Succeeded", "Failed"}
+_POD_NETWORK = ipaddress.IPv4Network("127.128.0.0/9")
 
 
 class Kubelet:
@@ -162,13 +164,17 @@ class Kubelet:
         self._events.record(pod, "Warning", reason, message, component="kubelet", host=host)
 
     def _free_ip(self) -> str:
-        """An own loopback address per pod, so that pods can listen on the same port. macOS has one only."""
+        """An own loopback address per pod, so that pods can listen on the same port. macOS has one only.
+
+        By chance out of eight million: the pods of another simulator on this machine have theirs there too.
+        """
         if not sys.platform.startswith("linux"):
             return fleet.NODE_ADDRESS
         used = {worker.pod_ip for worker in self._workers.values()}
         used |= {pod["status"].get("podIP", "") for pod in self._registry.store.values("pods")}
-        candidates = (f"127.244.{i // 254}.{i % 254 + 1}" for i in itertools.count())
-        return next(address for address in candidates if address not in used)
+        while (address := str(_POD_NETWORK[random.randrange(1, _POD_NETWORK.num_addresses - 1)])) in used:  # noqa: S311
+            pass
+        return address
 
     def _clear_later(self, directory: Path, worker: PodWorker | None = None) -> None:
         task = asyncio.create_task(self._clear(directory, worker))

@@ -169,6 +169,8 @@ class PodWorker:
     def _container(self, spec: Object, restart_policy: str) -> ContainerWorker:
         context = PodContext(
             configure=self._configure,
+            resolve=self._resolve,
+            root=self._root(spec["name"]),
             publish=self._publish,
             event=self._event,
             pod_ip=self.pod_ip,
@@ -181,18 +183,26 @@ class PodWorker:
         """Raises ConfigError when a Secret or ConfigMap is missing."""
         pod = self._current()
         variables = environment.variables_of(container, pod, self._lookup)
-        root = self.directory / "roots" / container["name"]
+        root = self._root(container["name"])
         volumes.link_mounts(container, pod, self.directory / "volumes", root)
         working_directory = volumes.inside(root, container.get("workingDir") or "/")
         working_directory.mkdir(parents=True, exist_ok=True)
+        volumes.make_message_file(container, root)
         base = {
             "PATH": self._around.search_path,
             "HOME": str(root),
             "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
             "GPUDEV_ROOT": str(root),
+            "GPUDEV_POD_IP": self.pod_ip,
         }
-        argv = self._around.resolve(environment.command_line(container, variables), container["image"], root)
+        argv = self._resolve(environment.command_line(container, variables), container)
         return Config(argv, base | variables, working_directory)
+
+    def _resolve(self, argv: Sequence[str], container: Object) -> list[str]:
+        return self._around.resolve(argv, container["image"], self._root(container["name"]))
+
+    def _root(self, container_name: str) -> Path:
+        return self.directory / "roots" / container_name
 
     def _current(self) -> Object:
         return {**self.pod, "status": {**self.pod["status"], "podIP": self.pod_ip, "hostIP": self._around.host_ip}}

@@ -10,6 +10,7 @@ from pathlib import Path
 from deploy.local.cluster.kubelet.environment import ConfigError, Lookup, field_value, texts_of
 from deploy.local.cluster.machinery.objects import Object
 
+_MESSAGE_BYTES = 4096
 _HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -62,6 +63,26 @@ def link_mounts(container: Object, pod: Object, volumes: Path, root: Path) -> No
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.is_symlink() and not place.exists():
             place.symlink_to(source)
+
+
+def make_message_file(container: Object, root: Path) -> None:
+    """An empty file for the container's last words."""
+    path = _message_file(container, root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def last_message(container: Object, root: Path) -> str:
+    """What the container has left in that file, at most 4 KiB."""
+    try:
+        with _message_file(container, root).open("rb") as file:
+            return file.read(_MESSAGE_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _message_file(container: Object, root: Path) -> Path:
+    return inside(root, container["terminationMessagePath"])
 
 
 def inside(root: Path, path: str) -> Path:

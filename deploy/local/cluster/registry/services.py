@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from deploy.local.cluster.machinery import errors
 from deploy.local.cluster.machinery.objects import Object
 from deploy.local.cluster.registry.validation import NODE_PORTS
+from deploy.local.ports import is_free
 
 _CLUSTER_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
 _HAVE_NODE_PORTS = {"NodePort", "LoadBalancer"}
@@ -20,12 +21,17 @@ def allocate(service: Object, old: Object | None, services: Iterable[Object]) ->
         spec.pop("clusterIP", None)
         return
     _cluster_ip(service, others)
-    if spec["type"] in _HAVE_NODE_PORTS:
+    if has_node_ports(service):
         _keep_node_ports(spec, old)
         _node_ports(service, others)
     else:
         for port in spec.get("ports") or []:
             port.pop("nodePort", None)
+
+
+def has_node_ports(service: Object) -> bool:
+    """Whether its ports are open on every node."""
+    return service["spec"]["type"] in _HAVE_NODE_PORTS
 
 
 def _cluster_ip(service: Object, others: list[Object]) -> None:
@@ -94,7 +100,8 @@ def _node_ports(service: Object, others: list[Object]) -> None:
 
 
 def _free_node_port(used: set[int]) -> int:
-    free = [port for port in NODE_PORTS if port not in used]
-    if not free:
-        raise errors.StatusError(500, "InternalError", "Internal error occurred: range is full")
-    return random.choice(free)  # noqa: S311  a port is no secret
+    """A port that no service has, nor any other program of this machine."""
+    for port in random.sample(NODE_PORTS, len(NODE_PORTS)):
+        if port not in used and is_free(port):
+            return port
+    raise errors.StatusError(500, "InternalError", "Internal error occurred: range is full")

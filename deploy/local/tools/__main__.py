@@ -1,0 +1,96 @@
+"""`gpudev` on the local stack: the twin of the tools image's program (deploy/images/tools/README.md)."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))  # run by its path: an isolated interpreter knows no other
+
+from deploy.local.tools.pod import Pod, write_private
+
+_USAGE = "usage: gpudev install DIR | run [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR"
+
+
+def main(arguments: list[str]) -> int:
+    """One call; its exit code."""
+    pod = Pod()
+    match arguments:
+        case ["install", directory]:
+            _install(pod.inside(directory))
+        case ["run", *rest] if not rest or (rest[0] == "--" and rest[1:]):
+            return _run(pod, rest[1:])
+        case ["ready"]:
+            return _ready(pod)
+        case ["keys"]:
+            write_private(pod.authorized_keys, _standard_input())
+        case ["jupyter", ("start" | "stop") as wish]:
+            return _jupyter(pod, wish)
+        case ["listing", directory]:
+            return _listing(pod.inside(directory))
+        case ["sshd"]:
+            from deploy.local.tools import sshd  # noqa: PLC0415  costs a third of a second
+
+            sshd.serve(pod)
+        case _:
+            print(_USAGE, file=sys.stderr)
+            return 2
+    return 0
+
+
+def _standard_input() -> bytes:
+    """What follows the line that says its length."""
+    length = int(sys.stdin.buffer.readline())
+    data = sys.stdin.buffer.read(length)
+    if len(data) != length:
+        raise EOFError("standard input is cut off")
+    return data
+
+
+def _install(directory: Path) -> None:
+    from deploy.local.tools.image import write_program  # noqa: PLC0415
+
+    write_program(directory / "bin/gpudev")
+    for name in ("etc", "run"):
+        (directory / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def _run(pod: Pod, argv: list[str]) -> int:
+    from deploy.local.tools.first_process import FirstProcess  # noqa: PLC0415
+
+    return FirstProcess(pod, argv).run()
+
+
+def _ready(pod: Pod) -> int:
+    from deploy.local.tools.ready import answers  # noqa: PLC0415
+
+    return 0 if answers(pod) else 1
+
+
+def _jupyter(pod: Pod, wish: str) -> int:
+    from deploy.local.tools.jupyter import Jupyter, StartError  # noqa: PLC0415
+
+    jupyter = Jupyter(pod)
+    if wish == "stop":
+        jupyter.stop()
+        return 0
+    try:
+        jupyter.start(str(json.loads(_standard_input())["token"]))
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _listing(directory: Path) -> int:
+    from deploy.local.tools.listing import list_tree  # noqa: PLC0415
+
+    try:
+        print(json.dumps(list_tree(directory)))
+    except OSError as error:
+        print(f"{error.strerror}: {directory}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

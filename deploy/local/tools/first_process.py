@@ -1,0 +1,169 @@
+"""The pod's first process: it starts the SSH server and the job's command, and ends with the command."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deploy.local.tools.jupyter import Jupyter
+from deploy.local.tools.listing import fitting, list_tree
+from deploy.local.tools.pod import Pod, write_private
+
+_KEPT_BYTES = 16 << 20
+_CHUNK = 65536
+_RESTART_SECONDS = 1.0
+_DRAIN_SECONDS = 0.2  # what the command has left in the background may hold its output open
+_MESSAGE_BYTES = 4096  # of a termination message: Kubernetes keeps no more
+_MAIN = Path(__file__).with_name("__main__.py")
+
+
+class FirstProcess:
+    """One run of the pod's main container.
+
+    Args:
+        pod: That it runs in.
+        argv: The job's command; empty: idle until asked to end.
+    """
+
+    def __init__(self, pod: Pod, argv: list[str]) -> None:
+        self._pod, self._argv = pod, argv
+        self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        self._command: subprocess.Popen[bytes] | None = None
+        self._sshd: subprocess.Popen[bytes] | None = None
+        self._sshd_due = 0.0
+        self._jupyter: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        """Until the command has ended, or SIGTERM comes while there is none; the exit code."""
+        self._listen_for_signals()
+        if not self._pod.authorized_keys.exists():
+            write_private(self._pod.authorized_keys, self._pod.first_keys.read_bytes())
+        self._keep_sshd()
+        self._jupyter = Jupyter(self._pod).resume()
+        if not self._argv:
+            while not self._stopping:
+                self._turn(None)
+            return 0
+        try:
+            self._start_command()
+        except OSError as error:
+            print(f"gpudev: {self._argv[0]}: {error.strerror}", file=sys.stderr)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        code = self._follow_command()
+        self._leave_listing()
+        return code
+
+    def _listen_for_signals(self) -> None:
+        wake, wake_in = os.pipe()
+        os.set_blocking(wake_in, False)
+        signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._selector.register(wake, selectors.EVENT_READ, None)
+
+    def _stop(self, number: int, _: object) -> None:
+        self._stopping = True
+        if self._command is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._command.send_signal(number)
+
+    def _start_command(self) -> None:
+        log = _Log(self._pod.run / "command.log")
+        self._command = subprocess.Popen(
+            self._argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._pod.workspace,
+            start_new_session=True,
+        )
+        for stream, number in ((self._command.stdout, 1), (self._command.stderr, 2)):
+            if stream is not None:
+                self._selector.register(stream.fileno(), selectors.EVENT_READ, (number, log))
+        if self._stopping:
+            self._command.terminate()
+
+    def _follow_command(self) -> int:
+        command = self._command
+        if command is None:
+            raise RuntimeError("no command was started")
+        while command.poll() is None:
+            self._turn(None)
+        while self._turn(_DRAIN_SECONDS):
+            pass
+        return command.returncode if command.returncode >= 0 else 128 - command.returncode
+
+    def _turn(self, seconds: float | None) -> bool:
+        """Wait for something and attend to it; whether output came."""
+        wait = self._keep_sshd()
+        found = self._selector.select(wait if seconds is None else seconds)
+        output = False
+        for key, _ in found:
+            data = os.read(key.fd, _CHUNK)
+            if key.data is None:
+                continue
+            if data:
+                number, log = key.data
+                _write(number, data)
+                log.write(data)
+                output = True
+            else:
+                self._selector.unregister(key.fd)
+        if self._jupyter is not None:
+            self._jupyter.poll()  # a zombie would look alive to those who end it
+        return output
+
+    def _keep_sshd(self) -> float | None:
+        """Start the SSH server when it does not run; in how many seconds to look again, None: when a signal comes."""
+        if self._sshd is not None and self._sshd.poll() is None:
+            return None
+        if self._sshd is not None:
+            self._sshd, self._sshd_due = None, time.monotonic() + _RESTART_SECONDS
+        if time.monotonic() < self._sshd_due:
+            return self._sshd_due - time.monotonic()
+        with (self._pod.run / "sshd.log").open("ab") as log:
+            self._sshd = subprocess.Popen(
+                [sys.executable, "-I", str(_MAIN), "sshd"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._pod.workspace,
+                start_new_session=True,
+            )
+        return None
+
+    def _leave_listing(self) -> None:
+        if self._pod.disk is None or not self._pod.last_message.exists():
+            return
+        with contextlib.suppress(OSError):
+            self._pod.last_message.write_bytes(fitting(list_tree(self._pod.disk), _MESSAGE_BYTES))
+
+
+class _Log:
+    """A file that keeps the end of what was written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Add data; now and then the beginning is let go."""
+        self._file.write(data)
+        if self._file.tell() > 2 * _KEPT_BYTES:
+            self._file.close()
+            with self._path.open("rb") as file:
+                file.seek(-_KEPT_BYTES, os.SEEK_END)
+                write_private(self._path, file.read())
+            self._file = self._path.open("ab", buffering=0)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(descriptor, data) :]

@@ -1,0 +1,21 @@
+"""The files of the local tools image: one program, which runs this package with our interpreter."""
+
+import shlex
+import sys
+from pathlib import Path
+
+IMAGE = "gpudev/tools:local"
+_MAIN = Path(__file__).with_name("__main__.py")
+
+
+def make_image(directory: Path) -> None:
+    """Lay out the image's files below `directory`; idempotent."""
+    write_program(directory / "gpudev-tools/bin/gpudev")
+
+
+def write_program(program: Path) -> None:
+    """Write `gpudev`; idempotent."""
+    program.parent.mkdir(parents=True, exist_ok=True)
+    # -S: most calls need the standard library alone, and are made for every pod again and again.
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(_MAIN))} "$@"\n')
+    program.chmod(0o755)

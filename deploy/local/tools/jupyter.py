@@ -1,0 +1,149 @@
+"""JupyterLab in the pod, on or off; what is on is written down, so that it comes again with the container."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from deploy.local import proc
+from deploy.local.tools.pod import JUPYTER_PORT, Pod, shell, user_environment, write_private
+
+_START_SECONDS = 25.0
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.1
+
+
+class StartError(Exception):
+    """JupyterLab does not start; the text says why, in one line."""
+
+
+class Jupyter:
+    """The pod's JupyterLab. Calls at the same time wait for each other."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._pod = pod
+        self._settings = pod.etc / "jupyter.json"
+        self._pid = pod.run / "jupyter.pid"
+        self._log = pod.run / "jupyter.log"
+
+    def start(self, token: str) -> None:
+        """Have it run with this token and answer. Raises StartError, after which it is off."""
+        with self._alone():
+            if self._runs() and self._answers(token):
+                return
+            self._end()
+            write_private(self._settings, json.dumps(self._configuration(token)).encode())
+            try:
+                self._await(self._launch(), token)
+            except StartError:
+                self._forget()
+                raise
+
+    def stop(self) -> None:
+        """End it and forget its token."""
+        with self._alone():
+            self._forget()
+
+    def resume(self) -> "subprocess.Popen[bytes] | None":
+        """Start it if it was on, and wait for nothing; None when it was off."""
+        with self._alone():
+            return self._launch() if self._settings.exists() else None
+
+    def _configuration(self, token: str) -> dict[str, object]:
+        return {
+            "ServerApp": {
+                "ip": self._pod.address,
+                "port": JUPYTER_PORT,
+                "port_retries": 0,
+                "open_browser": False,
+                "allow_root": True,
+                "root_dir": str(self._pod.workspace),
+                "terminado_settings": {"shell_command": [shell()]},
+            },
+            "IdentityProvider": {"token": token},
+            # nothing is fetched from the network
+            "LabApp": {
+                "extension_manager": "readonly",
+                "check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+                "news_url": None,
+            },
+        }
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        program = shutil.which("jupyter-lab")
+        command = [program] if program else [sys.executable, "-I", "-m", "jupyterlab"]
+        with self._log.open("wb") as log:
+            process = subprocess.Popen(
+                [*command, f"--config={self._settings}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._pod.workspace,
+                env={**user_environment(self._pod), "JUPYTER_RUNTIME_DIR": str(self._pod.run / "jupyter")},
+                start_new_session=True,
+            )
+        self._pid.write_text(f"{process.pid} {proc.start_time(process.pid)}")
+        return process
+
+    def _await(self, process: "subprocess.Popen[bytes]", token: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers(token):
+            if process.poll() is not None:
+                raise StartError(f"JupyterLab ended with exit code {process.returncode}: {self._last_line()}")
+            if time.monotonic() > deadline:
+                raise StartError(f"JupyterLab does not answer within {_START_SECONDS:.0f} s: {self._last_line()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _answers(self, token: str) -> bool:
+        request = urllib.request.Request(
+            f"http://{self._pod.address}:{JUPYTER_PORT}/api/status", headers={"Authorization": f"token {token}"}
+        )
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5):
+                return True
+        except (OSError, ValueError):
+            return False
+
+    def _runs(self) -> bool:
+        pid, _, began = self._recorded()
+        return bool(pid) and proc.start_time(int(pid)) == began
+
+    def _recorded(self) -> tuple[str, str, str]:
+        try:
+            return self._pid.read_text().partition(" ")
+        except OSError:
+            return "", "", ""
+
+    def _forget(self) -> None:
+        self._settings.unlink(missing_ok=True)
+        self._end()
+
+    def _end(self) -> None:
+        if not self._runs():
+            return
+        pid = int(self._recorded()[0])
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, number)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while self._runs() and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+        self._pid.unlink(missing_ok=True)
+
+    def _last_line(self) -> str:
+        lines = self._log.read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self._pod.run / "jupyter.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

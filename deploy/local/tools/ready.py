@@ -1,0 +1,25 @@
+"""Whether the pod's SSH server answers."""
+
+import socket
+import time
+
+from deploy.local.tools.pod import SSH_PORT, Pod
+
+_PATIENCE_SECONDS = 2.0  # a start is noticed when it happens, not when the probe comes again
+_BANNER = b"SSH-2.0-"
+
+
+def answers(pod: Pod) -> bool:
+    """Whether it sends its banner; a server that starts is waited for."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not (found := _banner(pod.address)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def _banner(address: str) -> bool:
+    try:
+        with socket.create_connection((address, SSH_PORT), timeout=1) as connection:
+            return connection.recv(len(_BANNER)) == _BANNER
+    except OSError:
+        return False

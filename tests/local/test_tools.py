@@ -1,0 +1,168 @@
+"""The twin of the tools image's program, in a folder that stands for a pod."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.tools.image import make_image
+from deploy.local.tools.listing import fitting, list_tree
+
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+
+
+class FakePod:
+    """A pod's mounts, and calls of the program in it."""
+
+    def __init__(self, folder: Path, *, disk: bool) -> None:
+        self.root = folder / "root"
+        for path in ("workspace", "gpudev", "gpudev-access", "dev", *(["home/dev"] if disk else [])):
+            (self.root / path).mkdir(parents=True)
+        (self.root / "gpudev-access/authorized_keys").write_text("ssh-ed25519 AAAA first\n")
+        (self.root / "dev/termination-log").touch()
+        make_image(folder / "image")
+        self._image = folder / "image/gpudev-tools/bin/gpudev"
+        self.tool = self.root / "gpudev/bin/gpudev"
+        address = f"127.77.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
+        self.environment = {**ENVIRONMENT, "GPUDEV_ROOT": str(self.root), "GPUDEV_POD_IP": address}
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def install(self) -> None:
+        subprocess.run([self._image, "install", "/gpudev"], env=self.environment, check=True)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(
+            [self.tool, *arguments], env=self.environment, cwd=self.root / "workspace", start_new_session=True, **pipes
+        )
+        self.running.append(process)
+        return process
+
+    def call(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(stdin, timeout=30)
+        return process.returncode, out.decode(), err.decode()
+
+    def clear(self) -> None:
+        """What the shim does in a pod: nothing of it is left."""
+        for entry in Path("/proc").iterdir():
+            mark = f"GPUDEV_ROOT={self.root}".encode()
+            try:
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue
+        for process in self.running:
+            process.communicate()
+
+
+@pytest.fixture(params=[False, True], ids=["without disk", "with disk"])
+def fake_pod(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakePod]:
+    made = FakePod(tmp_path, disk=request.param)
+    made.install()
+    yield made
+    made.clear()
+
+
+def test_the_commands_exit_code_and_output_are_passed_on_and_kept(fake_pod: FakePod) -> None:
+    code, out, err = fake_pod.call("run", "--", "/bin/sh", "-c", "pwd; echo err >&2; exit 3")
+    assert (code, out, err) == (3, f"{fake_pod.root}/workspace\n", "err\n")
+    assert sorted((fake_pod.root / "gpudev/run/command.log").read_text().splitlines()) == sorted(
+        [f"{fake_pod.root}/workspace", "err"]
+    )
+    assert fake_pod.call("run", "--", "/bin/sh", "-c", "kill -9 $$")[0] == 137
+    assert fake_pod.call("run", "--", "/no/such/program")[0] == 127
+
+
+def test_an_ended_command_leaves_the_listing_of_its_disk(fake_pod: FakePod) -> None:
+    script = '[ ! -d "$GPUDEV_ROOT/home" ] || printf abc > "$GPUDEV_ROOT/home/dev/file"'
+    fake_pod.call("run", "--", "/bin/sh", "-c", script)
+    message = (fake_pod.root / "dev/termination-log").read_text()
+    entries = [{"path": "file", "type": "file", "size_bytes": 3}]
+    wanted = {"size_bytes": 3, "entries": entries, "truncated": False}
+    assert (json.loads(message) == wanted) if (fake_pod.root / "home").exists() else not message
+
+
+def test_a_signal_is_passed_to_the_command(fake_pod: FakePod) -> None:
+    process = fake_pod.start("run", "--", "/bin/sh", "-c", "trap 'exit 9' TERM; echo here; while :; do sleep 0.1; done")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"here\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 9
+
+
+def test_an_idle_pod_is_ready_gets_its_server_again_and_ends_when_asked(fake_pod: FakePod) -> None:
+    assert fake_pod.call("ready")[0] == 1
+    process = fake_pod.start("run")
+    assert fake_pod.call("ready")[0] == 0
+    first = sshd_of(process.pid)
+    os.kill(first, signal.SIGKILL)
+    while fake_pod.call("ready")[0] != 0:
+        assert process.poll() is None
+    assert sshd_of(process.pid) != first
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def sshd_of(pid: int) -> int:
+    """The server that a first process runs."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(next(child for child in children if b"sshd" in Path(f"/proc/{child}/cmdline").read_bytes()))
+
+
+def test_keys_are_replaced_whole_and_the_first_ones_come_only_once(fake_pod: FakePod) -> None:
+    keys = fake_pod.root / "gpudev/etc/authorized_keys"
+    fake_pod.call("run", "--", "true")
+    assert keys.read_text() == "ssh-ed25519 AAAA first\n"
+    text = b"ssh-ed25519 BBBB\n"
+    assert fake_pod.call("keys", stdin=b"%d\n%b and what no length covers" % (len(text), text))[0] == 0
+    fake_pod.call("run", "--", "true")
+    assert keys.read_bytes() == text
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert fake_pod.call("keys", stdin=b"100\nssh-ed25519 cut off")[0] != 0
+    assert keys.read_bytes() == text
+
+
+def test_jupyter_that_cannot_start_says_why(fake_pod: FakePod) -> None:
+    stdin = b'{"token": "secret"}'
+    program = fake_pod.root / "bin/jupyter-lab"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho no space left; exit 4\n")
+    program.chmod(0o755)
+    fake_pod.environment["PATH"] = f"{program.parent}:{fake_pod.environment['PATH']}"
+    code, _, err = fake_pod.call("jupyter", "start", stdin=b"%d\n%b" % (len(stdin), stdin))
+    assert (code, err) == (1, "JupyterLab ended with exit code 4: no space left\n")
+    assert not (fake_pod.root / "gpudev/etc/jupyter.json").exists()
+    assert fake_pod.call("jupyter", "stop")[0] == 0
+
+
+def test_a_listing_goes_to_depth_three_and_counts_everything(tmp_path: Path) -> None:
+    (tmp_path / "a/b/c/d").mkdir(parents=True)
+    (tmp_path / "a/b/c/d/deep").write_bytes(b"x" * 1000)
+    (tmp_path / "a.txt").write_bytes(b"xy")
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    found = list_tree(tmp_path)
+    assert [(e["path"], e["type"], e["size_bytes"]) for e in found["entries"]] == [
+        ("a", "directory", 1000), ("a/b", "directory", 1000), ("a/b/c", "directory", 1000), ("a.txt", "file", 2),
+        ("link", "link", 7), ("pipe", "other", 0),
+    ]  # fmt: skip
+    assert (found["size_bytes"], found["truncated"]) == (1009, False)
+
+
+def test_a_listing_is_bounded_and_is_cut_to_what_fits(tmp_path: Path) -> None:
+    for number in range(2001):
+        (tmp_path / f"{number:04}").write_bytes(b"x")
+    found = list_tree(tmp_path)
+    assert (len(found["entries"]), found["size_bytes"], found["truncated"]) == (2000, 2001, True)
+    text = fitting(found, 4096)
+    cut = json.loads(text)
+    assert 3500 < len(text) <= 4096
+    assert (cut["truncated"], cut["size_bytes"], cut["entries"]) == (
+        True, 2001, found["entries"][: len(cut["entries"])],
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""A user of JupyterLab, as its page in a browser is one: the REST API, and a kernel's messages over a WebSocket."""
+
+import json
+import uuid
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+
+
+class Notebook:
+    """Speaks to one JupyterLab.
+
+    Args:
+        url: `jupyter_url`, with its token.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.base = f"{parts.scheme}://{parts.netloc}"
+        self.token = parse_qs(parts.query)["token"][0]
+
+    async def status(self, *, token: str | None = None) -> int | None:
+        """The HTTP status of an API call with this token or another; None when nobody answers."""
+        header = {"Authorization": f"token {token or self.token}"}
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{self.base}/api/me", headers=header) as answer:
+                return answer.status
+        except aiohttp.ClientError:
+            return None
+
+    async def run_cell(self, code: str) -> str:
+        """Run code in a new kernel; what it prints."""
+        async with aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"}) as session:
+            async with session.post(f"{self.base}/api/kernels", json={"name": "python3"}) as answer:
+                assert answer.status == 201, await answer.text()
+                kernel = (await answer.json())["id"]
+            async with session.ws_connect(f"{self.base}/api/kernels/{kernel}/channels") as socket:
+                request = _execute_request(code)
+                await socket.send_json(request)
+                return await _printed(socket, request["header"]["msg_id"])
+
+
+def _execute_request(code: str) -> dict[str, Any]:
+    """https://jupyter-client.readthedocs.io/en/stable/messaging.html#execute."""
+    header = {
+        "msg_id": uuid.uuid4().hex,
+        "msg_type": "execute_request",
+        "username": "",
+        "session": "",
+        "version": "5.3",
+    }
+    content = {"code": code, "silent": False}
+    return {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+
+
+async def _printed(socket: aiohttp.ClientWebSocketResponse, request: str) -> str:
+    text = ""
+    while True:
+        message = json.loads(await socket.receive_str(timeout=60))
+        if message["parent_header"].get("msg_id") != request:
+            continue
+        content = message["content"]
+        if message["msg_type"] == "stream":
+            text += content["text"]
+        if message["msg_type"] == "status" and content["execution_state"] == "idle":
+            return text

@@ -1,0 +1,54 @@
+"""What a user pastes into a shell: with OpenSSH's client where there is one, else with asyncssh."""
+
+import asyncio
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncssh
+
+
+class Session(NamedTuple):
+    """How a command over SSH ended."""
+
+    code: int
+    """255 when the connection was refused."""
+    output: str
+
+
+async def paste(ssh_command: str, script: str, *, key: Path | None = None) -> Session:
+    """Run a script in a job.
+
+    Args:
+        ssh_command: As the API gives it.
+        script: For the shell at the other end.
+        key: The only private key to use; None: those of the stack's configuration.
+    """
+    if shutil.which("ssh"):
+        return await _paste_into_shell(ssh_command, script, key)
+    return await _paste_into_asyncssh(shlex.split(ssh_command), script, key)
+
+
+async def _paste_into_shell(ssh_command: str, script: str, key: Path | None) -> Session:
+    only = f"-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -i {key}"
+    command = ssh_command if key is None else re.sub(r"-F \S+", lambda _: only, ssh_command)
+    text = f"{command} {shlex.quote(script)}"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", text, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    return Session(int(process.returncode or 0), output.decode())
+
+
+async def _paste_into_asyncssh(words: list[str], script: str, key: Path | None) -> Session:
+    user, _, host = words[-1].partition("@")
+    port = int(words[words.index("-p") + 1])
+    how = {"config": [words[words.index("-F") + 1]]} if key is None else {"client_keys": [str(key)], "config": None}
+    try:
+        async with asyncssh.connect(host, port, username=user, known_hosts=None, **how) as connection:
+            done = await connection.run(script)
+    except asyncssh.PermissionDenied:
+        return Session(255, "")
+    return Session(done.exit_status or 0, str(done.stdout))
