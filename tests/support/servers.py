@@ -244,6 +244,7 @@ def cluster_simulator(server_directory: Path) -> Iterator[ClusterSimulator]:
         directory=server_directory / "cluster",
         kubeconfig=server_directory / "kubeconfig",
         port=free_ports(1)[0],
+        tools_image=server_directory / "tools-image",
     )
     part = cluster.part(server_directory / "cluster.log")
     yield from _running(part, lambda process: ClusterSimulator(cluster, process))
