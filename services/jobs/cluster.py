@@ -19,7 +19,7 @@ from kubernetes.aio import client, config
 from prometheus_client import Gauge
 
 from services.jobs.domain.manifests import MANAGED_BY, Manifest, owner_reference
-from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Meta, Pod
+from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Condition, Meta, Pod
 from services.jobs.exec_channel import PROTOCOL, Broken, ExecResult, NotRun, converse
 from shared.errors import Conflict, Unavailable
 
@@ -36,12 +36,12 @@ _LOG_IDLE_SECONDS = 30.0
 """A container may be silent for long: a stream that is, is opened again, since its connection may have died."""
 _LOG_BUFFER_BYTES = 1 << 16
 """Of one stream, twice at most: the client's default of 2 MB would be 4 GB for a thousand slow readers."""
-_BAD_REQUEST, _NOT_FOUND, _CONFLICT, _GONE = 400, 404, 409, 410
+_BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE = 400, 403, 404, 409, 410
 _REFUSALS = frozenset({400, 422})
 _NO_EXEC = frozenset({400, 404, 409, 422})
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
 KINDS = ("pods", "services", "secrets", "persistentvolumeclaims", "persistentvolumes")
-_CLUSTER_WIDE = frozenset({"persistentvolumes"})
+_CLUSTER_WIDE = frozenset({"persistentvolumes", "nodes"})
 _ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 
 _watch_contact = Gauge("gpudev_watch_contact_timestamp_seconds", "Last sign of life of the watch on pods")
@@ -114,6 +114,14 @@ class _Attachments(msgspec.Struct, frozen=True):
     items: list[_Attachment] = []
 
 
+class _NodeStatus(msgspec.Struct, frozen=True):
+    conditions: list[Condition] = []
+
+
+class _Node(msgspec.Struct, frozen=True):
+    status: _NodeStatus = _NodeStatus()
+
+
 class _Status(msgspec.Struct, frozen=True):
     code: int = 0
     reason: str = ""
@@ -156,6 +164,23 @@ class Cluster:
             if failed.status.code == _NOT_FOUND and failed.status.reason == "NotFound":
                 return None
             raise _unavailable(failed) from failed
+
+    async def find_node_loss(self, name: str) -> str | None:
+        """How a node was lost, by a live look; None: it is well, or we may not look.
+
+        Raises:
+            ClusterUnavailable: There was no answer.
+        """
+        try:
+            node = await self._call("GET", "nodes", name, model=_Node)
+        except _Failed as failed:
+            if failed.status.code == _FORBIDDEN:
+                return None
+            if failed.status.code == _NOT_FOUND and failed.status.reason == "NotFound":
+                return f"Node {name} is gone"
+            raise _unavailable(failed) from failed
+        ready = any(one.type == "Ready" and one.status == "True" for one in node.status.conditions)
+        return None if ready else f"Node {name} does not answer"
 
     async def ensure_pod(self, manifest: Manifest) -> Pod:
         """Make the pod, or adopt the one that an earlier try made.

@@ -27,7 +27,19 @@ from services.jobs.domain.manifests import (
     secret_manifest,
     service_manifest,
 )
-from services.jobs.domain.plan import Clear, Delete, FetchKeys, Keep, Limits, Make, Record, Rest, Step, next_step
+from services.jobs.domain.plan import (
+    AskNode,
+    Clear,
+    Delete,
+    FetchKeys,
+    Keep,
+    Limits,
+    Make,
+    Record,
+    Rest,
+    Step,
+    next_step,
+)
 from services.jobs.domain.pod_facts import read_pod
 from services.jobs.github import GitHub
 from services.jobs.kept_logs import LastWords, keep_log
@@ -149,8 +161,9 @@ class Reconciler:
     async def _take(self, job: Job, step: Step) -> Job | None:
         if isinstance(step, Record):
             return await self._record(job, step.fact)
-        if isinstance(step, Make):
-            return await self._record(job, await self._make(job))
+        if isinstance(step, Make | AskNode):
+            fact = await (self._make(job) if isinstance(step, Make) else self._ask_node(job, step))
+            return await self._record(job, fact)
         if isinstance(step, FetchKeys):
             fact = await fetch_user(job=job, user=step.user, github=self._github, resources=self._resources)
             return await self._record(job, fact)
@@ -178,6 +191,12 @@ class Reconciler:
             status=changed.status if changed else None,
         )  # fmt: skip
         return changed
+
+    async def _ask_node(self, job: Job, step: AskNode) -> Fact:
+        # a node that is lost takes its pods along: Kubernetes deletes them before capacity hears of it, or after
+        loss = await self._cluster.find_node_loss(job.node or "")
+        reason = f"The node was lost: {loss}" if loss else "The pod was deleted from outside"
+        return PodFailed(job.epoch, reason, step.exit_code)
 
     async def _make(self, job: Job) -> Fact:
         """Secret, disk, pod, service: in this order, since the pod needs the first two and owns Secret and Service."""

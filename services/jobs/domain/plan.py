@@ -55,6 +55,12 @@ class Record(msgspec.Struct, frozen=True):
     fact: Fact
 
 
+class AskNode(msgspec.Struct, frozen=True):
+    """The pod was deleted, not by us: end the job, with what its node has to do with it."""
+
+    exit_code: int | None = None
+
+
 class Keep(msgspec.Struct, frozen=True):
     """Store the end of the log: with the pod it will be gone."""
 
@@ -78,7 +84,7 @@ class Rest(msgspec.Struct, frozen=True):
     until: datetime
 
 
-Step: TypeAlias = Make | FetchKeys | Record | Keep | Delete | Clear | Rest
+Step: TypeAlias = Make | FetchKeys | Record | AskNode | Keep | Delete | Clear | Rest
 
 
 def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
@@ -157,11 +163,11 @@ def _await_start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step
 
 def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
     if pod is None or (job.pod_uid is not None and pod.uid != job.pod_uid):
-        return Record(PodFailed(job.epoch, "The pod was deleted from outside"))
+        return AskNode()
     # the command's own end comes before the clock's: a command that made it in time is not called expired
     end = _own_end(job, pod)
     if end is not None:
-        return Record(end)
+        return end
     if job.expires_at is not None and now >= job.expires_at:
         return Record(Expire(job.epoch))
     minutes = due_warning(job, now)
@@ -172,14 +178,12 @@ def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -
     return Rest(min(now + timedelta(seconds=limits.resync_seconds), _next_moment(job, now)))
 
 
-def _own_end(job: Job, pod: PodFacts) -> Fact | None:
+def _own_end(job: Job, pod: PodFacts) -> Step | None:
     if pod.state is PodState.EXITED and not pod.deleting:
-        return CommandEnded(job.epoch, pod.exit_code or 0)
+        return Record(CommandEnded(job.epoch, pod.exit_code or 0))
     if pod.state in {PodState.FAILED, PodState.REFUSED}:
-        return PodFailed(job.epoch, pod.detail, pod.exit_code)
-    if pod.deleting:
-        return PodFailed(job.epoch, "The pod was deleted from outside", pod.exit_code)
-    return None
+        return Record(PodFailed(job.epoch, pod.detail, pod.exit_code))
+    return AskNode(pod.exit_code) if pod.deleting else None
 
 
 def due_warning(job: Job, now: datetime) -> int | None:

@@ -23,7 +23,7 @@ from services.jobs.domain.manifests import (
     secret_manifest,
     service_manifest,
 )
-from services.jobs.domain.plan import Clear, Delete, Keep, Limits, Make, Record, Rest, due_warning, next_step
+from services.jobs.domain.plan import AskNode, Clear, Delete, Keep, Limits, Make, Record, Rest, due_warning, next_step
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
 from shared.contracts.jobs import JobStatus
@@ -166,10 +166,13 @@ def test_an_active_job_ends_by_its_command_by_the_cluster_or_by_the_clock() -> N
     late = timedelta(hours=2)
     assert step(active(), ended(0, "Completed", "Succeeded"), late) == Record(CommandEnded(1, 0))
     assert step(active(), READY_POD, late) == Record(Expire(1))
-    for seen in (None, pod("Failed", reason="Evicted"), ended(137, "OOMKilled"), pod(deleting=True)):
+    for seen in (pod("Failed", reason="Evicted"), ended(137, "OOMKilled")):
         over = step(active(), seen)
         assert isinstance(over, Record)
         assert isinstance(over.fact, PodFailed)
+    for seen in (None, pod(deleting=True)):
+        assert step(active(), seen, late) == AskNode()
+    assert step(active(pod_uid="another"), READY_POD, late) == AskNode()
     assert isinstance(step(active(), READY_POD), Rest)
 
 

@@ -1,0 +1,55 @@
+"""A node dies under running jobs: what they hold stays theirs until Kubernetes has confirmed that the node is gone."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.stack import LocalStack, running_stack, until, users
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[LocalStack]:
+    with running_stack(GPUDEV_NODES="p5.48xlarge,p5.48xlarge") as stack:
+        yield stack
+
+
+async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(two_nodes: LocalStack) -> None:
+    """Incidents 6 and 8."""
+    async with users(two_nodes, "alice", "bob") as (alice, bob):
+        lost = await alice.submit(gpu_count=8)
+        active = await alice.wait(lost, "active")
+        api = two_nodes.cluster_api()
+        pod = await asyncio.to_thread(api.read_namespaced_pod, active["pod_name"], "gpudev")
+        node = pod.spec.node_name
+        other = await alice.submit(gpu_count=8)
+        await alice.wait(other, "active")
+        waiting = await bob.submit(gpu_count=8)
+
+        # what the node controller writes when a kubelet has fallen silent
+        silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+        await asyncio.to_thread(api.patch_node_status, node, {"status": {"conditions": [silent]}})
+
+        async def dead() -> dict[str, Any] | None:
+            entry = (await alice.availability())["h100"]
+            return entry if entry["total"] == 8 else None
+
+        entry = await until(dead, "the node is out of the sums", seconds=2, period=0.05)
+        rows = {row["name"]: row for row in entry["nodes"]}
+        assert (rows[node]["ready"], rows[node]["in_use"]) == (False, 8)
+        assert entry["in_use"] == 8
+        assert (await alice.job(lost))["status"] == "active"
+        assert (await bob.job(waiting))["status"] == "queued"
+
+        await asyncio.to_thread(api.delete_node, node)
+        failed = await alice.wait(lost, "failed", seconds=20)
+        assert "node was lost" in failed["failure_reason"]
+        assert node in failed["failure_reason"]
+        assert (await bob.job(waiting))["status"] == "queued"
+        await alice.client.post(f"/v1/jobs/{other}/cancel")
+        await bob.wait(waiting, "active")
+        entry = (await alice.availability())["h100"]
+        assert [row["name"] for row in entry["nodes"]] == [name for name in rows if name != node]
