@@ -23,8 +23,8 @@ test: check
 CLUSTER_MARKERS ?= not needs_containers
 test-cluster: $(READY)
 	@test -n "$$GPUDEV_KUBECONFIG" || { echo "Set GPUDEV_KUBECONFIG to the kubeconfig of a cluster"; exit 2; }
-	$(BIN)/python -m pytest tests/cluster tests/e2e/test_jobs_on_cluster.py tests/nodes --ignore tests/cluster/simulator \
-	  -m "$(CLUSTER_MARKERS)"
+	$(BIN)/python -m pytest tests/cluster tests/e2e/test_jobs_on_cluster.py tests/e2e/test_queue_on_cluster.py tests/nodes \
+	  --ignore tests/cluster/simulator -m "$(CLUSTER_MARKERS)"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -68,10 +68,17 @@ class ModelJob:
 @dataclass
 class ModelNode:
     gpus: int
+    """Allocatable: those of its devices that are well."""
     zone: str | None
+    devices: int
     schedulable: bool = True
+    ready: bool = True
     version: int = 1
     foreign: int = 0
+
+    @property
+    def usable(self) -> bool:
+        return self.schedulable and self.ready
 
     def suits(self, job: ModelJob) -> bool:
         zone = job.event.availability_zone
@@ -94,8 +101,8 @@ class World:
     async def step(self) -> None:
         kinds = (
             (self.submit, 16), (self.start, 6), (self.end, 5), (self.extend, 2), (self.cancel, 1), (self.requeue, 1),
-            (self.cordon, 1), (self.add_node, 1), (self.lose_node, 0.5), (self.foreign, 1), (self.prioritise, 1),
-            (self.restart, 1), (self.disk_ready, 1),
+            (self.cordon, 1), (self.fall_silent, 1), (self.break_devices, 1), (self.add_node, 1), (self.lose_node, 0.5),
+            (self.foreign, 1), (self.prioritise, 1), (self.restart, 1), (self.disk_ready, 1),
         )  # fmt: skip
         act = self.chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
         await act()
@@ -159,17 +166,32 @@ class World:
         node.schedulable = not node.schedulable
         await self.report(name)
 
+    async def fall_silent(self) -> None:
+        name = self.chance.choice(sorted(self.nodes))
+        self.nodes[name].ready = not self.nodes[name].ready
+        await self.report(name)
+
+    async def break_devices(self) -> None:
+        name = self.chance.choice(sorted(self.nodes))
+        node = self.nodes[name]
+        node.gpus = self.chance.randint(1, node.devices) if node.gpus == node.devices else node.devices
+        await self.report(name)
+
     async def add_node(self) -> None:
         if len(self.nodes) < 6:
             self.made += 1
             name = f"n{self.made}"
-            self.nodes[name] = ModelNode(self.chance.choice((4, 8, 8)), self.chance.choice(ZONES))
+            devices = self.chance.choice((4, 8, 8))
+            self.nodes[name] = ModelNode(devices, self.chance.choice(ZONES), devices)
             await self.report(name)
 
     async def report(self, name: str) -> None:
         node = self.nodes[name]
         node.version += 1
-        seen = facts(name, gpus=node.gpus, zone=node.zone, schedulable=node.schedulable, resource_version=node.version)
+        seen = facts(
+            name, gpus=node.gpus, zone=node.zone, schedulable=node.schedulable, ready=node.ready,
+            resource_version=node.version,
+        )  # fmt: skip
         await self.capacity.nodes(seen, now=self.now)
 
     async def lose_node(self) -> None:
@@ -256,7 +278,7 @@ class World:
         running = [(job.node, job) for job in self.jobs.values() if job.node is not None] + extra
         starts = []
         for name, node in self.nodes.items():
-            if not node.schedulable or not node.suits(head):
+            if not node.usable or not node.suits(head):
                 continue
             ends = [(self.end_of(job, extra), job.event.gpu_count) for where, job in running if where == name]
             for time in sorted({self.now, *(end for end, _ in ends)}):
@@ -283,14 +305,14 @@ class World:
 
     def free(self, name: str, held: Counter[str]) -> int:
         node = self.nodes[name]
-        return node.gpus - node.foreign - held[name] if node.schedulable else 0
+        return node.gpus - node.foreign - held[name] if node.usable else 0
 
     async def take_in_leases(self) -> set[UUID]:
         leases = await self.capacity.leases()
         assert len({(node, index) for node, index, _ in leases}) == len(leases), "a GPU was leased twice"
         by_job: dict[UUID, set[str]] = {}
         for node, index, job_id in leases:
-            assert index < self.nodes[node].gpus, "a GPU that is not there was leased"
+            assert index < self.nodes[node].devices, "a GPU that is not there was leased"
             by_job.setdefault(job_id, set()).add(node)
         sizes = Counter(job_id for _, _, job_id in leases)
         granted = set()
@@ -305,12 +327,14 @@ class World:
                 assert job.ready
                 assert not job.over
                 assert not job.leaving
-                assert self.nodes[job.node].schedulable
+                assert self.nodes[job.node].usable
                 assert self.nodes[job.node].suits(job)
                 assert self.users()[job.event.user_id] <= 12
         assert by_job.keys() == {job_id for job_id, job in self.jobs.items() if job.node is not None}
-        for name, node in self.nodes.items():
-            assert self.held()[name] + node.foreign <= node.gpus, "more is leased than is allocatable"
+        # what was leased before a device failed stays; on such a node nothing more is
+        for name in {self.jobs[job_id].node for job_id in granted} - {None}:
+            node = self.nodes[str(name)]
+            assert self.held()[str(name)] + node.foreign <= node.gpus, "more is leased than is allocatable"
         return granted
 
     async def check_answers(self) -> None:
@@ -332,7 +356,7 @@ class World:
                 await forget_pod(
                     self.capacity.database, uid=f"foreign-{name}", resource_version=9, placer=self.capacity.placer
                 )
-            node.schedulable = True
+            node.schedulable, node.ready, node.gpus = True, True, node.devices
             await self.report(name)
         for job in self.jobs.values():
             job.ready = job.ready or await self.make_ready(job)

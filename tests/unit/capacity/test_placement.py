@@ -232,10 +232,11 @@ def test_the_node_where_a_pod_found_no_room_is_taken_only_if_no_other_fits() -> 
 
 
 def test_a_failed_device_under_a_lease_is_paid_back_before_the_head_is_promised_anything() -> None:
-    fleet, holds = [node("n1", 8, gpus=7), node("n2", 8)], [hold("n1", 4, 1), hold("n1", 4, 2), hold("n2", 8, 1.5)]
-    # four of n1's eight held GPUs come back in an hour, but only three of them are left: n2 is first
-    early = job(2, 1, duration=timedelta(minutes=5))
-    assert place(fleet, [job(1, 4), early], holds) == []
+    fleet = [node("n1", 8, gpus=7), node("n2", 6, gpus=7)]
+    holds = [hold("n1", 4, 1), hold("n1", 4, 2), hold("n2", 3, None), hold("n2", 3, 1.5)]
+    # four of n1's eight held GPUs come back in an hour, but only three of them are left: n2 is first, and its last
+    # free GPU is the head's
+    assert place(fleet, [job(1, 4), job(2, 1, duration=timedelta(hours=3))], holds) == []
 
 
 def test_a_job_starts_where_its_disk_is() -> None:
