@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.cluster import pki
+from deploy.local.cluster.apiserver.admin import Admin
 from deploy.local.cluster.apiserver.api import Api
+from deploy.local.cluster.apiserver.faults import Faults
 from deploy.local.cluster.apiserver.http import HttpServer
 from deploy.local.cluster.apiserver.pods import PodSubresources
 from deploy.local.cluster.controllers.events import expire_events
@@ -77,7 +79,9 @@ class Simulator:
         )
         subresources = PodSubresources(registry, kubelet.directory_of, kubelet.resolve)
         handlers = {name: getattr(subresources, name) for name in ("log", "exec", "binding", "eviction")}
-        server = HttpServer(Api(registry, self._identity.read_token(), handlers).handle, self._identity.tls())
+        faults = Faults()
+        api = Api(registry, self._identity.read_token(), handlers, Admin(registry, kubelet, faults).handle, faults)
+        server = HttpServer(api.handle, self._identity.tls())
         for part in (namespaces, nodes, collector, scheduler, binder, kubelet, proxy):
             store.subscribe(part.on_change)
         namespaces.ensure_initial()

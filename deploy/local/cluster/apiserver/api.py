@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from deploy.local.cluster.apiserver import discovery
+from deploy.local.cluster.apiserver.faults import Faults
 from deploy.local.cluster.apiserver.http import Request, Response, error_response
 from deploy.local.cluster.apiserver.listing import Listing
 from deploy.local.cluster.apiserver.representation import Representation
@@ -26,23 +27,36 @@ _JSON = ["application/json"]
 PodSubresource = Callable[[Request, Target], Awaitable[Response]]
 """A handler of a pod's log, exec and the like: what the kubelet answers and the API server passes on."""
 
+AdminHandler = Callable[[Request, list[str]], Response]
+"""Answers requests below /simulator/, whose path it gets in parts."""
+
 
 class Api:
     """Answers requests; every answer is durable before it is sent."""
 
-    def __init__(self, registry: Registry, token: str, pod_subresources: Mapping[str, PodSubresource]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        token: str,
+        pod_subresources: Mapping[str, PodSubresource],
+        admin: AdminHandler,
+        faults: Faults,
+    ) -> None:
         self._registry, self._token = registry, token
         self._pod_subresources = pod_subresources
+        self._admin, self._faults = admin, faults
         self._listing = Listing(registry.store)
         self._watches = Watches(registry.store)
 
     async def handle(self, request: Request) -> Response:
-        """The answer to any request; errors become their Status."""
+        """The answer to any request; errors become their Status. Raises ConnectionAbortedError: there is none."""
         try:
             return await self._route(request)
         except errors.StatusError as error:
             await self._registry.store.durable()
             return error_response(error)
+        except ConnectionAbortedError:
+            raise
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             return error_response(errors.internal())
@@ -52,6 +66,17 @@ class Api:
         if path in _PUBLIC or path.startswith(("/healthz/", "/livez/", "/readyz/")):
             return discovery.public(path)
         self._authenticate(request)
+        if path.startswith("/simulator/"):
+            response = self._admin(request, path.removeprefix("/simulator/").split("/"))
+            await self._registry.store.durable()
+            return response
+        lose_answer = await self._faults.meet(request)
+        response = await self._serve(request, path)
+        if lose_answer:
+            raise ConnectionAbortedError
+        return response
+
+    async def _serve(self, request: Request, path: str) -> Response:
         document = discovery.document(path, request.headers.get("accept", ""))
         if document is not None:
             return document
@@ -105,7 +130,7 @@ class Api:
     async def _watch(self, request: Request, target: Target) -> Response:
         representation = Representation.requested(request, target.resource)
         stream = await self._watches.open(target, request.query, representation)
-        return Response(content_type=representation.content_type, stream=stream)
+        return Response(content_type=representation.content_type, stream=self._faults.silenced(request, stream))
 
     async def _subresource(self, request: Request, target: Target) -> Response:
         if target.resource.plural == "pods":

@@ -43,12 +43,15 @@ class Exit:
     finished_at: datetime
     problem: str = ""
     """Why the program could not be executed; empty when it ran."""
+    out_of_memory: bool = False
 
     @property
     def reason(self) -> str:
         """The word in `terminated.reason`."""
         if self.problem:
             return "StartError"
+        if self.out_of_memory:
+            return "OOMKilled"
         return "Completed" if self.code == 0 else "Error"
 
 
@@ -113,7 +116,8 @@ class Instance:
         if not text:
             return None
         code, number, finished, problem = text.split(" ", 3)
-        return Exit(int(code), int(number), _moment(int(finished)), problem)
+        out_of_memory = (self.directory / "oom").exists()
+        return Exit(int(code), int(number), _moment(int(finished)), problem, out_of_memory)
 
     @property
     def running(self) -> bool:
@@ -129,6 +133,11 @@ class Instance:
         texts = [os.fsdecode(item) for item in rest]
         pairs = [entry.partition("=")[::2] for entry in texts[int(count) :] if entry]
         return Config(texts[: int(count)], dict(pairs), Path(os.fsdecode(directory)))
+
+    def kill_for_memory(self) -> None:
+        """Ends it as the kernel does when its memory runs out."""
+        (self.directory / "oom").touch()
+        self.signal(signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         """Signals the container's first process, if it is still that process."""

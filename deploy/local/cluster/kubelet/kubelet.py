@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.cluster import fleet
@@ -51,6 +51,7 @@ class Kubelet:
         search_path = f"{_STANDARD_PATH}:{Path(sys.executable).parent}"
         self._around = Surroundings(registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds, self.resolve)
         self._workers: dict[str, PodWorker] = {}
+        self._dead: set[str] = set()  # nodes
         self._clearing: set[asyncio.Task[None]] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -65,8 +66,7 @@ class Kubelet:
     def register_nodes(self) -> None:
         """Creates or refreshes the fleet's Node objects, and removes those of an earlier, larger fleet."""
         for name, instance_type in self._nodes.items():
-            wanted = fleet.node(name, instance_type)
-            wanted["metadata"].setdefault("annotations", {})["gpudev.local/simulated"] = "true"
+            wanted = _simulated_node(name, instance_type)
             if self._registry.store.get("nodes", "", name) is None:
                 self._registry.create(RESOURCES["nodes"], "", wanted)
             self._registry.modify(_node(name), lambda value, wanted=wanted: _refresh(value, wanted))  # type: ignore[misc]
@@ -104,7 +104,7 @@ class Kubelet:
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
             moment = timestamp(now())
-            for name in self._nodes:
+            for name in self._nodes.keys() - self._dead:
                 self._registry.modify(_node(name), lambda value: _beat(value, moment))  # noqa: B023  called at once
 
     async def stop(self) -> None:
@@ -115,12 +115,51 @@ class Kubelet:
         running = [i for directory in self._directory.iterdir() for i in _running(directory)]
         await _end(running, _SHUTDOWN_GRACE_SECONDS)
 
+    def kill_node(self, name: str) -> None:
+        """The machine is gone: its processes with it, and the pods' objects stay as they are, but unready."""
+        self._dead.add(name)
+        for pod in list(self._pods_on(name)):
+            worker = self._workers.pop(uid_of(pod), None)
+            if worker is not None:
+                worker.task.cancel()
+            for instance in _running(self.directory_of(pod)):
+                instance.signal(signal.SIGKILL)
+            self._registry.modify(_pod(pod), _unready)
+        self._registry.modify(_node(name), _lost)
+
+    def start_node(self, name: str) -> None:
+        """The machine is back; what restarts there is for the pods to say."""
+        self._dead.discard(name)
+        wanted = _simulated_node(name, self._nodes[name])
+        self._registry.modify(_node(name), lambda value: _refresh(value, wanted))
+        for pod in list(self._pods_on(name)):
+            self._attend(pod)
+
+    def kill_for_memory(self, pod: Object) -> bool:
+        """Ends the pod's running containers as the kernel does when memory runs out; whether any ran."""
+        running = _running(self.directory_of(pod))
+        for instance in running:
+            instance.kill_for_memory()
+        return bool(running)
+
+    def evict(self, pod: Object) -> bool:
+        """Ends the pod as a node does that is short of memory; whether it lived."""
+        worker = self._workers.get(uid_of(pod))
+        if worker is None or pod["status"]["phase"] in _ENDED:
+            return False
+        worker.evict("The node was low on resource: memory. ")
+        return True
+
+    def _pods_on(self, node: str) -> Iterator[Object]:
+        return (pod for pod in self._registry.store.values("pods") if pod["spec"].get("nodeName") == node)
+
     def _attend(self, pod: Object) -> None:
         worker = self._workers.get(uid_of(pod))
         if worker is not None:
             worker.update(pod)
             return
-        if pod["spec"].get("nodeName") not in self._nodes:
+        node = pod["spec"].get("nodeName")
+        if node not in self._nodes or node in self._dead:
             return
         if pod["status"]["phase"] not in _ENDED and "startTime" not in pod["status"] and not self._admit(pod):
             return
@@ -158,8 +197,7 @@ class Kubelet:
             started = {"startTime": timestamp(now())}
             value["status"] |= {"phase": "Failed", "reason": reason, "message": message, **started}
 
-        metadata = pod["metadata"]
-        self._registry.modify(Target(RESOURCES["pods"], metadata["namespace"], metadata["name"]), fail)
+        self._registry.modify(_pod(pod), fail)
         host = pod["spec"]["nodeName"]
         self._events.record(pod, "Warning", reason, message, component="kubelet", host=host)
 
@@ -214,6 +252,33 @@ async def _end(running: list[Instance], grace_seconds: float) -> None:
 
 def _node(name: str) -> Target:
     return Target(RESOURCES["nodes"], "", name)
+
+
+def _simulated_node(name: str, instance_type: str) -> Object:
+    made = fleet.node(name, instance_type)
+    made["metadata"]["annotations"] = {"gpudev.local/simulated": "true"}
+    return made
+
+
+def _pod(pod: Object) -> Target:
+    return Target(RESOURCES["pods"], pod["metadata"]["namespace"], pod["metadata"]["name"])
+
+
+def _lost(node: Object) -> None:
+    for condition in node["status"]["conditions"]:
+        condition |= {
+            "status": "Unknown",
+            "reason": "NodeStatusUnknown",
+            "message": "Kubelet stopped posting node status.",
+            "lastTransitionTime": timestamp(now()),
+        }
+
+
+def _unready(pod: Object) -> None:
+    """What the node lifecycle controller does to the pods of a lost node."""
+    for condition in pod["status"].get("conditions", []):
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            condition |= {"status": "False", "lastTransitionTime": timestamp(now())}
 
 
 def _refresh(value: Object, wanted: Object) -> None:

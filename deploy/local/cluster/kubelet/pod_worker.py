@@ -69,6 +69,11 @@ class PodWorker:
         self._removed = True
         self._changed.set()
 
+    def evict(self, message: str) -> None:
+        """Ends the pod for the node's sake."""
+        self._failure = ("Evicted", message)
+        self._changed.set()
+
     async def _run(self) -> None:
         try:
             lifecycle = asyncio.create_task(self._live())
@@ -107,7 +112,7 @@ class PodWorker:
 
     async def _supervise(self) -> None:
         """Stops the containers when the pod is deleted, removed or over its deadline."""
-        while not self._deleting and not self._removed:
+        while not self._deleting and not self._removed and self._failure is None:
             if self._overdue():
                 self._failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
                 break
