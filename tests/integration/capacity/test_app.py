@@ -106,6 +106,7 @@ async def stage(capacity: Capacity, nats_server: NatsServer, tmp_path: Path) -> 
 
 
 async def test_a_job_is_granted_ends_and_the_next_starts_with_nobody_calling(stage: Stage) -> None:
+    """Incident 26."""
     first, second = submitted(4, "l4"), submitted(4, "l4", at=datetime.now(UTC))
     await stage.publish(first, 1, copies=2)
     lease = await stage.grant_of(first)

@@ -143,6 +143,7 @@ async def test_a_pod_of_ours_counts_once_and_without_its_lease_still_counts(watc
 
 
 async def test_a_dead_node_keeps_its_leases_until_it_is_gone(watched: Watched) -> None:
+    """Incident 8."""
     job = await watched.capacity.submit(8)
     await watched.sees(in_use=8)
     (node, _), *_ = await watched.capacity.leased_by(job.job_id)

@@ -91,6 +91,7 @@ async def _grant(capacity: Capacity, job_id: UUID, indexes: list[int]) -> None:
 
 
 async def test_free_gpus_spread_over_nodes_are_not_placeable_together(capacity: Capacity) -> None:
+    """Incident 27."""
     await capacity.nodes(facts("n1"), facts("n2"))
     small = [await capacity.submit(4, at=later(seconds=number)) for number in range(4)]
     await capacity.place()

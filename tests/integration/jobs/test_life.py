@@ -149,6 +149,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(worl
 async def test_a_pod_ended_by_the_cluster_ends_its_job_with_the_reason(
     world: JobsWorld, client: Client, status: dict[str, object], words: str
 ) -> None:
+    """Incident 6."""
     job_id = await start(world, client)
     await kube(world).set_pod_status(f"gpu-dev-{job_id}-1", status)
     job = await until_status(client, job_id, "failed")

@@ -1,6 +1,7 @@
 """What would start sooner."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from msgspec import structs
@@ -8,8 +9,9 @@ from msgspec import structs
 from services.capacity.domain.estimates import Estimate
 from services.capacity.domain.explain import find_sooner
 from services.capacity.domain.fleet import Node
-from services.capacity.domain.placement import Hold, Terms, Waiting
+from services.capacity.domain.placement import Hold, Terms, Waiting, place
 from shared.contracts.capacity import Sooner
+from tests.support.capacity import capacity_settings
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
 TERMS = Terms(preparation=timedelta(minutes=9), release=timedelta(minutes=1))
@@ -77,3 +79,17 @@ def test_another_gpu_type_that_is_free_is_named_unless_a_disk_ties_the_job_to_a_
 
 def test_nothing_is_promised_on_what_the_jobs_ahead_will_take() -> None:
     assert sooner([node("n1", 4)], [job(1, 4), job(2, 4)], job(2, 4), [hold("n1", 4, 3)]) == []
+
+
+def test_the_example_of_the_docs() -> None:
+    noon, terms = datetime(2026, 1, 20, 12, tzinfo=UTC), capacity_settings().terms()
+    node_of_a = [node("n1", 4)]
+    a = Hold(node="n1", gpu_count=4, ends_at=datetime(2026, 1, 20, 15, 1, tzinfo=UTC))
+    b, c, d = job(1), job(2, 4, duration=timedelta(hours=1)), job(3, 4, duration=timedelta(hours=3))
+    for line, started in (([b, c, d], [c]), ([b, d], [])):
+        placed = place(node_of_a, line, holds=[a], now=noon, terms=terms)
+        assert [one.job_id for one in placed] == [one.job_id for one in started]
+    (shorter, *_) = find_sooner(node_of_a, [b, d], d, holds=[a], now=noon, terms=terms, estimates={})
+    assert shorter.text == "at most 2 h instead of 3 h: now"
+    text = (Path(__file__).parents[3] / "docs" / "queue.md").read_text()
+    assert " ".join(f'"{shorter.text}"'.split()) in " ".join(text.split())

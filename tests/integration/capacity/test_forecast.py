@@ -1,0 +1,76 @@
+"""What those who wait are told: by explain, and how well it has held."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from prometheus_client import REGISTRY
+
+from services.capacity.operations import explain_job, read_cluster_status
+from services.capacity.operations.reading import read_corrections
+from services.capacity.schemas import ClusterStatusBody
+from shared.contracts.capacity import Explanation
+from tests.support.capacity import NOW, Capacity, ended, facts, later
+
+HOUR = timedelta(hours=1)
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value(f"gpudev_forecast_{name}_total", {"gpu_type": "h100"}) or 0.0
+
+
+async def explain(capacity: Capacity, job_id: object) -> Explanation:
+    return await explain_job(capacity.database, job_id=job_id, now=NOW, terms=capacity.terms)  # type: ignore[arg-type]
+
+
+async def test_starts_before_and_after_the_p90_that_was_told_first_are_counted(capacity: Capacity) -> None:
+    now = datetime.now(UTC)  # what is counted is shown for 30 days
+    starts, in_time = counted("starts"), counted("starts_in_time")
+    await capacity.nodes(facts("n1"), now=now)
+    at_once, early, late = [await capacity.submit(8, at=now + timedelta(seconds=number)) for number in range(3)]
+    await capacity.place(now)
+    first_told = (await capacity.place_row(late.job_id))["first_p90_at"]
+    assert now + 2 * HOUR < first_told < now + 3 * HOUR
+
+    await capacity.follow(ended(at_once))
+    await capacity.place(now + HOUR / 2)
+    assert await capacity.leased_by(early.job_id)
+    await capacity.place(now + 4 * HOUR)  # the new p90 is later, but the first was told too early
+    await capacity.follow(ended(early))
+    await capacity.place(now + 5 * HOUR)
+    assert await capacity.leased_by(late.job_id)
+
+    reading = await read_cluster_status(capacity.database)
+    forecast = ClusterStatusBody.of(reading.status, reading.snapshot, now).forecast
+    assert (forecast.starts, forecast.started_before_p90, forecast.share) == (2, 1, 0.5)
+    assert (counted("starts") - starts, counted("starts_in_time") - in_time) == (2, 1)
+    # one of two is worse than nine of ten: the next are told later ones
+    assert (await read_corrections(capacity.database))["h100"].factor > 1
+
+
+async def test_explain_says_what_a_job_waits_for_who_is_ahead_and_what_would_start_sooner(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    running = await capacity.submit(4)
+    await capacity.place()
+    head = await capacity.submit(8, at=later(seconds=1))
+    behind = await capacity.submit(4, at=later(seconds=2), duration_seconds=3 * 3600)
+    without_disk = await capacity.submit(1, at=later(seconds=3), waits_for_disk=True)
+    await capacity.place()
+
+    told = await explain(capacity, head.job_id)
+    assert (told.position, told.jobs_ahead, told.gpus_ahead) == (1, 0, 0)
+    assert told.reason == "Waiting for 8 h100 GPUs to come free"
+    assert told.estimated_start_at is not None
+    assert told.sooner[0].text == "4 GPUs instead of 8: now"
+
+    told = await explain(capacity, behind.job_id)
+    assert (told.position, told.jobs_ahead, told.gpus_ahead) == (2, 1, 8)
+    assert told.reason == "Waiting for the jobs ahead of it"
+    # the head is promised the end of what runs: an hour to prepare, its hour, a minute
+    assert [(one.gpu_count, one.max_duration_seconds) for one in told.sooner] == [(4, 3600), (2, 3600), (1, 3600)]
+
+    told = await explain(capacity, without_disk.job_id)
+    assert (told.position, told.gpus_ahead, told.estimated_start_at, told.sooner) == (3, 12, None, ())
+    assert "its disk" in (told.reason or "")
+
+    for nobody in (running.job_id, uuid4()):
+        assert not (await explain(capacity, nobody)).waiting
