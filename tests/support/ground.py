@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.background import cancel_all
@@ -40,6 +42,13 @@ async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str, *
             return result
         assert asyncio.get_running_loop().time() < deadline, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.02)
+
+
+def fresh_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the services of this test log as they are told to: a logger stays as its first use found the settings."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("services.", "shared.")) and hasattr(module, "log"):
+            monkeypatch.setattr(module, "log", structlog.get_logger(name))
 
 
 @dataclass

@@ -183,7 +183,12 @@ class ClusterSimulator:
 
     def __init__(self, cluster: Cluster, process: ServerProcess) -> None:
         self.kubeconfig = cluster.kubeconfig
+        self._pods = cluster.directory / "pods"
         self.process = process
+
+    def volume(self, pod_uid: str, name: str) -> Path:
+        """Where a pod's volume lies on this machine."""
+        return self._pods / pod_uid / "volumes" / name
 
 
 @pytest.fixture(scope="session")
