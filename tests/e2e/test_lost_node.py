@@ -17,6 +17,13 @@ def two_nodes() -> Iterator[LocalStack]:
         yield stack
 
 
+def kill_node(stack: LocalStack, node: str) -> None:
+    kube = stack.cluster_api().api_client
+    request = kube.param_serialize("POST", f"/simulator/nodes/{node}/kill", auth_settings=["BearerToken"])
+    answer = kube.call_api(*request)
+    assert answer.status in {200, 204}, answer.read()
+
+
 async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(two_nodes: LocalStack) -> None:
     """Incidents 6 and 8."""
     async with users(two_nodes, "alice", "bob") as (alice, bob):
@@ -29,9 +36,7 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
         await alice.wait(other, "active")
         waiting = await bob.submit(gpu_count=8)
 
-        # what the node controller writes when a kubelet has fallen silent
-        silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
-        await asyncio.to_thread(api.patch_node_status, node, {"status": {"conditions": [silent]}})
+        await asyncio.to_thread(kill_node, two_nodes, node)
 
         async def dead() -> dict[str, Any] | None:
             entry = (await alice.availability())["h100"]
