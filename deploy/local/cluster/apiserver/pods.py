@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.local.cluster.apiserver import remote_command, websocket
+from deploy.local.cluster.apiserver import remote_command, spdy, websocket
 from deploy.local.cluster.apiserver.api import success
 from deploy.local.cluster.apiserver.http import Request, Response, Upgraded
 from deploy.local.cluster.apiserver.listing import integer
@@ -58,12 +58,16 @@ class PodSubresources:
         pod = self._registry.get(target).value
         name = _container_name(pod, request.query.get("container", ""))
         instance = self._running(pod, name)
-        if not websocket.is_wanted(request):
+        protocol: Callable[[Upgraded], Channels] = websocket.WebSocketChannels
+        if spdy.is_wanted(request):
+            headers, protocol = spdy.handshake(request), partial(spdy.SpdyChannels, command.channels)
+        elif websocket.is_wanted(request):
+            headers = websocket.handshake(request)
+        else:
             raise errors.bad_request("Upgrade request required")
-        headers = websocket.handshake(request)
         image = next(c["image"] for c in _containers(pod) if c["name"] == name)
         argv = self._resolve(command.argv, image, self._directory_of(pod) / "roots" / name)
-        run = partial(_run, websocket.WebSocketChannels, instance.directory, argv, command)
+        run = partial(_run, protocol, instance.directory, argv, command)
         return Response(101, headers=headers, upgrade=run)
 
     async def binding(self, request: Request, target: Target) -> Response:
@@ -123,6 +127,11 @@ class _Command:
     stdout: bool
     stderr: bool
     terminal: bool
+
+    @property
+    def channels(self) -> int:
+        """How many the client opens: one for the outcome, and with a terminal one for its size."""
+        return 1 + sum((self.stdin, self.stdout, self.stderr and not self.terminal, self.terminal))
 
 
 def _command(request: Request) -> _Command:
