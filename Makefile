@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-cluster check bench bench-placement simulate-month identity lock clean
+.PHONY: run test test-cluster test-tools check bench bench-placement simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ identity: $(READY)
 	@$(BIN)/python -m deploy.local identity "$(NAME)"
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --ignore tests/e2e --ignore tests/nodes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --ignore tests/e2e --ignore tests/nodes --ignore tests/tools
 	$(BIN)/python -m pytest tests/e2e
 
 # The cluster tests on a real cluster. Hollow nodes run nothing: tests that need running containers are left out there
@@ -25,6 +25,10 @@ test-cluster: $(READY)
 	@test -n "$$GPUDEV_KUBECONFIG" || { echo "Set GPUDEV_KUBECONFIG to the kubeconfig of a cluster"; exit 2; }
 	$(BIN)/python -m pytest tests/cluster tests/e2e/test_jobs_on_cluster.py tests/e2e/test_queue_on_cluster.py tests/nodes \
 	  --ignore tests/cluster/simulator -m "$(CLUSTER_MARKERS)"
+
+# The tools image in roots of every kind. Makes containers by itself: needs root, and Debian's packages to build with.
+test-tools: $(READY)
+	$(BIN)/python -m pytest tests/tools
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -47,6 +51,8 @@ simulate-month: $(READY)
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
 	  --no-header --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --output-file deploy/images/tools/jupyter.txt deploy/images/tools/jupyter.in
 
 $(READY): requirements.lock pyproject.toml
 	@echo "Installing packages into $(VENV) (first time: about a minute) ..."

@@ -39,8 +39,8 @@ log = structlog.get_logger(__name__)
 _LEASE = timedelta(seconds=8)
 _RENEWAL_SECONDS = 2.5
 _KEYS_SECONDS = 8.0
-_JUPYTER_SECONDS = 35.0
-"""The program itself waits for 25 s until JupyterLab answers."""
+_JUPYTER_SECONDS = 70.0
+"""The program itself waits for 60 s until JupyterLab answers."""
 _CONCURRENCY = 16
 _RETRY = timedelta(seconds=1)
 

@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Makes the root directory of the tools image: deploy/images/tools/build.sh DIR
+#
+# Out of this folder, Debian's source packages of dropbear and openssh, Debian's busybox and python, and the wheels of
+# jupyter.txt. Debian 12, amd64; root for the packages that it builds with. What was built once is taken from the cache
+# (GPUDEV_TOOLS_CACHE, ~/.cache/gpudev-tools) until it would become something else.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+into=${1:?Usage: build.sh DIR}
+cache=${GPUDEV_TOOLS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpudev-tools}
+PACKAGES=(busybox-static bzip2 dpkg-dev gcc make musl-tools patch patchelf xz-utils)
+# what Debian's python links to, and what wheels expect of a system
+PYTHON=(python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libbz2-1.0 libc6 libcrypt1 libdb5.3 libexpat1
+  libffi8 libgcc-s1 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 libstdc++6 libtinfo6 libuuid1 zlib1g)
+PREFIX=/gpudev/jupyter
+
+say() { echo "tools image: [$SECONDS s] $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Run a command; its output is shown only when it fails.
+quietly() {
+  "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; die "failed: $*"; }
+}
+
+install_packages() {
+  local missing=() package
+  for package in "${PACKAGES[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  (( ${#missing[@]} )) || return 0
+  (( EUID == 0 )) || die "these packages are needed: ${missing[*]}"
+  say "installing ${missing[*]}"
+  quietly apt-get -qq update
+  quietly apt-get -qq install -y --no-install-recommends "${missing[@]}"
+}
+
+# Debian 12 as this machine's apt knows it, with its sources, in lists of our own.
+prepare_apt() {
+  local site
+  mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
+  [ -n "$(apt-get indextargets 'Codename: bookworm' 2>/dev/null)" ] || quietly apt-get -qq update
+  # shellcheck disable=SC2016  # apt's own variables
+  site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' \
+    'Component: main' | head -n 1)
+  [ -n "$site" ] || die "apt knows no Debian 12 here"
+  printf '%s [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bookworm main\n' \
+    deb "$site" deb-src "$site" >"$work/apt/sources.list"
+  apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=-
+    -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=root)
+  quietly "${apt[@]}" update
+}
+
+fetch_source() { # PACKAGE FOLDER
+  mkdir -p "$work/source/$1"
+  (cd "$work/source/$1" && quietly "${apt[@]}" source --download-only "$1" &&
+    quietly dpkg-source --no-check -x ./*.dsc "$work/$2")
+}
+
+build_gpudev() { # FILE
+  quietly musl-gcc -std=c17 -D_GNU_SOURCE -Os -static -s -Wall -Wextra -Wshadow -Wconversion -Wno-format-truncation \
+    -Werror "$here"/src/*.c -o "$1"
+}
+
+build_passwd() {
+  quietly musl-gcc -std=c17 -D_GNU_SOURCE -Os -Wall -Wextra -Werror -c "$here/dropbear/passwd.c" \
+    -o "$work/passwd.o"
+}
+
+build_dropbear() {
+  local off=(zlib pam syslog lastlog utmp utmpx wtmp wtmpx pututline pututxline loginfunc)
+  fetch_source dropbear dropbear
+  cd "$work/dropbear"
+  quietly patch -p1 <"$here/dropbear/gpudev.patch"
+  cp "$here/dropbear/localoptions.h" .
+  quietly ./configure --host=x86_64-linux-musl CC=musl-gcc --enable-static --enable-bundled-libtom \
+    "${off[@]/#/--disable-}" CFLAGS="-Os"
+  quietly make -j"$(nproc)" PROGRAMS="dropbear dropbearkey" STATIC=1 LIBS="$work/passwd.o"
+  strip dropbear dropbearkey
+  cp dropbear dropbearkey "$bin"
+}
+
+build_sftp_server() {
+  fetch_source openssh openssh
+  cd "$work/openssh"
+  touch configure config.h.in  # Debian's patches to configure.ac are about parts that are not built here
+  quietly ./configure --host=x86_64-linux-musl CC=musl-gcc --without-openssl --without-zlib --without-pie \
+    CFLAGS="-Os" LDFLAGS="-static"
+  quietly make -j"$(nproc)" sftp-server LIBS="$work/passwd.o"
+  strip sftp-server
+  cp sftp-server "$bin"
+}
+
+# Debian's python with a loader and libraries of its own, so that it runs in any root, and JupyterLab's wheels.
+bundle_jupyter() {
+  local tree=$work/jupyter root=$work/python packages
+  packages=$tree/lib/python3/dist-packages
+  mkdir -p "$tree/bin" "$packages" "$root"
+  cd "$work/apt/archives"
+  quietly "${apt[@]}" download "${PYTHON[@]}"
+  for package in ./*.deb; do dpkg-deb -x "$package" "$root"; done
+  cp -a "$root/usr/lib/python3.11" "$tree/lib/"
+  find "$root/lib/x86_64-linux-gnu" "$root/usr/lib/x86_64-linux-gnu" -maxdepth 1 -name '*.so*' -exec cp -a {} "$tree/lib/" \;
+  cp "$root/usr/bin/python3.11" "$tree/bin/python3"
+  patchelf --set-interpreter "$PREFIX/lib/ld-linux-x86-64.so.2" --force-rpath --set-rpath "$PREFIX/lib" "$tree/bin/python3"
+  ln -s python3 "$tree/bin/python3.11"
+  quietly python3 -m pip install --disable-pip-version-check --no-compile --require-hashes --only-binary :all: --python-version 3.11 \
+    --implementation cp --target "$packages" -r "$here/jupyter.txt"
+  for part in share etc; do
+    if [ -d "$packages/$part" ]; then mv "$packages/$part" "$tree/$part"; fi
+  done
+  rm -rf "$packages/bin" "$tree"/lib/python3.11/{test,idlelib,lib2to3,ensurepip,turtledemo,sitecustomize.py}
+  find "$tree" -name '*.map' -delete
+  find "$tree" -type d \( -name __pycache__ -o -name tests \) -prune -exec rm -rf {} +
+  # a start from sources takes seconds more, and who started it may not be able to write
+  quietly "$tree/lib/ld-linux-x86-64.so.2" --library-path "$tree/lib" "$tree/bin/python3" -m compileall -q \
+    --invalidation-mode unchecked-hash -x '/(lib2to3|templates)/' "$tree/lib"
+  # notebooks ignore what the image says to its own python; their folder stays on the path
+  mkdir -p "$tree/share/jupyter/kernels/python3" "$tree/share/jupyter/kernels/image"
+  cat >"$tree/share/jupyter/kernels/python3/kernel.json" <<KERNEL
+{"argv": ["$PREFIX/bin/python3", "-E", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+ "display_name": "Python 3 (GPU Dev)", "language": "python"}
+KERNEL
+  # the job's container, which unpacks it, writes the image's own kernel there as whichever user it has
+  chmod 0777 "$tree/share/jupyter/kernels/image"
+  tar --sort=name --owner=0 --group=0 -C "$tree" -cf - bin etc lib share | gzip -6 >"$image/jupyter.tar.gz"
+}
+
+build() {
+  image=$work/root/gpudev-tools
+  bin=$image/bin
+  mkdir -p "$bin" "$work/root/tmp"
+  prepare_apt
+  say "building the SSH server"
+  build_passwd
+  build_dropbear
+  build_sftp_server
+  cp /bin/busybox "$bin/busybox"
+  ln -s busybox "$bin/sh"
+  say "bundling JupyterLab"
+  bundle_jupyter
+  mkdir -p "$cache"
+  rm -rf "$built.new"
+  cp -a "$work/root" "$built.new"
+  mv -T "$built.new" "$built"
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+install_packages
+# all but the program, which takes a second
+built=$cache/$(cd "$here" && cat build.sh jupyter.txt dropbear/* | sha256sum | cut -c1-16)
+[ -d "$built" ] || build
+mkdir -p "$into"
+cp -a "$built/." "$into"
+build_gpudev "$into/gpudev-tools/bin/gpudev"
+say "$into is the image's root ($(du -sh "$into" | cut -f1))"

@@ -1,0 +1,225 @@
+/* The first process of the job's container: SSH, the command with its output in two places, reaping, signals. */
+#include "gpudev.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LOG_BYTES (16l << 20)
+#define SSHD_PAUSE_MS 1000
+#define DRAIN_MS 200
+
+/* Output of the command: what comes out of `from` goes to `to`, the pod's log, and into the log file. */
+struct stream {
+	int from, to;
+};
+
+struct state {
+	pid_t command, sshd;
+	int status; /* of the command, once it has ended */
+	bool has_ended, stopping;
+	struct stream streams[2];
+	int log;
+	long logged;
+};
+
+static const char *last_part(const char *path) {
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+static void make_host_key(void) {
+	char made[] = HOST_KEY ".new";
+	if (access(HOST_KEY, F_OK) == 0) return;
+	unlink(made);
+	char *const argv[] = {BIN "/dropbearkey", "-t", "ed25519", "-f", made, NULL};
+	pid_t child = start_program(argv, RUN "/dropbearkey.log");
+	int status;
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+	if (rename(made, HOST_KEY) != 0) failed("No host key could be made: %m");
+}
+
+/* Once: a restarted container keeps the keys that were put in its place since. */
+static void take_first_keys(void) {
+	size_t length;
+	if (access(KEYS, F_OK) == 0) return;
+	char *keys = read_file(FIRST_KEYS, &length);
+	if (keys == NULL || write_file(KEYS, keys, length) != 0) failed("No first keys: %m");
+	free(keys);
+}
+
+static pid_t start_sshd(void) {
+	/* -e: sessions have the container's environment; the password options are compiled out */
+	char *const argv[] = {BIN "/dropbear", "-F", "-e", "-p", "2222", "-r", HOST_KEY,
+	                      "-P", RUN "/sshd.pid", "-W", "1048576", "-K", "60", NULL};
+	return start_program(argv, RUN "/sshd.log");
+}
+
+/* The tools' own shell where the image has none. */
+static void exec_command(char *const argv[]) {
+	execvp(argv[0], argv);
+	if (errno == ENOENT && strcmp(argv[0], "/bin/sh") == 0) execv(BIN "/sh", argv);
+	dprintf(2, "%s: %s\n", argv[0], strerror(errno));
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+static void start_command(struct state *state, char *const argv[]) {
+	int pipes[2][2];
+	if (pipe2(pipes[0], O_CLOEXEC) != 0 || pipe2(pipes[1], O_CLOEXEC) != 0) exit(failed("pipe: %m"));
+	state->log = open(COMMAND_LOG, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	state->command = fork();
+	if (state->command < 0) exit(failed("fork: %m"));
+	if (state->command == 0) {
+		sigset_t none;
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		setsid();
+		int in = open("/dev/null", O_RDONLY);
+		dup2(in, 0);
+		dup2(pipes[0][1], 1);
+		dup2(pipes[1][1], 2);
+		if (chdir(WORKSPACE) != 0) (void)!chdir("/");
+		exec_command(argv);
+	}
+	for (int i = 0; i < 2; i++) {
+		close(pipes[i][1]);
+		fcntl(pipes[i][0], F_SETFL, O_NONBLOCK);
+		state->streams[i] = (struct stream){.from = pipes[i][0], .to = i + 1};
+	}
+}
+
+/* Keep the end of the log file, in place of all that a week of printing makes. */
+static void shorten_log(struct state *state) {
+	static char bytes[1 << 16];
+	int shorter = open(COMMAND_LOG ".new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (shorter < 0) return;
+	off_t at = state->logged - LOG_BYTES;
+	ssize_t got;
+	while ((got = pread(state->log, bytes, sizeof bytes, at)) > 0 && write_all(shorter, bytes, (size_t)got) == 0) {
+		at += got;
+	}
+	if (rename(COMMAND_LOG ".new", COMMAND_LOG) != 0) {
+		close(shorter);
+		return;
+	}
+	close(state->log);
+	state->log = shorter;
+	state->logged = LOG_BYTES;
+}
+
+/* Whether there may be more. */
+static bool pass_on(struct state *state, struct stream *stream) {
+	static char bytes[1 << 16];
+	ssize_t got = read(stream->from, bytes, sizeof bytes);
+	if (got < 0) return errno == EINTR || errno == EAGAIN;
+	if (got == 0) return false;
+	if (state->log >= 0 && write_all(state->log, bytes, (size_t)got) == 0) {
+		state->logged += got;
+		if (state->logged > 2 * LOG_BYTES) shorten_log(state);
+	}
+	(void)!write_all(stream->to, bytes, (size_t)got);
+	return true;
+}
+
+/* What the command has printed is in the pipes when it has ended; what it left in the background may print for ever. */
+static void drain(struct state *state) {
+	for (int i = 0; i < 2; i++) {
+		struct pollfd more = {.fd = state->streams[i].from, .events = POLLIN};
+		while (more.fd >= 0 && poll(&more, 1, 0) == 1 && (more.revents & POLLIN) && pass_on(state, &state->streams[i])) {}
+	}
+}
+
+static void reap(struct state *state) {
+	int status;
+	pid_t child;
+	while ((child = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (child == state->command) {
+			state->has_ended = true;
+			state->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+		} else if (child == state->sshd) {
+			state->sshd = 0;
+		}
+	}
+}
+
+/* To all of the command: a shell does not pass signals on to what it waits for. */
+static void receive_signal(struct state *state, int signals) {
+	struct signalfd_siginfo info;
+	while (read(signals, &info, sizeof info) == (ssize_t)sizeof info) {
+		int number = (int)info.ssi_signo;
+		if (number == SIGCHLD) continue;
+		if (number == SIGTERM || number == SIGINT) state->stopping = true;
+		if (state->command > 0) kill(-state->command, number);
+	}
+}
+
+static bool is_over(const struct state *state) {
+	if (state->command == 0) return state->stopping;
+	/* asked to stop, what the shell had started may clean up within the grace that the pod has */
+	return state->has_ended && !(state->stopping && kill(-state->command, 0) == 0);
+}
+
+static void live(struct state *state, int signals) {
+	int pause = -1;
+	while (!is_over(state)) {
+		struct pollfd watched[3] = {
+			{.fd = signals, .events = POLLIN},
+			{.fd = state->streams[0].from, .events = POLLIN},
+			{.fd = state->streams[1].from, .events = POLLIN},
+		};
+		pause = state->sshd == 0 ? SSHD_PAUSE_MS : state->has_ended ? DRAIN_MS : -1;
+		int ready = poll(watched, 3, pause);
+		if (ready == 0 && state->sshd == 0) state->sshd = start_sshd();
+		if (watched[0].revents & POLLIN) receive_signal(state, signals);
+		for (int i = 0; i < 2; i++) {
+			if (watched[i + 1].revents && !pass_on(state, &state->streams[i])) state->streams[i].from = -1;
+		}
+		reap(state);
+	}
+	drain(state);
+}
+
+/* The listing of the disk goes with the end of the container: nobody can look at the disk then. */
+static void tell_what_is_on_the_disk(void) {
+	if (!is_mounted(DISK)) return;
+	char *text = listing_of(DISK, 4096);
+	int out = open(TERMINATION_LOG, O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (text != NULL && out >= 0) (void)!write_all(out, text, strlen(text));
+	if (out >= 0) close(out);
+	free(text);
+}
+
+static int watch_signals(void) {
+	static const int passed[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+	sigset_t set;
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) sigaddset(&set, passed[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+int run_call(char *const argv[]) {
+	struct state state = {.log = -1, .streams = {{.from = -1}, {.from = -1}}};
+	umask(022);
+	if (argv != NULL && *last_part(argv[0]) == '\0') return failed("The program has no name");
+	int signals = watch_signals();
+	if (signals < 0) return failed("signalfd: %m");
+	make_host_key();
+	take_first_keys();
+	state.sshd = start_sshd();
+	jupyter_resume();
+	if (argv != NULL) start_command(&state, argv);
+	live(&state, signals);
+	if (state.sshd > 0) kill(state.sshd, SIGTERM);
+	tell_what_is_on_the_disk();
+	return state.command > 0 ? state.status : 0;
+}

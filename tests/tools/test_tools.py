@@ -1,0 +1,230 @@
+"""The tools image in roots that have nothing in common with it: they need a kernel and no more."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.local.github_keys import make_key_pair
+from tests.tools.conftest import Make, public
+from tests.tools.container import eventually, frame, ssh_options
+
+pytestmark = pytest.mark.timeout(120)
+
+KINDS = ("debian", "musl", "empty")
+USERS = (0, 1000)
+
+
+@pytest.mark.parametrize("user_id", USERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sessions_are_at_home_in_any_root(make: Make, key: Path, tmp_path: Path, kind: str, user_id: int) -> None:
+    container = make(kind, user_id=user_id)
+    container.start(COLOUR="red")
+    container.await_ready()
+    there = container.ssh(key, "pwd; echo $COLOUR $USER $HOME; id -u; exit 7")
+    assert there.returncode == 7, there.stderr
+    assert there.stdout.split() == ["/workspace", "red", "dev", "/workspace", str(user_id)]
+
+    make_key_pair(tmp_path, "mallory")
+    assert container.ssh(tmp_path / "mallory", "true").returncode == 255
+    root = container.within("ssh", *ssh_options(key, tmp_path), "-p", "2222", "root@127.0.0.1", "true")
+    assert root.returncode == 255, "there is no user but dev"
+
+    terminal = container.ssh(key, "tty", "-tt")
+    assert terminal.stdout.strip().startswith("/dev/pts/"), terminal.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_are_replaced_at_once_and_sessions_stay(make: Make, key: Path, tmp_path: Path, kind: str) -> None:
+    container = make(kind, user_id=1000)
+    container.start()
+    container.await_ready()
+    make_key_pair(tmp_path, "bob")
+    where = ["-p", "2222", "dev@127.0.0.1", "cat"]
+    session = subprocess.Popen(
+        ["nsenter", "-t", str(container.pid), "-n", "ssh", *ssh_options(key, tmp_path), *where],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert session.stdin is not None
+    assert session.stdout is not None
+    session.stdin.write(b"one\n")
+    session.stdin.flush()
+    assert session.stdout.readline() == b"one\n"
+
+    replaced = container.call("keys", stdin=frame(public(tmp_path / "bob").encode()))
+    assert (replaced.returncode, replaced.stderr) == (0, "")
+    assert container.ssh(tmp_path / "bob", "true").returncode == 0
+    assert container.ssh(key, "true").returncode == 255
+    out, _ = session.communicate(b"two\n", timeout=20)
+    assert out == b"two\n"
+
+
+@pytest.mark.parametrize("stdin", [b"", b"5", b"x\n", b"9\nshort", b"-1\n", b"99999999999999\n"])
+def test_input_that_is_no_frame_changes_nothing(make: Make, key: Path, stdin: bytes) -> None:
+    container = make("empty")
+    container.start()
+    container.await_ready()
+    refused = container.call("keys", stdin=stdin)
+    assert refused.returncode == 1
+    assert "no frame" in refused.stderr
+    assert container.ssh(key, "exit 0").returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_output_goes_to_the_log_and_to_sessions(make: Make, key: Path, kind: str) -> None:
+    container = make(kind, user_id=1000)
+    container.start("/bin/sh", "-c", "echo $COLOUR; pwd; echo err >&2; while :; do sleep 1; done", COLOUR="red")
+    container.await_ready()
+    eventually(lambda: container.output() == "red\n/workspace\n" and "err\n" in container.errors(), container.errors)
+    assert sorted(container.ssh(key, "cat /gpudev/run/command.log").stdout.split()) == ["/workspace", "err", "red"]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("no-such-program", 127)],
+)  # fmt: skip
+def test_the_exit_code_is_the_commands(make: Make, script: str, code: int) -> None:
+    container = make("musl")
+    container.start("/bin/sh", "-c", script)
+    assert container.wait() == code
+
+
+def test_all_that_was_printed_is_in_the_log_when_it_ends(make: Make) -> None:
+    container = make()
+    container.start("/bin/sh", "-c", "seq 100000; sleep 600 &")
+    assert container.wait() == 0
+    assert container.output().splitlines() == [str(number) for number in range(1, 100_001)]
+
+
+def test_the_end_of_a_long_log_is_kept_for_sessions(make: Make, key: Path) -> None:
+    container = make()
+    container.start("/bin/sh", "-c", "head -c 60000000 /dev/zero | tr '\\0' x; echo last; exec sleep 600")
+    container.await_ready()
+    kept = "stat -c %s /gpudev/run/command.log; tail -n 1 /gpudev/run/command.log | tail -c 5"
+
+    def told() -> bool:
+        return container.ssh(key, kept).stdout.endswith("last\n")
+
+    eventually(told, container.errors, seconds=40)
+    assert 16 << 20 <= int(container.ssh(key, kept).stdout.split()[0]) <= (32 << 20) + (1 << 16)
+
+
+def test_a_command_that_is_asked_to_end_may_clean_up(make: Make) -> None:
+    container = make()
+    program = "trap 'sleep 0.3; echo saved; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    # the shell between dies of the signal; what it had started has its time all the same
+    container.start("/bin/sh", "-c", f'bash -c "{program}"; echo unreached')
+    eventually(lambda: container.output() == "ready\n", container.errors)
+    assert container.stop() == 143
+    assert container.output() == "ready\nsaved\n"
+
+
+def test_a_job_without_a_command_idles_and_ends_when_asked(make: Make) -> None:
+    container = make("empty", user_id=1000)
+    container.start()
+    container.await_ready()
+    began = time.monotonic()
+    assert container.stop() == 0
+    assert time.monotonic() - began < 5
+
+
+def test_host_keys_and_new_keys_survive_a_restart_of_the_container(make: Make, tmp_path: Path, key: Path) -> None:
+    container = make("musl", user_id=1000)
+    container.start()
+    container.await_ready()
+    make_key_pair(tmp_path, "bob")
+    assert container.ssh(key, "true").returncode == 0
+    container.call("keys", stdin=frame((public(key) + public(tmp_path / "bob")).encode()))
+    assert container.stop() == 0
+    container.start()
+    container.await_ready()
+    # the client has remembered the host's key, and refuses another
+    assert container.ssh(key, "true").returncode == 0
+    assert container.ssh(tmp_path / "bob", "true").returncode == 0
+
+
+def test_an_ssh_server_that_dies_is_started_again(make: Make, key: Path) -> None:
+    container = make()
+    container.start()
+    container.await_ready()
+    pid = container.ssh(key, "cat /gpudev/run/sshd.pid").stdout.strip()
+    container.ssh(key, f"kill -9 {pid}")
+    eventually(lambda: container.ssh(key, "cat /gpudev/run/sshd.pid").stdout.strip() not in {"", pid}, container.errors)
+
+
+def test_orphans_are_reaped(make: Make, key: Path) -> None:
+    container = make()
+    container.start()
+    container.await_ready()
+    container.ssh(key, "for i in 1 2 3; do (sleep 0.1 &) ; done; sleep 0.5")
+
+    def none_left() -> bool:
+        return "Z" not in container.ssh(key, "cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) //' | cut -c1").stdout
+
+    eventually(none_left, container.errors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_copied_by_sftp(make: Make, key: Path, tmp_path: Path, kind: str) -> None:
+    container = make(kind, user_id=1000)
+    container.start()
+    container.await_ready()
+    sent, back = tmp_path / "sent", tmp_path / "back"
+    sent.write_bytes(bytes(range(256)) * 4096)
+    options = [*ssh_options(key, tmp_path), "-P", "2222"]
+    assert container.within("scp", "-s", *options, str(sent), "dev@127.0.0.1:there").returncode == 0
+    assert container.within("scp", "-s", *options, "dev@127.0.0.1:/workspace/there", str(back)).returncode == 0
+    assert back.read_bytes() == sent.read_bytes()
+
+
+def test_the_disk_is_home_and_is_listed_at_the_end(make: Make, key: Path) -> None:
+    container = make("debian", user_id=1000, disk=True)
+    made = "mkdir -p ~/a/b/c/d; echo 12345 > ~/a/b/c/d/deep; ln -s /etc ~/link; touch ~/'quote\"'"
+    script = f"{made}; sleep 600"
+    container.start("/bin/sh", "-c", script, HOME="/home/dev")
+    container.await_ready()
+    assert container.ssh(key, "echo $HOME; pwd").stdout.split() == ["/home/dev", "/workspace"]
+
+    def listed() -> bool:
+        return len(json.loads(container.call("listing", "/home/dev").stdout)["entries"]) == 5
+
+    eventually(listed, container.errors)
+    listing = json.loads(container.call("listing", "/home/dev").stdout)
+    assert listing == {
+        "size_bytes": 6, "truncated": False,
+        "entries": [
+            {"path": "a", "type": "directory", "size_bytes": 6}, {"path": "a/b", "type": "directory", "size_bytes": 6},
+            {"path": "a/b/c", "type": "directory", "size_bytes": 6}, {"path": "link", "type": "link", "size_bytes": 0},
+            {"path": 'quote"', "type": "file", "size_bytes": 0},
+        ],
+    }  # fmt: skip
+    with Path(f"/proc/{container.pid}/root/dev/termination-log").open() as message:
+        container.stop()
+        assert json.loads(message.read()) == listing
+
+
+def test_a_listing_is_bounded_and_is_json_whatever_names_are(make: Make) -> None:
+    container = make("debian", disk=True)
+    container.start(
+        "/bin/sh",
+        "-c",
+        "cd /home/dev; i=0; while [ $i -lt 2100 ]; do : > f$i; i=$((i+1)); done; "
+        ": > \"$(printf 'a\\377\\nb')\"; exec sleep 600",
+    )
+
+    def listed() -> bool:
+        return bool(json.loads(container.call("listing", "/home/dev").stdout)["truncated"])
+
+    eventually(listed, container.errors)
+    listing = json.loads(container.call("listing", "/home/dev").stdout)
+    assert len(listing["entries"]) == 2000
+    eventually(
+        lambda: json.loads(container.call("listing", "/home/dev").stdout)["entries"][0]["path"] == "a\ufffd\nb",
+        container.errors,
+    )
+    with Path(f"/proc/{container.pid}/root/dev/termination-log").open() as message:
+        container.stop()
+        text = message.read()
+    assert len(text.encode()) <= 4096
+    assert json.loads(text)["truncated"]
