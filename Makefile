@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-cluster test-tools check bench bench-placement simulate-month identity lock clean
+.PHONY: run test test-cluster test-tools check bench bench-placement bench-deaths simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,6 +42,10 @@ bench: $(READY)
 # Leases a second on 1,000 nodes with up to 50,000 waiting jobs, beside the same leases written by bare asyncpg.
 bench-placement: $(READY)
 	$(BIN)/python -m tests.bench.placement
+
+# Two replicas, PostgreSQL and NATS killed while 10,000 jobs are placed on 1,500 nodes: no lease doubled, no place lost.
+bench-deaths: $(READY)
+	REPLICAS_SCALE=25 $(BIN)/python -m pytest -q tests/integration/capacity/test_replicas.py --durations 1
 
 # A lab's month on the rules of the queue, beside plain first come first served: about four minutes.
 simulate-month: $(READY)

@@ -73,6 +73,17 @@ async def test_two_placers_at_once_make_one_lease(capacity: Capacity) -> None:
     assert await capacity.told(job.job_id) == ["granted"]
 
 
+async def test_a_replica_leaves_the_line_to_the_one_that_is_at_it(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    await capacity.submit(4)
+    other = Database(capacity.dsn, pool_size=1)
+    async with other.transaction() as tx:
+        assert await tx.fetch_value(storage.TRY_PLACER_LOCK)
+        assert not (await capacity.place()).ran
+    await other.close()
+    assert len((await capacity.place()).granted) == 1
+
+
 async def test_the_same_gpu_cannot_be_leased_twice_whatever_the_placer_does(capacity: Capacity) -> None:
     await capacity.nodes(facts("n1"))
     first, second = await capacity.submit(2), await capacity.submit(2)

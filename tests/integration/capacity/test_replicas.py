@@ -1,4 +1,7 @@
-"""Two replicas as processes of their own, killed while they place; PostgreSQL and NATS killed under them."""
+"""Two replicas as processes of their own, killed while they place; PostgreSQL and NATS killed under them.
+
+REPLICAS_SCALE=25 makes it 10,000 waiting jobs and 1,500 nodes (`make bench-deaths`).
+"""
 
 import asyncio
 import os
@@ -25,9 +28,10 @@ from tests.support.ground import eventually
 from tests.support.servers import NatsServer, PostgresServer, ServerProcess
 
 T4 = "g4dn.12xlarge"
-NODES_AT_ONCE, GPUS = 10, 4
+SCALE = int(os.environ.get("REPLICAS_SCALE", "1"))
+NODES_AT_ONCE, GPUS = 10 * SCALE, 4
 BATCHES = 6
-JOBS = BATCHES * NODES_AT_ONCE * GPUS + 40
+JOBS = BATCHES * NODES_AT_ONCE * GPUS + 160 * SCALE
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ async def leased(dsn: str) -> list[UUID] | None:
     return [row["job_id"] for row in rows]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 + 30 * SCALE)
 async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
     capacity_dsn: str,
     postgres_server: PostgresServer,
@@ -94,22 +98,30 @@ async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
     }  # fmt: skip
     with replicas(2, tmp_path, **environment) as pair:
         await publish(nats_server, line)
-        await eventually(lambda: count_waiting(capacity_dsn, JOBS), "everybody stands in line", seconds=40)
+        await eventually(lambda: count_waiting(capacity_dsn, JOBS), "everybody stands in line", seconds=40 + 10 * SCALE)
         victims = [pair[0], pair[1], postgres_server.process, pair[0], nats_server.process, pair[1]]
         chance = random.Random(5)
         for batch, victim in enumerate(victims):
             for number in range(NODES_AT_ONCE):
                 await scripted.put_node(f"t4-{batch}-{number}", T4, GPUS)
-            await asyncio.sleep(chance.uniform(0, 0.15))  # the moment of the death, not a wait for anything
+            await asyncio.sleep(
+                chance.uniform(0, 0.15 + 0.02 * (SCALE - 1))
+            )  # the moment of the death, not a wait for anything
             victim.restart()  # in this thread: a server dies with the thread that started it
             count = (batch + 1) * NODES_AT_ONCE * GPUS
-            await eventually(lambda count=count: holds(capacity_dsn, line, count), f"{count} leases", seconds=30)
+            await eventually(
+                lambda count=count: holds(capacity_dsn, line, count), f"{count} leases", seconds=30 + SCALE
+            )
 
 
 async def publish(server: NatsServer, line: list[JobSubmitted]) -> None:
     connection = await nats.connect(server.url)
-    for job in line:
-        await connection.jetstream().publish(event_subject(job), msgspec.json.encode(cloud_event(job, 1)))
+    stream = connection.jetstream()
+    for first in range(0, len(line), 100):
+        part = line[first : first + 100]
+        await asyncio.gather(
+            *(stream.publish(event_subject(job), msgspec.json.encode(cloud_event(job, 1))) for job in part)
+        )
     await connection.close()
 
 
