@@ -281,6 +281,18 @@ async def test_an_answer_is_one_statement_that_writes_nothing(
         assert run == 1
 
 
+@pytest.mark.parametrize("read", [read_availability, read_cluster_status])
+async def test_an_answer_does_not_look_at_the_line_however_long_it_is(
+    capacity: Capacity, read: Callable[[Executor], Awaitable[object]]
+) -> None:
+    await capacity.nodes(facts("n1"))
+    await capacity.submit(4)
+    async with capacity.database.transaction() as tx:
+        await tx.execute(Statement(sa.text("LOCK TABLE places IN ACCESS EXCLUSIVE MODE")))
+        async with asyncio.timeout(10):  # it would wait for the lock
+            await read(capacity.database)
+
+
 async def test_one_message_handled_by_two_replicas_at_once_makes_one_lease(capacity: Capacity) -> None:
     await capacity.nodes(facts("n1"), facts("n2"))
     other = Capacity(capacity.dsn, Database(capacity.dsn, pool_size=2))
