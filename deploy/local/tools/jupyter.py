@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 from deploy.local import proc
 from deploy.local.tools.pod import JUPYTER_PORT, Pod, shell, user_environment, write_private
@@ -66,6 +67,7 @@ class Jupyter:
                 "open_browser": False,
                 "allow_root": True,
                 "root_dir": str(self._pod.workspace),
+                "jpserver_extensions": {"jupyter_lsp": False},  # it runs npm to find what is not there
                 "terminado_settings": {"shell_command": [shell()]},
             },
             "IdentityProvider": {"token": token},
@@ -78,11 +80,9 @@ class Jupyter:
         }
 
     def _launch(self) -> "subprocess.Popen[bytes]":
-        program = shutil.which("jupyter-lab")
-        command = [program] if program else [sys.executable, "-I", "-m", "jupyterlab"]
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [*command, f"--config={self._settings}"],
+                [*_program(), f"--config={self._settings}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,3 +147,11 @@ class Jupyter:
         with (self._pod.run / "jupyter.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _program() -> list[str]:
+    """The image's own JupyterLab, which comes first on the path, else ours."""
+    found = shutil.which("jupyter-lab")
+    if found and Path(found).parent != Path(sys.executable).parent:
+        return [found]
+    return [sys.executable, "-I", str(Path(__file__).with_name("lab.py"))]
