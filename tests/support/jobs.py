@@ -345,6 +345,12 @@ class Kube:
         delete = self._api.delete_collection_namespaced_pod
         await asyncio.to_thread(delete, self._namespace, grace_period_seconds=0, _request_timeout=10)
 
+    async def set_finalizers(self, name: str, finalizers: list[str]) -> None:
+        """Keep a pod that is deleted, or let it go."""
+        patch = self._api.patch_namespaced_pod
+        body = {"metadata": {"finalizers": finalizers or None}}  # an empty list would be merged
+        await asyncio.to_thread(patch, name, self._namespace, body, _request_timeout=10)
+
     async def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
         """Write what a kubelet would; `containerStatuses` may be the reason of a container's end."""
         reason = status.get("containerStatuses")

@@ -11,7 +11,7 @@ from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.jobs import JobReady
 from tests.support.ground import eventually
-from tests.support.jobs import Client, JobsWorld, job_of, kube, until_status
+from tests.support.jobs import Client, JobsWorld, body, job_of, kube, until_status
 
 MINUTE = "interval '1 minute'"
 
@@ -104,6 +104,7 @@ async def test_a_grant_that_comes_after_the_cancel_makes_no_pod(world: JobsWorld
 
 
 async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: JobsWorld, client: Client) -> None:
+    """Row 1 of incidents.md."""
     job_id = await world.submit(client, command="exit 0")
     event_id = await world.grant(job_id)
     await until_status(client, job_id, "completed")
@@ -115,7 +116,29 @@ async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: Jobs
     assert await nothing_left(world, job_id)
 
 
+async def test_a_cancelled_job_stays_so_when_its_messages_come_again(world: JobsWorld, client: Client) -> None:
+    """Row 1 of incidents.md."""
+    headers = {"Idempotency-Key": "once"}
+    first = await client.post("/v1/jobs/submit", json=body(), headers=headers)
+    job_id = UUID(first.json()["job_id"])
+    event_id = await world.grant(job_id)
+    await until_status(client, job_id, "active")
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await until_status(client, job_id, "cancelled")
+    told = await world.told(job_id)
+    again = await client.post("/v1/jobs/submit", json=body(), headers=headers)
+    assert (again.json(), (await client.get("/v1/jobs")).json()["total"]) == (first.json(), 1)
+    lease = LeaseGranted(job_id=job_id, epoch=1, node=world.node, gpu_count=1)
+    await world.publish(lease, sequence=1, event_id=event_id)
+    await world.publish(LeaseGranted(job_id=job_id, epoch=2, node=world.node, gpu_count=1), sequence=2)
+    await start(world, client)  # one consumer, in order: the grants before it have been handled
+    assert (await job_of(client, job_id))["status"] == "cancelled"
+    assert await world.told(job_id) == told
+    assert await nothing_left(world, job_id)
+
+
 async def test_one_grant_at_two_replicas_makes_one_pod(world: JobsWorld, client: Client) -> None:
+    """Row 2 of incidents.md."""
     async with world.service():
         jobs = [await world.submit(client, command="exit 0") for _ in range(4)]
         for job_id in jobs:
@@ -149,6 +172,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(worl
 async def test_a_pod_ended_by_the_cluster_ends_its_job_with_the_reason(
     world: JobsWorld, client: Client, status: dict[str, object], words: str
 ) -> None:
+    """Row 6 of incidents.md."""
     """Incident 6."""
     job_id = await start(world, client)
     await kube(world).set_pod_status(f"gpu-dev-{job_id}-1", status)
@@ -219,6 +243,25 @@ async def test_a_lease_revoked_from_an_active_job_is_its_end_and_holds_until_the
 
     await eventually(ended, "its pod is confirmed gone")
     assert await world.told(job_id) == ["submitted", "preparing", "started", "lost", "ended"]
+
+
+async def test_gpus_of_a_lost_node_stay_held_while_its_pod_cannot_be_confirmed_gone(
+    world: JobsWorld, client: Client
+) -> None:
+    """Row 8 of incidents.md: a finalizer stands for the kubelet that does not answer any more."""
+    job_id = await start(world, client)
+    await kube(world).set_finalizers(f"gpu-dev-{job_id}-1", ["gpudev.test/node"])
+    await world.capacity_says(LeaseRevoked(job_id=job_id, epoch=1, reason="node is gone"))
+    await until_status(client, job_id, "failed")
+    await start(world, client)  # takes the worker several looks at both
+    assert await world.told(job_id) == ["submitted", "preparing", "started", "lost"]
+    await kube(world).set_finalizers(f"gpu-dev-{job_id}-1", [])
+
+    async def ended() -> bool:
+        return (await world.told(job_id))[-1] == "ended"
+
+    await eventually(ended, "its pod is confirmed gone")
+    assert await nothing_left(world, job_id)
 
 
 async def test_the_place_in_line_and_the_estimate_are_shown_and_old_news_dropped(
