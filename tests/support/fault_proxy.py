@@ -136,7 +136,7 @@ async def fault_proxy(kubeconfig: Path, directory: Path) -> AsyncIterator[FaultP
             ) as upstream,
             _serving(proxy, upstream, settings.host) as port,
         ):
-            _write_kubeconfig(proxy.kubeconfig, port)
+            write_kubeconfig(proxy.kubeconfig, port)
             yield proxy
     finally:
         await api.close()
@@ -160,7 +160,8 @@ async def _serving(proxy: FaultProxy, upstream: aiohttp.ClientSession, base: str
         await runner.cleanup()
 
 
-def _write_kubeconfig(path: Path, port: int) -> None:
+def write_kubeconfig(path: Path, port: int) -> None:
+    """Of a cluster on that port of this machine, which wants no secret."""
     content = {
         "apiVersion": "v1",
         "kind": "Config",
