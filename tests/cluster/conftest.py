@@ -91,6 +91,8 @@ def namespace(core: CoreV1Api) -> Iterator[str]:
     # a real cluster refuses pods until the service account controller has been there
     eventually(lambda: _exists(lambda: core.read_namespaced_service_account("default", name)), "service account")
     yield name
+    # at once: a test that is over waits for no grace period, and the next one wants the GPUs
+    core.delete_collection_namespaced_pod(name, grace_period_seconds=0)
     core.delete_namespace(name)
     eventually(lambda: not _pods_left(core, name), "end of the test's pods", 90)
 

@@ -121,12 +121,6 @@ def test_what_a_command_leaves_in_the_background_lives_as_long_as_the_container(
     eventually(lambda: run(core, made, "cat beat")[0] not in {"", first}, "another beat")
 
 
-def test_a_program_ends_when_its_client_goes(core: CoreV1Api, made: V1Pod) -> None:
-    with connected(core, made, "sh", "-c", "echo $$ > pid; while :; do sleep 0.1; done", tty=True):
-        eventually(lambda: run(core, made, "kill -0 $(cat pid)")[2] == 0, "the program runs")
-    eventually(lambda: run(core, made, "kill -0 $(cat pid)")[2] != 0, "the program has ended")
-
-
 def test_a_container_has_to_exist_and_run(core: CoreV1Api, namespace: str, made: V1Pod) -> None:
     with pytest.raises(ApiException, match="400"), connected(core, made, "true", container="other"):
         pass

@@ -114,10 +114,10 @@ class PodSubresources:
         entries = [*status.get("containerStatuses", []), *status.get("initContainerStatuses", [])]
         state: Object = next((entry["state"] for entry in entries if entry["name"] == name), {})
         reason = state.get("waiting", {}).get("reason", "")
-        if reason or status["phase"] == "Pending":
-            why = f"is waiting to start: {reason}" if reason else "does not have a host assigned"
+        if reason or (status["phase"] == "Pending" and pod["spec"].get("nodeName")):
+            why = f"is waiting to start: {reason or 'ContainerCreating'}"
             raise errors.bad_request(f'container "{name}" in pod "{pod["metadata"]["name"]}" {why}')
-        return None
+        return None  # without a node there is no log, which is not an error
 
 
 @dataclass(frozen=True, slots=True)
