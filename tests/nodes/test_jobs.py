@@ -19,10 +19,22 @@ DEBIAN, BUSYBOX = "local/debian:bookworm", "local/busybox:static"
 
 async def paste(command: str, remote: str) -> subprocess.CompletedProcess[str]:
     """What a shell prints that `ssh_command` is pasted into, followed by a command for the job."""
-    script = f"{command} {remote!r}"
+    limited = command.replace("ssh ", "ssh -o ConnectTimeout=5 ", 1)
     return await asyncio.to_thread(
-        subprocess.run, ["bash", "-c", script], capture_output=True, text=True, timeout=30, check=False
-    )
+        subprocess.run, ["bash", "-c", f"{limited} {remote!r}"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+async def opened(user: ApiUser, job_id: str) -> str:
+    """The active job's `ssh_command`, once the node's port leads to it: kube-proxy lags a moment behind readiness."""
+    command = str((await user.wait(job_id, "active", seconds=90))["ssh_command"])
+
+    async def answers() -> bool:
+        return (await paste(command, "true")).returncode == 0
+
+    await until(answers, "a session", seconds=20)
+    return command
 
 
 async def submit(user: ApiUser, **fields: Any) -> str:
@@ -47,7 +59,7 @@ async def nothing_left(stack: LocalStack) -> None:
 async def test_a_job_is_a_place_to_work_on_any_image(stack: LocalStack, image: str) -> None:
     async with users(stack, "demo") as (demo,):
         job_id = await submit(demo, image=image, env_vars={"COLOUR": "red"})
-        ssh = (await demo.wait(job_id, "active", seconds=90))["ssh_command"]
+        ssh = await opened(demo, job_id)
         there = await paste(ssh, "pwd; echo $COLOUR; echo $USER; echo kept > kept; exit 7")
         assert (there.returncode, there.stdout.split()) == (7, ["/workspace", "red", "dev"]), there.stderr
         assert (await paste(ssh, "cat kept")).stdout == "kept\n"
@@ -71,7 +83,7 @@ async def test_a_command_ends_its_job_and_its_words_are_kept(stack: LocalStack) 
 async def test_the_commands_output_is_seen_in_a_session_too(stack: LocalStack) -> None:
     async with users(stack, "demo") as (demo,):
         job_id = await submit(demo, command="echo it runs; exec sleep 600")
-        ssh = (await demo.wait(job_id, "active", seconds=90))["ssh_command"]
+        ssh = await opened(demo, job_id)
 
         async def told() -> bool:
             return (await paste(ssh, "cat /gpudev/run/command.log")).stdout == "it runs\n"
@@ -111,8 +123,13 @@ async def test_jupyter_answers_through_its_node_port(stack: LocalStack, image: s
         job_id = await submit(demo, image=image)
         await demo.wait(job_id, "active", seconds=90)
         await demo.client.post(f"/v1/jobs/{job_id}/jupyter/enable", headers={"Prefer": "wait=30"})
-        first = await demo.job(job_id)
-        assert first["jupyter_enabled"], first
+
+        async def enabled() -> Any:
+            job = await demo.job(job_id)
+            assert not job["jupyter_error"], job
+            return job["jupyter_enabled"] and job
+
+        first = await until(enabled, "Jupyter", seconds=80)
         stack.secrets.add(first["jupyter_token"])
         page = await browser.get(first["jupyter_url"])
         assert page.status_code == 200
@@ -144,11 +161,12 @@ async def test_an_api_server_that_is_killed_and_comes_back_changes_nothing(stack
 
     async with users(stack, "demo") as (demo,):
         running = await submit(demo, command="exec sleep 600")
-        active = await demo.wait(running, "active", seconds=90)
+        ssh = await opened(demo, running)
+        active = await demo.job(running)
         await control("kill")
         try:
             meanwhile = await submit(demo, image=BUSYBOX, command="echo made")
-            assert (await paste(active["ssh_command"], "echo here")).stdout == "here\n"
+            assert (await paste(ssh, "echo here")).stdout == "here\n"
             assert (await demo.job(running))["status"] == "active"
         finally:
             await control("start-again")
