@@ -3,27 +3,22 @@
 import asyncio
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from deploy.local.github_keys import make_key_pair
 from tests.nodes.conftest import needed
 from tests.support.load import cluster_objects
+from tests.support.ssh import paste
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = [pytest.mark.needs_containers, pytest.mark.timeout(180)]
 
+HELD = {"Prefer": "wait=30"}
 DEBIAN, BUSYBOX = "local/debian:bookworm", "local/busybox:static"
-
-
-async def paste(command: str, remote: str) -> subprocess.CompletedProcess[str]:
-    """What a shell prints that `ssh_command` is pasted into, followed by a command for the job."""
-    limited = command.replace("ssh ", "ssh -o ConnectTimeout=5 ", 1)
-    return await asyncio.to_thread(
-        subprocess.run, ["bash", "-c", f"{limited} {remote!r}"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
 
 
 async def opened(user: ApiUser, job_id: str) -> str:
@@ -31,7 +26,7 @@ async def opened(user: ApiUser, job_id: str) -> str:
     command = str((await user.wait(job_id, "active", seconds=90))["ssh_command"])
 
     async def answers() -> bool:
-        return (await paste(command, "true")).returncode == 0
+        return (await paste(command, "true")).code == 0
 
     await until(answers, "a session", seconds=20)
     return command
@@ -45,29 +40,35 @@ async def end(user: ApiUser, stack: LocalStack, job_id: str) -> None:
     """Cancel a job and see that nothing of it is left."""
     await user.client.post(f"/v1/jobs/{job_id}/cancel")
     await user.wait(job_id, "cancelled", seconds=60)
-    await nothing_left(stack)
+    await nothing_left(stack, job_id)
 
 
-async def nothing_left(stack: LocalStack) -> None:
+async def nothing_left(stack: LocalStack, job_id: str) -> None:
     async def gone() -> bool:
-        return not await asyncio.to_thread(cluster_objects, stack)
+        return not any(job_id in name for name in await asyncio.to_thread(cluster_objects, stack))
 
-    await until(gone, "nothing left in the cluster")
+    await until(gone, "nothing of the job left in the cluster")
 
 
 @pytest.mark.parametrize("image", [DEBIAN, BUSYBOX])
-async def test_a_job_is_a_place_to_work_on_any_image(stack: LocalStack, image: str) -> None:
+async def test_a_job_is_a_place_to_work_on_any_image(stack: LocalStack, tmp_path: Path, image: str) -> None:
     async with users(stack, "demo") as (demo,):
         job_id = await submit(demo, image=image, env_vars={"COLOUR": "red"})
         ssh = await opened(demo, job_id)
         there = await paste(ssh, "pwd; echo $COLOUR; echo $USER; echo kept > kept; exit 7")
-        assert (there.returncode, there.stdout.split()) == (7, ["/workspace", "red", "dev"]), there.stderr
-        assert (await paste(ssh, "cat kept")).stdout == "kept\n"
+        assert (there.code, there.output.split()) == (7, ["/workspace", "red", "dev"])
+        assert (await paste(ssh, "cat kept")).output == "kept\n"
 
-        stranger = await paste(ssh.replace("ssh ", "ssh -o IdentitiesOnly=yes -i /dev/null ", 1), "true")
-        assert stranger.returncode == 255
+        make_key_pair(tmp_path, "colleague")
+        colleague = tmp_path / "colleague"
+        assert (await paste(ssh, "true", key=colleague)).code == 255
+        pages = stack.state.github
+        (pages / "colleague.keys").write_text(colleague.with_suffix(".keys").read_text())
+        await demo.client.post(f"/v1/jobs/{job_id}/users", json={"github_username": "colleague"}, headers=HELD)
+        assert "colleague" in (await demo.job(job_id))["secondary_users"]
+        assert (await paste(ssh, "echo here", key=colleague)).output == "here\n"
         await end(demo, stack, job_id)
-        assert (await paste(ssh, "true")).returncode == 255
+        assert (await paste(ssh, "true")).code == 255
 
 
 async def test_a_command_ends_its_job_and_its_words_are_kept(stack: LocalStack) -> None:
@@ -77,7 +78,7 @@ async def test_a_command_ends_its_job_and_its_words_are_kept(stack: LocalStack) 
         assert ended["exit_code"] == 3
         log = (await demo.client.get(f"/v1/jobs/{job_id}/logs")).text
         assert sorted(log.splitlines()) == ["err", "out"]
-        await nothing_left(stack)
+        await nothing_left(stack, job_id)
 
 
 async def test_the_commands_output_is_seen_in_a_session_too(stack: LocalStack) -> None:
@@ -86,7 +87,7 @@ async def test_the_commands_output_is_seen_in_a_session_too(stack: LocalStack) -
         ssh = await opened(demo, job_id)
 
         async def told() -> bool:
-            return (await paste(ssh, "cat /gpudev/run/command.log")).stdout == "it runs\n"
+            return (await paste(ssh, "cat /gpudev/run/command.log")).output == "it runs\n"
 
         await until(told, "the command's output")
         await end(demo, stack, job_id)
@@ -97,7 +98,7 @@ async def test_a_job_that_wants_too_much_memory_is_told_so(stack: LocalStack) ->
         job_id = await submit(demo, command="python3 -c 'x = bytearray(3 << 30)'")
         ended = await demo.wait(job_id, "failed", seconds=90)
         assert "memory" in ended["failure_reason"]
-        await nothing_left(stack)
+        await nothing_left(stack, job_id)
 
 
 async def test_an_evicted_job_says_why(stack: LocalStack) -> None:
@@ -106,7 +107,7 @@ async def test_an_evicted_job_says_why(stack: LocalStack) -> None:
         job_id = await submit(demo, command="head -c 1200M /dev/zero > /dev/shm/x; exec sleep 600")
         ended = await demo.wait(job_id, "failed", seconds=120)
         assert "evicted" in ended["failure_reason"]
-        await nothing_left(stack)
+        await nothing_left(stack, job_id)
 
 
 async def test_a_missing_image_is_named(stack: LocalStack) -> None:
@@ -114,7 +115,7 @@ async def test_a_missing_image_is_named(stack: LocalStack) -> None:
         job_id = await submit(demo, image="local/missing:1")
         ended = await demo.wait(job_id, "failed", seconds=90)
         assert "local/missing:1" in ended["failure_reason"]
-        await nothing_left(stack)
+        await nothing_left(stack, job_id)
 
 
 @pytest.mark.parametrize("image", [DEBIAN, BUSYBOX])
@@ -122,7 +123,7 @@ async def test_jupyter_answers_through_its_node_port(stack: LocalStack, image: s
     async with users(stack, "demo") as (demo,), httpx.AsyncClient(trust_env=False, timeout=10) as browser:
         job_id = await submit(demo, image=image)
         await demo.wait(job_id, "active", seconds=90)
-        await demo.client.post(f"/v1/jobs/{job_id}/jupyter/enable", headers={"Prefer": "wait=30"})
+        await demo.client.post(f"/v1/jobs/{job_id}/jupyter/enable", headers=HELD)
 
         async def enabled() -> Any:
             job = await demo.job(job_id)
@@ -134,7 +135,7 @@ async def test_jupyter_answers_through_its_node_port(stack: LocalStack, image: s
         page = await browser.get(first["jupyter_url"])
         assert page.status_code == 200
         assert "JupyterLab" in page.text
-        await demo.client.post(f"/v1/jobs/{job_id}/jupyter/disable", headers={"Prefer": "wait=30"})
+        await demo.client.post(f"/v1/jobs/{job_id}/jupyter/disable", headers=HELD)
         with pytest.raises(httpx.TransportError):
             await browser.get(first["jupyter_url"])
         await end(demo, stack, job_id)
@@ -147,7 +148,7 @@ async def test_a_job_expires_and_leaves_nothing(stack: LocalStack) -> None:
         # the clock moved: the shortest job would take five minutes
         await stack.execute("jobs", "UPDATE jobs SET expires_at = now() WHERE id = $1", job_id)
         await demo.wait(job_id, "expired", seconds=60)
-        await nothing_left(stack)
+        await nothing_left(stack, job_id)
 
 
 async def test_an_api_server_that_is_killed_and_comes_back_changes_nothing(stack: LocalStack) -> None:
@@ -166,7 +167,7 @@ async def test_an_api_server_that_is_killed_and_comes_back_changes_nothing(stack
         await control("kill")
         try:
             meanwhile = await submit(demo, image=BUSYBOX, command="echo made")
-            assert (await paste(ssh, "echo here")).stdout == "here\n"
+            assert (await paste(ssh, "echo here")).output == "here\n"
             assert (await demo.job(running))["status"] == "active"
         finally:
             await control("start-again")

@@ -34,7 +34,8 @@ async def paste(ssh_command: str, script: str, *, key: Path | None = None) -> Se
 async def _paste_into_shell(ssh_command: str, script: str, key: Path | None) -> Session:
     only = f"-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -i {key}"
     command = ssh_command if key is None else re.sub(r"-F \S+", lambda _: only, ssh_command)
-    text = f"{command} {shlex.quote(script)}"
+    # a handshake that stalls ends as one that was refused does
+    text = f"{command.replace('ssh ', 'ssh -o ConnectTimeout=10 ', 1)} {shlex.quote(script)}"
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", text, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
     )
