@@ -130,7 +130,7 @@ class Cloud:
             aws_secret_access_key=keys.secret_access_key,
             aws_session_token=keys.session_token,
             # Unvalidated, so that tests may ask for sessions shorter than AWS's quarter of an hour.
-            config=Config(parameter_validation=False, connect_timeout=2, read_timeout=10),
+            config=Config(parameter_validation=False, connect_timeout=2, read_timeout=60),
         )
 
     def _ensure_role(self, admin: Keys, account: str, role: str) -> None:

@@ -220,7 +220,9 @@ class Ebs:
         try:
             return call(self._connected())
         except ClientError as error:
-            code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+            told = error.response["Error"]
+            # an empty element is read as None
+            code, message = told.get("Code") or "", told.get("Message") or ""
             if for_good(code):
                 raise (AwsNotFound if code.endswith(_NOT_FOUND) else AwsRefused)(code, message) from error
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_FAULT)

@@ -19,7 +19,8 @@ log = structlog.get_logger(__name__)
 BATCH = 100
 """Resources of one CreateTags call; EC2 takes up to 1,000 and advises fewer."""
 _AT_ONCE = timedelta(0)
-
+_RESTS_SECONDS = (0.2, 0.5, 1.0)
+"""Between attempts at one call that AWS throttles."""
 
 NOTHING_REFUSED: Mapping[str, str] = {}
 
@@ -85,7 +86,7 @@ class Tagging:
     async def _tag(self, work: Work, name: str, aws_ids: Sequence[str], refused: dict[str, str]) -> bool:
         """Tag these; a batch that is refused is halved until the culprits are alone."""
         try:
-            await self._ebs.set_name(aws_ids, name)
+            await self._set_name(aws_ids, name)
         except AwsRefused as refusal:
             if len(aws_ids) == 1:
                 refused[aws_ids[0]] = refusal.reason
@@ -99,3 +100,14 @@ class Tagging:
         return await record_tagged(
             self._database, work=work, name=name, aws_ids=aws_ids, volume=work.volume_id in aws_ids
         )
+
+    async def _set_name(self, aws_ids: Sequence[str], name: str) -> None:
+        # were everything begun anew at each throttled call, the halving would not get to what is refused
+        for rest in _RESTS_SECONDS:
+            try:
+                return await self._ebs.set_name(aws_ids, name)
+            except AwsUnavailable as error:
+                if error.may_have_happened:
+                    raise
+            await asyncio.sleep(rest)
+        return await self._ebs.set_name(aws_ids, name)

@@ -1,0 +1,58 @@
+"""An HTTP proxy before moto that answers some calls itself: what AWS refuses, and how it throttles."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs
+
+import aiohttp
+from aiohttp import web
+
+
+class TagTrouble:
+    """Refuses to tag some resources, and throttles every third CreateTags call."""
+
+    def __init__(self, refused: Iterable[str]) -> None:
+        self.refused = set(refused)
+        """Ids of resources that take no tag, until they are removed from here."""
+        self.calls = 0
+        """CreateTags calls so far."""
+
+    def answer(self, form: dict[str, list[str]]) -> web.Response | None:
+        """What is answered in AWS's stead; None: AWS is asked."""
+        if form["Action"] != ["CreateTags"]:
+            return None
+        self.calls += 1
+        if self.calls % 3 == 0:
+            return _error(503, "RequestLimitExceeded")
+        asked = {ids[0] for key, ids in form.items() if key.startswith("ResourceId.")}
+        return _error(403, "UnauthorizedOperation") if asked & self.refused else None
+
+
+@asynccontextmanager
+async def before_aws(endpoint_url: str, trouble: TagTrouble) -> AsyncIterator[str]:
+    """Serve before an endpoint for the length of a block; the URL to ask instead."""
+    async with aiohttp.ClientSession() as upstream:
+
+        async def handle(request: web.Request) -> web.Response:
+            body = await request.read()
+            told = trouble.answer(parse_qs(body.decode()))
+            if told is not None:
+                return told
+            # with the host that the client signed
+            async with upstream.post(endpoint_url, data=body, headers=request.headers) as answer:
+                return web.Response(status=answer.status, body=await answer.read(), content_type="text/xml")
+
+        app = web.Application(client_max_size=1 << 22)
+        app.router.add_post("/", handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+def _error(status: int, code: str) -> web.Response:
+    text = f"<Response><Errors><Error><Code>{code}</Code><Message>told so</Message></Error></Errors></Response>"
+    return web.Response(status=status, text=text, content_type="text/xml")
