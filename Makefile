@@ -51,7 +51,7 @@ bench-deaths: $(READY)
 bench-logs: $(READY)
 	$(BIN)/python -m tests.bench.logs
 
-# A lab's month on the rules of the queue, beside plain first come first served: about four minutes.
+# A lab's month on the rules of the queue, beside plain first come first served: minutes.
 simulate-month: $(READY)
 	$(BIN)/python -m tests.bench.month
 
