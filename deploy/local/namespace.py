@@ -8,7 +8,7 @@ import argparse
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-_NOT_FOUND, _CONFLICT = 404, 409
+_FORBIDDEN, _CONFLICT = 403, 409
 _TIMEOUT_SECONDS = 10
 
 
@@ -22,25 +22,14 @@ def ensure_namespace(kubeconfig: str, name: str) -> None:
     """
     config.load_kube_config(config_file=kubeconfig)  # type: ignore[no-untyped-call]
     api = client.CoreV1Api()
-    if _exists(api, name):
-        return
+    body = client.V1Namespace(metadata=client.V1ObjectMeta(name=name))
     try:
-        api.create_namespace(
-            client.V1Namespace(metadata=client.V1ObjectMeta(name=name)), _request_timeout=_TIMEOUT_SECONDS
-        )
+        api.create_namespace(body, _request_timeout=_TIMEOUT_SECONDS)
     except ApiException as error:
-        if error.status != _CONFLICT:
+        if error.status == _FORBIDDEN:
+            api.read_namespace(name, _request_timeout=_TIMEOUT_SECONDS)
+        elif error.status != _CONFLICT:
             raise
-
-
-def _exists(api: client.CoreV1Api, name: str) -> bool:
-    try:
-        api.read_namespace(name, _request_timeout=_TIMEOUT_SECONDS)
-    except ApiException as error:
-        if error.status != _NOT_FOUND:
-            raise
-        return False
-    return True
 
 
 def main() -> None:
