@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-cluster test-tools check bench bench-placement bench-deaths simulate-month identity lock clean
+.PHONY: run test test-slow test-cluster test-tools check bench bench-placement bench-deaths simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,8 +15,13 @@ identity: $(READY)
 	@$(BIN)/python -m deploy.local identity "$(NAME)"
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --ignore tests/e2e --ignore tests/nodes --ignore tests/tools
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests --ignore tests/e2e --ignore tests/nodes \
+	  --ignore tests/tools
 	$(BIN)/python -m pytest tests/e2e
+
+# What takes a minute by itself: a death at every instant of a disk's life, a thousand tags, replicas that die while placing.
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow tests/integration
 
 # The cluster tests on a real cluster. Hollow nodes run nothing: tests that need running containers are left out there
 # by their marker, which CLUSTER_MARKERS says. tests/nodes/conftest.py says what those want of a cluster.

@@ -27,6 +27,8 @@ from tests.support.capacity import NOW, ScriptedCluster, capacity_settings, clou
 from tests.support.ground import eventually
 from tests.support.servers import NatsServer, PostgresServer, ServerProcess
 
+pytestmark = pytest.mark.slow
+
 T4 = "g4dn.12xlarge"
 SCALE = int(os.environ.get("REPLICAS_SCALE", "1"))
 NODES_AT_ONCE, GPUS = 10 * SCALE, 4

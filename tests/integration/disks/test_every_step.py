@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 import sqlalchemy as sa
 
 from services.disks.domain.disk import DiskState
@@ -28,6 +29,8 @@ from shared.encryption import Cipher
 from shared.idempotency import IdempotencyKey
 from tests.support.disks import LIMITS, RETENTION, Silent, new_disk, new_user_id, snapshots_of_user, volumes_of
 from tests.support.servers import MotoServer
+
+pytestmark = pytest.mark.slow
 
 RETENTION_TIME = timedelta(days=30)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)

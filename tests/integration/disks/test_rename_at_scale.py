@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+import pytest
 import sqlalchemy as sa
 
 from services.disks.domain.aws import tags_of
@@ -17,6 +18,8 @@ from tests.support.aws_proxy import TagTrouble, before_aws
 from tests.support.disks import Stage, User, disks_stage, now
 from tests.support.ground import eventually
 from tests.support.servers import MotoServer
+
+pytestmark = pytest.mark.slow
 
 COUNT = 1200
 _ROWS = Statement(
@@ -78,7 +81,11 @@ async def test_what_aws_refuses_of_1200_tags_is_listed_and_repaired_and_the_disk
     cloud, trouble = moto_server.client("ec2"), TagTrouble(())
     async with before_aws(moto_server.endpoint_url, trouble) as endpoint:
         settings = msgspec.structs.replace(
-            disks_settings, aws_endpoint_url=endpoint, snapshots_newest=COUNT, rename_seconds=60.0
+            disks_settings,
+            aws_endpoint_url=endpoint,
+            snapshots_newest=COUNT,
+            rename_seconds=60.0,
+            sweep_seconds=3600.0,  # it would adopt what the test has not written down yet
         )
         async with disks_stage(settings, disks_database, cloud) as disks:
             user, job = disks.auth.add_user(), uuid4()

@@ -25,6 +25,8 @@ from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, later
 from tests.support.tools_pods import key_pages
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 4
 LEAST_STEPS = 20
 """A Secret, two objects of the disk, Pod and Service, the keys, and the looks and writes between them."""
