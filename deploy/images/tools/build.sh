@@ -62,8 +62,8 @@ build_gpudev() { # FILE
 }
 
 build_passwd() {
-  quietly musl-gcc -std=c17 -D_GNU_SOURCE -Os -Wall -Wextra -Werror -c "$here/dropbear/passwd.c" \
-    -o "$work/passwd.o"
+  quietly musl-gcc -std=c17 -D_GNU_SOURCE -Os -Wall -Wextra -Wno-format-truncation -Werror -r \
+    "$here/dropbear/passwd.c" "$here/src/user.c" -o "$work/passwd.o"
 }
 
 build_dropbear() {
@@ -128,7 +128,7 @@ KERNEL
 build() {
   image=$work/root/gpudev-tools
   bin=$image/bin
-  mkdir -p "$bin" "$work/root/tmp"
+  mkdir -p "$bin"
   prepare_apt
   say "building the SSH server"
   build_passwd
@@ -148,7 +148,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 install_packages
 # all but the program, which takes a second
-built=$cache/$(cd "$here" && cat build.sh jupyter.txt dropbear/* | sha256sum | cut -c1-16)
+built=$cache/$(cd "$here" && cat build.sh jupyter.txt dropbear/* src/gpudev.h src/user.c | sha256sum | cut -c1-16)
 [ -d "$built" ] || build
 mkdir -p "$into"
 cp -a "$built/." "$into"

@@ -4,26 +4,9 @@
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "localoptions.h"
-
-#define DISK "/home/dev"
-
-static int is_mounted(const char *path) {
-	struct stat here, above;
-	return stat(path, &here) == 0 && stat("/home", &above) == 0 && here.st_dev != above.st_dev;
-}
-
-static char *shell_of_the_image(void) {
-	static char *const shells[] = {"/bin/bash", "/usr/bin/bash", "/bin/sh", "/gpudev/bin/sh"};
-	size_t last = sizeof shells / sizeof *shells - 1;
-	for (size_t i = 0; i < last; i++) {
-		if (access(shells[i], X_OK) == 0) return shells[i];
-	}
-	return shells[last];
-}
+#include "../src/gpudev.h"
 
 struct passwd *getpwuid(uid_t uid) {
 	static struct passwd dev;
@@ -34,8 +17,8 @@ struct passwd *getpwuid(uid_t uid) {
 		.pw_uid = uid,
 		.pw_gid = getgid(),
 		.pw_gecos = "",
-		.pw_dir = is_mounted(DISK) ? DISK : GPUDEV_WORKSPACE,
-		.pw_shell = shell_of_the_image(),
+		.pw_dir = (char *)home_of_dev(),
+		.pw_shell = (char *)shell_of_dev(),
 	};
 	return &dev;
 }
@@ -58,7 +41,7 @@ struct spwd *getspnam(const char *name) {
 static int asked;
 void setusershell(void) { asked = 0; }
 void endusershell(void) {}
-char *getusershell(void) { return asked++ ? NULL : shell_of_the_image(); }
+char *getusershell(void) { return asked++ ? NULL : (char *)shell_of_dev(); }
 
 /* The groups that the container has are kept. */
 int initgroups(const char *user, gid_t group) {

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MOST_INPUT (1u << 20)
@@ -162,11 +161,4 @@ char *read_file(const char *path, size_t *length) {
 	}
 	if (length != NULL) *length = text.length;
 	return text.bytes;
-}
-
-bool is_mounted(const char *path) {
-	char above[4096];
-	struct stat here, there;
-	snprintf(above, sizeof above, "%s/..", path);
-	return stat(path, &here) == 0 && stat(above, &there) == 0 && here.st_dev != there.st_dev;
 }

@@ -38,6 +38,10 @@ char *listing_of(const char *directory, size_t most);
 
 /* Whether a file system of its own is mounted there. */
 bool is_mounted(const char *path);
+/* Where sessions, Jupyter's terminals and Jupyter are at home: on the disk where there is one. */
+const char *home_of_dev(void);
+/* The image's bash or sh, else the tools' own. */
+const char *shell_of_dev(void);
 
 /* Texts that grow. */
 struct text {

@@ -31,11 +31,6 @@ struct state {
 	long logged;
 };
 
-static const char *last_part(const char *path) {
-	const char *slash = strrchr(path, '/');
-	return slash ? slash + 1 : path;
-}
-
 static void make_host_key(void) {
 	char made[] = HOST_KEY ".new";
 	if (access(HOST_KEY, F_OK) == 0) return;
@@ -168,15 +163,13 @@ static bool is_over(const struct state *state) {
 }
 
 static void live(struct state *state, int signals) {
-	int pause = -1;
 	while (!is_over(state)) {
 		struct pollfd watched[3] = {
 			{.fd = signals, .events = POLLIN},
 			{.fd = state->streams[0].from, .events = POLLIN},
 			{.fd = state->streams[1].from, .events = POLLIN},
 		};
-		pause = state->sshd == 0 ? SSHD_PAUSE_MS : state->has_ended ? DRAIN_MS : -1;
-		int ready = poll(watched, 3, pause);
+		int ready = poll(watched, 3, state->sshd == 0 ? SSHD_PAUSE_MS : state->has_ended ? DRAIN_MS : -1);
 		if (ready == 0 && state->sshd == 0) state->sshd = start_sshd();
 		if (watched[0].revents & POLLIN) receive_signal(state, signals);
 		for (int i = 0; i < 2; i++) {
@@ -210,7 +203,6 @@ static int watch_signals(void) {
 int run_call(char *const argv[]) {
 	struct state state = {.log = -1, .streams = {{.from = -1}, {.from = -1}}};
 	umask(022);
-	if (argv != NULL && *last_part(argv[0]) == '\0') return failed("The program has no name");
 	int signals = watch_signals();
 	if (signals < 0) return failed("signalfd: %m");
 	make_host_key();
