@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
 from services.disks.domain.retries import poll_after, retry_after
 from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
@@ -23,6 +24,10 @@ _RESTS_SECONDS = (0.2, 0.5, 1.0)
 """Between attempts at one call that AWS throttles."""
 
 NOTHING_REFUSED: Mapping[str, str] = {}
+
+
+def _had_no_effect(error: BaseException) -> bool:
+    return isinstance(error, AwsUnavailable) and not error.may_have_happened
 
 
 class Tagging:
@@ -101,13 +106,12 @@ class Tagging:
             self._database, work=work, name=name, aws_ids=aws_ids, volume=work.volume_id in aws_ids
         )
 
+    # were everything begun anew at each throttled call, the halving would not get to what is refused
+    @retry(
+        retry=retry_if_exception(_had_no_effect),
+        wait=wait_chain(*map(wait_fixed, _RESTS_SECONDS)),
+        stop=stop_after_attempt(1 + len(_RESTS_SECONDS)),
+        reraise=True,
+    )
     async def _set_name(self, aws_ids: Sequence[str], name: str) -> None:
-        # were everything begun anew at each throttled call, the halving would not get to what is refused
-        for rest in _RESTS_SECONDS:
-            try:
-                return await self._ebs.set_name(aws_ids, name)
-            except AwsUnavailable as error:
-                if error.may_have_happened:
-                    raise
-            await asyncio.sleep(rest)
-        return await self._ebs.set_name(aws_ids, name)
+        await self._ebs.set_name(aws_ids, name)
