@@ -93,28 +93,23 @@ async def test_the_commands_output_is_seen_in_a_session_too(stack: LocalStack) -
         await end(demo, stack, job_id)
 
 
-async def test_a_job_that_wants_too_much_memory_is_told_so(stack: LocalStack) -> None:
-    async with users(stack, "demo") as (demo,):
-        job_id = await submit(demo, command="python3 -c 'x = bytearray(3 << 30)'")
-        ended = await demo.wait(job_id, "failed", seconds=90)
-        assert "memory" in ended["failure_reason"]
-        await nothing_left(stack, job_id)
-
-
-async def test_an_evicted_job_says_why(stack: LocalStack) -> None:
-    async with users(stack, "demo") as (demo,):
+@pytest.mark.parametrize(
+    ("fields", "reason", "seconds"),
+    [
+        ({"command": "python3 -c 'x = bytearray(3 << 30)'"}, "memory", 90),
         # /dev/shm is 1 GiB a GPU here; the kubelet evicts who exceeds it
-        job_id = await submit(demo, command="head -c 1200M /dev/zero > /dev/shm/x; exec sleep 600")
-        ended = await demo.wait(job_id, "failed", seconds=120)
-        assert "evicted" in ended["failure_reason"]
-        await nothing_left(stack, job_id)
-
-
-async def test_a_missing_image_is_named(stack: LocalStack) -> None:
+        ({"command": "head -c 1200M /dev/zero > /dev/shm/x; exec sleep 600"}, "evicted", 120),
+        ({"image": "local/missing:1"}, "local/missing:1", 90),
+    ],
+    ids=["too much memory", "too large a file in memory", "a missing image"],
+)
+async def test_a_job_that_fails_says_why(
+    stack: LocalStack, fields: dict[str, str], reason: str, seconds: float
+) -> None:
     async with users(stack, "demo") as (demo,):
-        job_id = await submit(demo, image="local/missing:1")
-        ended = await demo.wait(job_id, "failed", seconds=90)
-        assert "local/missing:1" in ended["failure_reason"]
+        job_id = await submit(demo, **fields)
+        ended = await demo.wait(job_id, "failed", seconds=seconds)
+        assert reason in ended["failure_reason"]
         await nothing_left(stack, job_id)
 
 
