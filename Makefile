@@ -68,7 +68,7 @@ lock: $(READY)
 	  --no-header --output-file deploy/images/tools/jupyter.txt deploy/images/tools/jupyter.in
 
 $(READY): requirements.lock pyproject.toml
-	@echo "Installing packages into $(VENV) (first time: about a minute) ..."
+	@echo "Installing packages into $(VENV) (first time: some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
