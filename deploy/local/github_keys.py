@@ -61,6 +61,15 @@ def make_key_pair(directory: Path, name: str) -> None:
     write_private(directory / f"{name}.keys", public + b"\n")
 
 
+def _keys_of(directory: Path, name: str) -> bytes | None:
+    """The page of a user; None when he has none. As on GitHub, a name's case does not matter."""
+    pages = (page for page in directory.glob("*.keys") if page.stem.lower() == name.lower())
+    try:
+        return next((page.read_bytes() for page in pages), None)
+    except OSError:
+        return None
+
+
 class _Handler(BaseHTTPRequestHandler):
     def __init__(self, *arguments: object, directory: Path) -> None:
         self._directory = directory
@@ -69,10 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """A user's keys; 404 for whoever has no file."""
         page = _PAGE.fullmatch(self.path)
-        try:
-            body = (self._directory / f"{page[1]}.keys").read_bytes() if page else None
-        except OSError:
-            body = None
+        body = _keys_of(self._directory, page[1]) if page else None
         self.send_response(HTTPStatus.NOT_FOUND if body is None else HTTPStatus.OK)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body or b"")))

@@ -44,6 +44,10 @@ def test_a_user_is_added_by_a_file(pages: KeyPages) -> None:
     assert get(pages, "/bob.keys") == b"ssh-ed25519 AAAA\n"
 
 
+def test_a_name_is_found_whatever_its_case(pages: KeyPages) -> None:
+    assert get(pages, "/DEMO.keys") == get(pages, "/demo.keys")
+
+
 @pytest.mark.parametrize("path", ["/nobody.keys", "/demo", "/../demo.keys", "/%2e%2e/demo.keys", "/", "/a/demo.keys"])
 def test_nothing_else_is_served(pages: KeyPages, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refusal:

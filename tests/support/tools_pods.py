@@ -85,8 +85,8 @@ class Keys:
     asked: list[str] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Serve one page."""
-        name = request.match_info["name"]
+        """Serve one page. Its name's case does not matter, as on GitHub."""
+        name = request.match_info["name"].lower()
         self.asked.append(name)
         if name not in self.pages and self.status == web.HTTPOk.status_code:
             return web.Response(status=404)
