@@ -17,7 +17,7 @@ identity: $(READY)
 test: check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests --ignore tests/e2e --ignore tests/nodes \
 	  --ignore tests/tools
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
 
 # What takes a minute by itself: a death at every instant of a disk's life, a thousand tags, replicas that die while placing.
 test-slow: $(READY)

@@ -17,6 +17,7 @@ from deploy.local.ports import HOST
 SUPERUSER = "postgres"
 DATABASE = "gpudev"
 DURABLE = {"max_connections": "200", "shared_buffers": "64MB"}
+_USER = "pgserver"
 FAST = {**DURABLE, "fsync": "off", "full_page_writes": "off"}
 """For tests: survives the death of every process, not of the machine."""
 
@@ -150,14 +151,20 @@ def server_user() -> tuple[int, int] | None:
     """Whom the server runs as: None for ourselves; for root, whom postgres refuses, a user of its own."""
     if os.geteuid() != 0:
         return None
-    try:
-        entry = pwd.getpwnam("pgserver")
-    except KeyError:
-        made = shutil.which("useradd") and subprocess.run(
-            ["useradd", "--system", "--shell", "/usr/sbin/nologin", "pgserver"], capture_output=True, check=False
-        )
-        entry = pwd.getpwnam("pgserver" if made and made.returncode == 0 else "nobody")
+    entry = _find_user(_USER)
+    if entry is None and shutil.which("useradd"):
+        # it may fail because another stack makes the same user right now
+        subprocess.run(["useradd", "--system", "--shell", "/usr/sbin/nologin", _USER], capture_output=True, check=False)
+        entry = _find_user(_USER)
+    entry = entry or pwd.getpwnam("nobody")
     return entry.pw_uid, entry.pw_gid
+
+
+def _find_user(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
 
 
 def _let_through(directory: Path) -> None:
