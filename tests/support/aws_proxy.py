@@ -1,11 +1,26 @@
 """An HTTP proxy before moto that answers some calls itself: what AWS refuses, and how it throttles."""
 
+import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Protocol
 from urllib.parse import parse_qs
 
 import aiohttp
 from aiohttp import web
+
+Form = dict[str, list[str]]
+"""A call's parameters."""
+
+
+class Trouble(Protocol):
+    """What stands between the service and AWS."""
+
+    def answer(self, form: Form) -> web.Response | None:
+        """What is answered in AWS's stead; None: AWS is asked."""
+
+    def loses_answer(self, form: Form) -> bool:
+        """Whether AWS does it, and its answer is lost."""
 
 
 class TagTrouble:
@@ -17,7 +32,7 @@ class TagTrouble:
         self.calls = 0
         """CreateTags calls so far."""
 
-    def answer(self, form: dict[str, list[str]]) -> web.Response | None:
+    def answer(self, form: Form) -> web.Response | None:
         """What is answered in AWS's stead; None: AWS is asked."""
         if form["Action"] != ["CreateTags"]:
             return None
@@ -27,20 +42,49 @@ class TagTrouble:
         asked = {ids[0] for key, ids in form.items() if key.startswith("ResourceId.")}
         return _error(403, "UnauthorizedOperation") if asked & self.refused else None
 
+    def loses_answer(self, form: Form) -> bool:
+        """Never."""
+        return not form
+
+
+class BadDays:
+    """Throttles, fails and loses answers by chance.
+
+    Args:
+        chance: Of what happens.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.share = 0.0
+        """Of the calls that go wrong."""
+
+    def answer(self, _: Form) -> web.Response | None:
+        """What is answered in AWS's stead; None: AWS is asked."""
+        if self._chance.random() >= self.share * 2 / 3:
+            return None
+        return self._chance.choice([_error(503, "RequestLimitExceeded"), _error(500, "InternalError")])
+
+    def loses_answer(self, _: Form) -> bool:
+        """Whether AWS does it, and its answer is lost."""
+        return self._chance.random() < self.share / 3
+
 
 @asynccontextmanager
-async def before_aws(endpoint_url: str, trouble: TagTrouble) -> AsyncIterator[str]:
+async def before_aws(endpoint_url: str, trouble: Trouble) -> AsyncIterator[str]:
     """Serve before an endpoint for the length of a block; the URL to ask instead."""
     async with aiohttp.ClientSession() as upstream:
 
         async def handle(request: web.Request) -> web.Response:
             body = await request.read()
-            told = trouble.answer(parse_qs(body.decode()))
+            form = parse_qs(body.decode())
+            told = trouble.answer(form)
             if told is not None:
                 return told
             # with the host that the client signed
             async with upstream.post(endpoint_url, data=body, headers=request.headers) as answer:
-                return web.Response(status=answer.status, body=await answer.read(), content_type="text/xml")
+                done = web.Response(status=answer.status, body=await answer.read(), content_type="text/xml")
+            return _error(500, "InternalError") if trouble.loses_answer(form) else done
 
         app = web.Application(client_max_size=1 << 22)
         app.router.add_post("/", handle)

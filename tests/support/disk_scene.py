@@ -1,0 +1,132 @@
+"""One disk in AWS and what may be done with it, step by step."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from services.disks.domain.disk import DiskState
+from services.disks.operations.disks import create_disk, delete_disk
+from services.disks.operations.purges import begin_purges
+from services.disks.operations.snapshots import request_snapshot
+from services.disks.queries import read_disk
+from services.disks.reconciler.loop import Reconciler
+from services.disks.reconciler.renaming import Renaming
+from services.disks.settings import DisksSettings
+from services.disks.storage.tables import operations, snapshots
+from shared.database import Database, Statement
+from shared.encryption import Cipher
+from shared.idempotency import IdempotencyKey
+from tests.support.disks import LIMITS, RETENTION, Silent, new_disk, new_user_id, snapshots_of_user, volumes_of
+from tests.support.mortal import Process
+
+RETENTION_TIME = timedelta(days=30)
+_DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
+_UNFINISHED = Statement(
+    sa.select(sa.func.count()).where(operations.c.disk_id == _DISK_ID, operations.c.status != "completed")
+)
+_KEPT = Statement(
+    sa.select(snapshots.c.snapshot_id).where(snapshots.c.disk_id == _DISK_ID, snapshots.c.status == "completed")
+)
+_ACTIONS = Statement(
+    sa.select(operations.c.action).where(operations.c.disk_id == _DISK_ID).order_by(operations.c.created_at)
+)
+
+
+class Scene:
+    """One disk with one snapshot, and a clock that only the scene moves.
+
+    Args:
+        settings: The service's.
+        database: Its database.
+        cloud: AWS.
+    """
+
+    def __init__(self, settings: DisksSettings, database: Database, cloud: Any) -> None:
+        self.settings = settings
+        self.database = database
+        self.cloud = cloud
+        self.now = datetime.now(UTC)
+        self.cipher = Cipher(settings.secret_keys)
+        self.user_id = new_user_id()
+        self.disk_id = uuid4()
+        self.key = IdempotencyKey(self.user_id, "the request", b"")
+
+    def clock(self) -> datetime:
+        """The time."""
+        return self.now
+
+    async def turn(self, process: Process) -> None:
+        """One turn of the reconciler."""
+        worker = Reconciler(
+            database=process.database, relay=Silent(), ebs=process.ebs, retention=RETENTION, clock=self.clock
+        )
+        await worker.turn()
+
+    async def prepare(self) -> None:
+        """Make the disk and its snapshot."""
+        new = new_disk(self.user_id, "old", at=self.now)
+        self.disk_id = new.disk_id
+        await create_disk(self.database, Silent(), new=new, limits=LIMITS, key=None, cipher=self.cipher)
+        process = Process(self.settings, None)
+        await self.finish(process)
+        await self.snapshot(process, key=None)
+        await self.finish(process)
+        await process.close()
+
+    async def finish(self, process: Process) -> None:
+        """Let all work end, a minute passing before each turn."""
+        for _ in range(20):
+            self.now += timedelta(seconds=60)
+            await self.turn(process)
+            if not await self.database.fetch_value(_UNFINISHED, disk_id=self.disk_id):
+                return
+        raise AssertionError("the work does not end")
+
+    async def snapshot(self, process: Process, key: IdempotencyKey | None) -> UUID:
+        """Ask for another; the operation."""
+        outcome = await request_snapshot(
+            process.database, Silent(), Silent(), user_id=self.user_id, name="old", operation_id=uuid4(), key=key,
+            cipher=self.cipher, now=self.now,
+        )  # fmt: skip
+        return outcome.answer.id
+
+    async def delete(self, process: Process, key: IdempotencyKey | None) -> UUID:
+        """Mark the disk for deletion; the operation."""
+        outcome = await delete_disk(
+            process.database, Silent(), user_id=self.user_id, name="old", operation_id=uuid4(),
+            retention=RETENTION_TIME, key=key, cipher=self.cipher, now=self.now,
+        )  # fmt: skip
+        return outcome.answer.id
+
+    async def rename(self, process: Process, key: IdempotencyKey | None) -> UUID:
+        """Name the disk `new`; the operation."""
+        renaming = Renaming(
+            database=process.database, relay=Silent(), ebs=process.ebs, cipher=self.cipher, seconds=15.0,
+            clock=self.clock,
+        )  # fmt: skip
+        outcome = await renaming.rename(user_id=self.user_id, name="old", new_name="new", key=key)
+        return outcome.answer.renamed.operation_id
+
+    async def purge(self, process: Process, key: IdempotencyKey | None) -> None:
+        """Have the deleted disk's time be over."""
+        del key
+        self.now += RETENTION_TIME
+        await begin_purges(process.database, now=self.now)
+
+    async def actions(self) -> list[str]:
+        """What was done, or is to be, in its order."""
+        return [str(row["action"]) for row in await self.database.fetch_all(_ACTIONS, disk_id=self.disk_id)]
+
+    async def assert_aws_is_as_the_tables_say(self) -> None:
+        """No volume or snapshot of the user but the disk's, each once, with its name."""
+        disk = await read_disk(self.database, self.disk_id)
+        rows = await self.database.fetch_all(_KEPT, disk_id=self.disk_id)
+        volumes = await volumes_of(self.cloud, self.user_id)
+        taken = await snapshots_of_user(self.cloud, self.user_id)
+        purged = disk.state is DiskState.PURGED
+        assert [volume["VolumeId"] for volume in volumes] == ([] if purged else [disk.volume_id])
+        assert sorted(snapshot["SnapshotId"] for snapshot in taken) == sorted(row["snapshot_id"] for row in rows)
+        named = [tag["Value"] for found in volumes + taken for tag in found["Tags"] if tag["Key"] == "Name"]
+        assert set(named) <= {disk.name}
