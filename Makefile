@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-slow test-cluster test-tools check bench bench-placement bench-deaths simulate-month identity lock clean
+.PHONY: run test test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,10 @@ bench-placement: $(READY)
 # Two replicas, PostgreSQL and NATS killed while 10,000 jobs are placed on 1,500 nodes: no lease doubled, no place lost.
 bench-deaths: $(READY)
 	REPLICAS_SCALE=25 $(BIN)/python -m pytest -q tests/integration/capacity/test_replicas.py --durations 1
+
+# 10,000 random steps of disks' lives, with deaths and trouble with AWS in between, beside a model. DISK_SEED: which steps.
+soak-disks: $(READY)
+	DISK_STEPS=10000 DISK_SEED=$${DISK_SEED:-1} $(BIN)/python -m pytest -q -s tests/integration/disks/test_disk_model.py
 
 # How much 1,000 logs that are followed at once slow the reading of a job.
 bench-logs: $(READY)

@@ -3,14 +3,27 @@
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Protocol
 from urllib.parse import parse_qs
 
 import aiohttp
 from aiohttp import web
 
+from tests.support.ground import eventually
+
 Form = dict[str, list[str]]
 """A call's parameters."""
+
+
+_NOTHING = "<{0}Response><snapshotSet/><volumeSet/></{0}Response>"
+
+
+class Loss(Enum):
+    """How an answer is lost."""
+
+    BREAK = "the connection breaks"
+    LATE = "nobody waits for it any more"
 
 
 class Trouble(Protocol):
@@ -19,8 +32,49 @@ class Trouble(Protocol):
     def answer(self, form: Form) -> web.Response | None:
         """What is answered in AWS's stead; None: AWS is asked."""
 
-    def loses_answer(self, form: Form) -> bool:
-        """Whether AWS does it, and its answer is lost."""
+    def loses_answer(self, form: Form) -> Loss | None:
+        """AWS does it, and its answer is lost; None: it comes."""
+
+
+class Outage:
+    """AWS is not itself, while `on`.
+
+    Args:
+        kind: `down`: connections break, without effect. `throttled`: nothing is taken. `slow`: what is asked is done,
+            and its answer comes later than anybody waits. `unseen`: what is made is made, but the answer is lost, and
+            nothing of it is to be seen yet.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.on = False
+        self.calls = 0
+        """That it met."""
+
+    def answer(self, form: Form) -> web.Response | None:
+        """What is answered in AWS's stead; None: AWS is asked."""
+        if not self.on:
+            return None
+        self.calls += 1
+        (action,) = form["Action"]
+        match self.kind:
+            case "down":
+                raise ConnectionResetError
+            case "throttled":
+                return _error(503, "RequestLimitExceeded")
+            case "unseen" if action == "CreateTags" or "SnapshotId.1" in form:
+                return _error(400, "InvalidSnapshot.NotFound")
+            case "unseen" if action.startswith("Describe"):
+                return web.Response(text=_NOTHING.format(action), content_type="text/xml")
+        return None
+
+    def loses_answer(self, form: Form) -> Loss | None:
+        """AWS does it, and its answer is lost; None: it comes."""
+        if not self.on:
+            return None
+        if self.kind == "slow":
+            return Loss.LATE
+        return Loss.BREAK if form["Action"][0].startswith("Create") else None
 
 
 class TagTrouble:
@@ -42,9 +96,9 @@ class TagTrouble:
         asked = {ids[0] for key, ids in form.items() if key.startswith("ResourceId.")}
         return _error(403, "UnauthorizedOperation") if asked & self.refused else None
 
-    def loses_answer(self, form: Form) -> bool:
+    def loses_answer(self, _: Form) -> Loss | None:
         """Never."""
-        return not form
+        return None
 
 
 class BadDays:
@@ -65,9 +119,9 @@ class BadDays:
             return None
         return self._chance.choice([_error(503, "RequestLimitExceeded"), _error(500, "InternalError")])
 
-    def loses_answer(self, _: Form) -> bool:
-        """Whether AWS does it, and its answer is lost."""
-        return self._chance.random() < self.share / 3
+    def loses_answer(self, _: Form) -> Loss | None:
+        """AWS does it, and its answer is lost; None: it comes."""
+        return Loss.BREAK if self._chance.random() < self.share / 3 else None
 
 
 @asynccontextmanager
@@ -78,13 +132,17 @@ async def before_aws(endpoint_url: str, trouble: Trouble) -> AsyncIterator[str]:
         async def handle(request: web.Request) -> web.Response:
             body = await request.read()
             form = parse_qs(body.decode())
-            told = trouble.answer(form)
+            try:
+                told = trouble.answer(form)
+            except ConnectionResetError:
+                return await _silence(request, Loss.BREAK)
             if told is not None:
                 return told
             # with the host that the client signed
             async with upstream.post(endpoint_url, data=body, headers=request.headers) as answer:
                 done = web.Response(status=answer.status, body=await answer.read(), content_type="text/xml")
-            return _error(500, "InternalError") if trouble.loses_answer(form) else done
+            loss = trouble.loses_answer(form)
+            return done if loss is None else await _silence(request, loss)
 
         app = web.Application(client_max_size=1 << 22)
         app.router.add_post("/", handle)
@@ -95,6 +153,16 @@ async def before_aws(endpoint_url: str, trouble: Trouble) -> AsyncIterator[str]:
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
         finally:
             await runner.cleanup()
+
+
+async def _silence(request: web.Request, loss: Loss) -> web.Response:
+    """Give no answer."""
+    transport = request.transport
+    if transport is not None:
+        if loss is Loss.LATE:
+            await eventually(transport.is_closing, "the client gives up", seconds=60)
+        transport.abort()
+    return web.Response()
 
 
 def _error(status: int, code: str) -> web.Response:

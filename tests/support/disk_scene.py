@@ -6,15 +6,15 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from services.disks.domain.disk import DiskState
+from services.disks.domain.aws import TAG_DISK, TAG_NAME
 from services.disks.operations.disks import create_disk, delete_disk
 from services.disks.operations.purges import begin_purges
 from services.disks.operations.snapshots import request_snapshot
-from services.disks.queries import read_disk
+from services.disks.queries import list_disks
 from services.disks.reconciler.loop import Reconciler
 from services.disks.reconciler.renaming import Renaming
 from services.disks.settings import DisksSettings
-from services.disks.storage.tables import operations, snapshots
+from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Database, Statement
 from shared.encryption import Cipher
 from shared.idempotency import IdempotencyKey
@@ -27,7 +27,9 @@ _UNFINISHED = Statement(
     sa.select(sa.func.count()).where(operations.c.disk_id == _DISK_ID, operations.c.status != "completed")
 )
 _KEPT = Statement(
-    sa.select(snapshots.c.snapshot_id).where(snapshots.c.disk_id == _DISK_ID, snapshots.c.status == "completed")
+    sa.select(snapshots.c.snapshot_id)
+    .join(disks, disks.c.id == snapshots.c.disk_id)
+    .where(disks.c.user_id == sa.bindparam("user_id"), snapshots.c.status == "completed")
 )
 _ACTIONS = Statement(
     sa.select(operations.c.action).where(operations.c.disk_id == _DISK_ID).order_by(operations.c.created_at)
@@ -52,6 +54,8 @@ class Scene:
         self.user_id = new_user_id()
         self.disk_id = uuid4()
         self.key = IdempotencyKey(self.user_id, "the request", b"")
+        self.rename_seconds = 15.0
+        """How long a rename waits for its tags."""
 
     def clock(self) -> datetime:
         """The time."""
@@ -103,7 +107,8 @@ class Scene:
     async def rename(self, process: Process, key: IdempotencyKey | None) -> UUID:
         """Name the disk `new`; the operation."""
         renaming = Renaming(
-            database=process.database, relay=Silent(), ebs=process.ebs, cipher=self.cipher, seconds=15.0,
+            database=process.database, relay=Silent(), ebs=process.ebs, cipher=self.cipher,
+            seconds=self.rename_seconds,
             clock=self.clock,
         )  # fmt: skip
         outcome = await renaming.rename(user_id=self.user_id, name="old", new_name="new", key=key)
@@ -120,13 +125,14 @@ class Scene:
         return [str(row["action"]) for row in await self.database.fetch_all(_ACTIONS, disk_id=self.disk_id)]
 
     async def assert_aws_is_as_the_tables_say(self) -> None:
-        """No volume or snapshot of the user but the disk's, each once, with its name."""
-        disk = await read_disk(self.database, self.disk_id)
-        rows = await self.database.fetch_all(_KEPT, disk_id=self.disk_id)
+        """No volume or snapshot of the user but those of his disks, each once, with its disk's name."""
+        page = await list_disks(self.database, user_id=self.user_id, include_deleted=True, limit=500, offset=0)
+        names = {str(disk.id): disk.name for disk in page.disks}
+        rows = await self.database.fetch_all(_KEPT, user_id=self.user_id)
         volumes = await volumes_of(self.cloud, self.user_id)
         taken = await snapshots_of_user(self.cloud, self.user_id)
-        purged = disk.state is DiskState.PURGED
-        assert [volume["VolumeId"] for volume in volumes] == ([] if purged else [disk.volume_id])
-        assert sorted(snapshot["SnapshotId"] for snapshot in taken) == sorted(row["snapshot_id"] for row in rows)
-        named = [tag["Value"] for found in volumes + taken for tag in found["Tags"] if tag["Key"] == "Name"]
-        assert set(named) <= {disk.name}
+        assert sorted(found["VolumeId"] for found in volumes) == sorted(str(disk.volume_id) for disk in page.disks)
+        assert sorted(found["SnapshotId"] for found in taken) == sorted(row["snapshot_id"] for row in rows)
+        for found in volumes + taken:
+            tags = {tag["Key"]: tag["Value"] for tag in found["Tags"]}
+            assert tags[TAG_NAME] == names[tags[TAG_DISK]]

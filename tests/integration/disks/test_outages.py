@@ -1,0 +1,163 @@
+"""AWS is down, throttles, is slow or shows nothing yet: what a disk is stays right, and its work goes on afterwards."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from services.disks import ebs as ebs_module
+from services.disks.domain.changes import DiskBackingUp, DiskBeingMade
+from services.disks.domain.claim import DiskInUse
+from services.disks.domain.disk import DiskState, OperationStatus
+from services.disks.operations.disks import create_disk, delete_disk, restore_disk
+from services.disks.queries import find_disk_by_id, get_operation, list_snapshots
+from services.disks.settings import DisksSettings
+from shared.database import Database
+from tests.support.aws_proxy import Outage, before_aws
+from tests.support.disk_scene import Scene
+from tests.support.disks import LIMITS, Silent, claim, new_disk, wish
+from tests.support.mortal import Process
+from tests.support.servers import MotoServer
+
+OUTAGES = ("down", "throttled", "slow", "unseen")
+Act = Callable[[Scene, Process], Awaitable[UUID | None]]
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ebs_module, "_READ_SECONDS", 0.3)
+
+
+@asynccontextmanager
+async def scene_before(
+    outage: Outage, settings: DisksSettings, database: Database, moto: MotoServer
+) -> AsyncIterator[tuple[Scene, Process]]:
+    """A disk with a snapshot, made while all was well."""
+    async with before_aws(moto.endpoint_url, outage) as endpoint_url:
+        scene = Scene(msgspec.structs.replace(settings, aws_endpoint_url=endpoint_url), database, moto.client("ec2"))
+        scene.rename_seconds = 0.2
+        await scene.prepare()
+        process = Process(scene.settings, None)
+        try:
+            yield scene, process
+        finally:
+            await process.close()
+
+
+async def create(scene: Scene, process: Process) -> UUID:
+    new = new_disk(scene.user_id, "another", at=scene.now)
+    scene.disk_id = new.disk_id
+    await create_disk(process.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher)
+    return new.operation_id
+
+
+async def create_from(scene: Scene, process: Process) -> UUID:
+    (point,) = (await list_snapshots(scene.database, user_id=scene.user_id, name="old", limit=1, offset=0)).snapshots
+    new = new_disk(scene.user_id, "another", at=scene.now)
+    scene.disk_id = new.disk_id
+    await create_disk(
+        process.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher, from_snapshot=str(point.id)
+    )
+    return new.operation_id
+
+
+async def snapshot(scene: Scene, process: Process) -> UUID:
+    return await scene.snapshot(process, key=None)
+
+
+async def rename(scene: Scene, process: Process) -> UUID:
+    return await scene.rename(process, key=None)
+
+
+async def delete_and_restore(scene: Scene, process: Process) -> UUID:
+    await scene.delete(process, key=None)
+    outcome = await restore_disk(
+        process.database, Silent(), user_id=scene.user_id, name="old", operation_id=uuid4(), limits=LIMITS, key=None,
+        cipher=scene.cipher, now=scene.now,
+    )  # fmt: skip
+    return outcome.answer.id
+
+
+async def purge(scene: Scene, process: Process) -> None:
+    await scene.delete(process, key=None)
+    await scene.purge(process, key=None)
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+@pytest.mark.parametrize("act", [create, create_from, snapshot, rename, delete_and_restore, purge])
+async def test_what_is_asked_during_an_outage_is_done_once_after_it_and_nothing_wrong_is_told_meanwhile(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer, act: Act, kind: str
+) -> None:
+    """Incident 11: neither silence nor throttling of AWS reads as free, as gone or as failed."""
+    outage = Outage(kind)
+    async with scene_before(outage, disks_settings, disks_database, moto_server) as (scene, process):
+        outage.on = True
+        operation_id = await act(scene, process)
+        for _ in range(6):
+            scene.now += timedelta(seconds=4)
+            await scene.turn(process)
+            await tell_nothing_wrong(scene, act, operation_id)
+        assert outage.calls or act is delete_and_restore
+        outage.on = False
+        await scene.finish(process)
+        await scene.assert_aws_is_as_the_tables_say()
+        disk = await find_disk_by_id(scene.database, scene.disk_id)
+        assert disk is not None
+        assert disk.state is (DiskState.PURGED if act is purge else DiskState.AVAILABLE)
+        if operation_id is not None:
+            assert await status_of(scene, disk.name, operation_id) is OperationStatus.COMPLETED
+
+
+async def tell_nothing_wrong(scene: Scene, act: Act, operation_id: UUID | None) -> None:
+    disk = await find_disk_by_id(scene.database, scene.disk_id)
+    assert disk is not None
+    status = None if operation_id is None else await status_of(scene, disk.name, operation_id)
+    assert status is not OperationStatus.FAILED
+    if status is OperationStatus.COMPLETED or disk.state is DiskState.PURGED:
+        # it need not have asked AWS for what AWS does not answer
+        await scene.assert_aws_is_as_the_tables_say()
+    elif act is snapshot:
+        assert disk.backing_up
+        with pytest.raises(DiskBackingUp):
+            await delete(scene, "old")
+    elif act in {create, create_from}:
+        assert disk.state is DiskState.CREATING
+        with pytest.raises(DiskBeingMade):
+            await delete(scene, "another")
+
+
+async def delete(scene: Scene, name: str) -> None:
+    await delete_disk(
+        scene.database, Silent(), user_id=scene.user_id, name=name, operation_id=uuid4(),
+        retention=timedelta(days=30), key=None, cipher=scene.cipher, now=scene.now,
+    )  # fmt: skip
+
+
+async def status_of(scene: Scene, name: str, operation_id: UUID) -> OperationStatus:
+    operation = await get_operation(scene.database, user_id=scene.user_id, name=name, operation_id=str(operation_id))
+    return operation.status
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+async def test_a_disk_in_use_stays_so_whatever_aws_answers(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer, kind: str
+) -> None:
+    """Incident 11: "in use" stays true, delete and rename are refused, nobody else gets the disk."""
+    outage = Outage(kind)
+    async with scene_before(outage, disks_settings, disks_database, moto_server) as (scene, process):
+        job_id = uuid4()
+        await claim(scene.database, wish(scene.user_id, "old", job_id=job_id, at=scene.now))
+        outage.on = True
+        for _ in range(3):
+            await scene.turn(process)
+            disk = await find_disk_by_id(scene.database, scene.disk_id)
+            assert disk is not None
+            assert disk.job_id == job_id
+            for refused in (scene.delete(process, key=None), scene.rename(process, key=None)):
+                with pytest.raises(DiskInUse):
+                    await refused
+            with pytest.raises(DiskInUse):
+                await claim(scene.database, wish(scene.user_id, "old", at=scene.now))
