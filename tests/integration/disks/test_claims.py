@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,15 +14,22 @@ from services.disks.domain.claim import DiskInUse, JobCannotClaim
 from services.disks.domain.disk import Disk
 from services.disks.operations.claims import confirm_claim, drop_expired_claims, release_claim
 from services.disks.operations.creations import complete_creation, fail_creation
+from services.disks.operations.disks import delete_disk
+from services.disks.operations.tags import rename_disk
 from services.disks.operations.work import Work, lease_work
-from services.disks.queries import get_disk, list_disks
+from services.disks.queries import get_disk, list_disks, read_disk
+from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskClaimed, DiskCreated, DiskOperationFailed, DiskReleased
 from shared.contracts.events import CloudEvent
 from shared.database import Database
+from shared.encryption import Cipher
 from shared.errors import InvalidInput, NotFound
 from tests.support.disks import Silent, claim, events_of, new_user_id, now, wish
+from tests.support.ground import new_secret_keys
 
 MINUTE = timedelta(seconds=60)
+DAY = timedelta(days=1)
+CIPHER = Cipher(new_secret_keys())
 
 
 class Life:
@@ -54,10 +62,23 @@ class Life:
 
     async def ready_disk(self, name: str = "data") -> Disk:
         maker = uuid4()
-        await self.claim(name, job_id=maker)
-        await self.make_volume(await self.lease())
+        disk = await self.claim(name, job_id=maker)
+        leased = await lease_work(self.database, now=now(), lease_for=MINUTE, limit=100)
+        await self.make_volume(next(work for work in leased if work.disk_id == disk.id))
         await self.ended(maker)
         return await get_disk(self.database, user_id=self.user_id, name=name)
+
+    async def delete(self, name: str) -> None:
+        await delete_disk(
+            self.database, Silent(), user_id=self.user_id, name=name, operation_id=uuid4(), retention=30 * DAY,
+            key=None, cipher=CIPHER, now=now(),
+        )  # fmt: skip
+
+    async def rename(self, name: str, new_name: str) -> None:
+        await rename_disk(
+            self.database, Silent(), user_id=self.user_id, name=name, new_name=new_name, operation_id=uuid4(),
+            key=None, cipher=CIPHER, now=now(), lease_for=MINUTE,
+        )  # fmt: skip
 
     async def holder(self, name: str = "data") -> UUID | None:
         return (await get_disk(self.database, user_id=self.user_id, name=name)).job_id
@@ -88,13 +109,38 @@ async def test_a_claim_makes_the_disk_that_does_not_exist(life: Life) -> None:
     assert (work.job_id, work.size_gb) == (job, 250)
 
 
-async def test_a_hundred_races_for_a_disk_have_one_winner_each(life: Life) -> None:
-    for seed in range(100):
-        chance = random.Random(seed)
-        name = f"data-{seed}" if chance.random() < 0.5 else "data-old"
-        jobs = [uuid4() for _ in range(chance.randint(2, 4))]
+@pytest.fixture
+async def replica(disks_settings: DisksSettings, life: Life) -> AsyncIterator[Life]:
+    """The same user's disks and jobs, worked by another replica."""
+    database = Database(disks_settings.database_url, pool_size=4)
+    other = Life(database)
+    other.user_id = life.user_id
+    yield other
+    await database.close()
 
-        results = await asyncio.gather(*(life.claim(name, job_id=job) for job in jobs), return_exceptions=True)
+
+async def race(chance: random.Random, *rivals: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What each made of it; they start in any order, some instants apart."""
+
+    async def run(rival: Coroutine[Any, Any, Any], instants: int) -> Any:
+        for _ in range(instants):
+            await asyncio.sleep(0)
+        return await rival
+
+    return await asyncio.gather(*(run(rival, chance.randrange(40)) for rival in rivals), return_exceptions=True)
+
+
+async def test_five_hundred_races_of_two_jobs_on_two_replicas_for_one_disk_have_one_winner_each(
+    life: Life, replica: Life
+) -> None:
+    """Incident 25: one job has the disk, the other is told which one has it."""
+    for seed in range(500):
+        chance = random.Random(seed)
+        # a disk that is there already, or one that the claim itself makes
+        name = f"data-{seed}" if chance.random() < 0.5 else "data-old"
+        jobs = [uuid4() for _ in range(2)]
+
+        results = await race(chance, life.claim(name, job_id=jobs[0]), replica.claim(name, job_id=jobs[1]))
 
         winner = await life.holder(name)
         assert winner in jobs
@@ -107,6 +153,50 @@ async def test_a_hundred_races_for_a_disk_have_one_winner_each(life: Life) -> No
         await life.ended(winner)
     listed = await list_disks(life.database, user_id=life.user_id, include_deleted=True, limit=500, offset=0)
     assert len({disk.name for disk in listed.disks}) == listed.total
+
+
+@pytest.mark.parametrize("rival", ["delete", "rename"])
+async def test_a_disk_that_is_claimed_is_not_taken_away_in_the_same_instant(
+    life: Life, replica: Life, rival: str
+) -> None:
+    """Incident 25, against what else may happen to a disk: the job has this one, or one of its own."""
+    outcomes = set()
+    for seed in range(100):
+        chance = random.Random(seed)
+        name, job = f"data-{seed}", uuid4()
+        disk = await life.ready_disk(name)
+        taking_away = replica.delete(name) if rival == "delete" else replica.rename(name, f"other-{seed}")
+
+        claimed, taken_away = await race(chance, life.claim(name, job_id=job), taking_away)
+
+        assert isinstance(claimed, Disk), (seed, claimed)
+        assert await life.holder(name) == job
+        kept = claimed.id == disk.id
+        assert isinstance(taken_away, DiskInUse) == kept, (seed, taken_away)
+        old = await read_disk(life.database, disk.id)
+        assert (old.job_id, old.deleted_at is None and old.name == name) == ((job, True) if kept else (None, False))
+        outcomes.add(kept)
+    assert outcomes == {True, False}, "the instants are not the same"
+
+
+async def test_a_disk_is_had_by_the_next_job_only_when_the_last_has_ended(life: Life, replica: Life) -> None:
+    outcomes = set()
+    await life.ready_disk()
+    last = uuid4()
+    await life.claim(job_id=last)
+    for seed in range(100):
+        job = uuid4()
+
+        _, claimed = await race(random.Random(seed), life.ended(last), replica.claim(job_id=job))
+
+        if isinstance(claimed, DiskInUse):
+            assert str(last) in claimed.text
+            assert await life.holder() is None
+            await life.claim(job_id=job)
+        assert await life.holder() == job
+        outcomes.add(isinstance(claimed, Disk))
+        last = job
+    assert outcomes == {True, False}, "the instants are not the same"
 
 
 async def test_a_repeated_claim_gets_the_same_answer(life: Life) -> None:
