@@ -25,9 +25,9 @@ def kill_node(stack: LocalStack, node: str) -> None:
 
 
 async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(two_nodes: LocalStack) -> None:
-    """Incidents 6 and 8."""
+    """Incidents 6 and 8: neither its GPUs nor its disk are handed out before."""
     async with users(two_nodes, "alice", "bob") as (alice, bob):
-        lost = await alice.submit(gpu_count=8)
+        lost = await alice.submit(gpu_count=8, disk_name="data", disk_size_gb=10)
         active = await alice.wait(lost, "active")
         api = two_nodes.cluster_api()
         pod = await asyncio.to_thread(api.read_namespaced_pod, active["pod_name"], "gpudev")
@@ -48,11 +48,20 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
         assert entry["in_use"] == 8
         assert (await alice.job(lost))["status"] == "active"
         assert (await bob.job(waiting))["status"] == "queued"
+        assert (await alice.client.get("/v1/disks/data")).json()["reservation_id"] == lost
+        body = {"image": "debian", "instance_type": "p5.48xlarge", "gpu_count": 8, "disk_name": "data"}
+        taken = await alice.client.post("/v1/jobs/submit", json=body)
+        assert (taken.status_code, lost in taken.json()["detail"]) == (409, True)
 
         await asyncio.to_thread(api.delete_node, node)
         failed = await alice.wait(lost, "failed", seconds=20)
         assert "node was lost" in failed["failure_reason"]
         assert node in failed["failure_reason"]
+
+        async def freed() -> bool:
+            return not (await alice.client.get("/v1/disks/data")).json()["in_use"]
+
+        await until(freed, "the disk is free")
         assert (await bob.job(waiting))["status"] == "queued"
         await alice.client.post(f"/v1/jobs/{other}/cancel")
         await bob.wait(waiting, "active")

@@ -129,6 +129,7 @@ async def scene(disks_settings: DisksSettings, disks_database: Database, moto_se
 
 @pytest.mark.parametrize("point", ["before_call", "after_call"])
 async def test_a_death_around_the_call_leaves_one_volume(scene: Scene, ebs: Ebs, point: str) -> None:
+    """Incident 4."""
     dying = MortalEbs(
         scene.settings,
         before=Killed() if point == "before_call" else None,

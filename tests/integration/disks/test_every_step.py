@@ -59,6 +59,7 @@ async def die_everywhere(
 async def test_a_death_at_any_instant_of_a_snapshot_leaves_one(
     disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
 ) -> None:
+    """Incident 4."""
     async for scene in die_everywhere(disks_settings, disks_database, moto_server, Scene.snapshot):
         assert await scene.actions() == ["create", "snapshot", "snapshot"]
         assert len(await snapshots_of_user(scene.cloud, scene.user_id)) == 2

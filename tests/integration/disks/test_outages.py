@@ -14,9 +14,10 @@ from services.disks.domain.claim import DiskInUse
 from services.disks.domain.disk import DiskState, OperationStatus
 from services.disks.operations.disks import create_disk, delete_disk, restore_disk
 from services.disks.queries import find_disk_by_id, get_operation, list_snapshots
+from services.disks.reconciler.renaming import Renaming
 from services.disks.settings import DisksSettings
 from shared.database import Database
-from tests.support.aws_proxy import Outage, before_aws
+from tests.support.aws_proxy import Outage, TagTrouble, before_aws
 from tests.support.disk_scene import Scene
 from tests.support.disks import LIMITS, Silent, claim, new_disk, wish
 from tests.support.mortal import Process
@@ -161,3 +162,45 @@ async def test_a_disk_in_use_stays_so_whatever_aws_answers(
                     await refused
             with pytest.raises(DiskInUse):
                 await claim(scene.database, wish(scene.user_id, "old", at=scene.now))
+
+
+async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_all_along(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    """Incident 12: the second of three tags is refused."""
+    trouble = TagTrouble([])
+    async with before_aws(moto_server.endpoint_url, trouble) as endpoint_url:
+        settings = msgspec.structs.replace(disks_settings, aws_endpoint_url=endpoint_url)
+        scene = Scene(settings, disks_database, moto_server.client("ec2"))
+        await scene.prepare()
+        process = Process(settings, None)
+        for _ in range(2):
+            await scene.snapshot(process, key=None)
+            await scene.finish(process)
+        page = await list_snapshots(scene.database, user_id=scene.user_id, name="old", limit=9, offset=0)
+        refused = page.snapshots[1]
+        trouble.refused.add(str(refused.snapshot_id))
+
+        answered = await Renaming(
+            database=process.database, relay=Silent(), ebs=process.ebs, cipher=scene.cipher, seconds=15.0,
+            clock=scene.clock,
+        ).rename(user_id=scene.user_id, name="old", new_name="new", key=None)  # fmt: skip
+
+        report = answered.answer.report
+        assert (report.updated, report.total, len(report.errors)) == (2, 3, 1)
+        assert str(refused.snapshot_id) in report.errors[0]
+        scene.now += timedelta(seconds=60)
+        await scene.turn(process)
+        shown = await list_snapshots(scene.database, user_id=scene.user_id, name="new", limit=9, offset=0)
+        assert shown == page
+        new = new_disk(scene.user_id, "another", at=scene.now)
+        await create_disk(
+            scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher,
+            from_snapshot=str(refused.id),
+        )  # fmt: skip
+        await scene.turn(process)
+        assert (await find_disk_by_id(scene.database, new.disk_id)).state is DiskState.AVAILABLE  # type: ignore[union-attr]
+        trouble.refused.clear()
+        await scene.finish(process)
+        await scene.assert_aws_is_as_the_tables_say()
+        await process.close()

@@ -1,0 +1,194 @@
+"""The sweep over AWS: what is ours is adopted or cleared away, what is others' is left alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from deploy.local.region import AVAILABILITY_ZONE, REGION
+from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
+from services.disks.domain.ledger import Findings
+from services.disks.domain.snapshot import SnapshotState
+from services.disks.operations.disks import create_disk
+from services.disks.queries import list_snapshots, read_disk
+from services.disks.reconciler.sweeper import Sweeper
+from services.disks.settings import DisksSettings
+from services.disks.storage.tables import operations, snapshots
+from shared.contracts.disks import DiskSnapshotCompleted
+from shared.database import Database, Statement
+from shared.metrics import ORPHANS
+from tests.support.aws_proxy import Outage, before_aws
+from tests.support.disk_scene import Scene
+from tests.support.disks import LIMITS, Silent, events_of, new_disk, snapshots_of_user, volumes_of
+from tests.support.mortal import Process
+from tests.support.servers import MotoServer
+
+SETTLED = timedelta(minutes=6)
+_DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
+_FORGET_SNAPSHOTS = Statement(sa.delete(snapshots).where(snapshots.c.disk_id == _DISK_ID))
+_FORGET_WORK = Statement(sa.delete(operations).where(operations.c.disk_id == _DISK_ID))
+_SAY_DELETED = Statement(
+    sa.update(snapshots).where(snapshots.c.disk_id == _DISK_ID).values(status=SnapshotState.DELETED)
+)
+
+
+class Swept(Scene):
+    """One disk with one snapshot, and a sweeper."""
+
+    async def sweep(self, process: Process) -> Findings:
+        sweeper = Sweeper(
+            database=process.database, relay=Silent(), ebs=process.ebs, period_seconds=60, clock=self.clock
+        )
+        return await sweeper.sweep()
+
+    async def points(self) -> list[tuple[UUID, str | None, str]]:
+        page = await list_snapshots(self.database, user_id=self.user_id, name="old", limit=50, offset=0)
+        return [(point.id, point.snapshot_id, str(point.status)) for point in page.snapshots]
+
+    async def aws_snapshots(self) -> list[str]:
+        return sorted(found["SnapshotId"] for found in await snapshots_of_user(self.cloud, self.user_id))
+
+
+@pytest.fixture
+async def scene(disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer) -> Swept:
+    scene = Swept(disks_settings, disks_database, moto_server.client("ec2"))
+    await scene.prepare()
+    return scene
+
+
+@pytest.fixture
+async def process(scene: Swept) -> AsyncIterator[Process]:
+    process = Process(scene.settings, None)
+    yield process
+    await process.close()
+
+
+async def copies(scene: Swept, source: dict[str, Any]) -> set[str]:
+    """A scanner copies a snapshot, a backup tool takes one of its volume, both with all its tags; AWS's ids."""
+    copied = await asyncio.to_thread(
+        scene.cloud.copy_snapshot, SourceRegion=REGION, SourceSnapshotId=source["SnapshotId"],
+        Description=f"[Copied {source['SnapshotId']} from {REGION}]",
+    )  # fmt: skip
+    await asyncio.to_thread(scene.cloud.create_tags, Resources=[copied["SnapshotId"]], Tags=source["Tags"])
+    (volume,) = await volumes_of(scene.cloud, scene.user_id)
+    taken = await asyncio.to_thread(
+        scene.cloud.create_snapshot, VolumeId=volume["VolumeId"], Description="Created for policy: nightly",
+        TagSpecifications=[{"ResourceType": "snapshot", "Tags": source["Tags"]}],
+    )  # fmt: skip
+    return {copied["SnapshotId"], taken["SnapshotId"]}
+
+
+async def test_a_snapshot_of_ours_that_lost_its_row_is_adopted_once(scene: Swept, process: Process) -> None:
+    """Incident 4: in the cloud and billed, gone in the database."""
+    before = await scene.points()
+    await scene.database.execute(_FORGET_SNAPSHOTS, disk_id=scene.disk_id)
+    await scene.database.execute(_FORGET_WORK, disk_id=scene.disk_id)
+    assert await scene.points() == []
+    for _ in range(2):
+        await scene.sweep(process)
+    assert await scene.points() == before
+    assert (await read_disk(scene.database, scene.disk_id)).snapshot_count == 1
+    told = [event.type for event in await events_of(scene.database, scene.disk_id)]
+    assert told.count(DiskSnapshotCompleted.type_name()) == 2
+
+
+async def test_only_what_our_own_row_says_is_gone_is_deleted_and_only_when_aws_can_know_it(
+    scene: Swept, process: Process
+) -> None:
+    (_, aws_id, _), *_ = await scene.points()
+    await scene.database.execute(_SAY_DELETED, disk_id=scene.disk_id)
+    findings = await scene.sweep(process)
+    assert aws_id not in findings.leftover_snapshots
+    assert await scene.aws_snapshots() == [aws_id]
+    scene.now += SETTLED
+    findings = await scene.sweep(process)
+    assert aws_id in findings.leftover_snapshots
+    assert await scene.aws_snapshots() == []
+    assert len(await volumes_of(scene.cloud, scene.user_id)) == 1
+
+
+async def test_what_is_nobodys_is_counted_and_left_alone(scene: Swept, process: Process) -> None:
+    tags = [{"Key": TAG_DISK, "Value": str(uuid4())}, {"Key": TAG_USER, "Value": str(scene.user_id)}]
+    tags += [{"Key": TAG_OPERATION, "Value": str(uuid4())}, {"Key": TAG_NAME, "Value": "old"}]
+    volume = await asyncio.to_thread(
+        scene.cloud.create_volume, AvailabilityZone=AVAILABILITY_ZONE, Size=10,
+        TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
+    )  # fmt: skip
+    snapshot = await asyncio.to_thread(
+        scene.cloud.create_snapshot, VolumeId=volume["VolumeId"], Description="by hand",
+        TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
+    )  # fmt: skip
+    scene.now += SETTLED
+    for _ in range(2):
+        findings = await scene.sweep(process)
+        assert volume["VolumeId"] in findings.orphan_volumes
+        assert snapshot["SnapshotId"] in findings.orphan_snapshots
+        assert ORPHANS.labels("volume")._value.get() == len(findings.orphan_volumes)
+        assert ORPHANS.labels("snapshot")._value.get() == len(findings.orphan_snapshots)
+    assert len(await volumes_of(scene.cloud, scene.user_id)) == 2
+    assert len(await scene.points()) == 1
+
+
+async def test_what_somebody_deleted_behind_our_back_is_reported_and_its_row_stays(
+    scene: Swept, process: Process
+) -> None:
+    disk = await read_disk(scene.database, scene.disk_id)
+    (point,) = await scene.points()
+    await asyncio.to_thread(scene.cloud.delete_snapshot, SnapshotId=point[1])
+    await asyncio.to_thread(scene.cloud.delete_volume, VolumeId=disk.volume_id)
+    findings = await scene.sweep(process)
+    missing = {*findings.missing_volumes, *findings.missing_snapshots}
+    assert not missing & {disk.volume_id, point[1]}, "AWS may not show yet what was made lately"
+    scene.now += SETTLED
+    findings = await scene.sweep(process)
+    assert disk.volume_id in findings.missing_volumes
+    assert point[1] in findings.missing_snapshots
+    assert await read_disk(scene.database, scene.disk_id) == disk
+    assert await scene.points() == [point]
+
+
+async def test_others_copies_are_neither_adopted_nor_counted_nor_deleted(scene: Swept, process: Process) -> None:
+    """Incident 10."""
+    (own,) = await snapshots_of_user(scene.cloud, scene.user_id)
+    copied = await copies(scene, own)
+    scene.now += SETTLED
+    for _ in range(2):
+        findings = await scene.sweep(process)
+        assert not copied & {*findings.orphan_snapshots, *findings.leftover_snapshots}
+    assert [point[1] for point in await scene.points()] == [own["SnapshotId"]]
+    assert copied < set(await scene.aws_snapshots())
+
+
+async def test_a_copy_is_not_waited_for_and_not_restored_from(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    """Incident 10: it is newer and pending, and has our tags; what we asked for is found by what only it has."""
+    outage = Outage("unseen")
+    async with before_aws(moto_server.endpoint_url, outage) as endpoint_url:
+        settings = msgspec.structs.replace(disks_settings, aws_endpoint_url=endpoint_url)
+        scene = Swept(settings, disks_database, moto_server.client("ec2"))
+        await scene.prepare()
+        process = Process(settings, None)
+        known = await scene.aws_snapshots()
+        point_id = await scene.snapshot(process, key=None)
+        outage.on = True
+        await scene.turn(process)
+        (taken,) = [s for s in await snapshots_of_user(scene.cloud, scene.user_id) if s["SnapshotId"] not in known]
+        copied = await copies(scene, taken)
+        outage.on = False
+        await scene.finish(process)
+        assert (point_id, taken["SnapshotId"], SnapshotState.COMPLETED) in await scene.points()
+        new = new_disk(scene.user_id, "another", at=scene.now)
+        await create_disk(
+            scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher, from_snapshot=str(point_id)
+        )
+        await scene.turn(process)
+        await process.close()
+    found: list[dict[str, Any]] = await volumes_of(scene.cloud, scene.user_id)
+    assert [volume["SnapshotId"] for volume in found if volume.get("SnapshotId")] == [taken["SnapshotId"]]
+    assert copied < set(await scene.aws_snapshots())
