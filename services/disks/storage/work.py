@@ -23,7 +23,8 @@ INSERT = Statement(
     )
 )
 
-_renames = operations.alias("renames")
+_NAME = sa.bindparam("name", type_=sa.Text)
+_others = operations.alias("others")
 FIND = Statement(
     sa.select(operations, disks.c.deleted_at, disks.c.delete_date)
     .join(disks, disks.c.id == operations.c.disk_id)
@@ -31,13 +32,14 @@ FIND = Statement(
         operations.c.id == _ID,
         disks.c.user_id == sa.bindparam("user_id"),
         sa.or_(
-            operations.c.disk_name == sa.bindparam("name"),
-            disks.c.name == sa.bindparam("name"),
-            sa.exists().where(_renames.c.disk_id == disks.c.id, _renames.c.new_name == sa.bindparam("name")),
+            disks.c.name == _NAME,
+            sa.exists().where(
+                _others.c.disk_id == disks.c.id, sa.or_(_others.c.disk_name == _NAME, _others.c.new_name == _NAME)
+            ),
         ),
     )
 )
-"""By any name that the disk has had."""
+"""By any name that the disk has or had, as far back as its operations are remembered."""
 
 _source = snapshots.alias("source")
 _due = (

@@ -148,6 +148,9 @@ async def test_a_renamed_disk_keeps_its_operations_under_both_names(disks: Stage
     (snapshot,) = await disks.snapshots(user)
     assert {"Key": "Name", "Value": "new"} in snapshot["Tags"]
     assert (await disks.event(disk_id, DiskRenamed)).old_name == "old"
+    later = (await post(disks, user, "/new/snapshots")).json()["operation_id"]
+    assert (await disks.ended_operation(user, "old", later))["disk_name"] == "new"
+    assert (await disks.get(user, f"/taken/operations/{later}")).status_code == 404
     bad = [await post(disks, user, "/new/rename", new_name=name) for name in ("a b", "taken", "new")]
     assert [answer.status_code for answer in bad] == [400, 409, 409]
     job = uuid4()
