@@ -100,10 +100,10 @@ class DisksController(Controller):
         request: Request[Identity, Any, Any],
         desk: NamedDependency[Desk],
         include_deleted: FromQuery[bool] = False,
-        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
+        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 500,
         offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
     ) -> DiskList:
-        """Newest first; deleted disks only on request."""
+        """Newest first: all, up to 500, unless fewer are asked for; deleted disks only on request."""
         page = await list_disks(
             desk.database, user_id=request.user.user_id, include_deleted=include_deleted, limit=limit, offset=offset
         )

@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from services.disks.app import create_app
+from services.disks.operations.disks import insert_disk
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskCreated, DiskOperationFailed
 from shared.database import Database
 from shared.web.app import own_document
-from tests.support.disks import RefusingAws, Stage, disks_stage
+from tests.support.disks import LIMITS, RefusingAws, Stage, disks_stage, new_disk
 from tests.support.servers import MotoServer
 
 
@@ -102,6 +103,17 @@ async def test_pages_are_newest_first_and_count_everything(disks: Stage) -> None
     assert [disk["disk_name"] for disk in page["disks"]] == ["b", "a"]
     assert page["total"] == 3
     assert beyond == {"disks": [], "total": 3}
+
+
+async def test_all_disks_are_listed_to_whoever_asks_for_no_page(disks: Stage) -> None:
+    user = disks.auth.add_user()
+    for number in range(51):
+        async with disks.database.transaction() as tx:
+            await insert_disk(tx, new_disk(user.user_id, f"disk-{number}", size_gb=10), LIMITS)
+
+    listed = (await disks.get(user, "")).json()
+
+    assert len({disk["disk_id"] for disk in listed["disks"]}) == listed["total"] == 51
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "offset=-1", "include_deleted=perhaps"])
