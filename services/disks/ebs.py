@@ -94,6 +94,7 @@ class Ebs:
         """Ask for the volume. Idempotent within the day in which AWS knows client tokens (see `find_volume`).
 
         Raises:
+            AwsNotFound: The snapshot that it is to begin with is not there, or not to be seen yet; or the zone is not.
             AwsRefused: It will never be made.
         """
         # an encrypted snapshot makes an encrypted volume; to say so again is allowed

@@ -42,7 +42,8 @@ class Outage:
     Args:
         kind: `down`: connections break, without effect. `throttled`: nothing is taken. `slow`: what is asked is done,
             and its answer comes later than anybody waits. `unseen`: what is made is made, but the answer is lost, and
-            nothing of it is to be seen yet.
+            nothing of it is to be seen yet. `unknown`: calls that name a volume or a snapshot to make something of it
+            are told that there is none.
     """
 
     def __init__(self, kind: str) -> None:
@@ -66,6 +67,8 @@ class Outage:
                 return _error(400, "InvalidSnapshot.NotFound")
             case "unseen" if action.startswith("Describe"):
                 return web.Response(text=_NOTHING.format(action), content_type="text/xml")
+            case "unknown" if action == "CreateSnapshot" or (action == "CreateVolume" and "SnapshotId" in form):
+                return _error(400, f"Invalid{'Volume' if action == 'CreateSnapshot' else 'Snapshot'}.NotFound")
         return None
 
     def loses_answer(self, form: Form) -> Loss | None:
@@ -74,7 +77,8 @@ class Outage:
             return None
         if self.kind == "slow":
             return Loss.LATE
-        return Loss.BREAK if form["Action"][0].startswith("Create") else None
+        made = form["Action"][0].startswith("Create")
+        return Loss.BREAK if made and self.kind == "unseen" else None
 
 
 class TagTrouble:

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+LOST_AFTER = timedelta(minutes=15)
+"""How long a volume or a snapshot may be invisible before it counts as deleted by somebody else."""
 _FIRST_SECONDS = 0.5
 _LAST_SECONDS = 8.0
 _NOT_LET_IN = frozenset(

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.disks.domain.aws import AwsVolume, VolumeOrder
-from services.disks.domain.retries import poll_after
-from services.disks.ebs import AwsRefused, Ebs
+from services.disks.domain.retries import LOST_AFTER, poll_after
+from services.disks.ebs import AwsNotFound, AwsRefused, Ebs
 from services.disks.operations.creations import complete_creation, fail_creation
 from services.disks.operations.work import Work
 from shared.database import Database
@@ -30,6 +30,8 @@ class Creation:
         try:
             volume = await self._find_or_create(work)
         except AwsRefused as refusal:
+            if self._may_show_up(work, refusal):
+                return poll_after(self._clock() - work.created_at)
             await self._fail(work, str(refusal))
             return None
         if volume.state in _USABLE:
@@ -53,6 +55,11 @@ class Creation:
         # AWS forgets client tokens after a day; the tag stays. A volume too young to be seen is what the token is for.
         found = await self._ebs.find_volume(order) if work.lease > 1 else None
         return found or await self._ebs.create_volume(order)
+
+    def _may_show_up(self, work: Work, refusal: AwsRefused) -> bool:
+        """A restore point that was seen complete may still be unknown where the volume is made."""
+        unseen = isinstance(refusal, AwsNotFound) and work.source_snapshot_id is not None
+        return unseen and self._clock() < work.created_at + LOST_AFTER
 
     async def _fail(self, work: Work, error: str) -> None:
         log.warning("disk_creation_refused", operation_id=str(work.id), error=error)

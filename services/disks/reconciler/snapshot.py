@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.disks.domain.aws import AwsSnapshot, SnapshotOrder
-from services.disks.domain.retries import poll_after
+from services.disks.domain.retries import LOST_AFTER, poll_after
 from services.disks.domain.snapshot import Retention
 from services.disks.ebs import AwsNotFound, AwsRefused, AwsUnavailable, Ebs
 from services.disks.operations.snapshots import (
@@ -29,8 +29,6 @@ log = structlog.get_logger(__name__)
 
 _UNSEEN_FOR = timedelta(seconds=30)
 """How long a snapshot that may have been made is looked for before it is asked for again."""
-_LOST_AFTER = timedelta(minutes=15)
-"""How long a volume or a snapshot may be invisible before it counts as deleted by somebody else."""
 _POLL = timedelta(seconds=1)
 
 
@@ -109,7 +107,7 @@ class SnapshotTaking:
         return poll_after(self._clock() - work.created_at)
 
     async def _unseen(self, work: Work, error: str) -> timedelta | None:
-        if self._clock() < work.created_at + _LOST_AFTER:
+        if self._clock() < work.created_at + LOST_AFTER:
             return poll_after(self._clock() - work.created_at)
         await self._fail(work, error)
         return None

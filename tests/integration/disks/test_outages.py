@@ -12,14 +12,16 @@ from services.disks import ebs as ebs_module
 from services.disks.domain.changes import DiskBackingUp, DiskBeingMade
 from services.disks.domain.claim import DiskInUse
 from services.disks.domain.disk import DiskState, OperationStatus
+from services.disks.operations.claims import confirm_claim
 from services.disks.operations.disks import create_disk, delete_disk, restore_disk
 from services.disks.queries import find_disk_by_id, get_operation, list_snapshots
 from services.disks.reconciler.renaming import Renaming
 from services.disks.settings import DisksSettings
+from shared.contracts.disks import DiskClaimed
 from shared.database import Database
 from tests.support.aws_proxy import Outage, TagTrouble, before_aws
 from tests.support.disk_scene import Scene
-from tests.support.disks import LIMITS, Silent, claim, new_disk, wish
+from tests.support.disks import LIMITS, Silent, claim, events_of, new_disk, wish
 from tests.support.mortal import Process
 from tests.support.servers import MotoServer
 
@@ -73,6 +75,14 @@ async def rename(scene: Scene, process: Process) -> UUID:
     return await scene.rename(process, key=None)
 
 
+async def claim_new(scene: Scene, process: Process) -> None:
+    job_id = uuid4()
+    disk = await claim(process.database, wish(scene.user_id, "another", job_id=job_id, at=scene.now))
+    scene.disk_id = disk.id
+    async with process.database.transaction() as tx:
+        await confirm_claim(tx, Silent(), job_id=job_id, disk_id=disk.id, now=scene.now)
+
+
 async def delete_and_restore(scene: Scene, process: Process) -> UUID:
     await scene.delete(process, key=None)
     outcome = await restore_disk(
@@ -88,7 +98,7 @@ async def purge(scene: Scene, process: Process) -> None:
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
-@pytest.mark.parametrize("act", [create, create_from, snapshot, rename, delete_and_restore, purge])
+@pytest.mark.parametrize("act", [create, create_from, claim_new, snapshot, rename, delete_and_restore, purge])
 async def test_what_is_asked_during_an_outage_is_done_once_after_it_and_nothing_wrong_is_told_meanwhile(
     disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer, act: Act, kind: str
 ) -> None:
@@ -110,6 +120,8 @@ async def test_what_is_asked_during_an_outage_is_done_once_after_it_and_nothing_
         assert disk.state is (DiskState.PURGED if act is purge else DiskState.AVAILABLE)
         if operation_id is not None:
             assert await status_of(scene, disk.name, operation_id) is OperationStatus.COMPLETED
+        told = [event.type for event in await events_of(scene.database, disk.id)]
+        assert told.count(DiskClaimed.type_name()) == (act is claim_new)
 
 
 async def tell_nothing_wrong(scene: Scene, act: Act, operation_id: UUID | None) -> None:
@@ -124,6 +136,12 @@ async def tell_nothing_wrong(scene: Scene, act: Act, operation_id: UUID | None) 
         assert disk.backing_up
         with pytest.raises(DiskBackingUp):
             await delete(scene, "old")
+    elif act is claim_new:
+        assert disk.state is DiskState.CREATING
+        assert disk.job_id is not None
+        assert await events_of(scene.database, disk.id) == []
+        with pytest.raises(DiskInUse):
+            await claim(scene.database, wish(scene.user_id, "another", at=scene.now))
     elif act in {create, create_from}:
         assert disk.state is DiskState.CREATING
         with pytest.raises(DiskBeingMade):
@@ -204,3 +222,30 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
         await scene.finish(process)
         await scene.assert_aws_is_as_the_tables_say()
         await process.close()
+
+
+@pytest.mark.parametrize("act", [create_from, snapshot])
+async def test_what_aws_does_not_know_yet_is_waited_for_and_what_it_never_knows_fails(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer, act: Act
+) -> None:
+    """EC2 is eventually consistent: a call that names what was just made may be told that there is no such thing."""
+    for minutes, expected in ((10, OperationStatus.COMPLETED), (20, OperationStatus.FAILED)):
+        outage = Outage("unknown")
+        async with scene_before(outage, disks_settings, disks_database, moto_server) as (scene, process):
+            outage.on = True
+            operation_id = await act(scene, process)
+            assert operation_id is not None
+            for _ in range(minutes):
+                await scene.turn(process)
+                scene.now += timedelta(minutes=1)
+            await scene.turn(process)
+            assert outage.calls
+            outage.on = False
+            name = "old" if act is snapshot else "another"
+            for _ in range(20):
+                scene.now += timedelta(minutes=1)
+                await scene.turn(process)
+                if (await status_of(scene, name, operation_id)).ended:
+                    break
+            assert await status_of(scene, name, operation_id) is expected
+            await scene.assert_aws_is_as_the_tables_say()
