@@ -56,11 +56,11 @@ def superfluous(snapshots: Sequence[Snapshot], retention: Retention, now: dateti
         reverse=True,
     )
     kept = {snapshot.id for snapshot in newest_first[: max(1, retention.newest)]}
-    oldest_week = _monday(now) - timedelta(weeks=max(0, retention.weeks - 1))
+    oldest_week = _monday(now) - timedelta(weeks=retention.weeks - 1)
     weeks_seen: set[datetime] = set()
     for snapshot in newest_first:
         week = _monday(snapshot.created_at)
-        if retention.weeks > 0 and week >= oldest_week and week not in weeks_seen:
+        if week >= oldest_week and week not in weeks_seen:
             kept.add(snapshot.id)
         weeks_seen.add(week)
     return [snapshot for snapshot in reversed(newest_first) if snapshot.id not in kept]
