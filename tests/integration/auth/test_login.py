@@ -14,7 +14,7 @@ from services.auth.settings import AuthSettings
 from shared.api_key import parse_api_key
 from shared.database import Database, Statement
 from tests.support.auth import Client, bearer, log_in, login_body, new_name, serving
-from tests.support.ground import eventually
+from tests.support.ground import eventually, fresh_loggers
 from tests.support.servers import MotoServer
 
 UNKNOWN = Keys(access_key_id="ASIAEXAMPLEEXAMPLE12", secret_access_key="a" * 40, session_token="token")
@@ -134,23 +134,28 @@ async def test_an_unusable_idempotency_key_is_refused(auth_client: Client, moto_
     assert response.status_code == 400
 
 
-async def test_no_secret_is_stored_published_or_logged(
-    auth_client: Client,
+async def test_no_secret_is_stored_published_or_logged(  # noqa: PLR0917 - fixtures
+    real_auth_settings: AuthSettings,
     auth_database: Database,
     moto_server: MotoServer,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Incident 16."""
-    caplog.set_level(logging.DEBUG)
     keys = moto_server.identity(new_name())
-    api_key = (await log_in(auth_client, keys)).json()["api_key"]
-    rotated = (await auth_client.post("/v1/keys/rotate", headers=bearer(api_key))).json()["api_key"]
+    caplog.set_level(logging.DEBUG)
+    fresh_loggers(monkeypatch)
     wrong = msgspec.structs.replace(keys, secret_access_key="wrongwrongwrong" + keys.secret_access_key)
-    refused = await log_in(auth_client, wrong)
-    mixed_up = await auth_client.post("/v1/auth/aws-login", json={keys.secret_access_key: keys.session_token})
+    async with serving(msgspec.structs.replace(real_auth_settings, log_level="debug")) as client:
+        api_key = (await log_in(client, keys)).json()["api_key"]
+        rotated = (await client.post("/v1/keys/rotate", headers=bearer(api_key))).json()["api_key"]
+        refused = await log_in(client, wrong)
+        mixed_up = await client.post("/v1/auth/aws-login", json={keys.secret_access_key: keys.session_token})
+        written = capsys.readouterr().err
+    assert written, "nothing was logged: the test proves nothing"
     stored = await auth_database.fetch_value(_EVERYTHING)
-    said = refused.text + mixed_up.text + capsys.readouterr().err + caplog.text
+    said = refused.text + mixed_up.text + written + caplog.text
     assert mixed_up.status_code == 400
     for secret in (keys.secret_access_key, keys.session_token, api_key, rotated):
         assert secret is not None
