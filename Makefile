@@ -17,11 +17,12 @@ identity: $(READY)
 test: check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests --ignore tests/e2e --ignore tests/nodes \
 	  --ignore tests/tools
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/e2e
 
-# What takes a minute by itself: a death at every instant of a disk's life, a thousand tags, replicas that die while placing.
+# What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
+# that die while placing.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow tests/integration
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow tests/integration tests/e2e
 
 # The cluster tests on a real cluster. Hollow nodes run nothing: tests that need running containers are left out there
 # by their marker, which CLUSTER_MARKERS says. tests/nodes/conftest.py says what those want of a cluster.

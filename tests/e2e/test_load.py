@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.ground import running
-from tests.support.load import FREE_AT_FIRST, Burst
-from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
+from tests.support.load import FREE_AT_FIRST, Burst, works
+from tests.support.stack import LocalStack, running_stack, until, users
 
 VICTIMS = ("auth-1", "jobs-1", "disks-1", "capacity-1", "postgres", "nats", "traefik", "cluster")
 BARE = {"GPUDEV_TOOLS_IMAGE": ""}
@@ -66,7 +66,7 @@ async def test_no_job_is_lost_or_run_twice_when_a_process_is_killed(
             await burst.submit(attempts=60)
             await killing
             killed_at = time.monotonic()
-            await until(lambda: _works(members[0]), f"work after the death of {victim}")
+            await until(lambda: works(members[0]), f"work after the death of {victim}")
             recovered = time.monotonic() - killed_at
             jobs = await burst.wait(seconds=120)
         assert recovered < 10, f"recovery took {recovered:.1f} s"
@@ -76,13 +76,3 @@ async def test_no_job_is_lost_or_run_twice_when_a_process_is_killed(
 
 async def _ran(burst: Burst, count: int) -> bool:
     return len(burst.runs()) >= count
-
-
-async def _works(user: ApiUser) -> bool:
-    answers = [
-        await user.client.get("/v1/jobs"),
-        await user.client.get("/v1/gpu/availability"),
-        await user.client.get("/v1/disks"),
-        await user.client.get("/health"),
-    ]
-    return all(answer.status_code == 200 for answer in answers)

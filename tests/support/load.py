@@ -99,6 +99,12 @@ async def _nothing_left(stack: LocalStack) -> bool:
     return not await asyncio.to_thread(cluster_objects, stack)
 
 
+async def works(user: ApiUser) -> bool:
+    """Whether every service answers."""
+    paths = ("/v1/jobs", "/v1/gpu/availability", "/v1/disks", "/health")
+    return all([(await user.client.get(path)).status_code == httpx.codes.OK for path in paths])
+
+
 def cluster_objects(stack: LocalStack) -> list[str]:
     """Pods, secrets and services of jobs that the cluster has now."""
     api = stack.cluster_api()
