@@ -44,17 +44,19 @@ class Outage:
             and its answer comes later than anybody waits. `unseen`: what is made is made, but the answer is lost, and
             nothing of it is to be seen yet. `unknown`: calls that name a volume or a snapshot to make something of it
             are told that there is none.
+        only: The one action that meets it; None: all do.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, only: str | None = None) -> None:
         self.kind = kind
         self.on = False
+        self._only = only
         self.calls = 0
         """That it met."""
 
     def answer(self, form: Form) -> web.Response | None:
         """What is answered in AWS's stead; None: AWS is asked."""
-        if not self.on:
+        if not self._meets(form):
             return None
         self.calls += 1
         (action,) = form["Action"]
@@ -73,12 +75,15 @@ class Outage:
 
     def loses_answer(self, form: Form) -> Loss | None:
         """AWS does it, and its answer is lost; None: it comes."""
-        if not self.on:
+        if not self._meets(form):
             return None
         if self.kind == "slow":
             return Loss.LATE
         made = form["Action"][0].startswith("Create")
         return Loss.BREAK if made and self.kind == "unseen" else None
+
+    def _meets(self, form: Form) -> bool:
+        return self.on and self._only in {None, *form["Action"]}
 
 
 class TagTrouble:

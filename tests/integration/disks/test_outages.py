@@ -17,7 +17,7 @@ from services.disks.operations.disks import create_disk, delete_disk, restore_di
 from services.disks.queries import find_disk_by_id, get_operation, list_snapshots
 from services.disks.reconciler.renaming import Renaming
 from services.disks.settings import DisksSettings
-from shared.contracts.disks import DiskClaimed
+from shared.contracts.disks import DiskClaimed, DiskPurged
 from shared.database import Database
 from tests.support.aws_proxy import Outage, TagTrouble, before_aws
 from tests.support.disk_scene import Scene
@@ -158,6 +158,28 @@ async def delete(scene: Scene, name: str) -> None:
 async def status_of(scene: Scene, name: str, operation_id: UUID) -> OperationStatus:
     operation = await get_operation(scene.database, user_id=scene.user_id, name=name, operation_id=str(operation_id))
     return operation.status
+
+
+@pytest.mark.parametrize("kind", ["down", "throttled", "slow"])
+async def test_a_disk_is_not_told_gone_before_aws_has_said_that_its_volume_is(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer, kind: str
+) -> None:
+    """Incident 11: its snapshots are deleted, then there is no answer about the volume."""
+    outage = Outage(kind, only="DeleteVolume")
+    async with scene_before(outage, disks_settings, disks_database, moto_server) as (scene, process):
+        outage.on = True
+        await purge(scene, process)
+        while outage.calls < 3:
+            scene.now += timedelta(seconds=10)
+            await scene.turn(process)
+            disk = await find_disk_by_id(scene.database, scene.disk_id)
+            assert disk is not None
+            assert disk.state is DiskState.PURGING
+        outage.on = False
+        await scene.finish(process)
+        await scene.assert_aws_is_as_the_tables_say()
+        told = [event.type for event in await events_of(scene.database, scene.disk_id)]
+        assert told.count(DiskPurged.type_name()) == 1
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
