@@ -350,6 +350,19 @@ async def test_a_late_submission_whose_disk_is_taken_is_told_so(life: Life) -> N
     assert str(quick) in told.error
 
 
+async def test_a_late_submission_whose_disk_was_deleted_is_told_so(life: Life) -> None:
+    disk, late = await life.ready_disk(), uuid4()
+    await life.claim(job_id=late)
+    await drop_expired_claims(life.database, now=now() + 2 * MINUTE)
+    await life.delete("data")
+
+    await life.submitted(late, disk)
+
+    assert await life.holder() is None
+    (told,) = await life.told(disk, DiskOperationFailed)
+    assert (told.job_id, told.error) == (late, "Disk 'data' was deleted before the job was submitted")
+
+
 @pytest.mark.parametrize("submitted_first", [True, False])
 async def test_a_job_whose_disk_cannot_be_made_is_told_so(life: Life, submitted_first: bool) -> None:
     job = uuid4()
