@@ -22,6 +22,7 @@ from deploy.local.ingress import Ingress
 from deploy.local.ports import free_ports
 from shared.routes import SERVICES
 from tests.bench.load import Plan, Result
+from tests.bench.stopping import end_in_order
 from tests.support.stack import ROOT, ApiUser, LocalStack, running_stack, users
 
 JOBS = 10_000
@@ -144,6 +145,7 @@ def show(name: str, way: str, result: Result, reference: Result) -> None:
 
 def main() -> None:
     """Print the table."""
+    end_in_order()
     with running_stack(GPUDEV_LOG_LEVEL="warning") as stack:
         print(f"Filling: {JOBS} jobs ...", flush=True)
         user, job = asyncio.run(prepare(stack))

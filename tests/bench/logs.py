@@ -23,6 +23,7 @@ from deploy.local.ports import accepts, free_ports
 from tests.bench.__main__ import request
 from tests.bench.followers import FollowPlan
 from tests.bench.load import Plan, Result
+from tests.bench.stopping import end_in_order
 from tests.bench.talking_cluster import PREFIX
 from tests.support.fault_proxy import write_kubeconfig
 from tests.support.stack import ROOT, ApiUser, LocalStack, running_stack, users
@@ -109,6 +110,7 @@ def show(name: str, result: Result) -> None:
 
 def main() -> None:
     """Print the table; exit code 1 when reading is slowed more than it may be."""
+    end_in_order()
     settings = {
         "GPUDEV_LOG_LEVEL": "warning",
         "GPUDEV_MAX_FOLLOWED_LOGS": str(JOBS),

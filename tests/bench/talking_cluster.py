@@ -35,6 +35,10 @@ async def _object(request: web.Request) -> web.Response:
     return web.json_response(_pod(name) if name.startswith(PREFIX) else {"kind": "Any", "metadata": {"name": name}})
 
 
+async def _is_there_already(_: web.Request) -> web.Response:
+    return web.json_response({"kind": "Status", "code": 409, "reason": "AlreadyExists"}, status=409)
+
+
 async def _list(request: web.Request) -> web.StreamResponse:
     if request.query.get("watch") == "true":
         response = web.StreamResponse()
@@ -49,7 +53,7 @@ def main() -> None:
     app = web.Application()
     app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", _log)
     app.router.add_get("/api/v1/namespaces/{namespace}/{kind}/{name}", _object)
-    app.router.add_get("/api/v1/namespaces/{name}", _object)
+    app.router.add_post("/api/v1/namespaces", _is_there_already)
     app.router.add_get("/api/v1/nodes/{name}", _object)
     app.router.add_get("/{path:.*}", _list)
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
