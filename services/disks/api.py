@@ -1,7 +1,8 @@
 """The disks' routes: parse, call one operation, map."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -59,6 +60,7 @@ class Desk:
     cipher: Cipher
     settings: DisksSettings
     limits: Limits
+    clock: Callable[[], datetime]
 
 
 class DisksController(Controller):
@@ -81,7 +83,7 @@ class DisksController(Controller):
         """The answer comes at once; the operation tells when the disk is there."""
         new = NewDisk(
             disk_id=uuid4(), operation_id=uuid4(), user_id=request.user.user_id, username=request.user.username,
-            name=data.disk_name, size_gb=data.size_gb or DEFAULT_SIZE_GB, requested_at=datetime.now(UTC),
+            name=data.disk_name, size_gb=data.size_gb or DEFAULT_SIZE_GB, requested_at=desk.clock(),
             availability_zone=desk.settings.availability_zone,
         )  # fmt: skip
         outcome = await create_disk(
@@ -158,7 +160,7 @@ class DisksController(Controller):
         outcome = await delete_disk(
             desk.database, desk.relay, user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC),
             operation_id=uuid4(), retention=timedelta(days=desk.settings.disk_retention_days),
-            key=await idempotency_key(request), cipher=desk.cipher, now=datetime.now(UTC),
+            key=await idempotency_key(request), cipher=desk.cipher, now=desk.clock(),
         )  # fmt: skip
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 
@@ -176,7 +178,7 @@ class DisksController(Controller):
         outcome = await restore_disk(
             desk.database, desk.relay, user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC),
             operation_id=uuid4(), limits=desk.limits, key=await idempotency_key(request), cipher=desk.cipher,
-            now=datetime.now(UTC),
+            now=desk.clock(),
         )  # fmt: skip
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 
@@ -236,7 +238,7 @@ class DisksController(Controller):
         outcome = await request_snapshot(
             desk.database, desk.relay, desk.reconciler, user_id=request.user.user_id,
             name=check_name(disk_name, _NAME_LOC), operation_id=uuid4(), key=await idempotency_key(request),
-            cipher=desk.cipher, now=datetime.now(UTC),
+            cipher=desk.cipher, now=desk.clock(),
         )  # fmt: skip
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 

@@ -1,6 +1,7 @@
 """The disks service: the only place that wires it."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from litestar import Litestar
 
@@ -10,7 +11,7 @@ from services.disks.domain.changes import Limits
 from services.disks.domain.snapshot import Retention
 from services.disks.ebs import Ebs
 from services.disks.reconciler.housekeeping import claim_expiry_loop, history_loop, purge_loop
-from services.disks.reconciler.loop import Reconciler
+from services.disks.reconciler.loop import Reconciler, utc_now
 from services.disks.reconciler.renaming import Renaming
 from services.disks.reconciler.sweeper import Sweeper
 from services.disks.settings import DisksSettings
@@ -27,40 +28,45 @@ def create_app(settings: DisksSettings | None = None) -> Litestar:
     settings = settings or read_settings(DisksSettings)
     base = Foundation.open("disks", settings)
     ebs = Ebs(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
+    return create_service_app(base, service_parts(base, settings, ebs))
+
+
+def service_parts(
+    base: Foundation, settings: DisksSettings, ebs: Ebs, clock: Callable[[], datetime] = utc_now
+) -> ServiceParts:
+    """What makes the service this one.
+
+    Args:
+        base: What it is built on.
+        settings: Of the service.
+        ebs: AWS; closed with the application.
+        clock: The time.
+    """
+    database, relay = base.database, base.relay
     limits = Limits(disks=settings.max_disks_per_user, gb=settings.max_disk_gb_per_user)
     retention = Retention(newest=settings.snapshots_newest, weeks=settings.snapshots_weeks)
-    reconciler = Reconciler(database=base.database, relay=base.relay, ebs=ebs, retention=retention, clock=_utc_now)
-    sweeper = Sweeper(
-        database=base.database, relay=base.relay, ebs=ebs, period_seconds=settings.sweep_seconds, clock=_utc_now
-    )
+    reconciler = Reconciler(database=database, relay=relay, ebs=ebs, retention=retention, clock=clock)
+    sweeper = Sweeper(database=database, relay=relay, ebs=ebs, period_seconds=settings.sweep_seconds, clock=clock)
     renaming = Renaming(
-        database=base.database, relay=base.relay, ebs=ebs, cipher=base.cipher, seconds=settings.rename_seconds,
-        clock=_utc_now,
-    )  # fmt: skip
-    claim = claim_endpoint(
-        base.database,
-        reconciler,
-        limits=limits,
-        zone=settings.availability_zone,
-        provisional_for=timedelta(seconds=settings.claim_seconds),
+        database=database, relay=relay, ebs=ebs, cipher=base.cipher, seconds=settings.rename_seconds, clock=clock
     )
-    parts = ServiceParts(
+    desk = Desk(database, relay, reconciler, renaming, base.cipher, settings, limits, clock)
+    claim = claim_endpoint(
+        database, reconciler, limits=limits, zone=settings.availability_zone,
+        provisional_for=timedelta(seconds=settings.claim_seconds), clock=clock,
+    )  # fmt: skip
+    return ServiceParts(
         controllers=[DisksController],
         verify=base.ask_auth(),
-        resources={"desk": Desk(base.database, base.relay, reconciler, renaming, base.cipher, settings, limits)},
-        subscriptions=job_subscriptions(base.relay),
-        rpc=[claim, content_endpoint(base.database)],
+        resources={"desk": desk},
+        subscriptions=job_subscriptions(relay, clock),
+        rpc=[claim, content_endpoint(database)],
         loops=[
             reconciler.loop,
             sweeper.loop,
-            claim_expiry_loop(base.database, _utc_now),
-            purge_loop(base.database, reconciler, _utc_now),
-            history_loop(base.database, retention, _utc_now),
+            claim_expiry_loop(database, clock),
+            purge_loop(database, reconciler, clock),
+            history_loop(database, retention, clock),
         ],
         closers=[ebs.close],
     )
-    return create_service_app(base, parts)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)

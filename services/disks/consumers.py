@@ -1,6 +1,7 @@
 """What comes from NATS: the claim RPC, and the life of the jobs that have claims."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from services.disks.domain.changes import Limits
@@ -27,8 +28,9 @@ from shared.messaging.outbox import Wakes
 
 
 def claim_endpoint(
-    database: Database, reconciler: Wakes, *, limits: Limits, zone: str, provisional_for: timedelta
-) -> RpcEndpoint[ClaimRequest, ClaimReply]:
+    database: Database, reconciler: Wakes, *, limits: Limits, zone: str, provisional_for: timedelta,
+    clock: Callable[[], datetime],
+) -> RpcEndpoint[ClaimRequest, ClaimReply]:  # fmt: skip
     """`disks.claim`.
 
     Args:
@@ -37,12 +39,13 @@ def claim_endpoint(
         limits: What a user may have.
         zone: Availability zone of new disks.
         provisional_for: How long a claim waits for its job's `submitted`.
+        clock: The time.
     """
 
     async def claim(request: ClaimRequest) -> ClaimReply:
         wish = ClaimWish(
             job_id=request.job_id, user_id=request.user_id, username=request.username, disk_name=request.disk_name,
-            size_gb=request.size_gb, at=datetime.now(UTC), provisional_for=provisional_for,
+            size_gb=request.size_gb, at=clock(), provisional_for=provisional_for,
         )  # fmt: skip
         try:
             disk = await claim_disk(
@@ -67,17 +70,19 @@ def content_endpoint(database: Database) -> RpcEndpoint[ContentReport, ContentRe
     return RpcEndpoint(CONTENT_SUBJECT, ContentReport, content)
 
 
-def job_subscriptions(relay: Wakes) -> list[Subscription[JobSubmitted] | Subscription[JobEnded]]:
+def job_subscriptions(
+    relay: Wakes, clock: Callable[[], datetime]
+) -> list[Subscription[JobSubmitted] | Subscription[JobEnded]]:
     """A claim holds from its job's `submitted` to its `ended`."""
 
     async def on_submitted(tx: Transaction, data: JobSubmitted, _: CloudEvent) -> None:
         if data.disk_id is not None:
-            await confirm_claim(tx, relay, job_id=data.job_id, disk_id=data.disk_id, now=datetime.now(UTC))
+            await confirm_claim(tx, relay, job_id=data.job_id, disk_id=data.disk_id, now=clock())
 
     async def on_ended(tx: Transaction, data: JobEnded, _: CloudEvent) -> None:
         # without a lease of GPUs there never was a pod that could write on it
         used = data.epoch > 0
-        await release_claim(tx, relay, job_id=data.job_id, used=used, snapshot_id=uuid4(), now=datetime.now(UTC))
+        await release_claim(tx, relay, job_id=data.job_id, used=used, snapshot_id=uuid4(), now=clock())
 
     return [Subscription(JobSubmitted, on_submitted), Subscription(JobEnded, on_ended)]
 
