@@ -120,12 +120,12 @@ class Cloud:
             session_token=given["SessionToken"],
         )
 
-    def client(self, service: str, keys: Keys) -> Any:
+    def client(self, service: str, keys: Keys, region: str = REGION) -> Any:
         """A boto3 client of "sts", "ec2" or "iam" for these keys."""
         return boto3.client(
             service,
             endpoint_url=self.endpoint_url,
-            region_name=REGION,
+            region_name=region,
             aws_access_key_id=keys.access_key_id,
             aws_secret_access_key=keys.secret_access_key,
             aws_session_token=keys.session_token,

@@ -1,6 +1,7 @@
 """An HTTP proxy before moto that answers some calls itself: what AWS refuses, and how it throttles."""
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
@@ -131,6 +132,58 @@ class BadDays:
     def loses_answer(self, _: Form) -> Loss | None:
         """AWS does it, and its answer is lost; None: it comes."""
         return Loss.BREAK if self._chance.random() < self.share / 3 else None
+
+
+class Moods:
+    """AWS's moods: the next calls of a kind are throttled, refused, or have their effect and lose their answer."""
+
+    def __init__(self) -> None:
+        self._mood = ("", "", 0)
+        self.refused = 0
+        """Volumes and snapshots that were refused for good."""
+        self.played: Counter[str] = Counter()
+
+    def change(self, kind: str, action: str, times: int) -> None:
+        """From now on, for so many calls.
+
+        Args:
+            kind: throttle, lose, refuse, down.
+            action: EC2's name of the call; down goes for all.
+            times: How many calls.
+        """
+        self._mood = (kind, action, times)
+
+    def clear(self) -> None:
+        """AWS is well."""
+        self._mood = ("", "", 0)
+
+    def answer(self, form: Form) -> web.Response | None:
+        """What is answered in AWS's stead."""
+        action = form["Action"][0]
+        kind, of, _ = self._mood
+        if kind == "down" and self._use():
+            return _error(503, "Unavailable")
+        if action != of or kind not in {"throttle", "refuse"} or not self._use():
+            return None
+        if kind == "throttle":
+            return _error(503, "RequestLimitExceeded")
+        if action == "CreateTags":
+            return _error(403, "UnauthorizedOperation")
+        self.refused += 1
+        return _error(400, "VolumeLimitExceeded" if action == "CreateVolume" else "SnapshotLimitExceeded")
+
+    def loses_answer(self, form: Form) -> Loss | None:
+        """AWS does it, and its answer is lost; None: it comes."""
+        kind, action, _ = self._mood
+        return Loss.BREAK if kind == "lose" and form["Action"] == [action] and self._use() else None
+
+    def _use(self) -> bool:
+        kind, action, times = self._mood
+        if times <= 0:
+            return False
+        self._mood = (kind, action, times - 1)
+        self.played[f"AWS {kind} {action}".strip()] += 1
+        return True
 
 
 @asynccontextmanager

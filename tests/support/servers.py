@@ -25,6 +25,7 @@ from deploy.local.cluster_part import Cluster
 from deploy.local.part import Part
 from deploy.local.ports import free_ports
 from deploy.local.postgres import FAST, Postgres, execute, prepare_database, service_dsn, with_database
+from deploy.local.region import REGION
 from deploy.local.state import new_password
 
 _numbers = count(1)
@@ -173,9 +174,9 @@ class MotoServer:
         """A fresh role session; `account` may be ACCOUNT or FOREIGN_ACCOUNT of `deploy.local.aws`."""
         return self.cloud.identity(name, role=role, account=account, duration_seconds=duration_seconds)
 
-    def client(self, service: str, keys: Keys | None = None) -> Any:
+    def client(self, service: str, keys: Keys | None = None, region: str = REGION) -> Any:
         """A boto3 client, by default for the disks service's user."""
-        return self.cloud.client(service, keys or self.service_keys)
+        return self.cloud.client(service, keys or self.service_keys, region)
 
 
 class ClusterSimulator:
