@@ -12,7 +12,7 @@ import msgspec
 
 from services.disks import storage
 from services.disks.domain.changes import DiskExists, check_not_deleted, check_not_in_use
-from services.disks.domain.disk import Action, Disk, OperationStatus
+from services.disks.domain.disk import Action, Disk, DiskState, OperationStatus
 from services.disks.operations.disks import lock_named
 from services.disks.operations.work import NewOperation, Work, end_work, lease_one, record_operation, still_held
 from services.disks.queries import read_disk
@@ -115,7 +115,7 @@ async def stale_tags(database: Database, *, disk_id: UUID) -> StaleTags:
     disk = await read_disk(database, disk_id)
     rows = await database.fetch_all(storage.snapshots.STALE_TAGS, disk_id=disk_id, name=disk.name)
     aws_ids = [row["snapshot_id"] for row in rows]
-    if disk.volume_id is not None and disk.name_tag != disk.name:
+    if disk.volume_id is not None and _volume_is_stale(disk):
         aws_ids.insert(0, disk.volume_id)
     return StaleTags(name=disk.name, aws_ids=aws_ids)
 
@@ -152,7 +152,7 @@ async def finish_tags(database: Database, *, work: Work, now: datetime) -> bool:
         await tx.execute(storage.disks.LOCK, disk_id=work.disk_id)
         disk = await read_disk(tx, work.disk_id)
         stale = await tx.fetch_one(storage.snapshots.STALE_TAGS, disk_id=disk.id, name=disk.name)
-        if stale is not None or (disk.volume_id is not None and disk.name_tag != disk.name):
+        if stale is not None or _volume_is_stale(disk):
             return False
         return await end_work(tx, work=work, now=now)
 
@@ -174,6 +174,11 @@ async def find_rename(database: Database, *, operation_id: UUID) -> RenameState 
     return None if row is None else msgspec.convert(
         {name: row[name] for name in RenameState.__struct_fields__}, RenameState
     )  # fmt: skip
+
+
+def _volume_is_stale(disk: Disk) -> bool:
+    # one that is being purged takes no tag any more, and its work would never end
+    return disk.state is DiskState.AVAILABLE and disk.name_tag != disk.name
 
 
 async def _take_over(tx: Transaction, disk_id: UUID, now: datetime) -> datetime:

@@ -15,6 +15,7 @@ from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USE
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.disks import create_disk
+from services.disks.operations.tags import stale_tags
 from services.disks.queries import list_snapshots, read_disk
 from services.disks.reconciler.sweeper import Sweeper
 from services.disks.settings import DisksSettings
@@ -192,3 +193,19 @@ async def test_a_copy_is_not_waited_for_and_not_restored_from(
     found: list[dict[str, Any]] = await volumes_of(scene.cloud, scene.user_id)
     assert [volume["SnapshotId"] for volume in found if volume.get("SnapshotId")] == [taken["SnapshotId"]]
     assert copied < set(await scene.aws_snapshots())
+
+
+async def test_a_tag_that_is_spoilt_while_its_disk_is_purged_leaves_no_work_without_end(
+    scene: Swept, process: Process
+) -> None:
+    await scene.delete(process, None)
+    await scene.purge(process, None)
+    (volume,) = await volumes_of(scene.cloud, scene.user_id)
+    tags = [{"Key": TAG_NAME, "Value": "spoilt"}]
+    await asyncio.to_thread(scene.cloud.create_tags, Resources=[volume["VolumeId"]], Tags=tags)
+    await scene.sweep(process)
+    assert "tag" in await scene.actions()
+    # were the volume gone before its turn comes, AWS would refuse the tag for ever
+    assert (await stale_tags(scene.database, disk_id=scene.disk_id)).aws_ids == []
+    await scene.finish(process)
+    assert await volumes_of(scene.cloud, scene.user_id) == []
