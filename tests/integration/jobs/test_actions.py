@@ -164,7 +164,7 @@ async def test_a_beginning_of_the_id_is_enough_and_anothers_job_is_not_found(wor
 
 
 async def test_an_extension_and_the_expiry_race_and_exactly_one_wins(world: JobsWorld) -> None:
-    """Row 20 of incidents.md: the extension comes one second before the end, the expiry was decided at the end."""
+    """Incident 20: the extension comes one second before the end, the expiry was decided at the end."""
     async with AsyncExitStack() as stack:
         replicas = [await replica(world, stack) for _ in range(2)]
         wins = Counter([await race(world, replicas, seed) for seed in range(RACES)])

@@ -1,4 +1,4 @@
-"""A cancel at every step of preparing a job with tools, keys and a disk (incidents.md 4, 5 and 9).
+"""A cancel at every step of preparing a job with tools, keys and a disk (Incidents 4, 5 and 9).
 
 The steps are not chosen by hand: a first run counts every call to Kubernetes and every write to the database.
 """

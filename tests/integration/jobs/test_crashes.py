@@ -136,7 +136,7 @@ async def assert_one_of_each(world: JobsWorld, job_id: UUID) -> None:
 async def test_making_the_pod_survives_a_failure_at_every_call(
     world: JobsWorld, reconciler: Reconciler, fails_at: int, failure: tuple[Any, bool]
 ) -> None:
-    """Rows 4 and 5 of incidents.md."""
+    """Incidents 4 and 5."""
     job_id = await granted(world, world.resources())
     async with breaking(world, fails_at, failure) as dying:
         await dying.run_pass(await read(world, job_id))
@@ -149,7 +149,7 @@ async def test_making_the_pod_survives_a_failure_at_every_call(
 async def test_a_cancel_at_every_call_of_making_leaves_nothing(
     world: JobsWorld, resources: Resources, reconciler: Reconciler, fails_at: int
 ) -> None:
-    """Row 9 of incidents.md."""
+    """Incident 9."""
     job_id = await granted(world, resources)
     async with breaking(world, fails_at, KILLED) as dying:
         await dying.run_pass(await read(world, job_id))
@@ -193,7 +193,7 @@ async def test_two_workers_on_one_job_make_one_pod_and_one_history(
 async def test_what_a_stale_worker_saw_is_refused(
     world: JobsWorld, resources: Resources, reconciler: Reconciler
 ) -> None:
-    """Row 3 of incidents.md."""
+    """Incident 3."""
     job_id = await granted(world, resources)
     stale = await read(world, job_id)
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)

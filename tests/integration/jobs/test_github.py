@@ -1,4 +1,4 @@
-"""Keys over real HTTP from servers that behave badly (incidents.md 24)."""
+"""Keys over real HTTP from servers that behave badly (Incident 24)."""
 
 import asyncio
 import gzip

@@ -104,7 +104,7 @@ async def test_a_grant_that_comes_after_the_cancel_makes_no_pod(world: JobsWorld
 
 
 async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: JobsWorld, client: Client) -> None:
-    """Row 1 of incidents.md."""
+    """Incident 1."""
     job_id = await world.submit(client, command="exit 0")
     event_id = await world.grant(job_id)
     await until_status(client, job_id, "completed")
@@ -117,7 +117,7 @@ async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: Jobs
 
 
 async def test_a_cancelled_job_stays_so_when_its_messages_come_again(world: JobsWorld, client: Client) -> None:
-    """Row 1 of incidents.md."""
+    """Incident 1."""
     headers = {"Idempotency-Key": "once"}
     first = await client.post("/v1/jobs/submit", json=body(), headers=headers)
     job_id = UUID(first.json()["job_id"])
@@ -138,7 +138,7 @@ async def test_a_cancelled_job_stays_so_when_its_messages_come_again(world: Jobs
 
 
 async def test_one_grant_at_two_replicas_makes_one_pod(world: JobsWorld, client: Client) -> None:
-    """Row 2 of incidents.md."""
+    """Incident 2."""
     async with world.service():
         jobs = [await world.submit(client, command="exit 0") for _ in range(4)]
         for job_id in jobs:
@@ -172,7 +172,6 @@ async def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(worl
 async def test_a_pod_ended_by_the_cluster_ends_its_job_with_the_reason(
     world: JobsWorld, client: Client, status: dict[str, object], words: str
 ) -> None:
-    """Row 6 of incidents.md."""
     """Incident 6."""
     job_id = await start(world, client)
     await kube(world).set_pod_status(f"gpu-dev-{job_id}-1", status)
@@ -248,7 +247,7 @@ async def test_a_lease_revoked_from_an_active_job_is_its_end_and_holds_until_the
 async def test_gpus_of_a_lost_node_stay_held_while_its_pod_cannot_be_confirmed_gone(
     world: JobsWorld, client: Client
 ) -> None:
-    """Row 8 of incidents.md: a finalizer stands for the kubelet that does not answer any more."""
+    """Incident 8: a finalizer stands for the kubelet that does not answer any more."""
     job_id = await start(world, client)
     await kube(world).set_finalizers(f"gpu-dev-{job_id}-1", ["gpudev.test/node"])
     await world.capacity_says(LeaseRevoked(job_id=job_id, epoch=1, reason="node is gone"))

@@ -1,4 +1,4 @@
-"""The watch on pods hangs, expires, breaks, lies, or Kubernetes answers with errors (incidents.md 7)."""
+"""The watch on pods hangs, expires, breaks, lies, or Kubernetes answers with errors (Incident 7)."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Keys out of text that nobody vouches for (incidents.md 24)."""
+"""Keys out of text that nobody vouches for (Incident 24)."""
 
 import base64
 
