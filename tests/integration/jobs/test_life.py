@@ -108,11 +108,13 @@ async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: Jobs
     job_id = await world.submit(client, command="exit 0")
     event_id = await world.grant(job_id)
     await until_status(client, job_id, "completed")
+    told = await world.told(job_id)
     lease = LeaseGranted(job_id=job_id, epoch=1, node=world.node, gpu_count=1)
     await world.publish(lease, sequence=1, event_id=event_id)
     await world.publish(lease, sequence=9)
     await start(world, client)
     assert (await job_of(client, job_id))["status"] == "completed"
+    assert await world.told(job_id) == told
     assert await nothing_left(world, job_id)
 
 
