@@ -88,6 +88,13 @@ class Scene:
                 return
         raise AssertionError("the work does not end")
 
+    async def create(self, process: Process, key: IdempotencyKey | None) -> UUID:
+        """Ask for another disk, which is the scene's from then on; the operation."""
+        new = new_disk(self.user_id, "another", at=self.now)
+        outcome = await create_disk(process.database, Silent(), new=new, limits=LIMITS, key=key, cipher=self.cipher)
+        self.disk_id = outcome.answer.disk_id
+        return outcome.answer.id
+
     async def snapshot(self, process: Process, key: IdempotencyKey | None) -> UUID:
         """Ask for another; the operation."""
         outcome = await request_snapshot(

@@ -56,6 +56,15 @@ async def die_everywhere(
             return
 
 
+async def test_a_death_at_any_instant_of_a_creation_leaves_one_disk_and_one_volume(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    """Incident 4."""
+    async for scene in die_everywhere(disks_settings, disks_database, moto_server, Scene.create):
+        assert await scene.actions() == ["create"]
+        assert len(await volumes_of(scene.cloud, scene.user_id)) == 2
+
+
 async def test_a_death_at_any_instant_of_a_snapshot_leaves_one(
     disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
 ) -> None:
