@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks soak-disks-api simulate-month identity lock clean
+.PHONY: run test test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,13 +53,9 @@ bench-placement: $(READY)
 bench-deaths: $(READY)
 	REPLICAS_SCALE=25 $(BIN)/python -m pytest -q tests/integration/capacity/test_replicas.py --durations 1
 
-# 10,000 random steps of disks' lives, with deaths and trouble with AWS in between, beside a model. DISK_SEED: which steps.
+# 10,000 random steps of everything that disks can do, with deaths and trouble with AWS in between, beside a model.
 soak-disks: $(READY)
-	DISK_STEPS=10000 DISK_SEED=$${DISK_SEED:-1} $(BIN)/python -m pytest -q -s tests/integration/disks/test_disk_model.py
-
-# The same length of walks over the routes and RPC of the running service. DISK_API_SEED: of the first of the walks.
-soak-disks-api: $(READY)
-	DISK_API_STEPS=10000 $(BIN)/python -m pytest -q -s tests/integration/disks/test_api_model.py -k for_long
+	DISK_WALKS=$${DISK_WALKS:-20} DISK_STEPS=500 $(BIN)/python -m pytest -q -s -p no:randomly tests/integration/disks/test_model.py
 
 # How much 1,000 logs that are followed at once slow the reading of a job.
 bench-logs: $(READY)

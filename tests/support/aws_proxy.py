@@ -1,6 +1,5 @@
 """An HTTP proxy before moto that answers some calls itself: what AWS refuses, and how it throttles."""
 
-import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -109,29 +108,6 @@ class TagTrouble:
     def loses_answer(self, _: Form) -> Loss | None:
         """Never."""
         return None
-
-
-class BadDays:
-    """Throttles, fails and loses answers by chance.
-
-    Args:
-        chance: Of what happens.
-    """
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-        self.share = 0.0
-        """Of the calls that go wrong."""
-
-    def answer(self, _: Form) -> web.Response | None:
-        """What is answered in AWS's stead; None: AWS is asked."""
-        if self._chance.random() >= self.share * 2 / 3:
-            return None
-        return self._chance.choice([_error(503, "RequestLimitExceeded"), _error(500, "InternalError")])
-
-    def loses_answer(self, _: Form) -> Loss | None:
-        """AWS does it, and its answer is lost; None: it comes."""
-        return Loss.BREAK if self._chance.random() < self.share / 3 else None
 
 
 class Moods:

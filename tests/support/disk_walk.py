@@ -1,629 +1,992 @@
-"""A random walk over everything that can happen to disks, each step compared with the model.
+"""A walk over the API: random steps on the running disks service, each answer held against the model.
 
-The service's own operations and workers run on real servers; its clock is the walk's. Requests are made again under
-their idempotency key when the process dies, as a client does; jobs' news are delivered again.
+The steps are drawn before the walk from its seed alone. What a step acts on is chosen by its own dice among what the
+model has, so the same seed walks the same way.
 """
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import httpx
 import msgspec
+import nats
 import sqlalchemy as sa
 
-from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
-from services.disks.domain.changes import Limits
-from services.disks.domain.claim import ClaimWish
-from services.disks.domain.disk import Disk, NewDisk, OperationStatus
-from services.disks.domain.snapshot import Retention, SnapshotState
-from services.disks.ebs import AwsUnavailable
-from services.disks.operations.claims import claim_disk, confirm_claim, drop_expired_claims, release_claim
-from services.disks.operations.contents import store_content
-from services.disks.operations.disks import create_disk, delete_disk, restore_disk
-from services.disks.operations.purges import begin_purges, forget_history
-from services.disks.operations.snapshots import prune_crowded, request_snapshot
-from services.disks.queries import get_content, get_operation, list_disks, list_snapshots
-from services.disks.reconciler.loop import Reconciler
-from services.disks.reconciler.renaming import Renaming
+from services.disks.app import service_parts
+from services.disks.domain.ledger import Findings
+from services.disks.ebs import Ebs
 from services.disks.reconciler.sweeper import Sweeper
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import disks, operations, snapshots
-from services.disks.storage.words import still_open, word
-from shared.contracts.disks import ContentReport, Listing
+from shared.background import Loop
+from shared.contracts.disks import ClaimReply, ClaimRequest, Listing, ListingEntry
 from shared.database import Database, Statement
-from shared.database.tables import outbox
-from shared.encryption import Cipher
-from shared.errors import GpuDevError, InvalidInput, NotFound
-from shared.idempotency import IdempotencyKey
-from tests.support.aws_proxy import BadDays
-from tests.support.disk_model import DiskModel, ModelDisk, ModelJob, Point, Refusal
-from tests.support.disks import Silent, new_user_id, snapshots_of_user, volumes_of
+from shared.web.app import Foundation, ServiceParts, create_service_app
+from tests.support.aws_proxy import Moods, before_aws
+from tests.support.disk_model import (
+    AVAILABLE,
+    COMPLETED,
+    CONFIRMED,
+    DROPPED,
+    FAILED,
+    LOST,
+    PROVISIONAL,
+    PURGING,
+    Disk,
+    Job,
+    Model,
+    Operation,
+    Point,
+    Rules,
+    differences,
+)
+from tests.support.disks import (
+    Auth,
+    Jobs,
+    Silent,
+    User,
+    cloud_event,
+    job_ended,
+    job_submitted,
+    snapshots_of_user,
+    volumes_of,
+)
 from tests.support.ground import eventually
-from tests.support.mortal import Killed, Process
+from tests.support.mortal import Fuse, Killed, MortalDatabase, MortalEbs
+from tests.support.servers import MotoServer
 
-AnswerT = TypeVar("AnswerT")
-EffectT = TypeVar("EffectT")
+ChosenT = TypeVar("ChosenT")
 
-NAMES = ("data", "model", "new-1", "new_2")
-SIZES = (None, None, 10, 50, 100, 250)
-LIMITS = Limits(disks=4, gb=600)
-RETENTION = Retention(newest=2, weeks=3)
-KEEP_DELETED = timedelta(days=30)
-PROVISIONAL = timedelta(seconds=60)
-HISTORY = timedelta(days=90)
+BEGINNING = datetime(2030, 1, 7, 9, tzinfo=UTC)
+"""A Monday, later than any clock's: nothing that the walk writes is old to what reads the real one."""
+RULES = Rules(disks=5, gb=300, newest=3, weeks=3, retention=timedelta(days=30), claim=timedelta(seconds=60))
+REGION = "eu-west-1"
+"""The walks' own: a sweep reads all that is in its region, and other tests leave thousands of snapshots."""
+_ZONE = "eu-west-1a"
+NAMES = ("a", "b", "c", "d", "e", "f", "g")
+_WORKER_LEASE = timedelta(seconds=9)
+_RENAME_SECONDS = 0.4
+_SETTLING_ROUNDS = 60
+_NOTHING = "none"
+
+_id = sa.bindparam("id", type_=sa.Uuid)
+_LOSE_POINT = Statement(sa.delete(snapshots).where(snapshots.c.id == _id))
+_LOSE_OPERATION = Statement(sa.delete(operations).where(operations.c.id == _id))
+_DISKS = Statement(sa.select(disks))
+_POINTS = Statement(sa.select(snapshots))
+_OPEN = Statement(
+    sa.select(operations.c.id, operations.c.action, operations.c.status).where(
+        operations.c.status.not_in([sa.literal_column("'completed'"), sa.literal_column("'failed'")])
+    )
+)
+_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox, idempotency_keys"))
+
+
+class Divergence(AssertionError):
+    """The service did other than the model."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done, with the dice for everything that it leaves open."""
+
+    kind: str
+    dice: tuple[float, ...]
+    dies_at: int | None
+    """Instant of the service's death in the midst of it; None: it lives."""
+
+
+KINDS: Sequence[tuple[str, float]] = (
+    ("create", 10), ("delete", 6), ("restore", 4), ("rename", 6), ("snapshot", 6), ("show", 3), ("list", 3),
+    ("show_operation", 4), ("show_points", 2), ("show_content", 2),
+    ("claim", 10), ("submitted", 7), ("ended", 8), ("tell_content", 3),
+    ("work", 24), ("expire", 3), ("purge", 3), ("history", 2), ("sweep", 2), ("pass_time", 11),
+    ("copy", 1.5), ("foreign_volume", 0.3), ("spoil_tag", 1), ("lose_row", 0.7), ("weather", 4), ("restart", 1),
+)  # fmt: skip
 DEATHS = 0.12
-"""Share of the calls whose process dies within the next few instants."""
-
-_ended = operations.c.status.in_([word(OperationStatus.COMPLETED), word(OperationStatus.FAILED)])
-_shown = snapshots.c.status.not_in([word(SnapshotState.DELETING), word(SnapshotState.DELETED)])
-_IDS = sa.bindparam("ids", type_=sa.ARRAY(sa.Uuid))
-_OUTCOMES = Statement(
-    sa.select(operations.c.id, operations.c.status, operations.c.error, operations.c.updated_at)
-    .where(operations.c.id == sa.any_(_IDS), _ended)
-    .order_by(operations.c.updated_at)
-)
-_GONE = Statement(sa.select(snapshots.c.id).where(sa.not_(_shown)))
-_PURGED = Statement(sa.select(disks.c.id).where(disks.c.id == sa.any_(_IDS), disks.c.state == "purged"))
-_OPEN = Statement(sa.select(sa.func.count()).select_from(operations).where(still_open))
-_KEPT = Statement(
-    sa.select(snapshots.c.id, snapshots.c.snapshot_id, snapshots.c.disk_id).where(snapshots.c.status == "completed")
-)
-_OPERATIONS = Statement(sa.select(operations.c.id))
-_DISKS = Statement(sa.select(disks.c.id))
-_VERSIONS = Statement(sa.select(outbox.c.entity_id, outbox.c.entity_version).order_by(outbox.c.entity_version))
+_INSTANTS = (0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 11, 15)
 
 
-class Diverged(AssertionError):
-    """The service and the model differ."""
+def draw(seed: int, count: int) -> list[Step]:
+    """The steps of a walk."""
+    chance = random.Random(seed)
+    kinds = chance.choices([kind for kind, _ in KINDS], [weight for _, weight in KINDS], k=count)
+    return [
+        Step(
+            kind,
+            tuple(chance.random() for _ in range(6)),
+            chance.choice(_INSTANTS) if chance.random() < DEATHS else None,
+        )
+        for kind in kinds
+    ]
+
+
+class Candle(Fuse):
+    """A fuse that burns for some of the time only."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    @contextmanager
+    def burning(self, instant: int | None) -> Iterator[None]:
+        """What is done meanwhile dies at the instant; once dead, it stays dead."""
+        self._left = instant
+        yield
+        self._left = None
+
+
+class Process:
+    """One run of the service: its own application, its loops turned by hand."""
+
+    def __init__(self, settings: DisksSettings, clock: Callable[[], datetime]) -> None:
+        self.fuse = Candle()
+        self._base = Foundation.open("disks", settings)
+        self._database = MortalDatabase(settings.database_url, self.fuse)
+        # only the service's own parts are mortal: what every service has beside them passes no instants
+        mortal = replace(self._base, database=self._database)
+        self.parts: ServiceParts = service_parts(mortal, settings, MortalEbs(settings, self.fuse), clock)
+        self.loops: dict[str, Loop] = {loop.name: loop for loop in self.parts.loops}
+        self._stop = asyncio.Event()
+        self._holding: asyncio.Task[None] | None = None
+        self.client = httpx.AsyncClient()
+
+    async def start(self) -> None:
+        """Serve."""
+        app: Any = create_service_app(self._base, replace(self.parts, loops=(), subscriptions=()))
+        started = asyncio.Event()
+
+        async def hold() -> None:
+            async with app.lifespan():
+                started.set()
+                await self._stop.wait()
+
+        self._holding = asyncio.create_task(hold())
+        await started.wait()
+        await self.client.aclose()
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://disks.local")
+
+    async def stop(self) -> None:
+        """Stop serving."""
+        await self.client.aclose()
+        self._stop.set()
+        if self._holding is not None:
+            await self._holding
+        for loop in self.loops.values():
+            if loop._at_end is not None:
+                loop._at_end()
+        await self._database.close()
+
+    async def turn(self, name: str) -> None:
+        """One turn of a loop."""
+        await self.loops[name]._turn()
+
+    async def handle(self, data: Any) -> None:
+        """Take an event of a job, as the consumer does."""
+        handler = next(one.handler for one in self.parts.subscriptions if one.event is type(data))
+        async with self._database.transaction() as tx:
+            await handler(tx, data, cloud_event(data))
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        """Take a claim without NATS, which would have the death of a handler to itself."""
+        endpoint = next(one for one in self.parts.rpc if one.request is ClaimRequest)
+        reply: ClaimReply = await endpoint.handler(request)
+        return reply
 
 
 class Walk:
-    """One walk.
+    """One walk of two users."""
 
-    Args:
-        settings: Whose AWS is behind the trouble.
-        database: Empty; the walk looks into it.
-        cloud: AWS without trouble.
-        trouble: Between the service and AWS.
-        seed: Of all that happens.
-    """
-
-    def __init__(self, settings: DisksSettings, database: Database, cloud: Any, trouble: BadDays, seed: int) -> None:
-        self._settings = settings
-        self._database = database
-        self._cloud = cloud
-        self._trouble = trouble
-        self._chance = random.Random(seed)
-        self._cipher = Cipher(settings.secret_keys)
-        self._process: Process | None = None
-        self._now = datetime(2030, 1, 1, tzinfo=UTC)
-        self._users = (new_user_id(), new_user_id())
-        self._making: dict[UUID, ModelDisk] = {}
-        self._taking: dict[UUID, Point] = {}
-        self._requests: list[tuple[UUID, str, ModelDisk]] = []
-        self._foreign: dict[str, set[str]] = {"volume": set(), "snapshot": set()}
-        self.model = DiskModel(LIMITS, RETENTION, KEEP_DELETED, PROVISIONAL)
+    def __init__(self, settings: DisksSettings, database: Database, cloud: Any, stand_in: Any, weather: Moods) -> None:
+        self.settings = settings
+        self.database = database
+        self.cloud = cloud
+        self.weather = weather
+        self.auth = Auth(stand_in)
+        self.jobs = Jobs(stand_in)
+        self.model = Model(RULES, BEGINNING)
+        self.users: list[User] = []
         self.tally: Counter[str] = Counter()
-        """What was done, with the answer."""
-        self.trail: list[str] = []
-        """The same, step by step."""
+        self.story: list[str] = []
+        self.copies: dict[str, dict[str, str]] = {}
+        """Others' copies of our snapshots: tags by AWS's id."""
+        self.foreign: set[str] = set()
+        """Others' volumes with tags like ours."""
+        self.process = Process(settings, self.clock)
+        self.failures = 0
 
     def clock(self) -> datetime:
-        """The time; never the same twice."""
-        self._now += timedelta(milliseconds=1)
-        return self._now
+        return self.model.now
 
-    # the walk
+    # ------------------------------------------------------------ the way
 
-    async def run(self, steps: int) -> None:
-        """Go so many steps, then let all work end and compare everything with AWS.
+    async def begin(self) -> None:
+        await self.auth.listen()
+        self.users = [self.auth.add_user(), self.auth.add_user()]
+        await self.start()
 
-        Raises:
-            Diverged: With the steps that led there.
-        """
-        acts: dict[Callable[[], Awaitable[None]], int] = {
-            self._create: 8, self._delete: 5, self._restore: 4, self._rename: 6, self._snapshot: 8,
-            self._claim: 10, self._submitted: 8, self._ended: 9, self._tell_content: 4, self._work: 24,
-            self._let_time_pass: 10, self._keep_house: 6, self._sweep: 3, self._change_weather: 3,
-            self._plant_foreign: 1,
-        }  # fmt: skip
+    async def start(self) -> None:
+        await self.process.start()
+
+        async def served() -> bool:
+            return (await self.get(self.users[0], "")).status_code == 200
+
+        await eventually(served, "the service serves", seconds=20)
+
+    async def restart(self) -> None:
+        await self.process.stop()
+        self.process = Process(self.settings, self.clock)
+        await self.start()
+
+    async def take(self, number: int, step: Step) -> None:
+        """Take one step, and look at what there is after it."""
+        self.story.append(f"{number} {step.kind}" + ("" if step.dies_at is None else f" dies at {step.dies_at}"))
+        act: Callable[[Step], Awaitable[str]] = getattr(self, f"do_{step.kind}")
+        outcome = await act(step)
+        self.story[-1] += f": {outcome}"
+        self.tally[f"{step.kind} {outcome.partition(' ')[0]}"] += 1
+        # no two things happen at one moment
+        self.model.now += timedelta(milliseconds=1)
+        await self.look(everywhere=number % 10 == 0)
+
+    async def look(self, *, everywhere: bool) -> None:
+        """Hold what the service shows against the model."""
+        for user in self.users:
+            await self.look_at_list(user, include_deleted=True)
+        if not everywhere:
+            return
+        for disk in self.model.disks:
+            user = self.owner(disk)
+            if disk.known and self.model.named(disk.user, disk.name) is disk:
+                await self.look_at_points(disk)
+                self.expect(await self.get(user, f"/{disk.name}/content"), 200, self.model.content(disk))
+
+    async def settle(self) -> Findings:
+        """Let everything end that is under way, and compare AWS, the tables and the model."""
+        self.weather.clear()
+        self.story.append("settling")
+        await self.restart()
+        for _ in range(2):
+            await self.finish()
+            self.model.now += timedelta(minutes=10)
+            await self.sweep()
+            await self.see_adoptions(certain=True)
+        await self.finish()
+        await self.look(everywhere=True)
+        await self.compare_with_aws()
+        return await self.findings()
+
+    async def finish(self) -> None:
+        for _ in range(_SETTLING_ROUNDS):
+            self.model.now += timedelta(seconds=61)
+            self.model.begin_purges()
+            await self.turn("disk_purge")
+            await self.turn("disk_work")
+            await self.see_work()
+            if not self.model.open_operations() and not await self.database.fetch_all(_OPEN):
+                return
+        left = [dict(row) for row in await self.database.fetch_all(_OPEN)]
+        raise Divergence(f"the work does not end: {left}")
+
+    async def compare_with_aws(self) -> None:
+        volumes, taken = [], []
+        for user in self.users:
+            volumes += await volumes_of(self.cloud, user.user_id)
+            taken += await snapshots_of_user(self.cloud, user.user_id)
+        copies = {one["SnapshotId"]: _tags(one) for one in taken if one["SnapshotId"] in self.copies}
+        if copies != self.copies:
+            raise Divergence(f"others' copies were touched: {copies} are left of {self.copies}")
+        foreign = {one["VolumeId"] for one in volumes} & self.foreign
+        if foreign != self.foreign:
+            raise Divergence(f"others' volumes were touched: {foreign} are left of {self.foreign}")
+        volumes = [one for one in volumes if one["VolumeId"] not in self.foreign]
+        own = [one for one in taken if one["SnapshotId"] not in self.copies]
+        await self.compare_volumes(volumes)
+        await self.compare_snapshots(own)
+
+    async def compare_volumes(self, volumes: list[Any]) -> None:
+        expected = {str(d.id): (d.size_gb, d.name, str(d.user)) for d in self.model.disks if d.state == AVAILABLE}
+        found = {
+            _tags(one)["gpudev:disk-id"]: (one["Size"], _tags(one)["Name"], _tags(one)["gpudev:user-id"])
+            for one in volumes
+        }
+        rows = await self.database.fetch_all(_DISKS)
+        ledger = {str(row["id"]): row["volume_id"] for row in rows if row["state"] == "available"}
+        if found != expected or len(volumes) != len(expected):
+            raise Divergence(f"volumes: AWS has {found} ({len(volumes)}), the model {expected}")
+        if ledger != {_tags(one)["gpudev:disk-id"]: one["VolumeId"] for one in volumes}:
+            raise Divergence(f"volumes: the ledger has {ledger}, AWS {volumes}")
+        unsettled = [dict(row) for row in rows if row["state"] in {"creating", "purging"}]
+        if unsettled:
+            raise Divergence(f"disks are not settled: {unsettled}")
+
+    async def compare_snapshots(self, taken: list[Any]) -> None:
+        points = [p for disk in self.model.disks for p in disk.points if p.state in {COMPLETED, LOST}]
+        expected = {str(p.id): (str(p.disk.id), str(p.disk.user), p.disk.name) for p in points if p.state == COMPLETED}
+        orphans = {str(point.id) for point in points if point.state == LOST}
+        found, left = {}, set()
+        for one in taken:
+            tags = _tags(one)
+            if tags["gpudev:operation-id"] in orphans:
+                left.add(tags["gpudev:operation-id"])
+                continue
+            found[tags["gpudev:operation-id"]] = (tags["gpudev:disk-id"], tags["gpudev:user-id"], tags["Name"])
+        if found != expected or len(found) + len(left) != len(taken):
+            raise Divergence(f"snapshots: AWS has {found} ({len(taken)}), the model {expected}")
+        if left != orphans:
+            raise Divergence(f"snapshots without a row: AWS has {left}, the model {orphans}")
+        rows = await self.database.fetch_all(_POINTS)
+        ledger = {str(row["id"]): row["snapshot_id"] for row in rows if row["status"] == "completed"}
+        in_aws = {_tags(one)["gpudev:operation-id"]: one["SnapshotId"] for one in taken}
+        if ledger != {key: in_aws[key] for key in found}:
+            raise Divergence(f"snapshots: the ledger has {ledger}, AWS {in_aws}")
+
+    async def findings(self) -> Findings:
+        """What a sweep would say, and that it says nothing but the orphans that the walk has made."""
+        self.model.now += timedelta(minutes=10)
+        findings = await self.sweep()
+        wrong = {
+            name: value
+            for name, value in msgspec.structs.asdict(findings).items()
+            if value and not name.startswith("orphan")
+        }
+        if wrong or not self.foreign <= set(findings.orphan_volumes):
+            raise Divergence(f"the sweep found {wrong}, and of {self.foreign} {findings.orphan_volumes}")
+        return findings
+
+    async def sweep(self) -> Findings:
+        """Sweep for certain: a turn puts it off when AWS is not to be had."""
+        ebs = Ebs(region=REGION, endpoint_url=self.settings.aws_endpoint_url)
+        sweeper = Sweeper(database=self.database, relay=Silent(), ebs=ebs, period_seconds=60, clock=self.clock)
         try:
-            for _ in range(steps):
-                (act,) = self._chance.choices(list(acts), list(acts.values()))
-                await self._compared(act)
-            await self._compared(self._settle)
+            return await sweeper.sweep()
         finally:
-            await self._end_process()
+            await ebs.close()
 
-    async def _compared(self, act: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await act()
-            await self._compare()
-        except (AssertionError, GpuDevError) as error:
-            told = "\n".join(self.trail[-60:])
-            raise Diverged(f"after {len(self.trail)} steps, the last of them:\n{told}\n{error}") from error
+    async def clean(self) -> None:
+        """Leave nothing behind."""
+        await self.process.stop()
+        for user in self.users:
+            for one in await snapshots_of_user(self.cloud, user.user_id):
+                await asyncio.to_thread(self.cloud.delete_snapshot, SnapshotId=one["SnapshotId"])
+            for one in await volumes_of(self.cloud, user.user_id):
+                await asyncio.to_thread(self.cloud.delete_volume, VolumeId=one["VolumeId"])
+        await self.database.execute(_EMPTY)
 
-    def _note(self, act: str, outcome: str, *details: object) -> None:
-        self.tally[f"{act}: {outcome}"] += 1
-        self.trail.append(f"{self._now:%Y-%m-%d %H:%M:%S} {act} {' '.join(map(str, details))}: {outcome}")
+    # ------------------------------------------------------------ how a step is taken
 
-    # processes, which die
+    def expect(self, answer: httpx.Response, status: int, fields: dict[str, Any] | None = None) -> None:
+        if answer.status_code != status:
+            raise Divergence(f"answered {answer.status_code} {answer.text}, not {status}")
+        wrong = differences(answer.json(), fields or {})
+        if wrong:
+            raise Divergence(f"answered (told, expected): {wrong}")
 
-    @asynccontextmanager
-    async def _mortal(self) -> AsyncIterator[Process]:
-        """A process for one act: the same as before, unless that is over or this one is to die."""
-        doomed = self._chance.random() < DEATHS
-        if doomed:
-            await self._end_process()
-        if self._process is None:
-            self._process = Process(self._settings, self._chance.randrange(12) if doomed else None)
-        try:
-            yield self._process
-        finally:
-            if self._process.fuse.burnt:
-                fuse = self._process.fuse
-                await eventually(lambda: not fuse.under_way, "what the dead had sent off is over", seconds=60)
-            if doomed:
-                await self._end_process()
+    def owner(self, disk: Disk) -> User:
+        return next(user for user in self.users if user.user_id == disk.user)
 
-    async def _end_process(self) -> None:
-        if self._process is not None:
-            await self._process.close()
-        self._process = None
+    async def get(self, user: User, path: str) -> httpx.Response:
+        return await self.process.client.get(f"/v1/disks{path}", headers=user.headers)
 
-    async def _survive(self, act: Callable[[Process], Awaitable[AnswerT]], *, rest: timedelta | None = None) -> AnswerT:
-        """The answer, of the next process if need be; `rest` passes before that is asked."""
-        while True:
-            try:
-                async with self._mortal() as process:
-                    return await act(process)
-            except Killed:
-                self.tally["death"] += 1
-                self.trail.append("    death")
-                self._now += rest or timedelta(0)
-
-    async def _ask(
-        self, what: str, expect: Callable[[], EffectT], ask: Callable[[Process], Awaitable[AnswerT]],
-        *details: object, rest: timedelta | None = None,
-    ) -> tuple[EffectT, AnswerT] | None:  # fmt: skip
-        """The effect in the model and the answer; None when both refuse.
+    async def ask(
+        self, step: Step, user: User, method: str, path: str, body: Any = None, *, rest: timedelta = timedelta(0)
+    ) -> httpx.Response:
+        """Ask; when the service dies of it, ask its heir again. Now and then a request is repeated anyway.
 
         Args:
-            what: Is asked.
-            expect: Has it in the model.
-            ask: Has it from a process; again after its death.
-            details: For the trail.
-            rest: Passes before it is asked again.
+            step: Of the walk.
+            user: Who asks.
+            method: HTTP's.
+            path: Below /v1/disks.
+            body: JSON; None: none.
+            rest: Between a death and the repetition.
         """
-        refused, effect = _tried(expect)
-        error, answer = None, None
+        headers = dict(user.headers)
+        repeated = step.dice[5] < 0.1
+        if step.dies_at is not None or repeated:
+            headers["Idempotency-Key"] = str(uuid4())
+
+        async def send() -> httpx.Response:
+            return await self.process.client.request(method, f"/v1/disks{path}", json=body, headers=headers)
+
+        answer = await self.mortal(step, send, rest=rest)
+        if repeated and answer.status_code == 200:
+            again = await send()
+            self.expect(again, 200, answer.json())
+            assert again.headers["idempotent-replayed"] == "true"
+            self.tally["request repeated"] += 1
+        return answer
+
+    async def mortal(
+        self, step: Step, act: Callable[[], Awaitable[ChosenT]], *, rest: timedelta = timedelta(0)
+    ) -> ChosenT:
+        """Do it; when the service dies of it, have its heir do it again."""
+        if step.dies_at is None:
+            return await act()
         try:
-            answer = await self._survive(ask, rest=rest)
-        except GpuDevError as raised:
-            error = raised
-        self._note(what, "done" if error is None else str(error.kind.value), *details)
-        if error is None or refused is None:
-            assert error is refused is None, f"{what}: answered {error!r}, expected {refused!r}"
-            return effect, answer  # type: ignore[return-value]
-        text = error.problems[0].msg if isinstance(error, InvalidInput) else error.text
-        assert error.kind.value == refused.status, f"{what}: {error.kind.value} {text}, expected {refused}"
-        assert refused.words in text, f"{what}: {text!r} does not say {refused.words!r}"
-        return None
+            with self.process.fuse.burning(step.dies_at):
+                return await act()
+        except Killed:
+            self.tally[f"death in {step.kind}"] += 1
+            self.story[-1] += " (died)"
+            fuse = self.process.fuse
+            await eventually(lambda: not fuse.under_way, "what the dead had sent off is over", seconds=60)
+            self.model.now += rest
+            await self.restart()
+            return await act()
 
-    # requests
+    async def turn(self, name: str) -> None:
+        await self.process.turn(name)
 
-    async def _create(self) -> None:
-        user, name, size = self._user(), self._name(), self._chance.choice(SIZES)
-        source = self._any_point() if self._chance.random() < 0.4 else None
-        now, new_id, operation_id, key = self.clock(), self._id(), self._id(), self._key(user)
-        new = NewDisk(
-            disk_id=new_id, operation_id=operation_id, user_id=user, username="u", name=name, size_gb=size or 100,
-            availability_zone=self._settings.availability_zone, requested_at=now,
-        )  # fmt: skip
-        done = await self._ask(
-            "create" if source is None else "create from",
-            lambda: self.model.create(user, name, disk_id=new_id, size_gb=size, source=source, now=now),
-            lambda process: create_disk(
-                process.database, Silent(), new=new, limits=LIMITS, key=key, cipher=self._cipher,
-                from_snapshot=None if source is None else str(source), size_given=size is not None,
-            ),
-            user, name, size, source,
-        )  # fmt: skip
-        if done:
-            self._making[operation_id] = done[0]
-            self._requests.append((operation_id, name, done[0]))
+    def chosen(self, dice: float, among: Sequence[ChosenT]) -> ChosenT:
+        return among[int(dice * len(among))]
 
-    async def _delete(self) -> None:
-        user, name = self._user(), self._name()
-        now, operation_id, key = self.clock(), self._id(), self._key(user)
-        done = await self._ask(
-            "delete",
-            lambda: self.model.delete(user, name, now=now),
-            lambda process: delete_disk(
-                process.database, Silent(), user_id=user, name=name, operation_id=operation_id, retention=KEEP_DELETED,
-                key=key, cipher=self._cipher, now=now,
-            ),
-            user, name,
-        )  # fmt: skip
-        if done:
-            disk, outcome = done
-            assert disk.purge_at is not None
-            assert outcome.answer.delete_date == disk.purge_at.date()
-            self._requests.append((operation_id, name, disk))
+    def user(self, step: Step) -> User:
+        return self.chosen(step.dice[0], self.users)
 
-    async def _restore(self) -> None:
-        user, name = self._user(), self._name()
-        now, operation_id, key = self.clock(), self._id(), self._key(user)
-        done = await self._ask(
-            "restore",
-            lambda: self.model.restore(user, name, now=now),
-            lambda process: restore_disk(
-                process.database, Silent(), user_id=user, name=name, operation_id=operation_id, limits=LIMITS, key=key,
-                cipher=self._cipher, now=now,
-            ),
-            user, name,
-        )  # fmt: skip
-        if done:
-            self._requests.append((operation_id, name, done[0]))
+    def name(self, dice: float) -> str:
+        """Any name."""
+        return self.chosen(dice, NAMES)
 
-    async def _rename(self) -> None:
-        user, name, new_name, key = self._user(), self._name(), self._name(), self._key(self._users[0])
-        key = msgspec.structs.replace(key, user_id=user)
-        done = await self._ask(
-            "rename",
-            lambda: self.model.rename(user, name, new_name),
-            lambda process: Renaming(
-                database=process.database, relay=Silent(), ebs=process.ebs, cipher=self._cipher, seconds=0.2,
-                clock=self.clock,
-            ).rename(user_id=user, name=name, new_name=new_name, key=key),
-            user, name, new_name,
-            rest=timedelta(seconds=30),
-        )  # fmt: skip
-        if done:
-            renamed = done[1].answer.renamed
-            assert (renamed.old_name, renamed.new_name) == (name, new_name)
-            self._requests.append((renamed.operation_id, name, done[0]))
+    def name_of(self, user: User, dice: float) -> str:
+        """Mostly of a disk that the user has, deleted ones included."""
+        share, within = _split(dice, 0.8)
+        known = [disk.name for disk in self.model.listed(user.user_id, include_deleted=True)]
+        return self.chosen(within, known) if share and known else self.name(within)
 
-    async def _snapshot(self) -> None:
-        user, name = self._user(), self._name()
-        now, point_id, key = self.clock(), self._id(), self._key(user)
-        done = await self._ask(
-            "snapshot",
-            lambda: self.model.snapshot(user, name, point_id=point_id, now=now),
-            lambda process: request_snapshot(
-                process.database, Silent(), Silent(), user_id=user, name=name, operation_id=point_id, key=key,
-                cipher=self._cipher, now=now,
-            ),
-            user, name,
-        )  # fmt: skip
-        if done:
-            self._taking[point_id] = done[0]
-            self._requests.append((point_id, name, done[0].disk))
+    def free_name(self, user: User, dice: float) -> str:
+        """Mostly one that no disk of the user has."""
+        share, within = _split(dice, 0.7)
+        taken = {disk.name for disk in self.model.listed(user.user_id, include_deleted=False)}
+        free = [name for name in NAMES if name not in taken]
+        return self.chosen(within, free) if share and free else self.name(within)
 
-    # jobs
+    # ------------------------------------------------------------ what users ask
 
-    async def _claim(self) -> None:
-        user, name, size = self._user(), self._name(), self._chance.choice(SIZES)
-        known = self._any_job() if self._chance.random() < 0.3 else None
-        job_id, disk_id, operation_id = known.id if known else self._id(), self._id(), self._id()
-        now = self.clock()
-        wish = ClaimWish(
-            job_id=job_id, user_id=user, username="u", disk_name=name, size_gb=size, at=now, provisional_for=PROVISIONAL
+    async def do_create(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.free_name(user, step.dice[1])
+        size = self.chosen(step.dice[2], (None, None, 10, 10, 10, 20, 20, 30, 30, 50, 100, 9, 16385))
+        source = self._source(user, step.dice[3])
+        body: dict[str, Any] = {"disk_name": name}
+        if step.dice[4] < 0.03:
+            body["disk_name"] = self.chosen(step.dice[4] / 0.03, ("", "a b", "a" * 64, "ä", "a\n"))
+        if size is not None:
+            body["size_gb"] = size
+        if source is not None:
+            body["from_snapshot"] = str(source)
+        status, made = self.model.judge_create(user.user_id, body["disk_name"], size, source)
+        answer = await self.ask(step, user, "POST", "", body)
+        self.expect(answer, status, {"disk_name": name, "action": "create"} if status == 200 else None)
+        if status == 200:
+            shown = await self.get(user, f"/{name}")
+            self.model.create(
+                disk_id=UUID(shown.json()["disk_id"]), operation_id=UUID(answer.json()["operation_id"]),
+                user=user.user_id, name=name, size_gb=made, source=source,
+            )  # fmt: skip
+        return f"{status} {user.username} {body}"
+
+    def _source(self, user: User, dice: float) -> UUID | None:
+        """Mostly none; a restore point of one's own or of the other's, or one that never was."""
+        if dice < 0.5:
+            return None
+        if dice > 0.98:
+            return uuid4()
+        anything = dice > 0.85
+        points = [
+            point
+            for disk in self.model.disks
+            for point in disk.points
+            if anything or (disk.user == user.user_id and disk.known and point.shown)
+        ]
+        return self.chosen((dice * 7) % 1, points).id if points else None
+
+    async def do_delete(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        status = self.model.judge_delete(user.user_id, name)
+        answer = await self.ask(step, user, "DELETE", f"/{name}")
+        self.expect(answer, status)
+        if status == 200:
+            disk = self.model.delete(user.user_id, name, UUID(answer.json()["operation_id"]))
+            day = str(disk.delete_date)
+            assert answer.json()["message"].endswith(f"Will be deleted on {day}"), answer.text
+        return f"{status} {user.username} {name}"
+
+    async def do_restore(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        status = self.model.judge_restore(user.user_id, name)
+        taken = self.model.name_is_taken_since(user.user_id, name)
+        answer = await self.ask(step, user, "POST", f"/{name}/restore")
+        self.expect(answer, status)
+        assert taken == (f"named '{name}' since" in answer.text), answer.text
+        if status == 200:
+            self.model.restore(user.user_id, name, UUID(answer.json()["operation_id"]))
+        return f"{status} {user.username} {name}"
+
+    async def do_rename(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        new_name = self.free_name(user, step.dice[2])
+        if step.dice[3] < 0.05:
+            new_name = self.chosen(step.dice[3] / 0.05, ("", "x y", "z" * 64, "é", "a\n"))
+        status = self.model.judge_rename(user.user_id, name, new_name)
+        rest = _WORKER_LEASE + timedelta(seconds=_RENAME_SECONDS)
+        answer = await self.ask(step, user, "POST", f"/{name}/rename", {"new_name": new_name}, rest=rest)
+        self.expect(answer, status, {"old_name": name, "new_name": new_name} if status == 200 else None)
+        if status == 200:
+            disk = self.model.rename(user.user_id, name, new_name, UUID(answer.json()["operation_id"]))
+            self._check_report(disk, answer.json())
+            await self.see_work()
+        return f"{status} {user.username} {name} to {new_name}"
+
+    def _check_report(self, disk: Disk, told: dict[str, Any]) -> None:
+        """Every restore point is counted, unless the answer says that not all was done."""
+        least = 0 if "errors" in told else len(disk.kept)
+        most = sum(point.shown and point.state != FAILED for point in disk.points)
+        assert least <= told["snapshots_updated"] <= most, (told, least, most)
+        self.tally["rename with errors" if "errors" in told else "rename without errors"] += 1
+
+    async def do_snapshot(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        status = self.model.judge_snapshot(user.user_id, name)
+        answer = await self.ask(step, user, "POST", f"/{name}/snapshots")
+        self.expect(answer, status)
+        if status == 200:
+            disk = self.model.named(user.user_id, name)
+            assert disk is not None
+            self.model.snapshot(disk, UUID(answer.json()["operation_id"]))
+        return f"{status} {user.username} {name}"
+
+    async def do_show(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        disk = self.model.named(user.user_id, name)
+        answer = await self.get(user, f"/{name}")
+        if disk is None:
+            self.expect(answer, 404)
+        else:
+            self.expect(answer, 200, {**self.model.info(disk), "user_id": user.username})
+        return f"{answer.status_code} {user.username} {name}"
+
+    async def do_list(self, step: Step) -> str:
+        user = self.user(step)
+        await self.look_at_list(user, include_deleted=step.dice[1] < 0.5, limit=1 + int(step.dice[2] * 5))
+        return f"200 {user.username}"
+
+    async def do_show_operation(self, step: Step) -> str:
+        user = self.user(step)
+        if not self.model.operations:
+            return _NOTHING
+        operation = self.chosen(step.dice[1], list(self.model.operations.values()))
+        names = sorted(self.model.names(operation.disk))
+        name = self.chosen(step.dice[2], [*names, *names, "never"])
+        expected = self.model.operation(user.user_id, name, operation.id)
+        answer = await self.get(user, f"/{name}/operations/{operation.id}")
+        self.expect(answer, 404 if expected is None else 200, expected)
+        return f"{answer.status_code} {user.username} {name} {operation.action} {operation.id}"
+
+    async def do_show_points(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        disk = self.model.named(user.user_id, name)
+        if disk is None:
+            self.expect(await self.get(user, f"/{name}/snapshots"), 404)
+            return f"404 {user.username} {name}"
+        await self.look_at_points(disk)
+        return f"200 {user.username} {name}"
+
+    async def do_show_content(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        disk = self.model.named(user.user_id, name)
+        answer = await self.get(user, f"/{name}/content")
+        if disk is None:
+            self.expect(answer, 404)
+            return f"404 {user.username} {name}"
+        self.expect(answer, 200, self.model.content(disk))
+        message = answer.json()["message"]
+        if disk.listing is None and disk.missed_by is None:
+            assert message == "No job has used this disk yet"
+        assert (disk.missed_by is None) != (f"listing could be taken when job {disk.missed_by}" in message)
+        return f"200 {user.username} {name}"
+
+    async def look_at_list(self, user: User, *, include_deleted: bool, limit: int = 500) -> None:
+        expected = self.model.listed(user.user_id, include_deleted=include_deleted)
+        answer = await self.get(user, f"?include_deleted={str(include_deleted).lower()}&limit={limit}")
+        self.expect(answer, 200, {"total": len(expected)})
+        told = answer.json()["disks"]
+        for disk, shown in zip(expected[:limit], told, strict=True):
+            wrong = differences(shown, self.model.info(disk))
+            if wrong:
+                raise Divergence(f"{user.username}'s list shows of {disk.name} (told, expected): {wrong}")
+
+    async def look_at_points(self, disk: Disk) -> None:
+        answer = await self.get(self.owner(disk), f"/{disk.name}/snapshots?limit=500")
+        expected = self.model.points(disk)
+        self.expect(answer, 200, {"total": len(expected)})
+        for point, shown in zip(expected, answer.json()["snapshots"], strict=True):
+            wrong = differences(shown, point)
+            if wrong:
+                raise Divergence(f"a restore point of {disk.name} (told, expected): {wrong}")
+
+    # ------------------------------------------------------------ what jobs do
+
+    async def do_claim(self, step: Step) -> str:
+        user = self.user(step)
+        name = self.name_of(user, step.dice[1])
+        job = Job(uuid4(), user.user_id)
+        if step.dice[2] < 0.25 and self.model.jobs:
+            job = self.chosen(step.dice[2] / 0.25, self.model.jobs[-8:])
+        else:
+            self.model.jobs.append(job)
+        size = self.chosen(step.dice[3], (None, None, None, None, None, None, None, 10, 20, 9))
+        if step.dice[4] < 0.03:
+            name = "no name"
+        expected, makes = self.model.judge_claim(job, user.user_id, name, size)
+        request = ClaimRequest(
+            user_id=user.user_id, username=user.username, disk_name=name, job_id=job.id, size_gb=size
         )
-        done = await self._ask(
-            "claim again" if known else "claim",
-            lambda: self.model.claim(user, name, job_id=job_id, size_gb=size, disk_id=disk_id, now=now),
-            lambda process: claim_disk(
-                process.database, Silent(), wish=wish, limits=LIMITS, new_disk_id=disk_id,
-                new_operation_id=operation_id, zone=self._settings.availability_zone,
-            ),
-            user, name, size, job_id,
+        reply = await self._claim(step, user, request)
+        kind = "claimed" if reply.refusal is None else reply.refusal.kind
+        if kind != expected:
+            raise Divergence(f"claim: {reply}, not {expected}")
+        if reply.claim is not None:
+            await self._claimed(job, user, reply.claim, makes=makes)
+        return f"{kind} {user.username} {name} {size} for job {job.id}"
+
+    async def _claim(self, step: Step, user: User, request: ClaimRequest) -> ClaimReply:
+        if step.dies_at is None:
+            return await self.jobs.claim(user, request.disk_name, job_id=request.job_id, size_gb=request.size_gb)
+        return await self.mortal(step, lambda: self.process.claim(request))
+
+    async def _claimed(self, job: Job, user: User, claim: Any, *, makes: bool) -> None:
+        disk = next((one for one in self.model.disks if one.id == claim.disk_id), None)
+        if (disk is None) != makes:
+            raise Divergence(f"claim: {claim} of {disk}")
+        if disk is None:
+            (row,) = await self.database.fetch_all(_OPERATION_OF, disk_id=claim.disk_id)
+            disk = self.model.create(
+                disk_id=claim.disk_id, operation_id=row["id"], user=user.user_id, name=claim.disk_name,
+                size_gb=claim.size_gb,
+            )  # fmt: skip
+        job.user = user.user_id
+        self.model.claim(job, disk)
+        told = (claim.disk_name, claim.size_gb, claim.ready)
+        if told != (disk.name, disk.size_gb, disk.ready):
+            raise Divergence(f"claim: told {told}, not {(disk.name, disk.size_gb, disk.ready)}")
+
+    def _job(self, dice: float, *states: str) -> Job | None:
+        """A job, mostly one whose claim is in one of these states."""
+        share, within = _split(dice, 0.8)
+        jobs = [job for job in self.model.jobs[-20:] if job.disk is not None]
+        likely = [job for job in jobs if job.state in states]
+        if share and likely:
+            return self.chosen(within, likely)
+        return self.chosen(within, jobs) if jobs else None
+
+    async def do_submitted(self, step: Step) -> str:
+        job = self._job(step.dice[1], PROVISIONAL, DROPPED)
+        if job is None or job.disk is None or job.state is None:
+            return _NOTHING
+        owner = next(user for user in self.users if user.user_id == job.user)
+        event = job_submitted(owner, job.id, job.disk.id)
+        await self._deliver(step, event)
+        self.model.submitted(job)
+        return f"{job.state} job {job.id} on {job.disk.name}"
+
+    async def do_ended(self, step: Step) -> str:
+        job = self._job(step.dice[1], PROVISIONAL, CONFIRMED)
+        if job is None or job.disk is None or job.state is None:
+            return _NOTHING
+        disk, used = job.disk, step.dice[2] < 0.7
+        owner = next(user for user in self.users if user.user_id == job.user)
+        await self._deliver(step, job_ended(owner, job.id, 1 if used else 0))
+        if not self.model.ended(job, used=used):
+            return f"free job {job.id} on {disk.name}"
+        listed = (await self.get(owner, f"/{disk.name}/snapshots?limit=500")).json()["snapshots"]
+        taken = [one for one in listed if one["reservation_id"] == str(job.id)]
+        if len(taken) != 1:
+            raise Divergence(f"{len(taken)} restore points after job {job.id}")
+        self.model.snapshot(disk, UUID(taken[0]["snapshot_id"]), job.id)
+        return f"snapshot {taken[0]['snapshot_id']} of {disk.name} after job {job.id}"
+
+    async def _deliver(self, step: Step, event: Any) -> None:
+        await self.mortal(step, lambda: self.process.handle(event))
+        if step.dice[5] < 0.2:
+            # the broker delivers at least once
+            await self.process.handle(event)
+
+    async def do_tell_content(self, step: Step) -> str:
+        job = self._job(step.dice[1], PROVISIONAL, CONFIRMED)
+        if job is None or not self.model.disks:
+            return _NOTHING
+        disk = job.disk if step.dice[2] < 0.8 else self.chosen(step.dice[3], self.model.disks)
+        assert disk is not None
+        size = int(step.dice[4] * 1e9)
+        listing = Listing(size, [ListingEntry("runs", "directory", size)])
+        # told with the time of the walk
+        kept = await self._tell(job.id, disk.id, listing)
+        entries = [{"path": "runs", "type": "directory", "size_bytes": size}]
+        expected = self.model.tell_content(job, disk, {"size_bytes": size, "entries": entries})
+        if kept != expected:
+            raise Divergence(f"listing kept: {kept}, not {expected}")
+        return f"{'kept' if kept else 'refused'} job {job.id} on {disk.name}"
+
+    async def _tell(self, job_id: UUID, disk_id: UUID, listing: Listing) -> bool:
+        endpoint = next(one for one in self.process.parts.rpc if one.request is not ClaimRequest)
+        report = endpoint.request(job_id=job_id, disk_id=disk_id, epoch=1, taken_at=self.model.now, listing=listing)
+        reply = await endpoint.handler(report)
+        return bool(reply.stored)
+
+    # ------------------------------------------------------------ what the service does by itself
+
+    async def do_work(self, step: Step) -> str:
+        before = len(self.model.open_operations())
+        await self.mortal(step, lambda: self.turn("disk_work"))
+        await self.see_work()
+        return f"{'ended' if len(self.model.open_operations()) < before else 'went on'} {before} were open"
+
+    async def see_work(self) -> None:
+        """Ask how each open operation goes, and tell the model what has ended."""
+        ended: list[tuple[Operation, str]] = []
+        for operation in self.model.open_operations():
+            user = self.owner(operation.disk)
+            answer = await self.get(user, f"/{operation.disk.name}/operations/{operation.id}")
+            self.expect(answer, 200, {"operation_id": str(operation.id), "action": operation.action})
+            told = answer.json()
+            if told["completed"]:
+                ended.append((operation, told["status"]))
+                self.tally[f"{operation.action} {told['status']}"] += 1
+                self.failures += told["status"] == "failed"
+        if self.failures > self.weather.refused:
+            raise Divergence(f"{self.failures} operations failed, {self.weather.refused} were refused: {ended}")
+        for point in self.model.end_operations(ended):
+            await self._decide(point)
+        for disk in [one for one in self.model.disks if one.state == PURGING]:
+            await self._see_purge(disk)
+
+    async def _decide(self, point: Point) -> None:
+        """Ask what has become of a restore point of which either may be."""
+        answer = await self.get(self.owner(point.disk), f"/{point.disk.name}/snapshots?limit=500")
+        if str(point.id) in {one["snapshot_id"] for one in answer.json()["snapshots"]}:
+            point.state = COMPLETED
+
+    async def _see_purge(self, disk: Disk) -> None:
+        answer = await self.get(self.owner(disk), "?include_deleted=true&limit=500")
+        if str(disk.id) in {one["disk_id"] for one in answer.json()["disks"]}:
+            return
+        self.model.purged(disk)
+        self.tally["disk purged"] += 1
+        filters = [{"Name": "tag:gpudev:disk-id", "Values": [str(disk.id)]}]
+        volumes = (await asyncio.to_thread(self.cloud.describe_volumes, Filters=filters))["Volumes"]
+        taken = (await asyncio.to_thread(self.cloud.describe_snapshots, Filters=filters))["Snapshots"]
+        lost = {str(point.id) for point in disk.points if point.state == LOST}
+        left = [one["VolumeId"] for one in volumes if one["VolumeId"] not in self.foreign]
+        left += [
+            one["SnapshotId"]
+            for one in taken
+            if one["SnapshotId"] not in self.copies and _tags(one)["gpudev:operation-id"] not in lost
+        ]
+        if left:
+            raise Divergence(f"{disk.id} is purged, and {left} are left of it")
+
+    async def do_expire(self, step: Step) -> str:
+        await self.mortal(step, lambda: self.turn("claim_expiry"))
+        self.model.expire_claims()
+        return "done"
+
+    async def do_purge(self, step: Step) -> str:
+        await self.mortal(step, lambda: self.turn("disk_purge"))
+        self.model.begin_purges()
+        purging = sum(disk.state == PURGING for disk in self.model.disks)
+        return f"{'purging' if purging else 'nothing'} {purging}"
+
+    async def do_history(self, step: Step) -> str:
+        await self.mortal(step, lambda: self.turn("disk_history"))
+        before = len(self.model.operations)
+        self.model.pass_history()
+        return f"{'forgot' if len(self.model.operations) < before else 'done'}"
+
+    async def do_sweep(self, step: Step) -> str:
+        await self.mortal(step, lambda: self.turn("ebs_sweeper"))
+        return f"{'adopted' if await self.see_adoptions() else 'done'}"
+
+    async def see_adoptions(self, *, certain: bool = False) -> int:
+        """Tell the model of lost restore points that are there again; `certain`: all that can be must be."""
+        adopted = 0
+        for disk in self.model.disks:
+            lost = {str(point.id): point for point in disk.points if point.state == LOST}
+            if not lost or not disk.known or self.model.named(disk.user, disk.name) is not disk:
+                continue
+            answer = await self.get(self.owner(disk), f"/{disk.name}/snapshots?limit=500")
+            for one in answer.json()["snapshots"]:
+                point = lost.pop(one["snapshot_id"], None)
+                if point is not None:
+                    self.model.adopt(point, datetime.fromisoformat(one["created_at"]))
+                    adopted += 1
+            if certain and lost and disk.state == AVAILABLE:
+                raise Divergence(f"never adopted: {lost}")
+        return adopted
+
+    # ------------------------------------------------------------ what the world does
+
+    async def do_pass_time(self, step: Step) -> str:
+        spans = (
+            *(timedelta(seconds=seconds) for seconds in (1, 5, 10, 30, 70)),
+            timedelta(seconds=61), timedelta(hours=3), timedelta(days=1), timedelta(days=4), timedelta(weeks=1),
+            timedelta(days=31),
         )  # fmt: skip
-        if done:
-            disk, answer = done
-            assert answer.id == disk.id
-            if disk.id == disk_id:
-                self._making[operation_id] = disk
+        span = timedelta(days=91) if step.dice[2] < 0.03 else self.chosen(step.dice[1], spans)
+        self.model.now += span
+        return f"{'long' if span >= timedelta(days=1) else 'short'} {span}"
 
-    async def _submitted(self) -> None:
-        job = self._any_job()
-        if job is None:
-            return
-        now = self.clock()
+    async def do_weather(self, step: Step) -> str:
+        kind = self.chosen(step.dice[1], ("throttle", "throttle", "lose", "lose", "refuse", "down", "clear"))
+        actions: tuple[str, ...] = ("CreateVolume", "CreateSnapshot", "CreateTags")
+        if kind != "refuse":
+            actions += ("DeleteVolume", "DeleteSnapshot", "DescribeSnapshots", "DescribeVolumes")
+        action = self.chosen(step.dice[2], actions)
+        if kind == "clear":
+            self.weather.clear()
+        else:
+            self.weather.change(kind, "" if kind == "down" else action, 1 + int(step.dice[3] * 3))
+        return f"{kind} {action}"
 
-        async def deliver(process: Process) -> None:
-            async with process.database.transaction() as tx:
-                await confirm_claim(tx, Silent(), job_id=job.id, disk_id=job.disk.id, now=now)
+    async def do_restart(self, _: Step) -> str:
+        await self.restart()
+        return "done"
 
-        await self._survive(deliver)
-        self._note("submitted", "has it" if self.model.submitted(job.id, now=now) else "has it not", job.id)
+    async def _taken_of(self, dice: float) -> Any:
+        """One of our snapshots in AWS, whatever the tables say of it."""
+        user = self.chosen(dice, self.users)
+        taken = [o for o in await snapshots_of_user(self.cloud, user.user_id) if o["SnapshotId"] not in self.copies]
+        taken.sort(key=lambda one: (one["StartTime"], one["SnapshotId"]))
+        return self.chosen((dice * 7) % 1, taken) if taken else None
 
-    async def _ended(self) -> None:
-        job, used, now, point_id = self._any_job(), self._chance.random() < 0.7, self.clock(), self._id()
-        if job is None:
-            return
-
-        async def deliver(process: Process) -> None:
-            async with process.database.transaction() as tx:
-                await release_claim(tx, Silent(), job_id=job.id, used=used, snapshot_id=point_id, now=now)
-
-        await self._survive(deliver)
-        point = self.model.ended(job.id, used=used, point_id=point_id, now=now)
-        if point is not None:
-            self._taking[point_id] = point
-            self._requests.append((point_id, job.disk.name, job.disk))
-        self._note("ended", "backed up" if point else "no more", job.id)
-
-    async def _tell_content(self) -> None:
-        job = self._any_job()
-        if job is None:
-            return
-        report = ContentReport(
-            job_id=job.id, disk_id=job.disk.id, epoch=1, taken_at=self.clock(),
-            listing=Listing(size_bytes=1, entries=[], truncated=False),
-        )  # fmt: skip
-        stored = await self._survive(lambda process: store_content(process.database, report=report))
-        # stored by the process that died is stored: the same listing again is kept as well
-        assert stored == self.model.told_content(job.id, job.disk)
-        self._note("content", "kept" if stored else "not kept", job.id)
-
-    # the service's own work
-
-    async def _work(self) -> None:
-        async def turn(process: Process) -> None:
-            await Reconciler(
-                database=process.database, relay=Silent(), ebs=process.ebs, retention=RETENTION, clock=self.clock
-            ).turn()
-
-        for _ in range(self._chance.randint(1, 3)):
-            await self._survive(turn, rest=timedelta(seconds=10))
-            self._now += timedelta(seconds=self._chance.choice((1, 5, 20)))
-        self._note("work", "done", *[f"{seen}" for seen in await self._observe()])
-
-    async def _observe(self) -> list[str]:
-        """Have in the model what the service has done by now."""
-        pending = [*self._making, *self._taking]
-        rows = await self._database.fetch_all(_OUTCOMES, ids=pending)
-        failed = [row["error"] for row in rows if row["status"] != "completed"]
-        assert not failed, f"the service gave up: {failed}"
-        made = [self._making.pop(row["id"]) for row in rows if row["id"] in self._making]
-        for disk in made:
-            self.model.made(disk)
-        gone = {row["id"] for row in await self._database.fetch_all(_GONE)}
-        sources = [disk.source for disk in made if disk.source is not None]
-        for row in rows:
-            if row["id"] in self._taking:
-                point = self._taking.pop(row["id"])
-                self.model.backed_up(point, now=row["updated_at"], gone=gone, doubtful=sources)
-        purging = {disk.id: disk for disk in self.model.disks if disk.state == "purging"}
-        purged = [row["id"] for row in await self._database.fetch_all(_PURGED, ids=list(purging))]
-        for disk_id in purged:
-            self.model.purged(purging[disk_id])
-        for done, count in (("made", len(made)), ("completed", len(rows) - len(made)), ("purged", len(purged))):
-            self.tally[f"work: {done}"] += count
-        return [f"{len(rows)} completed, {len(purged)} purged"]
-
-    async def _let_time_pass(self) -> None:
-        spans = ({"seconds": 5}, {"seconds": 70}, {"hours": 5}, {"days": 2}, {"days": 8}, {"days": 29}, {"days": 31})
-        (span,) = self._chance.choices(spans, (6, 8, 4, 4, 3, 1, 2))
-        self._now += timedelta(**span)
-        self._note("time", str(span))
-
-    async def _keep_house(self) -> None:
-        now = self.clock()
-
-        async def turn(process: Process) -> None:
-            await drop_expired_claims(process.database, now=now)
-            await begin_purges(process.database, now=now)
-            await prune_crowded(process.database, retention=RETENTION, now=now)
-            await forget_history(process.database, before=now - HISTORY)
-
-        await self._survive(turn)
-        self.model.drop_expired(now)
-        self.model.begin_purges(now)
-        self.model.prune_all(now)
-        self.model.forget(now - HISTORY)
-        # nobody asks for what was forgotten months after its end
-        remembered = {row["id"] for row in await self._database.fetch_all(_OPERATIONS)}
-        self._requests = [asked for asked in self._requests if asked[0] in remembered]
-        remembered = {row["id"] for row in await self._database.fetch_all(_DISKS)}
-        for job in [job for job in self.model.jobs.values() if job.disk.id not in remembered]:
-            del self.model.jobs[job.id]
-        self._note("house", "kept")
-
-    async def _sweep(self) -> None:
-        async def sweep(process: Process) -> None:
-            sweeper = Sweeper(
-                database=process.database, relay=Silent(), ebs=process.ebs, period_seconds=60, clock=self.clock
-            )
-            try:
-                findings = await sweeper.sweep()
-            except AwsUnavailable:
-                return
-            assert findings.missing_volumes == findings.missing_snapshots == [], findings
-            assert findings.adoptions == [], findings
-            # other tests' AWS is the same; none of the walk's own may be taken for nobody's
-            own = {str(disk.id) for disk in self.model.disks}
-            assert not own & await self._disks_of(findings.orphan_volumes), findings
-
-        await self._survive(sweep, rest=timedelta(seconds=10))
-        self._note("sweep", "done")
-
-    async def _disks_of(self, volume_ids: list[str]) -> set[str]:
-        if not volume_ids:
-            return set()
-        answer = await asyncio.to_thread(self._cloud.describe_volumes, VolumeIds=volume_ids)
-        return {tag["Value"] for found in answer["Volumes"] for tag in found["Tags"] if tag["Key"] == TAG_DISK}
-
-    # the world outside
-
-    async def _change_weather(self) -> None:
-        self._trouble.share = self._chance.choice((0.0, 0.0, 0.1, 0.4, 1.0))
-        self._note("AWS", f"{self._trouble.share:.0%} trouble")
-
-    async def _plant_foreign(self) -> None:
-        """Somebody copies a restore point with its tags, as scanners do, and makes a volume that says it is ours."""
-        kept = await self._database.fetch_all(_KEPT)
-        if not kept or len(self._foreign["snapshot"]) > 20:
-            return
-        row = self._chance.choice(list(kept))
-        point = next(point for disk in self.model.disks for point in disk.points if point.id == row["id"])
-        tags = {
-            TAG_DISK: str(row["disk_id"]), TAG_OPERATION: str(row["id"]), TAG_USER: str(point.disk.owner),
-            TAG_NAME: "a copy",
-        }  # fmt: skip
-        zone = self._settings.availability_zone
-        volume = await asyncio.to_thread(
-            self._cloud.create_volume, AvailabilityZone=zone, Size=10,
-            TagSpecifications=[_tagged("volume", {**tags, TAG_DISK: str(self._id())})],
-        )  # fmt: skip
+    async def do_copy(self, step: Step) -> str:
+        """Somebody copies a snapshot of ours, its tags too."""
+        one = await self._taken_of(step.dice[1])
+        if one is None:
+            return _NOTHING
         copy = await asyncio.to_thread(
-            self._cloud.create_snapshot, VolumeId=volume["VolumeId"],
-            Description=f"[Copied {row['snapshot_id']} from {self._settings.aws_region}]",
-            TagSpecifications=[_tagged("snapshot", tags)],
+            self.cloud.copy_snapshot, SourceSnapshotId=one["SnapshotId"], SourceRegion=REGION
+        )
+        copy_id = copy["SnapshotId"]
+        await asyncio.to_thread(self.cloud.create_tags, Resources=[copy_id], Tags=one["Tags"])
+        self.copies[copy_id] = _tags(one)
+        return f"made {copy_id} of {one['SnapshotId']}"
+
+    async def do_foreign_volume(self, step: Step) -> str:
+        """Somebody has a volume with tags like ours, of no disk of ours."""
+        tags = {"gpudev:disk-id": str(uuid4()), "gpudev:user-id": str(self.user(step).user_id), "Name": "theirs"}
+        pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+        made = await asyncio.to_thread(
+            self.cloud.create_volume, AvailabilityZone=_ZONE, Size=10,
+            TagSpecifications=[{"ResourceType": "volume", "Tags": pairs}],
         )  # fmt: skip
-        self._foreign["volume"].add(volume["VolumeId"])
-        self._foreign["snapshot"].add(copy["SnapshotId"])
-        self._note("foreign", "planted")
+        self.foreign.add(made["VolumeId"])
+        return f"made {made['VolumeId']}"
 
-    # comparison
+    async def do_spoil_tag(self, step: Step) -> str:
+        """Somebody gives one of our resources another name in AWS."""
+        user = self.user(step)
+        if step.dice[1] < 0.5:
+            one = await self._taken_of(step.dice[2])
+            aws_id = None if one is None else one["SnapshotId"]
+        else:
+            volumes = [v["VolumeId"] for v in await volumes_of(self.cloud, user.user_id)]
+            own = sorted(set(volumes) - self.foreign)
+            aws_id = self.chosen(step.dice[2], own) if own else None
+        if aws_id is None:
+            return _NOTHING
+        tags = [{"Key": "Name", "Value": "spoilt"}]
+        await asyncio.to_thread(self.cloud.create_tags, Resources=[aws_id], Tags=tags)
+        return f"done {aws_id}"
 
-    async def _compare(self) -> None:
-        """What each user sees is what the model says."""
-        for user in self._users:
-            for deleted in (False, True):
-                page = await list_disks(self._database, user_id=user, include_deleted=deleted, limit=500, offset=0)
-                expected = [self._expected(disk) for disk in self.model.listed(user, deleted=deleted)]
-                assert [_seen(disk) for disk in page.disks] == expected, "the list of disks"
-                assert page.total == len(expected)
-        await self._compare_one()
-
-    async def _compare_one(self) -> None:
-        user, name = self._user(), self._name()
-        try:
-            disk = self.model.find(user, name)
-        except Refusal:
-            disk = None
-        try:
-            page = await list_snapshots(self._database, user_id=user, name=name, limit=500, offset=0)
-            _, content = await get_content(self._database, user_id=user, name=name)
-        except NotFound:
-            assert disk is None, f"{name} is not found"
-            return
-        assert disk is not None, f"{name} is found"
-        shown = [(point.id, point.job_id, str(point.status)) for point in page.snapshots]
-        assert shown == [(p.id, p.job_id, p.state) for p in disk.kept("pending", "completed")], "the restore points"
-        assert (content.job_id, content.missed_job_id) == (disk.listed_job, disk.missed_job)
-        if self._requests:
-            operation_id, old_name, asked = self._chance.choice(self._requests)
-            for known_as in {old_name, asked.name}:
-                found = await get_operation(
-                    self._database, user_id=asked.owner, name=known_as, operation_id=str(operation_id)
-                )
-                assert found.disk_id == asked.id
-
-    def _expected(self, disk: ModelDisk) -> tuple[object, ...]:
-        holder = self.model.holder(disk)
-        return (
-            disk.id, disk.name, disk.size_gb, disk.state, disk.deleted_at, disk.purge_at, disk.last_used,
-            holder.id if holder else None, disk.backing_up, len(disk.kept("completed")),
-        )  # fmt: skip
-
-    async def _settle(self) -> None:
-        """Let all work end; then AWS holds what the tables say, and nothing else of these users."""
-        self._trouble.share = 0.0
-        for _ in range(300):
-            await self._work()
-            if not await self._database.fetch_value(_OPEN):
-                break
-        assert not await self._database.fetch_value(_OPEN), "the work does not end"
-        self._now += timedelta(minutes=10)
-        for _ in range(2):
-            await self._sweep()
-            await self._work()
-        await self._compare_aws()
-        await self._compare_versions()
-
-    async def _compare_aws(self) -> None:
-        named = {row["id"]: row["snapshot_id"] for row in await self._database.fetch_all(_KEPT)}
-        for user in self._users:
-            owned = [disk for disk in self.model.listed_everywhere() if disk.owner == user]
-            volumes = [v for v in await volumes_of(self._cloud, user) if v["VolumeId"] not in self._foreign["volume"]]
-            found = sorted((_tag(v, TAG_DISK), v["Size"], _tag(v, TAG_NAME)) for v in volumes)
-            assert found == sorted((str(disk.id), disk.size_gb, disk.name) for disk in owned), "volumes in AWS"
-            taken = await snapshots_of_user(self._cloud, user)
-            ours = [s for s in taken if s["SnapshotId"] not in self._foreign["snapshot"]]
-            points = [point for disk in owned for point in disk.kept("completed")]
-            assert sorted((s["SnapshotId"], _tag(s, TAG_NAME)) for s in ours) == sorted(
-                (named[point.id], point.disk.name) for point in points
-            ), "snapshots in AWS"
-        for kind, planted in self._foreign.items():
-            await self._assert_untouched(kind, planted)
-
-    async def _assert_untouched(self, kind: str, planted: set[str]) -> None:
-        if planted:
-            describe = getattr(self._cloud, f"describe_{kind}s")
-            answer = await asyncio.to_thread(describe, **{f"{kind.capitalize()}Ids": sorted(planted)})
-            (listed,) = (value for key, value in answer.items() if key == f"{kind.capitalize()}s")
-            assert len(listed) == len(planted), f"others' {kind}s"
-
-    async def _compare_versions(self) -> None:
-        """The events of each disk are numbered from one without a gap."""
-        seen: dict[str, list[int]] = {}
-        for row in await self._database.fetch_all(_VERSIONS):
-            seen.setdefault(row["entity_id"], []).append(row["entity_version"])
-        for disk_id, versions in seen.items():
-            assert versions == list(range(1, len(versions) + 1)), f"versions of {disk_id}"
-
-    # chances
-
-    def _user(self) -> int:
-        return self._chance.choice(self._users)
-
-    def _name(self) -> str:
-        return self._chance.choice(NAMES)
-
-    def _id(self) -> UUID:
-        return UUID(int=self._chance.getrandbits(128), version=4)
-
-    def _key(self, user: int) -> IdempotencyKey:
-        return IdempotencyKey(user, str(self._id()), b"")
-
-    def _any_point(self) -> UUID:
-        points = [point for disk in self.model.listed_everywhere() for point in disk.points]
-        return self._chance.choice(points).id if points else self._id()
-
-    def _any_job(self) -> ModelJob | None:
-        """Mostly one that has a disk."""
-        jobs = list(self.model.jobs.values())
-        holding = [job for job in jobs if job.holds]
-        if holding and self._chance.random() < 0.8:
-            return self._chance.choice(holding)
-        return self._chance.choice(jobs) if jobs else None
+    async def do_lose_row(self, step: Step) -> str:
+        """The tables forget a restore point, as those of a backup from before it do."""
+        points = [
+            point
+            for disk in self.model.disks
+            if disk.state == AVAILABLE
+            for point in disk.kept
+            if not self.model._is_source(point)
+        ]
+        if not points:
+            return _NOTHING
+        point = self.chosen(step.dice[1], points)
+        await self.database.execute(_LOSE_POINT, id=point.id)
+        await self.database.execute(_LOSE_OPERATION, id=point.id)
+        self.model.lose(point)
+        return f"done {point.id} of {point.disk.name}"
 
 
-def _tried(expect: Callable[[], EffectT]) -> tuple[Refusal | None, EffectT | None]:
+_OPERATION_OF = Statement(
+    sa.select(operations.c.id).where(operations.c.disk_id == sa.bindparam("disk_id", type_=sa.Uuid))
+)
+
+
+def _split(dice: float, share: float) -> tuple[bool, float]:
+    """One throw as two: whether it is within the share, and where in its part."""
+    return (True, dice / share) if dice < share else (False, (dice - share) / (1 - share))
+
+
+def _tags(resource: Any) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
+
+
+@asynccontextmanager
+async def walking(settings: DisksSettings, database: Database, moto: MotoServer) -> AsyncIterator[Walk]:
+    """A walk that is ready for its first step."""
+    weather = Moods()
+    endpoint = settings.aws_endpoint_url
+    assert endpoint is not None
+    await database.execute(_EMPTY)
+    stand_in = await nats.connect(settings.nats_url)
     try:
-        return None, expect()
-    except Refusal as refusal:
-        return refusal, None
+        async with before_aws(endpoint, weather) as url:
+            there = msgspec.structs.replace(
+                settings, aws_endpoint_url=url, aws_region=REGION, availability_zone=_ZONE,
+                max_disks_per_user=RULES.disks, max_disk_gb_per_user=RULES.gb, snapshots_newest=RULES.newest,
+                snapshots_weeks=RULES.weeks, rename_seconds=_RENAME_SECONDS,
+                disk_retention_days=RULES.retention / timedelta(days=1), claim_seconds=RULES.claim.total_seconds(),
+                log_level="critical",
+            )  # fmt: skip
+            walk = Walk(there, database, moto.client("ec2", region=REGION), stand_in, weather)
+            await walk.begin()
+            try:
+                yield walk
+            finally:
+                await walk.clean()
+    finally:
+        await stand_in.close()
 
 
-def _seen(disk: Disk) -> tuple[object, ...]:
-    return (
-        disk.id, disk.name, disk.size_gb, str(disk.state), disk.deleted_at, disk.purge_at, disk.last_used, disk.job_id,
-        disk.backing_up, disk.snapshot_count,
-    )  # fmt: skip
+async def walk(settings: DisksSettings, database: Database, moto: MotoServer, *, seed: int, steps: int) -> Counter[str]:
+    """Walk, settle, compare.
 
+    Returns:
+        How often what was done, and how it was answered.
 
-def _tagged(kind: str, tags: dict[str, str]) -> dict[str, Any]:
-    return {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-
-
-def _tag(found: dict[str, Any], key: str) -> str:
-    return next(tag["Value"] for tag in found["Tags"] if tag["Key"] == key)
+    Raises:
+        Divergence: With the seed and every step up to there.
+    """
+    async with walking(settings, database, moto) as one:
+        try:
+            for number, step in enumerate(draw(seed, steps)):
+                await one.take(number, step)
+            await one.settle()
+        except Exception as error:
+            story = "\n".join(one.story)
+            raise Divergence(f"seed {seed}, {steps} steps:\n{story}\n{type(error).__name__}: {error}") from error
+        return one.tally + one.weather.played
