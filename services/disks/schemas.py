@@ -68,7 +68,7 @@ class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
     disk_id: UUID
     """Immutable, unlike the name."""
     status: Annotated[str, msgspec.Meta(examples=["available"])]
-    """creating or available."""
+    """creating, available, or of a deleted disk whose time is over purging."""
     availability_zone: str
 
 

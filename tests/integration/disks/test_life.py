@@ -1,26 +1,34 @@
 """The life of a disk between jobs, over the routes: restore points, content, rename, deletion, restore, purge."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+import sqlalchemy as sa
 
 from services.disks.settings import DisksSettings
+from services.disks.storage.tables import operations
 from shared.contracts.disks import (
     DiskDeleted,
     DiskPurged,
     DiskRenamed,
     DiskRestored,
     DiskSnapshotCompleted,
+    DiskSnapshotDeleted,
     DiskSnapshotStarted,
     Listing,
     ListingEntry,
 )
-from shared.database import Database
-from tests.support.disks import Stage, User, disks_stage
+from shared.database import Database, Statement
+from tests.support.disks import Stage, User, disks_stage, now
 from tests.support.ground import eventually
 from tests.support.servers import MotoServer
+
+OPERATION = "operation_id"
+_ENDED_AT = Statement(
+    sa.update(operations).where(operations.c.id == sa.bindparam("id")).values(updated_at=sa.bindparam("at"))
+)
 
 
 async def made(disks: Stage, user: User, name: str, **body: Any) -> str:
@@ -107,6 +115,73 @@ async def test_a_job_without_a_pod_leaves_none(disks: Stage) -> None:
     assert (await disks.get(user, "/data/snapshots")).json() == {"snapshots": [], "total": 0}
 
 
+async def test_a_disk_is_being_backed_up_from_the_end_of_its_job_until_aws_has_done_it(
+    disks: Stage, moto_server: MotoServer
+) -> None:
+    user = disks.auth.add_user()
+    await made(disks, user, "data")
+    moto_server.process.stop()
+    try:
+        await a_job_uses(disks, user, "data")
+
+        async def released() -> Any:
+            disk = (await disks.get(user, "/data")).json()
+            return None if disk["in_use"] else disk
+
+        waiting = await eventually(released, "the job has given it back")
+        refused = [await delete(disks, user, "data"), await post(disks, user, "/data/snapshots")]
+    finally:
+        moto_server.process.start()
+
+    assert (waiting["is_backing_up"], waiting["snapshot_count"]) == (True, 0)
+    assert [(answer.status_code, answer.json()["detail"]) for answer in refused] == [
+        (409, "Disk 'data' is being backed up")
+    ] * 2
+    await backed_up(disks, user, "data", 1)
+
+
+async def test_restore_points_that_need_not_be_kept_go_from_aws_and_the_last_one_stays(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    one = msgspec.structs.replace(disks_settings, snapshots_newest=0, snapshots_weeks=0)
+    async with disks_stage(one, disks_database, moto_server.client("ec2")) as disks:
+        user = disks.auth.add_user()
+        disk_id = await made(disks, user, "data")
+        first, second = [
+            (await disks.ended_operation(user, "data", (await post(disks, user, "/data/snapshots")).json()[OPERATION]))
+            for _ in range(2)
+        ]
+
+        deleted = await disks.event(disk_id, DiskSnapshotDeleted)
+
+        assert str(deleted.operation_id) == first[OPERATION]
+        (left,) = await disks.snapshots(user)
+        listed = (await disks.get(user, "/data/snapshots")).json()["snapshots"]
+        assert [(p["snapshot_id"], p["ebs_snapshot_id"]) for p in listed] == [(second[OPERATION], left["SnapshotId"])]
+        assert (await disks.get(user, "/data")).json()["snapshot_count"] == 1
+
+
+async def test_an_operation_is_known_for_90_days(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    async with disks_stage(disks_settings, disks_database, moto_server.client("ec2")) as disks:
+        user = disks.auth.add_user()
+        old, young = [(await disks.create(user, name))[OPERATION] for name in ("old", "young")]
+        for name, operation_id in (("old", old), ("young", young)):
+            await disks.ended_operation(user, name, operation_id)
+    for operation_id, days in ((old, 91), (young, 89)):
+        await disks_database.execute(_ENDED_AT, id=UUID(operation_id), at=now() - timedelta(days=days))
+    async with disks_stage(disks_settings, disks_database, moto_server.client("ec2")) as disks:
+        disks.auth.know(user)
+
+        async def forgotten() -> bool:
+            return (await disks.get(user, f"/old/operations/{old}")).status_code == 404
+
+        await eventually(forgotten, "what ended 91 days ago is forgotten")
+        assert (await disks.get(user, f"/young/operations/{young}")).json()["completed"]
+        assert (await disks.get(user, "")).json()["total"] == 2
+
+
 async def test_a_disk_can_begin_from_a_restore_point_of_ones_own(disks: Stage) -> None:
     user, other = disks.auth.add_user(), disks.auth.add_user()
     await made(disks, user, "data", size_gb=30)
@@ -117,15 +192,17 @@ async def test_a_disk_can_begin_from_a_restore_point_of_ones_own(disks: Stage) -
 
     await made(disks, user, "copy", from_snapshot=point)
     small = await post(disks, user, "", disk_name="small", size_gb=20, from_snapshot=point)
-    theirs = await post(disks, other, "", disk_name="stolen", from_snapshot=point)
     unknown = await post(disks, other, "", disk_name="stolen", from_snapshot=str(uuid4()))
 
-    (ours,) = [v for v in await disks.volumes(user) if {"Key": "Name", "Value": "copy"} in v["Tags"]]
     (snapshot,) = await disks.snapshots(user)
-    assert (ours["Size"], ours["SnapshotId"]) == (30, snapshot["SnapshotId"])
+    await made(disks, user, "larger", from_snapshot=snapshot["SnapshotId"], size_gb=40)
+    made_from = {v["Size"]: v.get("SnapshotId") for v in await disks.volumes(user) if v.get("SnapshotId")}
+    assert made_from == {30: snapshot["SnapshotId"], 40: snapshot["SnapshotId"]}
     assert small.status_code == 400
-    assert theirs.status_code == unknown.status_code == 404
-    assert theirs.content == unknown.content
+    assert unknown.status_code == 404
+    for theirs in (point, snapshot["SnapshotId"]):
+        stolen = await post(disks, other, "", disk_name="stolen", from_snapshot=theirs)
+        assert (stolen.status_code, stolen.content) == (404, unknown.content)
 
 
 async def test_a_renamed_disk_keeps_its_operations_under_both_names(disks: Stage) -> None:
@@ -259,7 +336,8 @@ async def test_what_is_on_a_disk_is_told_as_it_was_when_its_job_ended(disks: Sta
     await made(disks, user, "data")
     before = (await disks.get(user, "/data/content")).json()
     assert list(before)[:5] == ["disk_name", "content", "s3_path", "snapshot_date", "message"]
-    assert (before["content"], before["message"]) == (None, "No job has used this disk yet")
+    assert (before["content"], before["s3_path"], before["snapshot_date"]) == (None, None, None)
+    assert before["message"] == "No job has used this disk yet"
 
     entries = [ListingEntry("runs", "directory", 2048), ListingEntry("runs/a\nb", "file", 2048)]
     job = await a_job_uses(disks, user, "data", Listing(2048, entries))
@@ -272,6 +350,7 @@ async def test_what_is_on_a_disk_is_told_as_it_was_when_its_job_ended(disks: Sta
     assert shown["content"] == "    2.0 KB  .\n    2.0 KB  runs/\n    2.0 KB  runs/a\\nb\n"
     assert (shown["size_bytes"], shown["truncated"], shown["reservation_id"]) == (2048, False, str(job))
     assert datetime.fromisoformat(shown["snapshot_date"]) <= datetime.now(UTC)
+    assert shown["s3_path"] is None
     assert str(missed) in later["message"]
     assert later["content"] == shown["content"]
     assert (await disks.get(other, "/data/content")).status_code == 404

@@ -25,10 +25,12 @@ from shared.database import Database, Statement
 from shared.metrics import ORPHANS
 from tests.support.aws_proxy import Outage, before_aws
 from tests.support.disk_scene import Scene
-from tests.support.disks import LIMITS, Silent, events_of, new_disk, snapshots_of_user, volumes_of
+from tests.support.disks import LIMITS, Silent, disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
+from tests.support.ground import eventually
 from tests.support.mortal import Process
 from tests.support.servers import MotoServer
 
+SHOWN = 'gpudev_orphans{kind="volume"}'
 SETTLED = timedelta(minutes=6)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
 _FORGET_SNAPSHOTS = Statement(sa.delete(snapshots).where(snapshots.c.disk_id == _DISK_ID))
@@ -209,3 +211,22 @@ async def test_a_tag_that_is_spoilt_while_its_disk_is_purged_leaves_no_work_with
     assert (await stale_tags(scene.database, disk_id=scene.disk_id)).aws_ids == []
     await scene.finish(process)
     assert await volumes_of(scene.cloud, scene.user_id) == []
+
+
+async def test_the_service_sweeps_by_itself_and_shows_what_it_found(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    cloud = moto_server.client("ec2")
+    tags = [{"Key": TAG_DISK, "Value": str(uuid4())}]
+    await asyncio.to_thread(
+        cloud.create_volume, AvailabilityZone=AVAILABILITY_ZONE, Size=10,
+        TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
+    )  # fmt: skip
+    ORPHANS.labels("volume").set(0)
+    async with disks_stage(disks_settings, disks_database, cloud) as disks:
+
+        async def shown() -> bool:
+            metrics = (await disks.client.get("/metrics")).text
+            return any(float(line.split()[1]) > 0 for line in metrics.splitlines() if line.startswith(SHOWN))
+
+        await eventually(shown, "the orphan is in the metrics", seconds=20)
