@@ -776,10 +776,14 @@ class Walk:
             await self._see_purge(disk)
 
     async def _decide(self, point: Point) -> None:
-        """Ask what has become of a restore point of which either may be."""
-        answer = await self.get(self.owner(point.disk), f"/{point.disk.name}/snapshots?limit=500")
-        if str(point.id) in {one["snapshot_id"] for one in answer.json()["snapshots"]}:
+        """See what has become of a restore point of which either may be."""
+        if point.id in await self._kept_rows():
             point.state = COMPLETED
+
+    async def _kept_rows(self) -> dict[UUID, datetime]:
+        """The completed restore points of the tables: the API hides those of a disk whose name another has."""
+        rows = await self.database.fetch_all(_POINTS)
+        return {row["id"]: row["created_at"] for row in rows if row["status"] == "completed"}
 
     async def _see_purge(self, disk: Disk) -> None:
         answer = await self.get(self.owner(disk), "?include_deleted=true&limit=500")
@@ -823,20 +827,14 @@ class Walk:
 
     async def see_adoptions(self, *, certain: bool = False) -> int:
         """Tell the model of lost restore points that are there again; `certain`: all that can be must be."""
-        adopted = 0
-        for disk in self.model.disks:
-            lost = {str(point.id): point for point in disk.points if point.state == LOST}
-            if not lost or not disk.known or self.model.named(disk.user, disk.name) is not disk:
-                continue
-            answer = await self.get(self.owner(disk), f"/{disk.name}/snapshots?limit=500")
-            for one in answer.json()["snapshots"]:
-                point = lost.pop(one["snapshot_id"], None)
-                if point is not None:
-                    self.model.adopt(point, datetime.fromisoformat(one["created_at"]))
-                    adopted += 1
-            if certain and lost and disk.state == AVAILABLE:
-                raise Divergence(f"never adopted: {lost}")
-        return adopted
+        lost = [point for disk in self.model.disks for point in disk.points if point.state == LOST]
+        kept = await self._kept_rows() if lost else {}
+        for point in lost:
+            if point.id in kept:
+                self.model.adopt(point, kept[point.id])
+            elif certain and point.disk.state == AVAILABLE:
+                raise Divergence(f"never adopted: {point.id}")
+        return len(lost) - sum(point.state == LOST for point in lost)
 
     # ------------------------------------------------------------ what the world does
 
