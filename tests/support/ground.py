@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -44,11 +45,23 @@ async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str, *
         await asyncio.sleep(0.02)
 
 
-def fresh_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the services of this test log as they are told to: a logger stays as its first use found the settings."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith(("services.", "shared.")) and hasattr(module, "log"):
-            monkeypatch.setattr(module, "log", structlog.get_logger(name))
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """Tells what the services of this test have logged since it was asked last: JSON lines.
+
+    A logger stays as its first use found the settings, so those of this test are new ones; and the settings name this
+    test's standard error, which ends with it, so the earlier ones come back.
+    """
+    settings, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in list(sys.modules.items()):
+            if name.startswith(("services.", "shared.")) and hasattr(module, "log"):
+                patch.setattr(module, "log", structlog.get_logger(name))
+        yield lambda: capsys.readouterr().err
+    structlog.configure(**settings)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Keys and Jupyter, brought by exec over WebSockets into pods that hold the tools."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from services.jobs.actions import add_user, switch_jupyter
 from services.jobs.cluster import Cluster
 from services.jobs.domain.job import Job
 from services.jobs.exec_channel import ExecResult
-from tests.support.ground import eventually, fresh_loggers
+from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, job_of, later, until_status
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Keys, Tools, key_pages
@@ -224,12 +224,8 @@ async def test_jupyter_asked_for_twice_at_once_is_started_once_and_opposite_wish
 
 
 async def test_the_token_and_the_keys_are_in_no_log_and_no_event(
-    world: JobsWorld,
-    cluster_simulator: ClusterSimulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    world: JobsWorld, cluster_simulator: ClusterSimulator, logged: Callable[[], str]
 ) -> None:
-    fresh_loggers(monkeypatch)
     async with world.service(log_level="debug") as client:
         job_id, tools = await start(world, client, cluster_simulator)
         await ask(client, job_id, "jupyter/enable")
@@ -237,7 +233,7 @@ async def test_the_token_and_the_keys_are_in_no_log_and_no_event(
         token = (await job_of(client, job_id))["jupyter_token"]
         tools.let("jupyter", "fail")
         await ask(client, job_id, "jupyter/disable")
-        written = capsys.readouterr().err
+        written = logged()
     assert "job_access" in written, "nothing was logged: the test proves nothing"
     events = repr(await world.events(job_id))
     for secret in (token, BOB.split()[1], ALICE.split()[1]):

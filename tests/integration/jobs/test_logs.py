@@ -1,7 +1,7 @@
 """Logs: from the pod while there is one, from what was kept afterwards, over connections that break."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from services.jobs.logs import LogReader, LogRequest
 from services.jobs.queries import get_job
 from services.jobs.resources import Resources
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy, is_log
-from tests.support.ground import eventually, fresh_loggers
+from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, later, until_status
 
 ENDLESS = "echo one; echo two; trap 'echo last words; exit 0' TERM; while :; do sleep 0.05; done"
@@ -162,18 +162,15 @@ async def test_a_kept_log_is_the_last_megabyte_and_is_encrypted(world: JobsWorld
     assert len(row["sealed"]) < KEPT_BYTES
 
 
-async def test_env_values_are_nowhere_in_clear(
-    world: JobsWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_env_values_are_nowhere_in_clear(world: JobsWorld, logged: Callable[[], str]) -> None:
     secret = "s3cr3t-value-of-a-user"
-    fresh_loggers(monkeypatch)
     async with world.service(log_level="debug") as client:
         job_id = await world.submit(client, env_vars={"TOKEN": secret})
         refused = await client.post("/v1/jobs/submit", json=body(env_vars={"TOKEN": secret, "9": secret, "B": 5}))
         await world.grant(job_id)
         await until_status(client, job_id, "active", seconds=30)
         shown = (await client.get(f"/v1/jobs/{job_id}")).text
-        written = capsys.readouterr().err
+        written = logged()
     assert refused.status_code == 400
     assert str(job_id) in written, "nothing was logged: the test proves nothing"
     row = await world.row(job_id)
@@ -181,14 +178,11 @@ async def test_env_values_are_nowhere_in_clear(
     assert secret not in repr(dict(row)) + repr(events) + refused.text + shown + written
 
 
-async def test_logs_show_up_in_neither_our_log_nor_our_events(
-    world: JobsWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fresh_loggers(monkeypatch)
+async def test_logs_show_up_in_neither_our_log_nor_our_events(world: JobsWorld, logged: Callable[[], str]) -> None:
     async with world.service(log_level="debug") as client:
         job_id = await run(world, client, "printf s3; echo cr3t; exit 1", "failed")
         assert "s3cr3t" in await log_of(client, job_id)
-        written = capsys.readouterr().err
+        written = logged()
     assert str(job_id) in written, "nothing was logged: the test proves nothing"
     assert "s3cr3t" not in repr(await world.events(job_id)) + repr(dict(await world.row(job_id))) + written
 
