@@ -37,7 +37,8 @@ class Reference:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        body = await getattr(self, scope["path"].rpartition("/")[2])(receive)
+        name = scope["path"].rpartition("/")[2]
+        body = await getattr(self, name)(receive) if name else b"{}"  # a bare path is asked whether it lives
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
