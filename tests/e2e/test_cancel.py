@@ -1,6 +1,7 @@
 """A job is cancelled at every step of its preparing while a process dies: nothing of it stays anywhere."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from functools import partial
 
@@ -8,12 +9,17 @@ import httpx
 import pytest
 from urllib3.exceptions import HTTPError
 
-from tests.support.load import FLEET_GPUS, cluster_objects, works
+from tests.support.load import FLEET_GPUS, cluster_objects, cluster_volumes, works
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.slow
 
 VICTIMS = ("auth-1", "jobs-1", "disks-1", "capacity-1", "postgres", "nats", "traefik", "cluster")
+UNPULLABLE = "docker.io/library/does-not-exist:1"
+CANCELS = 3
+"""Instants of each process's death."""
+PREPARING_SECONDS, CANCELLING_SECONDS = 0.2, 0.06
+"""What the making of the pod, and the taking away of all, last about: instants are drawn from them."""
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +46,35 @@ async def test_a_job_cancelled_at_any_step_of_preparing_leaves_nothing_whoever_d
             died = battered_stack.parts()[victim].pid
             battered_stack.kill(victim)
             await cancelled(alice, job_id)
-            await until(partial(lives_again, battered_stack, victim, died), f"{victim} is back")
-            await until(lambda: works(alice), "all services answer")
+            await all_is_back(battered_stack, alice, victim, died)
             await nothing_stays(battered_stack, alice, job_id, disk)
     pytest.fail("the steps do not end")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("victim", VICTIMS)
+async def test_a_cancel_that_was_taken_is_carried_out_whoever_dies_then(
+    battered_stack: LocalStack, victim: str
+) -> None:
+    """Incident 9. Its image cannot be pulled, so that the job is preparing for as long as it is wanted to be."""
+    chance = random.Random(victim)
+    async with users(battered_stack, "alice") as (alice,):
+        for number in range(CANCELS):
+            disk = f"{victim}-taken-{number}"
+            job_id = await alice.submit(attempts=50, image=UNPULLABLE, disk_name=disk, disk_size_gb=10)
+            await alice.wait(job_id, "preparing")
+            await asyncio.sleep(chance.uniform(0, PREPARING_SECONDS))
+            died = battered_stack.parts()[victim].pid
+            await cancelled(alice, job_id)
+            await asyncio.sleep(chance.uniform(0, CANCELLING_SECONDS))
+            battered_stack.kill(victim)
+            await all_is_back(battered_stack, alice, victim, died)
+            await nothing_stays(battered_stack, alice, job_id, disk)
+
+
+async def all_is_back(stack: LocalStack, user: ApiUser, victim: str, died: int) -> None:
+    await until(partial(lives_again, stack, victim, died), f"{victim} is back")
+    await until(lambda: works(user), "all services answer")
 
 
 async def lives_again(stack: LocalStack, victim: str, died: int) -> bool:
@@ -84,10 +115,12 @@ async def nothing_stays(stack: LocalStack, user: ApiUser, job_id: str, disk: str
         last["free GPUs"] = await user.free()
         try:
             last["in the cluster"] = await asyncio.to_thread(cluster_objects, stack)
+            last["volumes"] = await asyncio.to_thread(cluster_volumes, stack)
         except HTTPError:  # it does not listen yet
             return False
         last["disk"] = (await user.client.get(f"/v1/disks/{disk}")).json()
-        return last["free GPUs"] == FLEET_GPUS and not last["in the cluster"] and last["disk"].get("in_use") is False
+        left = last["in the cluster"] or last["volumes"] or last["disk"].get("in_use") is not False
+        return last["free GPUs"] == FLEET_GPUS and not left
 
     try:
         await until(as_before, "all is as before", seconds=30)

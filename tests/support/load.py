@@ -105,6 +105,19 @@ async def works(user: ApiUser) -> bool:
     return all([(await user.client.get(path)).status_code == httpx.codes.OK for path in paths])
 
 
+def cluster_volumes(stack: LocalStack) -> list[str]:
+    """Persistent volumes of jobs, and claims on them, that the cluster has now."""
+    api = stack.cluster_api()
+    selector = {"label_selector": "gpudev/job-id"}
+    lists = (
+        api.list_namespaced_persistent_volume_claim("gpudev", **selector),
+        api.list_persistent_volume(**selector),
+    )
+    names = [item.metadata.name for listed in lists for item in listed.items]
+    api.api_client.close()
+    return names
+
+
 def cluster_objects(stack: LocalStack) -> list[str]:
     """Pods, secrets and services of jobs that the cluster has now."""
     api = stack.cluster_api()
