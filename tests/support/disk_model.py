@@ -252,7 +252,8 @@ class Model:
         self._note(Operation(operation_id, disk, name, "create", self.now))
         return disk
 
-    def judge_delete(self, user: int, name: str) -> int:
+    def judge_idle(self, user: int, name: str) -> int:
+        """Of what wants a disk that nobody uses: its deletion, a restore point."""
         disk = self.named(user, name)
         if disk is None:
             return 404
@@ -307,14 +308,6 @@ class Model:
         disk.name = new_name
         self._note(Operation(operation_id, disk, name, "rename", self.now, new_name=new_name))
         return disk
-
-    def judge_snapshot(self, user: int, name: str) -> int:
-        disk = self.named(user, name)
-        if disk is None:
-            return 404
-        if disk.deleted_at is not None:
-            return 410
-        return 409 if self.holder(disk) or disk.state == CREATING or disk.backing_up else 200
 
     def snapshot(self, disk: Disk, point_id: UUID, job: UUID | None = None) -> None:
         """Asked for by its owner, or by the end of a job."""

@@ -511,7 +511,7 @@ class Walk:
     async def do_delete(self, step: Step) -> str:
         user = self.user(step)
         name = self.name_of(user, step.dice[1])
-        status = self.model.judge_delete(user.user_id, name)
+        status = self.model.judge_idle(user.user_id, name)
         answer = await self.ask(step, user, "DELETE", f"/{name}")
         self.expect(answer, status)
         if status == 200:
@@ -558,7 +558,7 @@ class Walk:
     async def do_snapshot(self, step: Step) -> str:
         user = self.user(step)
         name = self.name_of(user, step.dice[1])
-        status = self.model.judge_snapshot(user.user_id, name)
+        status = self.model.judge_idle(user.user_id, name)
         answer = await self.ask(step, user, "POST", f"/{name}/snapshots")
         self.expect(answer, status)
         if status == 200:
