@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from services.jobs import storage
 from services.jobs.access import fetch_user, stored_keys
 from services.jobs.cluster import Cluster, ClusterRefused
+from services.jobs.contents import tell_content
 from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
 from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
 from services.jobs.domain.job import Job, Phase
@@ -172,6 +173,10 @@ class Reconciler:
                 job=job, final=step.final, cluster=self._cluster, now=datetime.now(UTC), resources=self._resources
             )
         if isinstance(step, Delete):
+            await tell_content(
+                job=job, last_message=step.last_message, cluster=self._cluster, now=datetime.now(UTC),
+                resources=self._resources,
+            )  # fmt: skip
             await self._last_words.listen(job)
             await self._cluster.delete_pod(object_name(job), step.uid)
         if isinstance(step, Clear):

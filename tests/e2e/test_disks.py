@@ -59,6 +59,9 @@ async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack
     await backed_up(user, "data", 1)
     await run(user, "data", 'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = kept')
     await backed_up(user, "data", 2)
+    content = await call(user, "GET", "/data/content", 200)
+    assert [(entry["path"], entry["size_bytes"]) for entry in content["entries"]] == [("file", 5)]
+    assert content["message"].startswith("As it was when job")
 
     renamed = await call(user, "POST", "/data/rename", 200, new_name="renamed")
     assert renamed["snapshots_updated"] == 2
@@ -75,6 +78,7 @@ async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack
     await user.client.post(f"/v1/jobs/{holder}/cancel")
     await user.wait(holder)
     await backed_up(user, "renamed", 3)
+    assert holder in (await call(user, "GET", "/renamed/content", 200))["message"], "its pod ran, and was asked"
     assert stack.cluster_api().list_persistent_volume().items == []
 
     first = await call(user, "GET", "/renamed", 200)

@@ -69,9 +69,11 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class Delete(msgspec.Struct, frozen=True):
-    """Ask for the deletion of exactly this pod."""
+    """Tell what is on the job's disk, then ask for the deletion of exactly this pod."""
 
     uid: str
+    last_message: str | None = None
+    """What its container left at its end; None while it runs."""
 
 
 class Clear(msgspec.Struct, frozen=True):
@@ -107,7 +109,7 @@ def _stop(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step
     over = pod.state in _OVER
     if _wants_log(job, pod, limits) and not job.log_final and (over or not job.log_kept):
         return Keep(final=over)
-    return Delete(pod.uid)
+    return Delete(pod.uid, pod.last_message)
 
 
 def _wants_log(job: Job, pod: PodFacts, limits: Limits) -> bool:

@@ -44,6 +44,8 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     began: bool = False
     """The user's command has run, at least for a moment."""
     host_ip: str | None = None
+    last_message: str | None = None
+    """What the command's container left at its end, empty when nothing; None while it has not ended."""
 
 
 _FAULTS = {
@@ -88,9 +90,11 @@ def read_pod(pod: Pod) -> PodFacts:
     status = pod.status
     container = next((c for c in status.container_statuses if c.name == MAIN_CONTAINER), None)
     facts = _read_state(pod, container)
+    ended = container.state.terminated if container else None
     return msgspec.structs.replace(
-        facts, uid=pod.metadata.uid, deleting=pod.metadata.deletion_timestamp is not None, host_ip=status.host_ip
-    )
+        facts, uid=pod.metadata.uid, deleting=pod.metadata.deletion_timestamp is not None, host_ip=status.host_ip,
+        last_message=(ended.message or "") if ended else None,
+    )  # fmt: skip
 
 
 def _read_state(pod: Pod, container: ContainerStatus | None) -> PodFacts:

@@ -190,7 +190,7 @@ def test_a_log_is_kept_before_the_pod_is_deleted() -> None:
     assert step(msgspec.structs.replace(ending, log_kept=True), READY_POD) == Delete("u")
     assert step(ending, done) == Keep(final=True)
     assert step(msgspec.structs.replace(ending, log_kept=True), done) == Keep(final=True)
-    assert step(msgspec.structs.replace(ending, log_kept=True, log_final=True), done) == Delete("u")
+    assert step(msgspec.structs.replace(ending, log_kept=True, log_final=True), done) == Delete("u", "why")
     assert isinstance(step(ending, pod(deleting=True)), Rest)
 
 

@@ -1,0 +1,70 @@
+"""What was on a job's disk when the job ended: taken before its pod is deleted, and told to the disks service."""
+
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from services.jobs.cluster import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.domain.disk_manifests import DISK_PATH, has_disk
+from services.jobs.domain.job import Job
+from services.jobs.domain.listing import read_listing
+from services.jobs.domain.manifests import TOOL, object_name
+from services.jobs.resources import Resources
+from shared.contracts.disks import CONTENT_SUBJECT, ContentReply, ContentReport, Listing
+from shared.errors import Unavailable
+from shared.messaging import call_rpc
+
+log = structlog.get_logger(__name__)
+
+_LISTING_SECONDS = 2.0
+_TELLING_SECONDS = 1.0
+"""Together with what else a pass does they must not exceed its time."""
+
+
+async def tell_content(
+    *, job: Job, last_message: str | None, cluster: Cluster, now: datetime, resources: Resources
+) -> None:
+    """Tell what is on the disk of a job whose pod is about to be deleted.
+
+    As well as can be in three seconds: a listing is no reason to hold up a job's end, and the disks service says when
+    there is none. Idempotent: killed after it, the next pass does it again.
+
+    Args:
+        job: Whose pod it is.
+        last_message: What its container left at its end; None while it runs, and can be asked.
+        cluster: Where the pod is.
+        now: The time.
+        resources: The service's.
+    """
+    if job.disk_id is None or job.launched_at is None or not has_disk(job):
+        return
+    text = await _ask_pod(job, cluster) if last_message is None else last_message.encode()
+    listing = read_listing(text)
+    if listing is None:
+        log.info("content_not_listed", job_id=str(job.id), asked=last_message is None)
+        return
+    await _tell(job, job.disk_id, listing, now, resources)
+
+
+async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
+    """Empty when it does not tell."""
+    try:
+        result = await cluster.exec_in_pod(
+            object_name(job), [TOOL, "listing", DISK_PATH], stdin=None, seconds=_LISTING_SECONDS
+        )
+    except (ClusterRefused, ClusterUnavailable):
+        return b""
+    return result.stdout if result.exit_code == 0 else b""
+
+
+async def _tell(job: Job, disk_id: UUID, listing: Listing, now: datetime, resources: Resources) -> None:
+    report = ContentReport(job_id=job.id, disk_id=disk_id, epoch=job.epoch, taken_at=now, listing=listing)
+    try:
+        reply = await call_rpc(
+            resources.broker, CONTENT_SUBJECT, report, ContentReply, timeout_seconds=_TELLING_SECONDS
+        )
+    except Unavailable as error:
+        log.info("content_not_told", job_id=str(job.id), error=type(error).__name__)
+    else:
+        log.info("content_told", job_id=str(job.id), stored=reply.stored)

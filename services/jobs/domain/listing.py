@@ -1,0 +1,36 @@
+"""What the tools in a pod tell of its disk, as `gpudev listing` prints it (deploy/images/tools/README.md)."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from shared.contracts.disks import Listing, ListingEntry
+
+MAX_ENTRIES = 2000
+MAX_PATH_BYTES = 400_000
+"""Of all paths together: a message on NATS has a megabyte at most."""
+
+
+def read_listing(text: bytes | str) -> Listing | None:
+    """The listing, with no more entries than a message takes; None when the text is none.
+
+    Whoever runs the pod may have written the text himself.
+    """
+    try:
+        listing = msgspec.json.decode(text, type=Listing)
+    except msgspec.DecodeError:
+        return None
+    entries = list(_fitting(listing.entries[:MAX_ENTRIES]))
+    return Listing(
+        size_bytes=listing.size_bytes, entries=entries,
+        truncated=listing.truncated or len(entries) < len(listing.entries),
+    )  # fmt: skip
+
+
+def _fitting(entries: list[ListingEntry]) -> Iterator[ListingEntry]:
+    left = MAX_PATH_BYTES
+    for entry in entries:
+        left -= len(entry.path.encode(errors="surrogatepass"))
+        if left < 0:
+            return
+        yield entry
