@@ -52,6 +52,8 @@ async def listening(world: JobsWorld) -> AsyncIterator[list[tuple[ContentReport,
 
     async def keep(message: Any) -> None:
         report = msgspec.json.decode(message.data, type=ContentReport)
+        pods = [meta for kind, meta in await world.objects(report.job_id) if kind == "pods"]
+        assert [pod.deletion_timestamp for pod in pods] == [None], "who deletes first may ask in vain"
         told.append((report, await world.told(report.job_id)))
         await message.respond(msgspec.json.encode(ContentReply(stored=True)))
 
