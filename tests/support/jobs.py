@@ -19,6 +19,7 @@ from kubernetes import config
 from litestar import Litestar
 
 from deploy.local.namespace import ensure_namespace
+from deploy.local.region import AVAILABILITY_ZONE
 from services.jobs import storage
 from services.jobs.app import create_app
 from services.jobs.changes import Changes
@@ -31,7 +32,7 @@ from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import Identity
 from shared.contracts.capacity import LeaseGranted
-from shared.contracts.disks import CLAIM_SUBJECT, ClaimReply, ClaimRequest
+from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimReply, ClaimRequest
 from shared.contracts.events import CloudEvent, EventData, event_subject
 from shared.contracts.jobs import JobStatus
 from shared.database import Database, Statement, migrate
@@ -105,6 +106,15 @@ class People:
             if key.hash == key_hash:
                 return identity
         raise Unauthenticated
+
+
+def new_disk_claimed() -> ClaimReply:
+    """A job has a disk that is ready, and empty."""
+    claim = Claim(
+        disk_id=uuid4(), disk_name="data", size_gb=10, ready=True, volume_id=f"vol-{uuid4().hex[:17]}",
+        availability_zone=AVAILABILITY_ZONE,
+    )  # fmt: skip
+    return ClaimReply(claim=claim)
 
 
 @dataclass

@@ -51,10 +51,7 @@ async def scene_before(
 
 
 async def create(scene: Scene, process: Process) -> UUID:
-    new = new_disk(scene.user_id, "another", at=scene.now)
-    scene.disk_id = new.disk_id
-    await create_disk(process.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher)
-    return new.operation_id
+    return await scene.create(process, key=None)
 
 
 async def create_from(scene: Scene, process: Process) -> UUID:

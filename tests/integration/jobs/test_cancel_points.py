@@ -8,21 +8,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
-from deploy.local.region import AVAILABILITY_ZONE
 from services.jobs import storage
 from services.jobs.cluster import Cluster
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.pod_facts import PodState, read_pod
 from services.jobs.operations import cancel_job
 from services.jobs.reconciler import Reconciler
-from shared.contracts.disks import Claim, ClaimReply
 from shared.database import Database, Statement, Transaction
 from tests.support.ground import eventually
-from tests.support.jobs import Client, JobsWorld, github_of, later
+from tests.support.jobs import Client, JobsWorld, github_of, later, new_disk_claimed
 from tests.support.tools_pods import key_pages
 
 pytestmark = pytest.mark.slow
@@ -93,13 +91,9 @@ class SteppingDatabase(Database):
 
 @pytest.fixture
 async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
-    claim = Claim(
-        disk_id=uuid4(), disk_name="home", size_gb=10, ready=True, volume_id="vol-1",
-        availability_zone=AVAILABILITY_ZONE,
-    )  # fmt: skip
     async with (
         key_pages(jobs_world, alice="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43),
-        jobs_world.disks_answering(ClaimReply(claim=claim)),
+        jobs_world.disks_answering(new_disk_claimed()),
     ):
         yield jobs_world
 

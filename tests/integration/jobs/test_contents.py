@@ -3,29 +3,23 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import pytest
 
-from deploy.local.region import AVAILABILITY_ZONE
 from shared.contracts.disks import (
     CONTENT_SUBJECT,
-    Claim,
-    ClaimReply,
     ContentReply,
     ContentReport,
     Listing,
     ListingEntry,
 )
 from tests.support.ground import eventually
-from tests.support.jobs import Client, JobsWorld, until_status
+from tests.support.jobs import Client, JobsWorld, new_disk_claimed, until_status
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Tools, key_pages
 
-CLAIM = Claim(
-    disk_id=uuid4(), disk_name="data", size_gb=10, ready=True, volume_id="vol-1", availability_zone=AVAILABILITY_ZONE
-)
 DISK = "$GPUDEV_ROOT/home/dev"
 WRITE = f"mkdir {DISK}/model; printf 12345 > {DISK}/model/weights"
 WRITTEN = [ListingEntry("model", "directory", 5), ListingEntry("model/weights", "file", 5)]
@@ -33,9 +27,7 @@ WRITTEN = [ListingEntry("model", "directory", 5), ListingEntry("model/weights", 
 
 @pytest.fixture
 async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
-    volume = f"vol-{uuid4().hex[:17]}"
-    claim = msgspec.structs.replace(CLAIM, volume_id=volume, disk_id=uuid4())
-    async with key_pages(jobs_world), jobs_world.disks_answering(ClaimReply(claim=claim)):
+    async with key_pages(jobs_world), jobs_world.disks_answering(new_disk_claimed()):
         yield jobs_world
 
 

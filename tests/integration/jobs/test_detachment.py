@@ -3,27 +3,21 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from aiohttp import web
 
-from deploy.local.region import AVAILABILITY_ZONE
-from shared.contracts.disks import Claim, ClaimReply
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy
 from tests.support.ground import eventually
-from tests.support.jobs import JobsWorld, kube, until_status
+from tests.support.jobs import JobsWorld, kube, new_disk_claimed, until_status
 
 ATTACHMENTS = "/volumeattachments"
 
 
 @pytest.fixture
 async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
-    claim = Claim(
-        disk_id=uuid4(), disk_name="home", size_gb=10, ready=True, volume_id="vol-1",
-        availability_zone=AVAILABILITY_ZONE,
-    )  # fmt: skip
-    async with jobs_world.disks_answering(ClaimReply(claim=claim)):
+    async with jobs_world.disks_answering(new_disk_claimed()):
         yield jobs_world
 
 
