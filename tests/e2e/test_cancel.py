@@ -9,12 +9,11 @@ import httpx
 import pytest
 from urllib3.exceptions import HTTPError
 
-from tests.support.load import FLEET_GPUS, cluster_objects, cluster_volumes, works
+from tests.support.load import FLEET_GPUS, VICTIMS, cluster_objects, cluster_volumes, works
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.slow
 
-VICTIMS = ("auth-1", "jobs-1", "disks-1", "capacity-1", "postgres", "nats", "traefik", "cluster")
 UNPULLABLE = "docker.io/library/does-not-exist:1"
 CANCELS = 3
 """Instants of each process's death."""

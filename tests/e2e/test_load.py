@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.ground import running
-from tests.support.load import FREE_AT_FIRST, Burst, works
+from tests.support.load import FREE_AT_FIRST, VICTIMS, Burst, works
 from tests.support.stack import LocalStack, running_stack, until, users
 
-VICTIMS = ("auth-1", "jobs-1", "disks-1", "capacity-1", "postgres", "nats", "traefik", "cluster")
 BARE = {"GPUDEV_TOOLS_IMAGE": ""}
 """Pods without SSH start with far less work: for where many are started that nobody enters."""
 NAMES = ("ann", "ben", "cid", "dot", "eve")

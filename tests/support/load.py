@@ -13,6 +13,8 @@ from tests.support.stack import ApiUser, EventLog, LocalStack, read_events, unti
 
 INSTANCE_TYPES = ("p5.48xlarge", "p4d.24xlarge")
 FLEET_GPUS = 32
+VICTIMS = ("auth-1", "jobs-1", "disks-1", "capacity-1", "postgres", "nats", "traefik", "cluster")
+"""Processes of a stack with one replica of each service, each of which may die."""
 FREE_AT_FIRST = 2
 """Jobs of 8 GPUs of one type that the empty demo fleet takes at once."""
 
