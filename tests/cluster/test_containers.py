@@ -4,6 +4,7 @@ import base64
 import time
 from typing import Any
 
+import httpx
 import pytest
 from kubernetes.client import ApiException, CoreV1Api, V1Pod
 
@@ -234,6 +235,43 @@ def test_a_log_is_cut_as_asked(core: CoreV1Api, namespace: str) -> None:
     assert log(core, found, since_seconds=1000).count("\n") == 5
     stamped = log(core, found, timestamps=True).splitlines()
     assert all(line.split(" ", 1)[0].endswith("Z") for line in stamped)
+
+
+def test_each_line_of_a_log_has_its_own_time_in_the_order_of_writing(core: CoreV1Api, namespace: str) -> None:
+    script = "printf 'a\\nb\\nc\\nd\\n'; sleep 0.2; echo e >&2; sleep 0.2; echo f"
+    found = run(core, namespace, shell(script))
+    times, texts = zip(*(line.split(" ", 1) for line in log(core, found, timestamps=True).splitlines()), strict=True)
+    assert texts == ("a", "b", "c", "d", "e", "f")
+    assert sorted(set(times)) == list(times)
+
+
+def test_a_log_ends_as_it_was_written(core: CoreV1Api, namespace: str) -> None:
+    assert log(core, run(core, namespace, shell(r"printf 'whole\nbroken off'"))) == "whole\nbroken off"
+    assert log(core, run(core, namespace, shell(r"printf '\n\n'"))) == "\n\n"
+
+
+def test_a_long_line_is_one_line(core: CoreV1Api, namespace: str) -> None:
+    script = "head -c 50000 /dev/zero | tr '\\0' x; echo; head -c 16384 /dev/zero | tr '\\0' y; echo; echo end"
+    lines = log(core, run(core, namespace, shell(script))).splitlines()
+    assert lines == ["x" * 50000, "y" * 16384, "end"]
+
+
+@pytest.mark.parametrize(("written", "told"), [(20479, 0), (20480, 16384)])
+def test_of_a_line_without_an_end_only_what_is_long_is_told(
+    core: CoreV1Api, namespace: str, written: int, told: int
+) -> None:
+    script = f"head -c {written} /dev/zero | tr '\\0' x; sleep 0.2; echo now >&2; exec sleep 60"
+    made = pod_in_phase(core, core.create_namespaced_pod(namespace, shell(script)), "Running")
+    eventually(lambda: log(core, made) == "x" * told + "now\n", "the log")
+
+
+def test_the_beginning_of_a_log_is_asked_for_in_whole_seconds(
+    core: CoreV1Api, raw: httpx.Client, namespace: str
+) -> None:
+    found = run(core, namespace, shell("echo here"))
+    second = log(core, found, timestamps=True)[: len("2000-01-01T00:00:00")]
+    path = f"/api/v1/namespaces/{namespace}/pods/{found.metadata.name}/log"
+    assert raw.get(path, params={"sinceTime": f"{second}.999999999Z"}).text == "here\n"
 
 
 def test_a_log_is_followed_to_its_end(core: CoreV1Api, namespace: str) -> None:

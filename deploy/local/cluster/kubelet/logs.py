@@ -41,12 +41,13 @@ def since(seconds: int | None, time: str | None) -> datetime | None:
     """The moment that sinceSeconds or sinceTime means; raises ValueError."""
     if seconds is not None:
         return now() - timedelta(seconds=seconds)
-    return parse_timestamp(time) if time else None
+    # the API server passes it on to the node in whole seconds
+    return parse_timestamp(time).replace(microsecond=0) if time else None
 
 
 async def _chunks(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
     file: BinaryIO | None = None
-    rest, first = b"", True
+    rest, first, records = b"", True, _Records(options)
     try:
         while True:
             over = ended()  # asked before reading: what was written until then is read below
@@ -56,7 +57,7 @@ async def _chunks(path: Path, options: LogOptions, ended: Callable[[], bool]) ->
             if first and options.tail_lines is not None:
                 lines = lines[-options.tail_lines :] if options.tail_lines else []
             first = False
-            text = b"".join(_rendered(line, options) for line in lines)
+            text = b"".join(records.text(line) for line in lines)
             if text:
                 yield text
             if not options.follow or (over and not content):
@@ -75,10 +76,18 @@ def _open(path: Path) -> BinaryIO | None:
         return None
 
 
-def _rendered(line: bytes, options: LogOptions) -> bytes:
-    moment, _, tail = line.partition(b" ")
-    _, tag, text = [*tail.split(b" ", 2), b"", b"", b""][:3]
-    if options.since is not None and parse_timestamp(moment.decode()) < options.since:
-        return b""
-    ending = b"" if tag == b"P" else b"\n"
-    return (moment + b" " + text if options.timestamps else text) + ending
+class _Records:
+    """The text of one record after the other. A line of several has the time of the first that is told before it."""
+
+    def __init__(self, options: LogOptions) -> None:
+        self._options = options
+        self._within_line = False
+
+    def text(self, record: bytes) -> bytes:
+        moment, _, tail = record.partition(b" ")
+        _, tag, text = [*tail.split(b" ", 2), b"", b"", b""][:3]
+        goes_on, self._within_line = self._within_line, tag == b"P"
+        if self._options.since is not None and parse_timestamp(moment.decode()) < self._options.since:
+            return b""
+        begin = moment + b" " if self._options.timestamps and not goes_on else b""
+        return begin + text + (b"" if tag == b"P" else b"\n")

@@ -4,6 +4,11 @@ It claims the directory (`started`), so that a second shim for the same containe
 It records the process (`process`), that it runs (`running`), its output (`log`) and its end (`exit`). Files appear
 whole or not at all. Standard library only and few imports: forty of these start at once.
 
+The log is as containerd writes it: for each line one record, `TIME stdout|stderr F|P TEXT`, with a time of its own,
+both streams in one file in the order in which they were read, a little of each in turn. A line of more than 16 KiB is
+several records, all but its last one P for partial; what is not ended is written when 20 KiB of it have come or the
+stream ends, as P too.
+
 It also executes further programs in the container, for whoever connects to the socket `exec` in the directory: they are
 its children as the first process is, and end with it. A request is its length in four bytes, then fields separated by
 NUL: `tty` or nothing, the number of arguments, the arguments, more environment; its descriptors (input, output, error,
@@ -20,7 +25,8 @@ import sys
 import time
 
 _CHUNK = 65536
-_LONGEST_LINE = 16384
+_LOG_CHUNK = 4096  # containerd's buffer
+_LONGEST_RECORD = 16384
 _START_ERROR = 128  # what containerd reports when the program cannot be executed
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, from linux/prctl.h
 _REQUEST_SECONDS = 2.0
@@ -57,6 +63,7 @@ class _Container:
         self._log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._buffers: dict[int, bytes] = {}
         self._streams: dict[int, bytes] = {}
+        self._next_moment = 0
         self._status: int | None = None
         self._child = 0
         self._sessions = _Sessions(working_directory, environment)
@@ -121,25 +128,32 @@ class _Container:
         _execute(self._argv, self._environment, self._working_directory, (-1, out, err), problem)
 
     def _read(self, stream: int) -> None:
-        data = os.read(stream, _CHUNK)
+        data = os.read(stream, _LOG_CHUNK)
         if not data:
             os.close(stream)
             rest = self._buffers.pop(stream)
-            self._write(self._streams.pop(stream), [rest] if rest else [], b"F")
+            self._write(self._streams.pop(stream), _records(rest, ending=b"P") if rest else [])
             return
         *lines, rest = (self._buffers[stream] + data).split(b"\n")
-        self._write(self._streams[stream], lines, b"F")
-        while len(rest) > _LONGEST_LINE:
-            self._write(self._streams[stream], [rest[:_LONGEST_LINE]], b"P")
-            rest = rest[_LONGEST_LINE:]
+        records = [record for line in lines for record in _records(line)]
+        while len(rest) >= _LONGEST_RECORD + _LOG_CHUNK:
+            records.append((b"P", rest[:_LONGEST_RECORD]))
+            rest = rest[_LONGEST_RECORD:]
         self._buffers[stream] = rest
+        self._write(self._streams[stream], records)
 
-    def _write(self, name: bytes, lines: list[bytes], tag: bytes) -> None:
-        now = time.time_ns()
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)).encode()
-        prefix = b"%b.%09dZ %b %b " % (moment, now % 10**9, name, tag)
-        if lines:
-            os.write(self._log, b"".join(prefix + line + b"\n" for line in lines))
+    def _write(self, name: bytes, records: list[tuple[bytes, bytes]]) -> None:
+        if not records:
+            return
+        # a nanosecond apart: a look at the clock for each takes longer than the rest
+        second, first = divmod(max(time.time_ns(), self._next_moment), 10**9)
+        if first + len(records) > 10**9:
+            second, first = second + 1, 0
+        self._next_moment = second * 10**9 + first + len(records)
+        begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        numbered = enumerate(records, first)
+        texts = [b"%b.%09dZ %b %b %b\n" % (begin, moment, name, tag, text) for moment, (tag, text) in numbered]
+        os.write(self._log, b"".join(texts))
 
     def _reap(self) -> bool:
         """Collects ended processes; once the first one has ended the others are killed. True when none is left."""
@@ -324,6 +338,13 @@ def _execute(
         os.write(problem, f'exec: "{name}": {reason}'.encode())
     finally:
         os._exit(_START_ERROR)
+
+
+def _records(line: bytes, ending: bytes = b"F") -> list[tuple[bytes, bytes]]:
+    """A line as it is logged: tags and texts."""
+    if len(line) <= _LONGEST_RECORD:
+        return [(ending, line)]
+    return [(b"P", line[:_LONGEST_RECORD]), *_records(line[_LONGEST_RECORD:], ending)]
 
 
 def _code(status: int) -> tuple[int, int]:
