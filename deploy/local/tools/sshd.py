@@ -16,6 +16,8 @@ from deploy.local.tools.pod import SSH_PORT, Pod, shell, user_environment, write
 
 USER = "dev"
 _CHUNK = 65536
+_LOOPBACK = "127.0.0.1"
+_LOCAL = {_LOOPBACK, "localhost", "::1"}
 
 
 def serve(pod: Pod) -> None:
@@ -28,14 +30,13 @@ async def _serve(pod: Pod) -> None:
     server = await asyncssh.listen(
         pod.address,
         SSH_PORT,
-        server_factory=lambda: _Server(pod.authorized_keys),
+        server_factory=lambda: _Server(pod),
         server_host_keys=[_host_key(pod.etc / "host_key")],
         process_factory=lambda process: _run_session(pod, process),
         sftp_factory=lambda channel: _Files(pod, channel),
         allow_scp=True,
         encoding=None,
         line_editor=False,
-        agent_forwarding=False,
         gss_host=None,
         keepalive_interval=30,
     )
@@ -50,10 +51,10 @@ def _host_key(path: Path) -> asyncssh.SSHKey:
 
 
 class _Server(asyncssh.SSHServer):
-    """Decides who may come in, for one connection."""
+    """Decides who may come in, and what is forwarded, for one connection."""
 
-    def __init__(self, authorized_keys: Path) -> None:
-        self._authorized_keys = authorized_keys
+    def __init__(self, pod: Pod) -> None:
+        self._pod = pod
         self._connection: asyncssh.SSHServerConnection | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -62,12 +63,26 @@ class _Server(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         if username == USER and self._connection is not None:
             with contextlib.suppress(OSError, ValueError):  # an empty file opens for nobody
-                self._connection.set_authorized_keys(str(self._authorized_keys))
+                self._connection.set_authorized_keys(str(self._pod.authorized_keys))
         return True
 
-    def connection_requested(self, *_: object) -> bool:
-        """`ssh -L`: to what runs in the pod."""
-        return True
+    async def connection_requested(self, dest_host: str, dest_port: int, *_: object) -> Any:
+        """`ssh -L`. What runs in the pod listens on the pod's address or, not knowing it, on this machine's."""
+        hosts = (self._pod.address, dest_host) if dest_host in _LOCAL else (dest_host,)
+        for host in hosts[:-1]:
+            with contextlib.suppress(asyncssh.ChannelOpenError):
+                return await self._here.forward_connection(host, dest_port)
+        return await self._here.forward_connection(hosts[-1], dest_port)
+
+    async def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        """`ssh -R`: for programs in the pod, whatever address is asked for; OSError: the port is another's."""
+        return await self._here.forward_local_port(_LOOPBACK, listen_port, listen_host, listen_port)
+
+    @property
+    def _here(self) -> asyncssh.SSHServerConnection:
+        if self._connection is None:
+            raise RuntimeError("there is no connection yet")
+        return self._connection
 
 
 class _Files(asyncssh.SFTPServer):
@@ -75,13 +90,35 @@ class _Files(asyncssh.SFTPServer):
 
     def __init__(self, pod: Pod, channel: "asyncssh.SSHServerChannel[bytes]") -> None:
         super().__init__(channel)
-        self._pod = pod
+        self._channel, self._pod = channel, pod
+
+    def exit(self) -> None:
+        """The client is through: without an exit code it would take that for a failure."""
+        with contextlib.suppress(OSError):  # it has gone, or was told one already
+            self._channel.exit(0)
+
+    def reverse_map_path(self, path: bytes) -> bytes:
+        real = os.fsdecode(path)
+        for place in (*_mounts(self._pod.root), self._pod.root):
+            target = os.path.realpath(place)
+            if real == target or real.startswith(f"{target}/"):
+                return os.fsencode("/" + os.path.relpath(place, self._pod.root) + real[len(target) :])
+        return path
 
     def map_path(self, path: bytes) -> bytes:
         parts = os.fsdecode(path).split("/")
-        if parts[0] == "" and len(parts) > 1 and parts[1] and (self._pod.root / parts[1]).exists():
-            return os.fsencode(self._pod.inside(os.fsdecode(path)))
-        return path
+        if parts[0] or len(parts) == 1 or not parts[1] or not (self._pod.root / parts[1]).exists():
+            return path
+        place = self._pod.inside(os.fsdecode(path))
+        # where a volume is mounted is a folder in the pod, no link
+        return os.fsencode(place.resolve() if place in _mounts(self._pod.root) else place)
+
+
+def _mounts(root: Path) -> list[Path]:
+    """The links to the pod's volumes, such as /gpudev and /home/dev."""
+    entries = [*root.iterdir()]
+    below = [entry for folder in entries if folder.is_dir() and not folder.is_symlink() for entry in folder.iterdir()]
+    return [entry for entry in (*entries, *below) if entry.is_symlink()]
 
 
 async def _run_session(pod: Pod, process: "asyncssh.SSHServerProcess[bytes]") -> None:
@@ -209,4 +246,7 @@ def _environment(pod: Pod, process: "asyncssh.SSHServerProcess[bytes]") -> dict[
     ends = (*connection.get_extra_info("peername")[:2], *connection.get_extra_info("sockname")[:2])
     offered = {name: value for name, value in process.env.items() if name == "LANG" or name.startswith("LC_")}
     terminal = {"TERM": process.term_type} if process.term_type else {}
-    return {**user_environment(pod), **offered, **terminal, "SSH_CONNECTION": " ".join(str(part) for part in ends)}
+    agent = process.channel.get_agent_path()
+    forwarded = {"SSH_AUTH_SOCK": agent} if agent else {}
+    connection_text = " ".join(str(part) for part in ends)
+    return {**user_environment(pod), **offered, **terminal, **forwarded, "SSH_CONNECTION": connection_text}
