@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.job import AWAITS_DISK, PLACE_UNKNOWN, Job, Phase
 from services.jobs.operations import Accepted
 from services.jobs.resources import Resources
 from services.jobs.schemas import ActionAnswer, ActionStatus, JobAnswer, JobHistory, StatusChange, SubmitAnswer
@@ -20,10 +20,17 @@ from shared.idempotency import Outcome
 
 
 def submit_answer(outcome: Outcome[Accepted]) -> Outcome[SubmitAnswer]:
-    """The contract's answer to a submission."""
+    """The contract's answer to a submission: whatever it waits for, an accepted job is queued."""
     accepted = outcome.answer
     text = f"Job submitted successfully to queue (message ID: {accepted.message_id})"
-    return Outcome(SubmitAnswer(job_id=accepted.job_id, status=accepted.status, message=text), outcome.replayed)
+    pending = accepted.status is JobStatus.PENDING
+    answer = SubmitAnswer(
+        job_id=accepted.job_id,
+        status=JobStatus.QUEUED if pending else accepted.status,
+        message=text,
+        status_reason=AWAITS_DISK if pending else PLACE_UNKNOWN if accepted.status is JobStatus.QUEUED else None,
+    )
+    return Outcome(answer, outcome.replayed)
 
 
 def action_answer(outcome: Outcome[Accepted], action: str, text: str) -> Outcome[ActionAnswer]:
@@ -74,7 +81,7 @@ def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
         disk_name=job.disk_name,
         exit_code=job.exit_code,
         failure_reason=job.failure_reason,
-        status_reason=job.status_reason,
+        status_reason=job.reason,
         current_detailed_status=job.detail,
         queue_position=job.queue_position,
         estimated_start_time=job.estimated_start_at,

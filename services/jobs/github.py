@@ -4,8 +4,8 @@ import re
 
 import aiohttp
 
+from services.jobs.domain.compatibility import GITHUB_NAME
 from services.jobs.domain.ssh_keys import read_keys
-from services.jobs.domain.submission import GITHUB_NAME
 from shared.errors import Conflict, Unavailable
 
 _MAX_BYTES = 128 * 1024

@@ -8,10 +8,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from services.jobs.domain.compatibility import DNS_LABEL, GITHUB_NAME
 from services.jobs.domain.image import MAX_IMAGE_LENGTH
 from services.jobs.domain.submission import (
-    DNS_LABEL,
-    GITHUB_NAME,
     MAX_COMMAND_BYTES,
     MAX_DURATION_HOURS,
     MAX_ENVIRONMENT_BYTES,
@@ -138,8 +137,12 @@ class AddUserRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
+    """`queued`, whatever it waits for; a repetition of the request, and `Prefer: wait`, tell what has become of it."""
     message: str
     estimated_start_time: datetime | None = None
+    queue_position: int | None = None
+    """Null while it is being computed: `status_reason` says so."""
+    status_reason: str | None = None
 
 
 class ActionStatus(StrEnum):

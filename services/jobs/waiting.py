@@ -98,7 +98,7 @@ async def held_submission(
     answer = outcome.answer
     if seconds is not None:
         job = await await_job(answer.job_id, lambda job: job.status not in WAITING_STATUSES, seconds, resources)
-        answer = replace(answer, status=job.status) if job is not None else answer
+        answer = replace(answer, status=job.status, status_reason=job.reason) if job is not None else answer
     return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
 
 

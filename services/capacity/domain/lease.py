@@ -91,7 +91,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.leaving:
             return [0.0] * len(chances)
-        asked = self.duration.total_seconds()
+        asked = self._box().total_seconds()
         if self.started_at is None:
             since = (now - self.granted_at).total_seconds()
             return [max(runs.preparation(chance) - since, 0.0) + runs.length(chance, asked) for chance in chances]
@@ -101,3 +101,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
             rest = (self.expires_at - now).total_seconds() if self.expires_at else 0.0
             return [max(rest, 0.0)] * len(chances)
         return [shares[int(chance * len(shares))] * asked - elapsed for chance in chances]
+
+    def _box(self) -> timedelta:
+        """What its owner wants by now: who extends wants the longer time as others want what they asked for."""
+        if self.started_at is None or self.expires_at is None:
+            return self.duration
+        return max(self.duration, self.expires_at - self.started_at)

@@ -12,6 +12,9 @@ ENDED_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CAN
 
 WAITING_STATUSES = frozenset({JobStatus.PENDING, JobStatus.QUEUED})
 
+AWAITS_DISK = "Waiting for its disk; it keeps its place in the line"
+PLACE_UNKNOWN = "Its place in the line is being computed"
+
 
 class Phase(Enum):
     """Where a job stands, finer than what users see."""
@@ -168,6 +171,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         """Whose keys do not open the job and why, for a person; None when nobody's are missing."""
         reasons = [f"{user.name}: {user.reason}" for user in self.users if user.reason is not None]
         return "; ".join(reasons) or None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is in its status; of a job that waits, what for, also before capacity has said so."""
+        if self.status is JobStatus.PENDING:
+            return self.status_reason or AWAITS_DISK
+        if self.status is JobStatus.QUEUED and self.queue_position is None:
+            return f"{self.status_reason}. {PLACE_UNKNOWN}" if self.status_reason else PLACE_UNKNOWN
+        return self.status_reason
 
     @property
     def wants_access_work(self) -> bool:

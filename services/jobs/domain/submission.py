@@ -1,18 +1,16 @@
 """What a submission must be, beyond the form of its single fields, and what it then means."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from services.jobs.domain.compatibility import ClientFields, read_client_fields
 from services.jobs.domain.image import is_image_reference
 from shared.contracts.catalogue import INSTANCE_TYPES
 from shared.errors import Problem
 
-DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-GITHUB_NAME = r"(?=.{1,39}$(?!\n))[A-Za-z0-9](?:-?[A-Za-z0-9])*"
 MIN_DURATION_SECONDS = 300
 MAX_DURATION_HOURS = 72
 MAX_ENVIRONMENT_BYTES = 64 * 1024
@@ -54,23 +52,23 @@ def find_problems(fields: Fields) -> list[Problem]:
 def read_submission(fields: Fields) -> Submission:
     """The submission in fields without problems; first-class fields win over the client's env_vars."""
     env: dict[str, str] = fields.get("env_vars") or {}
+    said, _ = read_client_fields(env)
     instance = INSTANCE_TYPES[fields["instance_type"]]
-    gpu_count = fields.get("gpu_count") or (int(env["GPU_COUNT"]) if "GPU_COUNT" in env else instance.gpus_per_node)
     jupyter = fields.get("jupyter_enabled")
     return Submission(
-        requested_id=UUID(env["RESERVATION_ID"]) if "RESERVATION_ID" in env else None,
+        requested_id=said.job_id,
         image=fields["image"],
         instance_type=instance.name,
         gpu_type=instance.gpu_type,
-        gpu_count=gpu_count,
+        gpu_count=fields.get("gpu_count") or said.gpu_count or instance.gpus_per_node,
         duration_seconds=round(fields.get("duration_hours", 1) * 3600),
         disk_name=fields.get("disk_name"),
         disk_size_gb=fields.get("disk_size_gb"),
         env_vars=env,
         command=fields.get("command"),
-        name=fields.get("name") or env.get("POD_NAME"),
-        github_user=fields.get("github_user") or env.get("GITHUB_USER"),
-        jupyter_enabled=env.get("JUPYTER_ENABLED", "").lower() == "true" if jupyter is None else jupyter,
+        name=fields.get("name") or said.name,
+        github_user=fields.get("github_user") or said.github_user,
+        jupyter_enabled=bool(said.jupyter_enabled) if jupyter is None else jupyter,
     )
 
 
@@ -129,34 +127,22 @@ def _environment(fields: Fields) -> list[Problem]:
 
 
 def _client_fields(fields: Fields) -> list[Problem]:
-    """What the existing client passes inside env_vars is judged like the fields that it stands for."""
-    env = fields.get("env_vars") or {}
-    problems = _client_gpus(env, fields)
-    for name, (pattern, text) in _CLIENT_FORMS.items():
-        if name in env and not pattern.fullmatch(env[name]):
-            problems.append(Problem("value_error", ("body", "env_vars", name), text))
-    return problems
+    """What the existing client passes inside env_vars means what the fields that it stands for mean."""
+    said, problems = read_client_fields(fields.get("env_vars") or {})
+    return [*problems, *_client_gpus(said, fields)]
 
 
-def _client_gpus(env: Mapping[str, str], fields: Fields) -> list[Problem]:
+def _client_gpus(said: ClientFields, fields: Fields) -> list[Problem]:
     problems: list[Problem] = []
     instance = INSTANCE_TYPES.get(fields.get("instance_type", ""))
-    if "GPU_TYPE" in env and instance is not None and env["GPU_TYPE"].lower() != instance.gpu_type:
+    if said.gpu_type is not None and instance is not None and said.gpu_type != instance.gpu_type:
         text = f"Contradicts instance_type {instance.name}, whose GPUs are {instance.gpu_type}"
         problems.append(Problem("value_error", ("body", "env_vars", "GPU_TYPE"), text))
-    if "GPU_COUNT" in env:
-        count = int(env["GPU_COUNT"]) if re.fullmatch(r"[0-9]{1,2}", env["GPU_COUNT"], re.ASCII) else 0
-        problems += _count_problems(count, fields, ("body", "env_vars", "GPU_COUNT"))
+    if said.gpu_count is not None:
+        problems += _count_problems(said.gpu_count, fields, ("body", "env_vars", "GPU_COUNT"))
     return problems
 
 
-_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
-_CLIENT_FORMS: dict[str, tuple[re.Pattern[str], str]] = {
-    "RESERVATION_ID": (re.compile(_UUID), "Must be a UUID"),
-    "POD_NAME": (re.compile(DNS_LABEL), "Must be a DNS label: lower-case letters, digits and inner hyphens"),
-    "GITHUB_USER": (re.compile(GITHUB_NAME), "Must be a GitHub user name"),
-    "JUPYTER_ENABLED": (re.compile("true|false", re.IGNORECASE), "Must be true or false"),
-}
 _RULES: tuple[Callable[[Fields], list[Problem]], ...] = (
     _image,
     _instance_type,

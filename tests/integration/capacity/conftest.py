@@ -1,5 +1,6 @@
 """Fixtures of the capacity service."""
 
 from tests.support.capacity import capacity, capacity_dsn, capacity_schema
+from tests.support.capacity_stage import stage
 
-__all__ = ["capacity", "capacity_dsn", "capacity_schema"]
+__all__ = ["capacity", "capacity_dsn", "capacity_schema", "stage"]

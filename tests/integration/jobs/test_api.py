@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from shared.contracts.capacity import JobQueued
 from shared.contracts.disks import Claim, ClaimRefusal, ClaimReply
 from shared.contracts.jobs import JobSubmitted
 from shared.database import Statement
@@ -60,11 +61,34 @@ async def test_the_contracts_example_is_taken(world: JobsWorld, client: Client) 
         "status": "queued",
         "message": f"Job submitted successfully to queue (message ID: {event.messageid})",
         "estimated_start_time": None,
+        "queue_position": None,
+        "status_reason": "Its place in the line is being computed",
     }
     job = await job_of(client, told["job_id"])
     assert list(job) == CONTRACT_FIELDS + ADDED_FIELDS
     assert (job["gpu_type"], job["gpu_count"], job["duration_hours"]) == ("h100", 8, 4.0)
     assert job["env_var_names"] == ["EXPERIMENT", "WANDB_API_KEY"]
+
+
+async def test_a_job_says_what_it_waits_for_also_before_its_place_is_known(world: JobsWorld, client: Client) -> None:
+    await connected(client)
+    job_id = await world.submit(client)
+
+    async def told() -> tuple[object, object]:
+        job, [listed] = await job_of(client, job_id), (await client.get("/v1/jobs")).json()["jobs"]
+        assert listed == job
+        return job["queue_position"], job["status_reason"]
+
+    assert await told() == (None, "Its place in the line is being computed")
+    assert (await client.get(f"/v1/jobs/{job_id}/history")).json()["history"][0]["reason"] is None
+    await world.capacity_says(JobQueued(job_id=job_id, gpu_type="h100", position=3, reason="Waiting for others"))
+
+    async def known() -> bool:
+        return await told() == (3, "Waiting for others")
+
+    await eventually(known, "its place is known")
+    await world.update(job_id, "queue_position = NULL, status_reason = 'In line again: its node is gone'")
+    assert await told() == (None, "In line again: its node is gone. Its place in the line is being computed")
 
 
 async def test_the_username_carries_the_configured_domain(world: JobsWorld) -> None:
@@ -264,7 +288,9 @@ async def test_a_job_with_a_disk_waits_for_it_only_when_it_must(
         answer = await client.post("/v1/jobs/submit", json=body(disk_name="d", disk_size_gb=100))
     told = answer.json()
     assert answer.status_code == 200, answer.text
-    assert told["status"] == status
+    assert told["status"] == "queued", "the contract's answer, whatever it waits for"
+    shown = await job_of(client, told["job_id"])
+    assert (shown["status"], shown["status_reason"]) == (status, told["status_reason"])
     assert [(str(request.job_id), request.size_gb) for request in asked] == [(told["job_id"], 100)]
     [event] = await world.events(told["job_id"])
     submitted = msgspec.json.decode(event.data, type=JobSubmitted)

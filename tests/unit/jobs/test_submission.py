@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.jobs.domain.compatibility import label_of
 from services.jobs.domain.image import is_image_reference
 from services.jobs.domain.job_id import id_range
 from services.jobs.domain.submission import Submission, read_submission
 from services.jobs.schemas import SubmitBody, SubmitRequest
 from shared.errors import InvalidInput
 
+ID = 0x3F2A000000004000800000000000000A
 GOOD: dict[str, Any] = {"image": "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime", "instance_type": "p5.48xlarge"}
 
 
@@ -87,13 +89,69 @@ def test_what_the_existing_client_says_in_env_vars_is_heard() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("GPU_TYPE", "a100"), ("GPU_COUNT", "3"), ("GPU_COUNT", "two"), ("GPU_COUNT", "٤"), ("GPU_COUNT", ""),
-        ("GITHUB_USER", "-a"), ("GITHUB_USER", "a--b"), ("GITHUB_USER", "a" * 40), ("JUPYTER_ENABLED", "yes"),
-        ("POD_NAME", "Upper"), ("POD_NAME", "a\n"), ("RESERVATION_ID", "x"), ("RESERVATION_ID", "a" * 32),
+        ("GPU_TYPE", "a100"), ("GPU_TYPE", "h 100"), ("GPU_COUNT", "3"), ("GPU_COUNT", "0"), ("GPU_COUNT", "-2"),
+        ("GPU_COUNT", "two"), ("GPU_COUNT", "٤"), ("GPU_COUNT", "2.5"), ("GITHUB_USER", "-a"),
+        ("GITHUB_USER", "a--b"), ("GITHUB_USER", "@"), ("GITHUB_USER", "a" * 40), ("JUPYTER_ENABLED", "maybe"),
+        ("JUPYTER_ENABLED", "2"), ("RESERVATION_ID", "x"), ("RESERVATION_ID", "a" * 31),
     ],
 )  # fmt: skip
-def test_what_the_existing_client_says_is_judged_alike(name: str, value: str) -> None:
+def test_what_the_existing_client_cannot_mean_is_refused(name: str, value: str) -> None:
     assert problems(env_vars={name: value}) == {("env_vars", name)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "meant"),
+    [
+        ("GPU_TYPE", " H100 ", "gpu_type", "h100"), ("GPU_TYPE", "", "gpu_type", "h100"),
+        ("GPU_COUNT", "4 ", "gpu_count", 4), ("GPU_COUNT", "04", "gpu_count", 4), ("GPU_COUNT", "4.0", "gpu_count", 4),
+        ("GPU_COUNT", "", "gpu_count", 8), ("GPU_COUNT", "\t", "gpu_count", 8),
+        ("GITHUB_USER", "@jeanschmidt", "github_user", "jeanschmidt"),
+        ("GITHUB_USER", " JeanSchmidt\n", "github_user", "JeanSchmidt"), ("GITHUB_USER", "", "github_user", None),
+        ("JUPYTER_ENABLED", "True", "jupyter_enabled", True), ("JUPYTER_ENABLED", "TRUE ", "jupyter_enabled", True),
+        ("JUPYTER_ENABLED", "1", "jupyter_enabled", True), ("JUPYTER_ENABLED", "yes", "jupyter_enabled", True),
+        ("JUPYTER_ENABLED", "False", "jupyter_enabled", False), ("JUPYTER_ENABLED", "0", "jupyter_enabled", False),
+        ("JUPYTER_ENABLED", "", "jupyter_enabled", False), ("POD_NAME", "my-pod", "name", "my-pod"),
+        ("POD_NAME", "", "name", None), ("POD_NAME", "  ", "name", None),
+        ("RESERVATION_ID", "3F2A0000-0000-4000-8000-00000000000A", "requested_id", UUID(int=ID)),
+        ("RESERVATION_ID", " 3f2a0000-0000-4000-8000-00000000000a\n", "requested_id", UUID(int=ID)),
+        ("RESERVATION_ID", "3f2a000000004000800000000000000a", "requested_id", UUID(int=ID)),
+        ("RESERVATION_ID", "", "requested_id", None),
+    ],
+)  # fmt: skip
+def test_what_the_existing_client_means_is_understood(name: str, value: str, field: str, meant: object) -> None:
+    assert getattr(decode({**GOOD, "env_vars": {name: value}}), field) == meant
+
+
+def test_the_environment_keeps_what_the_existing_client_wrote() -> None:
+    env = {"POD_NAME": "mn - Node 1/2", "GPU_COUNT": "4 ", "GITHUB_USER": "@a"}
+    assert decode({**GOOD, "env_vars": env}).env_vars == env
+
+
+@pytest.mark.parametrize(
+    "text", ["mn - Node 1/2", "Upper", "a\n", "é", "節點", "---", "x" * 64, "x" * 9000, "a---b", "-a"]
+)
+def test_a_name_of_free_text_becomes_a_label(text: str) -> None:
+    name = decode({**GOOD, "env_vars": {"POD_NAME": text}}).name
+    assert name is not None
+    assert decode({**GOOD, "name": name}).name == name, "a name that the field would take"
+
+
+def test_a_label_can_be_read() -> None:
+    name = decode({**GOOD, "env_vars": {"POD_NAME": "mn - Node 1/2"}}).name
+    assert str(name).startswith("mn-node-1-2---")
+
+
+@given(st.lists(st.text(alphabet="aA-_ /é", min_size=1, max_size=6), unique=True, min_size=2, max_size=30))
+def test_different_texts_have_different_labels(texts: list[str]) -> None:
+    labels = [label_of(text) for text in texts]
+    assert len(set(labels)) == len(labels)
+    # what was made is made differently once more: none can be had by asking for it
+    assert not {label_of(label) for label in labels if "---" in label} & set(labels)
+
+
+@pytest.mark.parametrize("name", ["mn - Node 1/2", "Upper", "a\n", "", "x" * 64, "-a"])
+def test_the_name_field_stays_strict(name: str) -> None:
+    assert problems(name=name) == {("name",)}
 
 
 @pytest.mark.parametrize(
