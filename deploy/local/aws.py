@@ -52,6 +52,8 @@ class Cloud:
 
     directory: Path
     port: int
+    disks: Path
+    """Folder of the volumes' files, where the simulator's pods find them, and of the snapshots'."""
     accounts: tuple[str, ...] = (ACCOUNT, FOREIGN_ACCOUNT)
     snapshot_seconds: float = 1.0
     """How long an EBS snapshot is pending."""
@@ -64,7 +66,7 @@ class Cloud:
     def part(self, log: Path) -> Part:
         """The server process."""
         accounts = [item for account in self.accounts for item in ("--account", account)]
-        where = ["--port", str(self.port), "--state", str(self.directory)]
+        where = ["--port", str(self.port), "--state", str(self.directory), "--disks", str(self.disks)]
         where += ["--snapshot-seconds", str(self.snapshot_seconds)]
         return Part(
             name="moto",

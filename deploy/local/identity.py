@@ -26,7 +26,7 @@ def issue(state: StateDirectory, name: str) -> str:
     if table is None or not any(proc.start_time(part.pid) == part.started for part in table.parts):
         raise NotRunningError(f"No stack runs on {state.root}. Start one with 'make run', or set GPUDEV_STATE.")
     secrets = state.secrets()
-    cloud = Cloud(directory=state.cloud, port=_port(table, "moto"))
+    cloud = Cloud(directory=state.cloud, disks=state.disks, port=_port(table, "moto"))
     broker = Broker(
         directory=state.broker,
         port=_port(table, "nats"),

@@ -29,6 +29,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
 
 from deploy.local import moto_state
+from deploy.local.disk_contents import DiskContents
 from deploy.local.moto_ebs import teach_ebs
 from deploy.local.ports import HOST
 
@@ -100,9 +101,9 @@ class Cloud:
         return [content]
 
 
-def serve(port: int, directory: Path, accounts: tuple[str, ...], snapshot_seconds: float) -> None:
+def serve(port: int, directory: Path, accounts: tuple[str, ...], snapshot_seconds: float, disks: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
-    teach_ebs(snapshot_seconds=snapshot_seconds)
+    teach_ebs(snapshot_seconds=snapshot_seconds, contents=DiskContents(disks))
     state = moto_state.MotoState(directory)
     state.load()
     state.seed(accounts)
@@ -120,8 +121,10 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder of the snapshot and the credentials")
     parser.add_argument("--account", action="append", required=True, help="12 digits; the first is ours")
     parser.add_argument("--snapshot-seconds", type=float, default=1.0, help="how long a snapshot is pending")
+    parser.add_argument("--disks", type=Path, required=True, help="folder of the volumes' files and the snapshots'")
     arguments = parser.parse_args()
-    serve(arguments.port, arguments.state, tuple(arguments.account), arguments.snapshot_seconds)
+    accounts = tuple(arguments.account)
+    serve(arguments.port, arguments.state, accounts, arguments.snapshot_seconds, arguments.disks)
 
 
 def _credential(environ: Environ) -> tuple[str | None, str]:

@@ -180,7 +180,7 @@ class Stack:
             services_password=secrets.broker_services,
             tools_password=secrets.broker_tools,
         )
-        cloud = Cloud(directory=self.state.cloud, port=next(ports))
+        cloud = Cloud(directory=self.state.cloud, disks=self.state.disks, port=next(ports))
         github = KeyPages(directory=self.state.github, port=next(ports))
         cluster_port = next(ports)
         applications = Applications(

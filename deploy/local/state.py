@@ -73,6 +73,7 @@ class StateDirectory:
         self.ingress = self.root / "traefik"
         self.cloud = self.root / "moto"
         self.cluster = self.root / "cluster"
+        self.disks = self.cluster / "disks"
         self.github = self.root / "github"
         self.ssh_config = self.root / "ssh" / "config"
         self.tools_image = self.root / "tools"

@@ -28,9 +28,9 @@ async def call(user: ApiUser, method: str, path: str, status: int, **body: Any) 
     return dict(answer.json())
 
 
-async def created(user: ApiUser, name: str) -> str:
+async def created(user: ApiUser, name: str, **fields: Any) -> str:
     """A disk that is there; its operation."""
-    operation_id = str((await call(user, "POST", "", 200, disk_name=name, size_gb=10))["operation_id"])
+    operation_id = str((await call(user, "POST", "", 200, disk_name=name, size_gb=10, **fields))["operation_id"])
 
     async def completed() -> bool:
         operation = await call(user, "GET", f"/{name}/operations/{operation_id}", 200)
@@ -97,3 +97,18 @@ async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack
 
     await until(purged, "the first disk is purged", seconds=60)
     assert not (await call(user, "GET", "/renamed", 200))["is_deleted"]
+
+
+async def test_a_disk_begins_with_the_files_of_the_restore_point_that_it_is_made_from(user: ApiUser) -> None:
+    await created(user, "source")
+    await run(user, "source", 'echo one > "$GPUDEV_ROOT/home/dev/file"')
+    await backed_up(user, "source", 1)
+    await run(user, "source", 'echo two > "$GPUDEV_ROOT/home/dev/file"')
+    await backed_up(user, "source", 2)
+    await call(user, "POST", "/source/rename", 200, new_name="moved")
+
+    points = (await call(user, "GET", "/moved/snapshots", 200))["snapshots"]
+    for name, point, text in (("newest", points[0], "two"), ("oldest", points[1], "one")):
+        await created(user, name, from_snapshot=point["snapshot_id"])
+        await run(user, name, f'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = {text}')
+        await backed_up(user, name, 1)

@@ -239,7 +239,8 @@ def nats_server(server_directory: Path) -> Iterator[NatsServer]:
 @pytest.fixture(scope="session")
 def moto_server(server_directory: Path) -> Iterator[MotoServer]:
     """AWS by moto."""
-    cloud = Cloud(directory=server_directory / "moto", port=free_ports(1)[0], snapshot_seconds=0.05)
+    where = {"directory": server_directory / "moto", "disks": server_directory / "disks"}
+    cloud = Cloud(**where, port=free_ports(1)[0], snapshot_seconds=0.05)
     yield from _running(cloud.part(server_directory / "moto.log"), lambda process: MotoServer(cloud, process))
 
 
