@@ -3,8 +3,9 @@
 from datetime import datetime
 from functools import partial
 
+from services.jobs import storage
 from services.jobs.domain.access import BARE, MAX_USERS, find_user
-from services.jobs.domain.extension import extension_refusal
+from services.jobs.domain.extension import SHOWN_AFTER, extension_refusal
 from services.jobs.domain.facts import Extend, JupyterRequested, UserRequested
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.table import STOPPING, change
@@ -44,6 +45,7 @@ async def extend_job(
     user_id: int,
     job_id: str,
     seconds: int,
+    shown_at_once: bool,
     key: IdempotencyKey | None,
     now: datetime,
     resources: Resources,
@@ -51,12 +53,14 @@ async def extend_job(
     """Give an active job more time; warnings before its end start anew.
 
     The row is locked, checked and written in one transaction, and its expiry is written under the row's revision:
-    exactly one of the two wins.
+    exactly one of the two wins. What is accepted has taken effect; that the job shows it later is for clients that read
+    the job after the answer and wait for its end to change.
 
     Args:
         user_id: Its owner.
         job_id: Or a unique beginning of it.
         seconds: More than 0.
+        shown_at_once: Else the job shows it three seconds later.
         key: Idempotency key, None without.
         now: Time of the request.
         resources: The service's.
@@ -67,15 +71,23 @@ async def extend_job(
         ExtensionRefused: It would last longer than a job may.
     """
     async with resources.database.transaction() as transaction:
-        effect = partial(_extend, transaction, user_id, job_id, seconds, now, resources)
+        effect = partial(_extend, transaction, user_id, job_id, seconds, shown_at_once, now, resources)
         return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
 
 
 async def _extend(  # noqa: PLR0917 - private, and each is something else
-    transaction: Transaction, user_id: int, job_id: str, seconds: int, now: datetime, resources: Resources
+    transaction: Transaction,
+    user_id: int,
+    job_id: str,
+    seconds: int,
+    shown_at_once: bool,
+    now: datetime,
+    resources: Resources,
 ) -> Accepted:
     job = await lock_own(transaction, user_id=user_id, job_id=job_id)
-    changed = change(job, Extend(seconds), now)
+    # after the lock was had, which may take a while
+    shown_at = None if shown_at_once else await transaction.fetch_value(storage.CLOCK) + SHOWN_AFTER
+    changed = change(job, Extend(seconds, shown_at), now)
     if changed is None:
         raise JobNotActive(job)
     longest_seconds = resources.settings.max_total_hours * 3600

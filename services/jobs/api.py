@@ -36,9 +36,9 @@ from services.jobs.schemas import (
     SubmitRequest,
 )
 from services.jobs.waiting import (
-    already_done,
     held_answer,
     held_submission,
+    until_extended,
     until_jupyter_is,
     until_over,
     until_user_is,
@@ -46,6 +46,7 @@ from services.jobs.waiting import (
 from shared.contracts.auth import Identity
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
+from shared.web.preferences import preferred_wait
 from shared.web.streaming import TEXT_RESPONSE, TextStream
 from shared.web.validation import Body
 
@@ -126,13 +127,17 @@ class JobsController(Controller):
         data: JSONBody[ExtendRequest],
         resources: NamedDependency[Resources],
     ) -> Response[ActionAnswer]:
-        """Give an active job more time, up to the longest that a job may have from its start."""
+        """Give an active job more time, up to the longest that a job may have from its start.
+
+        It has it as soon as this is answered, and shows it three seconds later; with `Prefer: wait=10` at once.
+        """
         outcome = await extend_job(
             user_id=request.user.user_id, job_id=job_id, seconds=max(1, round(data.extension_hours * 3600)),
-            key=await idempotency_key(request), now=datetime.now(UTC), resources=resources,
+            shown_at_once=bool(preferred_wait(request)), key=await idempotency_key(request), now=datetime.now(UTC),
+            resources=resources,
         )  # fmt: skip
         text = f"Extension request submitted for {hours_text(data.extension_hours)} hours"
-        return await held_answer(request, action_answer(outcome, "extend", text), already_done, resources)
+        return await held_answer(request, action_answer(outcome, "extend", text), until_extended, resources)
 
     @get(
         "/{job_id:str}/history", operation_id="get_job_history", summary="Get a job's history",

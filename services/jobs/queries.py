@@ -28,27 +28,28 @@ class JobPage(msgspec.Struct, frozen=True):
 
 
 async def get_job(*, user_id: int, job_id: str, resources: Resources) -> Job:
-    """One's own job by its id, or by a beginning of it of at least 8 characters.
+    """One's own job as it is shown, by its id or by a beginning of it of at least 8 characters.
 
     Raises:
         JobNotFound: No such job, or someone else's.
         Conflict: Several of one's jobs begin like this.
     """
     first_id, last_id = known_range(job_id)
-    return one_of(
-        await resources.database.fetch_all(storage.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
-    )
+    rows = await resources.database.fetch_all(
+        storage.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id
+    )  # fmt: skip
+    return storage.to_shown_job(_one_of(rows))
 
 
 async def list_jobs(
     *, user_id: int, statuses: Sequence[JobStatus] | None, limit: int, offset: int, resources: Resources
 ) -> JobPage:
-    """One's own jobs, newest first; `statuses` None means all."""
+    """One's own jobs as they are shown, newest first; `statuses` None means all."""
     rows = await resources.database.fetch_all(
         storage.LIST_OWN, user_id=user_id, statuses=None if statuses is None else list(statuses),
         limit=limit, offset=offset,
     )  # fmt: skip
-    return JobPage([storage.to_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
+    return JobPage([storage.to_shown_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
 
 
 async def job_history(*, user_id: int, job_id: str, resources: Resources) -> tuple[Job, list[Row]]:
@@ -76,8 +77,12 @@ def one_of(rows: Sequence[Row]) -> Job:
         JobNotFound: There is none.
         Conflict: There are two.
     """
+    return storage.to_job(_one_of(rows))
+
+
+def _one_of(rows: Sequence[Row]) -> Row:
     if not rows:
         raise JobNotFound
     if len(rows) > 1:
         raise Conflict("Several of your jobs begin with this id: give more of it")
-    return storage.to_job(rows[0])
+    return rows[0]

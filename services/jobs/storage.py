@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
 from shared.database import Row, Statement
 from shared.messaging.outbox import insert_event_with, next_message_id
@@ -75,6 +76,7 @@ jobs = sa.Table(
     sa.Column("granted_at", _TIME),
     sa.Column("launched_at", _TIME),
     sa.Column("expires_at", _TIME),
+    sa.Column("unshown_extensions", JSONB, nullable=False, server_default="[]"),
     sa.Column("ended_at", _TIME),
     sa.Column("released_at", _TIME),
     # below: not part of domain.job.Job
@@ -207,7 +209,10 @@ COUNT_WAITING = Statement(
     )
 )
 
-FIND = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")))
+# what time it is, for rules that all replicas must see alike: their own clocks may differ
+_READ_AT = sa.func.clock_timestamp().label("read_at")
+CLOCK = Statement(sa.select(_READ_AT))
+FIND = Statement(sa.select(*_JOB_COLUMNS, _READ_AT).where(jobs.c.id == bindparam("job_id")))
 FIND_SUBMITTED = Statement(sa.select(*_JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
 HISTORY = Statement(
     sa.select(job_history.c.status, job_history.c.at, job_history.c.reason)
@@ -215,7 +220,7 @@ HISTORY = Statement(
     .order_by(job_history.c.revision)
 )
 LOCK = Statement(sa.select(*_JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")).with_for_update())
-FIND_OWN = Statement(sa.select(*_JOB_COLUMNS).where(_OWN).order_by(jobs.c.id).limit(2))
+FIND_OWN = Statement(sa.select(*_JOB_COLUMNS, _READ_AT).where(_OWN).order_by(jobs.c.id).limit(2))
 """Two rows mean that the beginning of the id is ambiguous."""
 LOCK_OWN = Statement(sa.select(*_JOB_COLUMNS).where(_OWN).order_by(jobs.c.id).limit(2).with_for_update())
 
@@ -236,7 +241,7 @@ _page = (
     .subquery("page")
 )
 LIST_OWN = Statement(
-    sa.select(_total.c.total, *_page.c)
+    sa.select(_total.c.total, *_page.c, _READ_AT)
     .select_from(_total.outerjoin(_page, sa.true()))
     .order_by(_page.c.created_at.desc(), _page.c.id.desc())
 )
@@ -352,6 +357,11 @@ LEASES = Statement(
 def to_job(row: Row) -> Job:
     """The job in a row that has its columns."""
     return msgspec.convert({name: row[name] for name in _JOB_FIELDS}, Job)
+
+
+def to_shown_job(row: Row) -> Job:
+    """The job in a row that has its columns and `read_at`, as its owner sees it then."""
+    return as_shown(to_job(row), row["read_at"])
 
 
 def submit_columns(job: Job) -> dict[str, Any]:

@@ -37,9 +37,9 @@ def until_over(job: Job) -> tuple[ActionStatus, str | None] | None:
     return (ActionStatus.SUCCEEDED, None) if job.status in ENDED_STATUSES else None
 
 
-def already_done(_: Job) -> tuple[ActionStatus, str | None] | None:
-    """Of a request that takes effect as it is accepted."""
-    return ActionStatus.SUCCEEDED, None
+def until_extended(job: Job) -> tuple[ActionStatus, str | None] | None:
+    """Of an extension: it took effect as it was accepted, and is shown."""
+    return None if job.unshown_extensions else (ActionStatus.SUCCEEDED, None)
 
 
 def until_user_is(name: str) -> Settles:
@@ -134,4 +134,4 @@ async def _look(job_id: UUID, resources: Resources) -> Job | None:
     except Unavailable as error:
         log.info("job_not_looked_at", job_id=str(job_id), error=type(error).__name__)
         return None
-    return storage.to_job(row) if row is not None else None
+    return storage.to_shown_job(row) if row is not None else None

@@ -1,10 +1,17 @@
-"""Whether a job may have more time."""
+"""Whether a job may have more time, and when its owner sees it."""
 
 import math
 from datetime import datetime, timedelta
 
-from services.jobs.domain.job import Job
+from msgspec.structs import replace
 
+from services.jobs.domain.job import Job, UnshownExtension
+from shared.contracts.jobs import JobStatus
+
+SHOWN_AFTER = timedelta(seconds=3)
+"""Clients read the job after the answer, and then wait for its end to change: it must not have changed by then."""
+_KEPT = timedelta(seconds=30)
+"""An extension's part in what is shown, past which it is forgotten; far more than replicas' clocks may differ."""
 _STEP = 10_000
 """Hours are told with four decimals: a third of a second."""
 
@@ -27,6 +34,42 @@ def extension_refusal(job: Job, *, seconds: int, longest_seconds: int, now: date
     if job.expires_at + timedelta(seconds=seconds) <= now:
         return f"The job is expiring: its time was up at {job.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     return None
+
+
+def extended(job: Job, *, seconds: int, shown_at: datetime | None, now: datetime) -> Job:
+    """An active job with more time; its warnings start anew.
+
+    Args:
+        job: As it is.
+        seconds: More than 0.
+        shown_at: From when on its owner sees it, by the database's clock; None: at once, and all earlier ones too.
+        now: Time of the request.
+    """
+    assert job.expires_at is not None  # noqa: S101 - every active job has an end
+    unshown: list[UnshownExtension] = []
+    if shown_at is not None:
+        before = UnshownExtension(
+            until=shown_at, expires_at=job.expires_at, duration_seconds=job.duration_seconds, warning=job.warning
+        )
+        unshown = [*(one for one in job.unshown_extensions if one.until > now - _KEPT), before]
+    return replace(
+        job, expires_at=job.expires_at + timedelta(seconds=seconds), duration_seconds=job.duration_seconds + seconds,
+        warning=None, warned_minutes=None, unshown_extensions=unshown,
+    )  # fmt: skip
+
+
+def as_shown(job: Job, at: datetime) -> Job:
+    """A job as its owner sees it at this time of the database's clock: extensions of the last moment are missing."""
+    shown = [one.until for one in job.unshown_extensions if one.until <= at]
+    changed_at = max([job.updated_at, *shown])
+    unshown = [one for one in job.unshown_extensions if one.until > at]
+    if not unshown or job.status is not JobStatus.ACTIVE:
+        return replace(job, unshown_extensions=[], updated_at=changed_at)
+    first = unshown[0]
+    return replace(
+        job, expires_at=first.expires_at, duration_seconds=first.duration_seconds, warning=first.warning,
+        unshown_extensions=unshown, updated_at=changed_at,
+    )  # fmt: skip
 
 
 def _hours(seconds: float) -> str:

@@ -106,6 +106,8 @@ class Extend(msgspec.Struct, frozen=True):
     """Its owner asked for more time, and may have it."""
 
     seconds: int
+    shown_at: datetime | None = None
+    """From when on its owner sees it; None: at once."""
 
 
 class UserRequested(msgspec.Struct, frozen=True):

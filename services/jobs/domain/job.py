@@ -63,6 +63,16 @@ class JobUser(msgspec.Struct, frozen=True, kw_only=True):
     requested_at: datetime
 
 
+class UnshownExtension(msgspec.Struct, frozen=True, kw_only=True):
+    """An extension that has taken effect and is not shown yet, with what its owner sees instead."""
+
+    until: datetime
+    """By the database's clock."""
+    expires_at: datetime
+    duration_seconds: int
+    warning: str | None
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `jobs` less the sealed values of its environment, which only the maker of its Secret reads."""
 
@@ -157,6 +167,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     granted_at: datetime | None = None
     launched_at: datetime | None = None
     expires_at: datetime | None = None
+    unshown_extensions: list[UnshownExtension] = []
+    """Oldest first; some of them may be shown by now."""
     ended_at: datetime | None = None
     released_at: datetime | None = None
     """When its pod was confirmed gone and `ended` was told; None before."""

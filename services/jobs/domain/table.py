@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from services.jobs.domain import access
 from services.jobs.domain.change import Change, Rule, owner_of
+from services.jobs.domain.extension import extended
 from services.jobs.domain.facts import (
     Cancel,
     CommandEnded,
@@ -153,14 +154,10 @@ def _warn(job: Job, fact: Warn, _: datetime) -> Change:
     return Change(replace(job, warning=text, warned_minutes=fact.minutes), (event,))
 
 
-def _extend(job: Job, fact: Extend, _: datetime) -> Change:
+def _extend(job: Job, fact: Extend, now: datetime) -> Change:
+    job = extended(job, seconds=fact.seconds, shown_at=fact.shown_at, now=now)
     assert job.expires_at is not None  # noqa: S101 - every active job has an end
-    expires_at = job.expires_at + timedelta(seconds=fact.seconds)
-    job = replace(
-        job, expires_at=expires_at, duration_seconds=job.duration_seconds + fact.seconds, warning=None,
-        warned_minutes=None,
-    )  # fmt: skip
-    return Change(job, (JobExtended(**owner_of(job), expires_at=expires_at, extension_seconds=fact.seconds),))
+    return Change(job, (JobExtended(**owner_of(job), expires_at=job.expires_at, extension_seconds=fact.seconds),))
 
 
 def _finish_command(job: Job, fact: CommandEnded, _: datetime) -> Change:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from random import Random
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -33,6 +34,7 @@ from tests.support.jobs import Client, JobsWorld, body, job_of, later
 RUNNING = "status = 'active', launched_at = now(), expires_at = now() + interval '1 hour', detail = 'running'"
 ENDING = f"{RUNNING}, outcome = 'completed'"
 RACES = 200
+HELD = {"Prefer": "wait=20"}
 ROUND_TRIP = Statement(sa.text("SELECT 1"))
 OWNER = Identity(user_id=1, username="alice", key_id="k", expires_at=later(hours=1))
 
@@ -65,11 +67,20 @@ def time_of(job: dict[str, Any], name: str) -> datetime:
     return datetime.fromisoformat(job[name])
 
 
+async def end_shown(client: Client, job_id: UUID) -> datetime:
+    """The same in the job and in the list."""
+    job, [listed] = await job_of(client, job_id), (await client.get("/v1/jobs")).json()["jobs"]
+    assert listed["expires_at"] == job["expires_at"]
+    return time_of(job, "expires_at")
+
+
 async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
     world: JobsWorld, client: Client
 ) -> None:
+    """The client reads the job after the answer, and waits from then on for its end to change."""
     job_id = await running(world, client)
     before = await job_of(client, job_id)
+    began = monotonic()
     answer = await extend(client, job_id, 2)
     event = (await world.events(job_id))[-1]
     assert answer.json() == {
@@ -78,18 +89,111 @@ async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
         "status": "requested",
         "message": f"Extension request submitted for 2 hours (message ID: {event.messageid})",
     }
+    baseline = await job_of(client, job_id)
+    assert (baseline["expires_at"], baseline["duration_hours"]) == (before["expires_at"], before["duration_hours"])
+
+    async def changed() -> bool:
+        return await end_shown(client, job_id) != time_of(baseline, "expires_at")
+
+    await eventually(changed, "the client sees that it was extended")
+    assert monotonic() - began >= 3
     job = await job_of(client, job_id)
     assert time_of(job, "expires_at") == time_of(before, "expires_at") + timedelta(hours=2)
     assert (job["duration_hours"], job["status"]) == (3.0, "active")
+    assert time_of(job, "updated_at") > time_of(baseline, "updated_at"), "who looks for news finds it"
+    assert [entry["status"] for entry in (await client.get(f"/v1/jobs/{job_id}/history")).json()["history"]] == [
+        "queued"
+    ]
     data = msgspec.json.decode(event.data, type=JobExtended)
     assert (data.expires_at, data.extension_seconds) == (time_of(job, "expires_at"), 7200)
     assert await world.told(job_id) == ["submitted", "extended"]
 
 
+async def test_an_extension_has_taken_effect_before_it_is_shown(world: JobsWorld, client: Client) -> None:
+    """Also after the end that is still shown, and told to other services at once."""
+    job_id = await running(world, client)
+    await world.update(job_id, "expires_at = now() + interval '300 milliseconds'")
+    shown = await end_shown(client, job_id)
+    assert (await extend(client, job_id, 2)).status_code == 200
+    end = shown + timedelta(hours=2)
+    job = storage.to_job(await world.row(job_id))
+    assert job.expires_at == end
+    pod = PodFacts(uid="", state=PodState.READY, detail="running")
+    assert not isinstance(next_step(job, pod, shown + timedelta(seconds=1), Limits()), Record), "it does not expire"
+    assert msgspec.json.decode((await world.events(job_id))[-1].data, type=JobExtended).expires_at == end
+    assert await end_shown(client, job_id) == shown
+
+
+async def test_an_extension_is_shown_whoever_dies_meanwhile_and_by_every_replica_alike(world: JobsWorld) -> None:
+    async with world.service() as client:
+        job_id = await running(world, client)
+        before = await end_shown(client, job_id)
+        await extend(client, job_id, 1)
+    async with world.service() as one, world.service() as other:
+        assert {await end_shown(replica, job_id) for replica in (one, other)} == {before}
+
+        async def both() -> bool:
+            return {await end_shown(replica, job_id) for replica in (one, other)} == {before + timedelta(hours=1)}
+
+        await eventually(both, "both show it")
+
+
+async def test_a_second_extension_within_the_three_seconds_does_not_hide_the_first(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await running(world, client)
+    first = await end_shown(client, job_id)
+    await extend(client, job_id, 1)
+    # as if the first had come two seconds earlier
+    earlier = """jsonb_set(unshown_extensions, '{0,until}', to_jsonb(clock_timestamp() + interval '1 second'))"""
+    await world.update(job_id, f"unshown_extensions = {earlier}")
+    await extend(client, job_id, 2)
+    seen = [first]
+
+    async def all_shown() -> bool:
+        end = await end_shown(client, job_id)
+        seen.extend([end] * (end != seen[-1]))
+        return end == first + timedelta(hours=3)
+
+    await eventually(all_shown, "both are shown")
+    assert seen == [first, first + timedelta(hours=1), first + timedelta(hours=3)]
+
+
+async def test_a_held_extension_shows_at_once_and_so_do_those_before_it(world: JobsWorld, client: Client) -> None:
+    job_id = await running(world, client)
+    before = await end_shown(client, job_id)
+    await extend(client, job_id, 1)
+    assert (await extend(client, job_id, 1, Prefer="wait=20")).json()["status"] == "succeeded"
+    assert await end_shown(client, job_id) == before + timedelta(hours=2)
+
+
+async def test_a_repetition_that_waits_is_answered_when_the_extension_is_shown(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await running(world, client)
+    before = await end_shown(client, job_id)
+    await extend(client, job_id, 1, **{"Idempotency-Key": "k"})
+    again = await extend(client, job_id, 1, **{"Idempotency-Key": "k", "Prefer": "wait=20"})
+    assert again.json()["status"] == "succeeded"
+    assert await end_shown(client, job_id) == before + timedelta(hours=1)
+
+
+async def test_a_job_that_ends_before_its_extension_is_shown_shows_what_was_accepted(
+    world: JobsWorld, client: Client
+) -> None:
+    job_id = await running(world, client)
+    before = await end_shown(client, job_id)
+    await extend(client, job_id, 1)
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await end_elsewhere(world, world.resources(), job_id)
+    job = await job_of(client, job_id)
+    assert (job["status"], time_of(job, "expires_at")) == ("cancelled", before + timedelta(hours=1))
+
+
 async def test_fractions_are_allowed_and_told_as_given(world: JobsWorld, client: Client) -> None:
     job_id = await running(world, client)
     assert "for 0.25 hours" in (await extend(client, job_id, 0.25)).json()["message"]
-    assert "for 1 hours" in (await extend(client, job_id, 1.0)).json()["message"]
+    assert "for 1 hours" in (await extend(client, job_id, 1.0, **HELD)).json()["message"]
     assert (await job_of(client, job_id))["duration_hours"] == 2.25
 
 
@@ -132,7 +236,7 @@ async def test_a_job_is_extended_to_its_limit_and_not_past_it(world: JobsWorld, 
     assert "by 167 hours more" in past.json()["detail"]
     assert (await extend(client, job_id, 167)).status_code == 200
     assert "by 0 hours more" in (await extend(client, job_id, 0.001)).json()["detail"]
-    assert (await job_of(client, job_id))["duration_hours"] == 168
+    assert storage.to_job(await world.row(job_id)).duration_seconds == 168 * 3600
 
 
 async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> None:
@@ -146,7 +250,7 @@ async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> 
 
 async def test_two_extensions_at_once_both_count(world: JobsWorld, client: Client) -> None:
     job_id = await running(world, client)
-    answers = await asyncio.gather(*(extend(client, job_id, 1) for _ in range(4)))
+    answers = await asyncio.gather(*(extend(client, job_id, 1, **HELD) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}
     assert (await job_of(client, job_id))["duration_hours"] == 5
 
@@ -200,8 +304,8 @@ async def race(world: JobsWorld, replicas: list[Resources], seed: int) -> str:
         await lag(replicas[0])
         try:
             await extend_job(
-                user_id=1, job_id=str(job_id), seconds=3600, key=None, now=end - timedelta(seconds=1),
-                resources=replicas[0],
+                user_id=1, job_id=str(job_id), seconds=3600, shown_at_once=seed % 3 == 0, key=None,
+                now=end - timedelta(seconds=1), resources=replicas[0],
             )  # fmt: skip
         except JobNotActive:
             return False
