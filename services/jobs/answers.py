@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import AWAITS_DISK, PLACE_UNKNOWN, Job, Phase
 from services.jobs.operations import Accepted
 from services.jobs.resources import Resources
@@ -96,6 +97,9 @@ def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
         env_var_names=job.env_var_names,
         access_error=job.access_error,
         jupyter_error=job.jupyter_error,
+        home=HOME,
+        working_dir=job.start_directory,
+        grace_seconds=settings.grace_seconds,
     )
 
 

@@ -6,7 +6,8 @@ from uuid import UUID
 import structlog
 
 from services.jobs.cluster import Cluster, ClusterRefused, ClusterUnavailable
-from services.jobs.domain.disk_manifests import DISK_PATH, has_disk
+from services.jobs.domain.disk_manifests import has_disk
+from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import Job
 from services.jobs.domain.listing import read_listing
 from services.jobs.domain.manifests import TOOL, object_name
@@ -51,7 +52,7 @@ async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
     """Empty when it does not tell."""
     try:
         result = await cluster.exec_in_pod(
-            object_name(job), [TOOL, "listing", DISK_PATH], stdin=None, seconds=_LISTING_SECONDS
+            object_name(job), [TOOL, "listing", HOME], stdin=None, seconds=_LISTING_SECONDS
         )
     except (ClusterRefused, ClusterUnavailable):
         return b""

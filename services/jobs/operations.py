@@ -357,6 +357,7 @@ def _new_job(  # noqa: PLR0917 - private, and each is something else
         name=submission.name,
         image=submission.image,
         command=submission.command,
+        working_dir=submission.working_dir,
         instance_type=submission.instance_type,
         gpu_type=submission.gpu_type,
         gpu_count=submission.gpu_count,

@@ -256,6 +256,8 @@ def policy_of(settings: JobsSettings) -> PodPolicy:
         image_pull_policy=settings.image_pull_policy,
         grace_seconds=settings.grace_seconds,
         shm_gib_per_gpu=settings.shm_gib_per_gpu,
+        scratch_gib=settings.scratch_gib,
+        tools_gib=settings.tools_gib,
         tools_image=settings.tools_image,
         tools_pull_policy=settings.tools_pull_policy,
         cpu_per_gpu=settings.cpu_per_gpu,

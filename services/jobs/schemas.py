@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from services.jobs.domain.compatibility import DNS_LABEL, GITHUB_NAME
+from services.jobs.domain.environment import MAX_NAME_LENGTH, MAX_PATH_BYTES, RESERVED_NAMES, RESERVED_PREFIXES
 from services.jobs.domain.image import MAX_IMAGE_LENGTH
 from services.jobs.domain.submission import (
     MAX_COMMAND_BYTES,
@@ -33,10 +34,12 @@ DiskName = Annotated[
 EnvName = Annotated[
     str,
     Meta(
-        pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255,
-        description="Must be letters, digits and underscores, not beginning with a digit",
+        pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=MAX_NAME_LENGTH,
+        description=f"Must be letters, digits and underscores, not beginning with a digit, at most {MAX_NAME_LENGTH}",
     ),
 ]  # fmt: skip
+_RESERVED = ", ".join([*RESERVED_NAMES, *(f"{prefix}*" for prefix in RESERVED_PREFIXES)])
+_ENVIRONMENT = f"Of the command and of every session. Names that belong to the platform are refused: {_RESERVED}"
 EnvValue = Annotated[str, Meta(max_length=MAX_ENVIRONMENT_BYTES, pattern=MULTILINE_TEXT)]
 
 
@@ -56,13 +59,13 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ] = 1.0
     disk_name: DiskName | None = None
     disk_size_gb: Annotated[int, Meta(ge=10, le=10000)] | None = None
-    env_vars: Annotated[dict[EnvName, EnvValue], Meta(max_length=100)] | None = None
+    env_vars: Annotated[dict[EnvName, EnvValue], Meta(max_length=100, description=_ENVIRONMENT)] | None = None
     command: (
         Annotated[
             str,
             Meta(
                 min_length=1, max_length=MAX_COMMAND_BYTES, pattern=MULTILINE_TEXT,
-                description="Must be text without control characters other than tabs and line ends",
+                description="For /bin/sh -c; must be text without control characters other than tabs and line feeds",
                 examples=["python train.py --epochs 100"],
             ),
         ]
@@ -84,6 +87,18 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         | None
     ) = None
     jupyter_enabled: bool | None = None
+    working_dir: (
+        Annotated[
+            str,
+            Meta(
+                pattern=PLAIN_TEXT,
+                max_length=MAX_PATH_BYTES,
+                description="Where the command starts, an absolute path; it is made if it is not there",
+                examples=["/home/dev/project"],
+            ),
+        ]
+        | None
+    ) = None
 
 
 class SubmitBody(Body[SubmitRequest]):
@@ -221,6 +236,12 @@ class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Whose SSH keys do not open the job, and why."""
     jupyter_error: str | None
     """Why Jupyter could not be started or stopped as asked."""
+    home: str
+    """`HOME`, where sessions start: the job's disk where it has one, else scratch that goes with the job."""
+    working_dir: str | None
+    """Where the command starts; null: where the image says."""
+    grace_seconds: int
+    """Between SIGTERM and SIGKILL at the job's end."""
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

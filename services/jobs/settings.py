@@ -44,6 +44,10 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """From asking a pod to end to killing it."""
     shm_gib_per_gpu: int = 16
     """Size of /dev/shm per GPU, in GiB."""
+    scratch_gib: int = 100
+    """Most that a job without a disk may have in its home, in GiB, before it is evicted."""
+    tools_gib: int = 4
+    """The same of the volume of a job's tools, which holds a JupyterLab and the end of the command's output."""
     max_total_hours: int = 168
     """No job lives longer than this from its start, extensions included."""
     resync_seconds: float = 5.0

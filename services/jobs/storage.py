@@ -24,6 +24,7 @@ jobs = sa.Table(
     sa.Column("name", sa.Text),
     sa.Column("image", sa.Text, nullable=False),
     sa.Column("command", sa.Text),
+    sa.Column("working_dir", sa.Text),
     sa.Column("instance_type", sa.Text, nullable=False),
     sa.Column("gpu_type", sa.Text, nullable=False),
     sa.Column("gpu_count", sa.Integer, nullable=False),
@@ -126,8 +127,8 @@ job_logs = sa.Table(
 _JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
 _JOB_COLUMNS = [jobs.c[name] for name in _JOB_FIELDS]
 _NEVER_CHANGED = {
-    "id", "user_id", "username", "name", "image", "command", "instance_type", "gpu_type", "gpu_count", "disk_name",
-    "disk_id", "env_var_names", "github_user", "submit_message_id", "created_at",
+    "id", "user_id", "username", "name", "image", "command", "working_dir", "instance_type", "gpu_type", "gpu_count",
+    "disk_name", "disk_id", "env_var_names", "github_user", "submit_message_id", "created_at",
 }  # fmt: skip
 _CHANGED = tuple(name for name in _JOB_FIELDS if name not in _NEVER_CHANGED)
 _OWN = sa.and_(

@@ -162,7 +162,8 @@ def _problems_of_value(value: Any, annotation: Any, loc: tuple[str | int, ...]) 
 def _problems_of_items(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> list[Problem]:
     described = msgspec.inspect.type_info(annotation)
     kinds = described.types if isinstance(described, msgspec.inspect.UnionType) else (described,)
-    mapping = next((kind for kind in kinds if isinstance(kind, msgspec.inspect.DictType)), None)
+    plain = (kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind for kind in kinds)
+    mapping = next((kind for kind in plain if isinstance(kind, msgspec.inspect.DictType)), None)
     if mapping is None or not isinstance(value, dict):
         return []
     item_type = _items_annotation(annotation)

@@ -90,9 +90,12 @@ def test_the_environment_is_the_containers_own(core: CoreV1Api, namespace: str) 
 
 
 def test_variables_are_expanded_in_command_and_arguments(core: CoreV1Api, namespace: str) -> None:
-    container = {"args": ["$(A)", "$$(A)", "$(B)"], "env": [{"name": "A", "value": "x y"}]}
-    body = pod(command=["printf", "%s|\\n"], container=container, restartPolicy="Never")
-    assert log(core, run(core, namespace, body)) == "x y|\n$(A)|\n$(B)|\n"
+    env = [{"name": "A", "value": "x y"}]
+    args = ["$(A)", "$$(A)", "$(B)", "$$$(A)", "$(echo $(A))", "$(A$$)", "$($(A)", "$A $ $$", "'$(A)'"]
+    body = pod(command=["printf", "%s|\\n"], container={"args": args, "env": env}, restartPolicy="Never")
+    assert log(core, run(core, namespace, body)).splitlines() == [
+        "x y|", "$(A)|", "$(B)|", "$x y|", "$(echo $(A))|", "$(A$$)|", "$($(A)|", "$A $ $|", "'x y'|",
+    ]  # fmt: skip
 
 
 def test_a_missing_secret_holds_the_container_until_it_is_there(core: CoreV1Api, namespace: str) -> None:

@@ -19,11 +19,14 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 class FakePod:
     """A pod's mounts, and calls of the program in it."""
 
-    def __init__(self, folder: Path, *, disk: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self.root = folder / "root"
-        for path in ("workspace", "gpudev", "gpudev-access", "dev", *(["home/dev"] if disk else [])):
+        for path in ("home/dev", "gpudev/access", "dev"):
             (self.root / path).mkdir(parents=True)
-        (self.root / "gpudev-access/authorized_keys").write_text("ssh-ed25519 AAAA first\n")
+        self.home = self.root / "home/dev"
+        self.directory = self.root
+        """Where its container starts."""
+        (self.root / "gpudev/access/authorized_keys").write_text("ssh-ed25519 AAAA first\n")
         (self.root / "dev/termination-log").touch()
         make_image(folder / "image")
         self._image = folder / "image/gpudev-tools/bin/gpudev"
@@ -38,7 +41,7 @@ class FakePod:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
-            [self.tool, *arguments], env=self.environment, cwd=self.root / "workspace", start_new_session=True, **pipes
+            [self.tool, *arguments], env=self.environment, cwd=self.directory, start_new_session=True, **pipes
         )
         self.running.append(process)
         return process
@@ -61,31 +64,86 @@ class FakePod:
             process.communicate()
 
 
-@pytest.fixture(params=[False, True], ids=["without disk", "with disk"])
-def fake_pod(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakePod]:
-    made = FakePod(tmp_path, disk=request.param)
+@pytest.fixture
+def fake_pod(tmp_path: Path) -> Iterator[FakePod]:
+    made = FakePod(tmp_path)
     made.install()
     yield made
     made.clear()
 
 
 def test_the_commands_exit_code_and_output_are_passed_on_and_kept(fake_pod: FakePod) -> None:
-    code, out, err = fake_pod.call("run", "--", "/bin/sh", "-c", "pwd; echo err >&2; exit 3")
-    assert (code, out, err) == (3, f"{fake_pod.root}/workspace\n", "err\n")
-    assert sorted((fake_pod.root / "gpudev/run/command.log").read_text().splitlines()) == sorted(
-        [f"{fake_pod.root}/workspace", "err"]
-    )
+    script = "i=0; while [ $i -lt 50 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; exit 3"
+    code, out, err = fake_pod.call("run", "--", "/bin/sh", "-c", script)
+    assert (code, err) == (3, "")
+    assert out.splitlines() == [f"{stream} {number}" for number in range(50) for stream in ("out", "err")]
+    assert (fake_pod.root / "gpudev/run/command.log").read_text() == out
     assert fake_pod.call("run", "--", "/bin/sh", "-c", "kill -9 $$")[0] == 137
     assert fake_pod.call("run", "--", "/no/such/program")[0] == 127
 
 
-def test_an_ended_command_leaves_the_listing_of_its_disk(fake_pod: FakePod) -> None:
-    script = '[ ! -d "$GPUDEV_ROOT/home" ] || printf abc > "$GPUDEV_ROOT/home/dev/file"'
-    fake_pod.call("run", "--", "/bin/sh", "-c", script)
-    message = (fake_pod.root / "dev/termination-log").read_text()
+def test_an_ended_command_leaves_the_listing_that_was_asked_for(fake_pod: FakePod) -> None:
+    command = ["--", "/bin/sh", "-c", 'printf abc > "$GPUDEV_ROOT/home/dev/file"']
+    message = fake_pod.root / "dev/termination-log"
+    fake_pod.call("run", *command)
+    assert not message.read_text()
+    fake_pod.call("run", "--list", "/home/dev", *command)
     entries = [{"path": "file", "type": "file", "size_bytes": 3}]
-    wanted = {"size_bytes": 3, "entries": entries, "truncated": False}
-    assert (json.loads(message) == wanted) if (fake_pod.root / "home").exists() else not message
+    assert json.loads(message.read_text()) == {"size_bytes": 3, "entries": entries, "truncated": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "image", "where"),
+    [
+        ([], ".", "home/dev"),
+        ([], "opt/app", "opt/app"),
+        (["--in", "/home/dev"], "opt/app", "home/dev"),
+        (["--in", "/home/dev/new one/$$"], ".", "home/dev/new one/$$"),
+        (["--in", "/"], "opt/app", "."),
+    ],
+)
+def test_the_command_starts_where_it_is_asked_to(fake_pod: FakePod, options: list[str], image: str, where: str) -> None:
+    fake_pod.directory = fake_pod.root / image
+    fake_pod.directory.mkdir(parents=True, exist_ok=True)
+    told = fake_pod.call("run", *options, "--", "/bin/sh", "-c", "pwd")
+    assert told == (0, f"{fake_pod.root / where}\n", "")
+
+
+def test_a_directory_that_cannot_be_made_is_told(fake_pod: FakePod) -> None:
+    (fake_pod.home / "file").touch()
+    code, _, err = fake_pod.call("run", "--in", "/home/dev/file/x", "--", "/bin/sh", "-c", "pwd")
+    assert code == 126
+    assert str(fake_pod.home / "file") in err
+
+
+@pytest.mark.parametrize("arguments", [["--in"], ["--"], ["--in", "/", "--"], ["--out", "/"], ["sh"]])
+def test_a_call_that_is_none_is_refused(fake_pod: FakePod, arguments: list[str]) -> None:
+    code, _, err = fake_pod.call("run", *arguments)
+    assert code == 2
+    assert err.startswith("usage:")
+
+
+def test_a_home_of_the_users_is_the_commands(fake_pod: FakePod) -> None:
+    fake_pod.environment["HOME"] = str(fake_pod.home)
+    tell = ["--", "/bin/sh", "-c", 'echo "$HOME"']
+    assert fake_pod.call("run", *tell)[1] == f"{fake_pod.home}\n"
+    given = fake_pod.root / "gpudev/access/home"
+    for home, meant in (("/home/dev/me", str(fake_pod.home / "me")), ("/nowhere", "/nowhere"), ("", "")):
+        given.write_text(home)
+        assert fake_pod.call("run", *tell)[1] == f"{meant}\n"
+
+
+def test_everything_that_the_shell_has_started_is_asked_to_end_and_may_clean_up(fake_pod: FakePod) -> None:
+    program = "trap 'sleep 0.3; echo saved; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    # the shell between dies of the signal; what it had started has its time all the same
+    process = fake_pod.start("run", "--", "/bin/sh", "-c", f'bash -c "{program}"; echo unreached')
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    said = process.stdout.read()
+    assert said.endswith(b"saved\n")
+    assert b"unreached" not in said
+    assert process.wait(10) == 143
 
 
 def test_a_signal_is_passed_to_the_command(fake_pod: FakePod) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ async def test_a_job_is_a_place_to_work_on_any_image(stack: LocalStack, tmp_path
         job_id = await submit(demo, image=image, env_vars={"COLOUR": "red"})
         ssh = await opened(demo, job_id)
         there = await paste(ssh, "pwd; echo $COLOUR; echo $USER; echo kept > kept; exit 7")
-        assert (there.code, there.output.split()) == (7, ["/workspace", "red", "dev"])
+        assert (there.code, there.output.split()) == (7, ["/home/dev", "red", "dev"])
         assert (await paste(ssh, "cat kept")).output == "kept\n"
 
         make_key_pair(tmp_path, "colleague")
@@ -73,11 +74,13 @@ async def test_a_job_is_a_place_to_work_on_any_image(stack: LocalStack, tmp_path
 
 async def test_a_command_ends_its_job_and_its_words_are_kept(stack: LocalStack) -> None:
     async with users(stack, "demo") as (demo,):
-        job_id = await submit(demo, image=BUSYBOX, command="echo out; echo err >&2; exit 3")
+        job_id = await submit(demo, image=BUSYBOX, command="echo out; echo err >&2; echo $$ '$(HOME)'; exit 3")
         ended = await demo.wait(job_id, "failed", seconds=90)
         assert ended["exit_code"] == 3
         log = (await demo.client.get(f"/v1/jobs/{job_id}/logs")).text
-        assert sorted(log.splitlines()) == ["err", "out"]
+        out, err, number_and_text = log.splitlines()
+        assert (out, err) == ("out", "err")
+        assert re.fullmatch(r"[0-9]+ \$\(HOME\)", number_and_text)
         await nothing_left(stack, job_id)
 
 

@@ -40,10 +40,10 @@ def make(tmp_path: Path, tools: Path, key: Path) -> Iterator[Make]:
     """Makes containers in which `key` has been installed."""
     made: list[Container] = []
 
-    def make_one(kind: str = "debian", *, user_id: int = 0, disk: bool = False) -> Container:
+    def make_one(kind: str = "debian", *, user_id: int = 0) -> Container:
         folder = tmp_path / f"container-{len(made)}"
         folder.mkdir()
-        container = Container(folder, tools, kind, user_id=user_id, disk=disk)
+        container = Container(folder, tools, kind, user_id=user_id)
         made.append(container)
         container.install(public(key))
         return container

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 USR_LINKS = ("bin", "lib", "lib64", "sbin")
-MOUNTS = ("gpudev", "gpudev-access", "workspace", "proc", "dev", "tmp")
+MOUNTS = ("gpudev/access", "home/dev", "proc", "dev", "tmp")
 # what a runtime gives every container: /proc, a few devices, terminals of its own, a loopback interface that is up
 SETUP = """
 set -e
@@ -20,7 +20,6 @@ for mount in $MOUNTS_OF_THE_MACHINE; do
   mount --bind "$mount" "$ROOT$mount"
   mount -o remount,ro,bind "$ROOT$mount"
 done
-if [ -n "$DISK" ]; then mount -t tmpfs tmpfs "$ROOT/home/dev"; chmod 777 "$ROOT/home/dev"; fi
 mount -t proc proc "$ROOT/proc"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/dev"
 mkdir "$ROOT/dev/pts" "$ROOT/dev/shm"
@@ -34,7 +33,8 @@ chmod 1777 "$ROOT/dev/shm"
 touch "$ROOT/dev/termination-log" "$READY"
 chmod 666 "$ROOT/dev/termination-log"
 "$BUSYBOX" ip link set lo up
-exec chroot --userspec="$USER_ID:$USER_ID" "$ROOT" /gpudev/bin/gpudev run "$@"
+exec chroot --userspec="$USER_ID:$USER_ID" "$ROOT" /gpudev/bin/sh -c 'cd "$0" && exec /gpudev/bin/gpudev run "$@"' \
+  "$DIRECTORY" "$@"
 """
 
 
@@ -46,16 +46,15 @@ class Container:
         tools: Root of the tools image.
         kind: `debian` (this machine's /usr), `musl` (busybox and musl's loader) or `empty`.
         user_id: Whom it runs as.
-        disk: Whether something is mounted at /home/dev.
     """
 
-    def __init__(self, folder: Path, tools: Path, kind: str, *, user_id: int = 0, disk: bool = False) -> None:
+    def __init__(self, folder: Path, tools: Path, kind: str, *, user_id: int = 0) -> None:
         self.root = folder / "root"
-        self._folder, self._tools, self._user_id, self._disk = folder, tools, user_id, disk
+        self._folder, self._tools, self._user_id = folder, tools, user_id
         self._machine = "/usr" if kind == "debian" else ""
-        for name in (*MOUNTS, *(["home/dev"] if disk else [])):
+        for name in MOUNTS:
             (self.root / name).mkdir(parents=True)
-        for name in ("workspace", "tmp"):
+        for name in ("home/dev", "tmp"):
             (self.root / name).chmod(0o1777)
         if kind == "debian":
             (self.root / "usr").mkdir()
@@ -77,24 +76,31 @@ class Container:
 
     def install(self, keys: str) -> None:
         """What the init container and the access volume do."""
-        (self.root / "gpudev-access/authorized_keys").write_text(keys)
+        (self.root / "gpudev/access/authorized_keys").write_text(keys)
         program = self._tools / "gpudev-tools/bin/gpudev"
         subprocess.run([program, "install", self.root / "gpudev"], check=True)
 
-    def start(self, *argv: str, **variables: str) -> None:
-        """Start it and return when its first process runs."""
+    def start(self, *argv: str, options: Sequence[str] = (), directory: str = "/", **variables: str) -> None:
+        """Start it and return when its first process runs.
+
+        Args:
+            argv: The command; none: it idles.
+            options: Of `gpudev run`.
+            directory: The image's own working directory.
+            variables: Of its environment.
+        """
         ready = self._folder / "ready"
         ready.unlink(missing_ok=True)
         environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **variables,
-            "ROOT": str(self.root), "USER_ID": str(self._user_id), "DISK": "yes" if self._disk else "",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/home/dev", **variables,
+            "ROOT": str(self.root), "USER_ID": str(self._user_id), "DIRECTORY": directory,
             "BUSYBOX": str(self._tools / "gpudev-tools/bin/busybox"), "READY": str(ready),
             "MOUNTS_OF_THE_MACHINE": self._machine,
         }  # fmt: skip
         call = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-c", SETUP, "setup"]
         with (self._folder / "out").open("wb") as out, (self._folder / "err").open("wb") as err:
             self._process = subprocess.Popen(
-                [*call, *(["--", *argv] if argv else [])],
+                [*call, *options, *(["--", *argv] if argv else [])],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

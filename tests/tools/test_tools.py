@@ -25,7 +25,7 @@ def test_sessions_are_at_home_in_any_root(make: Make, key: Path, tmp_path: Path,
     container.await_ready()
     there = container.ssh(key, "pwd; echo $COLOUR $USER $HOME; id -u; exit 7")
     assert there.returncode == 7, there.stderr
-    assert there.stdout.split() == ["/workspace", "red", "dev", "/workspace", str(user_id)]
+    assert there.stdout.split() == ["/home/dev", "red", "dev", "/home/dev", str(user_id)]
 
     make_key_pair(tmp_path, "mallory")
     assert container.ssh(tmp_path / "mallory", "true").returncode == 255
@@ -75,10 +75,52 @@ def test_input_that_is_no_frame_changes_nothing(make: Make, key: Path, stdin: by
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_commands_output_goes_to_the_log_and_to_sessions(make: Make, key: Path, kind: str) -> None:
     container = make(kind, user_id=1000)
-    container.start("/bin/sh", "-c", "echo $COLOUR; pwd; echo err >&2; while :; do sleep 1; done", COLOUR="red")
+    container.start("/bin/sh", "-c", "echo $COLOUR; echo err >&2; pwd; while :; do sleep 1; done", COLOUR="red")
     container.await_ready()
-    eventually(lambda: container.output() == "red\n/workspace\n" and "err\n" in container.errors(), container.errors)
-    assert sorted(container.ssh(key, "cat /gpudev/run/command.log").stdout.split()) == ["/workspace", "err", "red"]
+    eventually(lambda: container.output() == "red\nerr\n/home/dev\n", container.errors)
+    assert container.ssh(key, "cat /gpudev/run/command.log").stdout == container.output()
+
+
+@pytest.mark.parametrize("user_id", USERS)
+@pytest.mark.parametrize(
+    ("options", "image", "where"),
+    [
+        ([], "/", "/home/dev"), ([], "/tmp", "/tmp"), (["--in", "/home/dev"], "/tmp", "/home/dev"),
+        (["--in", "/home/dev/a b/$c"], "/", "/home/dev/a b/$c"), (["--in", "/"], "/tmp", "/"),
+    ],
+)  # fmt: skip
+def test_the_command_starts_where_it_is_asked_to(
+    make: Make, options: list[str], image: str, where: str, user_id: int
+) -> None:
+    container = make("musl", user_id=user_id)
+    container.start("/bin/sh", "-c", "pwd; id -u; : > made 2>&1", options=options, directory=image)
+    container.wait()
+    assert container.output().splitlines()[:2] == [where, str(user_id)]
+    if where.startswith("/home/dev/"):
+        assert (container.root / where[1:]).stat().st_uid == user_id
+
+
+def test_a_directory_that_cannot_be_made_is_told(make: Make) -> None:
+    container = make("musl", user_id=1000)
+    container.start("/bin/sh", "-c", "pwd", options=["--in", "/proc/x/y"])
+    assert container.wait() == 126
+    assert container.output().startswith("The command cannot start in /proc/x/y: ")
+
+
+def test_a_home_of_the_users_is_the_commands_alone(make: Make, key: Path) -> None:
+    container = make("musl", user_id=1000)
+    (container.root / "gpudev/access/home").write_text("/somewhere else")
+    container.start("/bin/sh", "-c", "echo $HOME; exec sleep 600")
+    container.await_ready()
+    eventually(lambda: container.output() == "/somewhere else\n", container.errors)
+    assert container.ssh(key, "echo $HOME").stdout == "/home/dev\n"
+
+
+@pytest.mark.parametrize("arguments", [["--in"], ["--"], ["--in", "/", "--"], ["--out", "/"], ["sh"]])
+def test_a_call_that_is_none_is_refused(make: Make, arguments: list[str]) -> None:
+    container = make("empty")
+    container.start()
+    assert container.call("run", *arguments).returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -117,7 +159,9 @@ def test_a_command_that_is_asked_to_end_may_clean_up(make: Make) -> None:
     container.start("/bin/sh", "-c", f'bash -c "{program}"; echo unreached')
     eventually(lambda: container.output() == "ready\n", container.errors)
     assert container.stop() == 143
-    assert container.output() == "ready\nsaved\n"
+    assert container.output().startswith("ready\n")
+    assert container.output().endswith("saved\n")
+    assert "unreached" not in container.output()
 
 
 def test_a_job_without_a_command_idles_and_ends_when_asked(make: Make) -> None:
@@ -174,17 +218,17 @@ def test_files_are_copied_by_sftp(make: Make, key: Path, tmp_path: Path, kind: s
     sent.write_bytes(bytes(range(256)) * 4096)
     options = [*ssh_options(key, tmp_path), "-P", "2222"]
     assert container.within("scp", "-s", *options, str(sent), "dev@127.0.0.1:there").returncode == 0
-    assert container.within("scp", "-s", *options, "dev@127.0.0.1:/workspace/there", str(back)).returncode == 0
+    assert container.within("scp", "-s", *options, "dev@127.0.0.1:/home/dev/there", str(back)).returncode == 0
     assert back.read_bytes() == sent.read_bytes()
 
 
 def test_the_disk_is_home_and_is_listed_at_the_end(make: Make, key: Path) -> None:
-    container = make("debian", user_id=1000, disk=True)
+    container = make("debian", user_id=1000)
     made = "mkdir -p ~/a/b/c/d; echo 12345 > ~/a/b/c/d/deep; ln -s /etc ~/link; touch ~/'quote\"'"
     script = f"{made}; sleep 600"
-    container.start("/bin/sh", "-c", script, HOME="/home/dev")
+    container.start("/bin/sh", "-c", script, options=["--list", "/home/dev"])
     container.await_ready()
-    assert container.ssh(key, "echo $HOME; pwd").stdout.split() == ["/home/dev", "/workspace"]
+    assert container.ssh(key, "echo $HOME; pwd").stdout.split() == ["/home/dev", "/home/dev"]
 
     def listed() -> bool:
         return len(json.loads(container.call("listing", "/home/dev").stdout)["entries"]) == 5
@@ -205,12 +249,13 @@ def test_the_disk_is_home_and_is_listed_at_the_end(make: Make, key: Path) -> Non
 
 
 def test_a_listing_is_bounded_and_is_json_whatever_names_are(make: Make) -> None:
-    container = make("debian", disk=True)
+    container = make("debian")
     container.start(
         "/bin/sh",
         "-c",
         "cd /home/dev; i=0; while [ $i -lt 2100 ]; do : > f$i; i=$((i+1)); done; "
         ": > \"$(printf 'a\\377\\nb')\"; exec sleep 600",
+        options=["--list", "/home/dev"],
     )
 
     def listed() -> bool:

@@ -8,7 +8,10 @@ sys.path.insert(0, str(Path(__file__).parents[3]))  # run by its path: an isolat
 
 from deploy.local.tools.pod import Pod, write_private
 
-_USAGE = "usage: gpudev install DIR | run [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR"
+_USAGE = (
+    "usage: gpudev install DIR | run [--in DIR] [--list DIR] [-- ARGV...] | ready | keys | jupyter start|stop"
+    " | listing DIR"
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -17,8 +20,8 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["install", directory]:
             _install(pod.inside(directory))
-        case ["run", *rest] if not rest or (rest[0] == "--" and rest[1:]):
-            return _run(pod, rest[1:])
+        case ["run", *rest] if (wanted := _wanted(rest)) is not None:
+            return _run(pod, wanted)
         case ["ready"]:
             return _ready(pod)
         case ["keys"]:
@@ -54,10 +57,24 @@ def _install(directory: Path) -> None:
         (directory / name).mkdir(mode=0o700, exist_ok=True)
 
 
-def _run(pod: Pod, argv: list[str]) -> int:
+def _wanted(arguments: list[str]) -> "dict[str, list[str]] | None":
+    """The options of `run` and the command behind them, each by its name; None when they are none."""
+    wanted: dict[str, list[str]] = {"--in": [], "--list": [], "--": []}
+    while arguments:
+        name, *rest = arguments
+        if name not in wanted or not rest:
+            return None
+        wanted[name], arguments = (rest, []) if name == "--" else (rest[:1], rest[1:])
+    return wanted
+
+
+def _run(pod: Pod, wanted: dict[str, list[str]]) -> int:
     from deploy.local.tools.first_process import FirstProcess  # noqa: PLC0415
 
-    return FirstProcess(pod, argv).run()
+    directory, listed, argv = wanted["--in"], wanted["--list"], wanted["--"]
+    return FirstProcess(
+        pod, argv, directory=directory[0] if directory else None, listed=listed[0] if listed else None
+    ).run()
 
 
 def _ready(pod: Pod) -> int:

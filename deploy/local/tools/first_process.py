@@ -27,10 +27,12 @@ class FirstProcess:
     Args:
         pod: That it runs in.
         argv: The job's command; empty: idle until asked to end.
+        directory: Where the command starts; None: where the container did, and at home where that is its root.
+        listed: Directory whose listing is left at the end; None: none.
     """
 
-    def __init__(self, pod: Pod, argv: list[str]) -> None:
-        self._pod, self._argv = pod, argv
+    def __init__(self, pod: Pod, argv: list[str], *, directory: str | None, listed: str | None) -> None:
+        self._pod, self._argv, self._directory, self._listed = pod, argv, directory, listed
         self._stopping = False
         self._selector = selectors.DefaultSelector()
         self._command: subprocess.Popen[bytes] | None = None
@@ -52,7 +54,7 @@ class FirstProcess:
         try:
             self._start_command()
         except OSError as error:
-            print(f"gpudev: {self._argv[0]}: {error.strerror}", file=sys.stderr)
+            print(f"gpudev: {error.filename or self._argv[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
         code = self._follow_command()
         self._leave_listing()
@@ -70,24 +72,44 @@ class FirstProcess:
     def _stop(self, number: int, _: object) -> None:
         self._stopping = True
         if self._command is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._command.send_signal(number)
+            self._signal(self._command.pid, number)
+
+    @staticmethod
+    def _signal(group: int, number: int) -> bool:
+        """To all of the command, as a shell does not pass signals on; whether anyone was there."""
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+            return False
+        return True
 
     def _start_command(self) -> None:
-        log = _Log(self._pod.run / "command.log")
+        self._log = _Log(self._pod.run / "command.log")
         self._command = subprocess.Popen(
             self._argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._pod.workspace,
+            stderr=subprocess.STDOUT,
+            cwd=(directory := self._enter_directory()),
+            env={**self._command_environment(), "PWD": str(directory)},
             start_new_session=True,
         )
-        for stream, number in ((self._command.stdout, 1), (self._command.stderr, 2)):
-            if stream is not None:
-                self._selector.register(stream.fileno(), selectors.EVENT_READ, (number, log))
+        if self._command.stdout is not None:
+            self._selector.register(self._command.stdout.fileno(), selectors.EVENT_READ, self._log)
         if self._stopping:
-            self._command.terminate()
+            self._signal(self._command.pid, signal.SIGTERM)
+
+    def _enter_directory(self) -> Path:
+        if self._directory is not None:
+            directory = self._pod.inside(self._directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            return directory
+        return self._pod.home if Path.cwd() == self._pod.root.resolve() else Path.cwd()
+
+    def _command_environment(self) -> dict[str, str]:
+        """A HOME of the user's is the command's alone."""
+        home = self._pod.commands_home
+        return {**os.environ, "HOME": self._pod.mounted(home.read_text())} if home.exists() else dict(os.environ)
 
     def _follow_command(self) -> int:
         command = self._command
@@ -95,6 +117,9 @@ class FirstProcess:
             raise RuntimeError("no command was started")
         while command.poll() is None:
             self._turn(None)
+        # asked to stop, what the shell had started may clean up within the grace that the pod has
+        while self._stopping and self._signal(command.pid, 0):
+            self._turn(_DRAIN_SECONDS)
         while self._turn(_DRAIN_SECONDS):
             pass
         return command.returncode if command.returncode >= 0 else 128 - command.returncode
@@ -109,9 +134,8 @@ class FirstProcess:
             if key.data is None:
                 continue
             if data:
-                number, log = key.data
-                _write(number, data)
-                log.write(data)
+                _write(1, data)
+                key.data.write(data)
                 output = True
             else:
                 self._selector.unregister(key.fd)
@@ -133,16 +157,17 @@ class FirstProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self._pod.workspace,
+                cwd=self._pod.home,
                 start_new_session=True,
             )
         return None
 
     def _leave_listing(self) -> None:
-        if self._pod.disk is None or not self._pod.last_message.exists():
+        if self._listed is None or not self._pod.last_message.exists():
             return
         with contextlib.suppress(OSError):
-            self._pod.last_message.write_bytes(fitting(list_tree(self._pod.disk), _MESSAGE_BYTES))
+            listing = list_tree(self._pod.inside(self._listed))
+            self._pod.last_message.write_bytes(fitting(listing, _MESSAGE_BYTES))
 
 
 class _Log:

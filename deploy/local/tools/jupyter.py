@@ -66,7 +66,7 @@ class Jupyter:
                 "port_retries": 0,
                 "open_browser": False,
                 "allow_root": True,
-                "root_dir": str(self._pod.workspace),
+                "root_dir": str(self._pod.home),
                 "jpserver_extensions": {"jupyter_lsp": False},  # it runs npm to find what is not there
                 "terminado_settings": {"shell_command": [shell()]},
             },
@@ -86,7 +86,7 @@ class Jupyter:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self._pod.workspace,
+                cwd=self._pod.home,
                 env={**user_environment(self._pod), "JUPYTER_RUNTIME_DIR": str(self._pod.run / "jupyter")},
                 start_new_session=True,
             )

@@ -12,10 +12,11 @@ class Pod:
     def __init__(self) -> None:
         self.root = Path(os.environ["GPUDEV_ROOT"])
         self.address = os.environ["GPUDEV_POD_IP"]
-        self.workspace = self.inside("/workspace")
+        self.home = self.inside("/home/dev")
         self.etc = self.inside("/gpudev/etc")
         self.run = self.inside("/gpudev/run")
-        self.first_keys = self.inside("/gpudev-access/authorized_keys")
+        self.first_keys = self.inside("/gpudev/access/authorized_keys")
+        self.commands_home = self.inside("/gpudev/access/home")
         self.authorized_keys = self.etc / "authorized_keys"
         self.last_message = self.inside("/dev/termination-log")
 
@@ -23,16 +24,10 @@ class Pod:
         """Where a path of the pod lies on this machine; `..` never leads out."""
         return self.root / os.path.normpath(f"/{path}").lstrip("/")
 
-    @property
-    def disk(self) -> Path | None:
-        """The job's disk; None without one."""
-        place = self.inside("/home/dev")
-        return place if place.is_dir() else None
-
-    @property
-    def home(self) -> Path:
-        """Home of the user `dev`."""
-        return self.disk or self.workspace
+    def mounted(self, path: str) -> str:
+        """What a path means to a user: below the pod's mounts what it means in the pod, any other this machine's."""
+        top = path.split("/")[1:2] if path.startswith("/") else []
+        return str(self.inside(path)) if top and top[0] and (self.root / top[0]).exists() else path
 
 
 def shell() -> str:
@@ -48,7 +43,7 @@ def user_environment(pod: Pod) -> dict[str, str]:
         "USER": "dev",
         "LOGNAME": "dev",
         "SHELL": shell(),
-        "PWD": str(pod.workspace),
+        "PWD": str(pod.home),
     }
 
 

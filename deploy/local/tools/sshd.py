@@ -106,12 +106,9 @@ class _Files(asyncssh.SFTPServer):
         return path
 
     def map_path(self, path: bytes) -> bytes:
-        parts = os.fsdecode(path).split("/")
-        if parts[0] or len(parts) == 1 or not parts[1] or not (self._pod.root / parts[1]).exists():
-            return path
-        place = self._pod.inside(os.fsdecode(path))
+        meant = self._pod.mounted(os.fsdecode(path))
         # where a volume is mounted is a folder in the pod, no link
-        return os.fsencode(place.resolve() if place in _mounts(self._pod.root) else place)
+        return os.fsencode(os.path.realpath(meant) if Path(meant) in _mounts(self._pod.root) else meant)
 
 
 def _mounts(root: Path) -> list[Path]:
@@ -176,7 +173,7 @@ class _Program:
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],
-                cwd=pod.workspace,
+                cwd=pod.home,
                 env=_environment(pod, process),
                 start_new_session=True,
                 preexec_fn=_take_terminal if terminal else None,

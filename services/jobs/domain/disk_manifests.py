@@ -8,8 +8,6 @@ from typing import Any
 
 from services.jobs.domain.job import Job
 
-DISK_VOLUME = "disk"
-DISK_PATH = "/home/dev"
 _DRIVER = "ebs.csi.aws.com"
 _ZONE = "topology.kubernetes.io/zone"
 _SIZE = "1Gi"
@@ -59,16 +57,11 @@ def volume_claim_manifest(name: str, labels: dict[str, str]) -> Manifest:
     }
 
 
-def with_disk(pod: Manifest) -> Manifest:
-    """The pod with its disk mounted in its main container."""
-    spec, name = pod["spec"], pod["metadata"]["name"]
-    (main,) = spec["containers"]
-    mounts = [*main["volumeMounts"], {"name": DISK_VOLUME, "mountPath": DISK_PATH}]
-    volume = {"name": DISK_VOLUME, "persistentVolumeClaim": {"claimName": name}}
-    security = {**spec["securityContext"], "fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
-    changed = {
-        "containers": [{**main, "volumeMounts": mounts}],
-        "securityContext": security,
-        "volumes": [*spec["volumes"], volume],
-    }
-    return {**pod, "spec": {**spec, **changed}}
+def disk_source(name: str) -> Manifest:
+    """What a pod's volume is made of: the claim of this name."""
+    return {"persistentVolumeClaim": {"claimName": name}}
+
+
+def disk_security() -> Manifest:
+    """What the pod's security context needs for the user of its image to write on the disk."""
+    return {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch"}

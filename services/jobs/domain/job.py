@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.jobs.domain.environment import HOME
 from shared.contracts.jobs import JobStatus
 
 ENDED_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
@@ -84,6 +85,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     command: str | None = None
     """None: the pod idles until its time is up."""
+    working_dir: str | None = None
+    """Where its user wants the command to start; None: nothing was said."""
     instance_type: str
     gpu_type: str
     gpu_count: int
@@ -172,6 +175,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     released_at: datetime | None = None
     """When its pod was confirmed gone and `ended` was told; None before."""
+
+    @property
+    def start_directory(self) -> str | None:
+        """Where it starts; None: where its image says, which is not known here."""
+        if self.working_dir is not None:
+            return self.working_dir
+        return None if self.disk_name is None and self.command is not None else HOME
 
     @property
     def secondary_users(self) -> list[str]:

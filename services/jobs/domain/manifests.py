@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from services.jobs.domain.disk_manifests import has_disk, with_disk
+from services.jobs.domain.disk_manifests import disk_security, disk_source, has_disk
+from services.jobs.domain.environment import DEFAULTS, HOME, is_reserved, literal
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, TOOLS_CONTAINER, USER_LABEL
 
@@ -20,10 +21,13 @@ KEYS_ITEM = "ssh.authorized_keys"
 """In the job's Secret; no name of a variable is equal to it."""
 _IDLE = "trap 'exit 0' TERM INT; while :; do sleep 5 & wait $!; done"
 """Needs nothing but a POSIX shell, and ends at once when asked to."""
+_RUN = 'exec /bin/sh -c "$1" 2>&1'
+"""One stream of both outputs, in the order of writing."""
+_RUN_AT_HOME_NOT_AT_ROOT = f'[ "$PWD" != / ] || cd {HOME}; {_RUN}'
 _UNPRIVILEGED = {"allowPrivilegeEscalation": False, "privileged": False}
 _TOOLS_MOUNTS = (
     {"name": "tools", "mountPath": "/gpudev"},
-    {"name": "access", "mountPath": "/gpudev-access", "readOnly": True},
+    {"name": "access", "mountPath": "/gpudev/access", "readOnly": True},
 )
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
@@ -37,6 +41,10 @@ class PodPolicy(msgspec.Struct, frozen=True, kw_only=True):
     image_pull_policy: str = "IfNotPresent"
     grace_seconds: int = 30
     shm_gib_per_gpu: int = 16
+    scratch_gib: int = 100
+    """Home of a job without a disk: a pod that writes more is evicted."""
+    tools_gib: int = 4
+    """The tools, an unpacked JupyterLab, and the end of the command's output."""
     tools_image: str | None = None
     """None: bare pods, without SSH and Jupyter."""
     tools_pull_policy: str = "IfNotPresent"
@@ -86,7 +94,7 @@ def secret_manifest(job: Job, environment: Mapping[str, str], keys: str) -> Mani
 def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
     """The Pod, pinned to the node of the job's lease but placed by the scheduler, which counts the GPUs."""
     name = object_name(job)
-    pod = {
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": labels(job), "annotations": {"gpudev/username": job.username}},
@@ -99,17 +107,19 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
             "enableServiceLinks": False,
             # a place to work survives the end of its shell; a command runs once
             "restartPolicy": "Never" if job.command is not None else "Always",
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": {
+                "seccompProfile": {"type": "RuntimeDefault"},
+                **(disk_security() if has_disk(job) else {}),
+            },
             "terminationGracePeriodSeconds": policy.grace_seconds,
             "tolerations": [{"key": policy.gpu_resource, "operator": "Exists"}],
             "volumes": [
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm_size(job, policy)}},
-                {"name": "workspace", "emptyDir": {}},
-                *(_tools_volumes(name) if policy.tools_image else []),
+                {"name": "home", **(disk_source(name) if has_disk(job) else _scratch(policy.scratch_gib))},
+                *(_tools_volumes(job, policy, name) if policy.tools_image else []),
             ],
         },
     }
-    return with_disk(pod) if has_disk(job) else pod
 
 
 def service_manifest(job: Job, policy: PodPolicy, pod_uid: str) -> Manifest:
@@ -141,25 +151,55 @@ def _container(job: Job, policy: PodPolicy, secret_name: str) -> Manifest:
         "name": MAIN_CONTAINER,
         "image": job.image,
         "imagePullPolicy": policy.image_pull_policy,
-        "command": _command(job, policy),
-        "env": [_variable(name, secret_name) for name in job.env_var_names],
+        "command": [literal(word) for word in _command(job, policy)],
+        "env": _environment(job, policy, secret_name),
         "resources": {"limits": resources, "requests": resources},
         "securityContext": _UNPRIVILEGED,
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - shared memory, in the pod
-            {"name": "workspace", "mountPath": "/workspace"},
+            {"name": "home", "mountPath": HOME},
             *(_TOOLS_MOUNTS if policy.tools_image else []),
         ],
-        "workingDir": "/workspace",
+        **_working_directory(job, policy),
         **(_probes(policy) if policy.tools_image else {}),
     }
 
 
 def _command(job: Job, policy: PodPolicy) -> Sequence[str]:
     shell = ["/bin/sh", "-c"]
-    if policy.tools_image is None:
-        return [*shell, _IDLE if job.command is None else job.command]
-    return [TOOL, "run", *([] if job.command is None else ["--", *shell, job.command])]
+    if policy.tools_image is not None:
+        directory = [] if job.start_directory is None else ["--in", job.start_directory]
+        listing = ["--list", HOME] if has_disk(job) else []
+        return [TOOL, "run", *directory, *listing, *([] if job.command is None else ["--", *shell, job.command])]
+    if job.command is None:
+        return [*shell, _IDLE]
+    script = _RUN_AT_HOME_NOT_AT_ROOT if job.start_directory is None else _RUN
+    return [*shell, script, "sh", job.command]
+
+
+def _working_directory(job: Job, policy: PodPolicy) -> Manifest:
+    """Where the container starts, and what exec in it does; the image's own says where when nothing is said here.
+
+    The tools go to the command's directory themselves: made by the container's runtime it would be root's.
+    """
+    directory = job.start_directory
+    if directory is None:
+        return {}
+    return {"workingDir": directory if policy.tools_image is None else HOME}
+
+
+def _environment(job: Job, policy: PodPolicy, secret_name: str) -> list[Manifest]:
+    """Of everything in the container, whichever way it came in.
+
+    With the tools a HOME of the user's is the command's alone, which finds it among its first files.
+    """
+    own = [name for name in job.env_var_names if not is_reserved(name)]
+    plain = {name: value for name, value in DEFAULTS.items() if name not in own}
+    if policy.tools_image is not None or "HOME" not in own:
+        plain["HOME"] = HOME
+        own = [name for name in own if name != "HOME"]
+    given = [{"name": name, "value": value} for name, value in sorted(plain.items())]
+    return given + [_variable(name, secret_name) for name in own]
 
 
 def _variable(name: str, secret_name: str) -> Manifest:
@@ -190,9 +230,18 @@ def _tools(job: Job, policy: PodPolicy) -> Manifest:
     }
 
 
-def _tools_volumes(secret_name: str) -> list[Manifest]:
-    keys = {"secretName": secret_name, "items": [{"key": KEYS_ITEM, "path": "authorized_keys"}]}
-    return [{"name": "tools", "emptyDir": {}}, {"name": "access", "secret": keys}]
+def _tools_volumes(job: Job, policy: PodPolicy, secret_name: str) -> list[Manifest]:
+    items = [{"key": KEYS_ITEM, "path": "authorized_keys"}]
+    if "HOME" in job.env_var_names:
+        items.append({"key": "HOME", "path": "home"})
+    return [
+        {"name": "tools", **_scratch(policy.tools_gib)},
+        {"name": "access", "secret": {"secretName": secret_name, "items": items}},
+    ]
+
+
+def _scratch(gib: int) -> Manifest:
+    return {"emptyDir": {"sizeLimit": f"{gib}Gi"}}
 
 
 def _probes(policy: PodPolicy) -> Manifest:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from services.jobs.domain.compatibility import ClientFields, read_client_fields
+from services.jobs.domain.environment import MAX_PATH_BYTES, is_reserved
 from services.jobs.domain.image import is_image_reference
 from shared.contracts.catalogue import INSTANCE_TYPES
 from shared.errors import Problem
@@ -38,10 +39,17 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None
     github_user: str | None
     jupyter_enabled: bool
+    working_dir: str | None = None
 
     def canonical(self) -> bytes:
-        """The same bytes for the same request; holds the values of the environment."""
-        return msgspec.json.encode(self, order="deterministic")
+        """The same bytes for the same request; holds the values of the environment.
+
+        A field that is younger than stored requests is not in it when nothing was said.
+        """
+        fields = msgspec.structs.asdict(self)
+        if self.working_dir is None:
+            del fields["working_dir"]
+        return msgspec.json.encode(fields, order="deterministic")
 
 
 def find_problems(fields: Fields) -> list[Problem]:
@@ -69,6 +77,7 @@ def read_submission(fields: Fields) -> Submission:
         name=fields.get("name") or said.name,
         github_user=fields.get("github_user") or said.github_user,
         jupyter_enabled=bool(said.jupyter_enabled) if jupyter is None else jupyter,
+        working_dir=fields.get("working_dir"),
     )
 
 
@@ -113,17 +122,33 @@ def _disk_size(fields: Fields) -> list[Problem]:
 
 def _command(fields: Fields) -> list[Problem]:
     command = fields.get("command")
-    if command is None or len(command.encode()) <= MAX_COMMAND_BYTES:
+    if command is None:
         return []
-    return [Problem("too_long", ("body", "command"), f"Must be at most {MAX_COMMAND_BYTES} bytes")]
+    if len(command.encode()) > MAX_COMMAND_BYTES:
+        return [Problem("too_long", ("body", "command"), f"Must be at most {MAX_COMMAND_BYTES} bytes")]
+    line = command.partition("\r")[0].count("\n") + 1
+    return [Problem("value_error", ("body", "command"), _CARRIAGE_RETURN.format(line))] if "\r" in command else []
+
+
+def _working_dir(fields: Fields) -> list[Problem]:
+    path = fields.get("working_dir")
+    if path is None:
+        return []
+    if len(path.encode()) > MAX_PATH_BYTES:
+        return [Problem("too_long", ("body", "working_dir"), f"Must be at most {MAX_PATH_BYTES} bytes")]
+    if path.startswith("/") and ".." not in path.split("/"):
+        return []
+    return [Problem("value_error", ("body", "working_dir"), "Must be an absolute path without ..")]
 
 
 def _environment(fields: Fields) -> list[Problem]:
     env = fields.get("env_vars") or {}
     size = sum(len(name.encode()) + len(value.encode()) for name, value in env.items())
+    reserved = [Problem("value_error", ("body", "env_vars", name), _RESERVED) for name in env if is_reserved(name)]
     if size <= MAX_ENVIRONMENT_BYTES:
-        return []
-    return [Problem("too_long", ("body", "env_vars"), f"Must be at most {MAX_ENVIRONMENT_BYTES} bytes in all")]
+        return reserved
+    too_long = Problem("too_long", ("body", "env_vars"), f"Must be at most {MAX_ENVIRONMENT_BYTES} bytes in all")
+    return [too_long, *reserved]
 
 
 def _client_fields(fields: Fields) -> list[Problem]:
@@ -143,6 +168,9 @@ def _client_gpus(said: ClientFields, fields: Fields) -> list[Problem]:
     return problems
 
 
+_RESERVED = "Belongs to the platform: the container runtime, Kubernetes or GPU Dev sets it"
+# a shell takes it for a part of the word before it: `cd /data\r` finds no such directory
+_CARRIAGE_RETURN = "Line {} has a carriage return, as editors on Windows write at line ends: use line feeds alone"
 _RULES: tuple[Callable[[Fields], list[Problem]], ...] = (
     _image,
     _instance_type,
@@ -150,6 +178,7 @@ _RULES: tuple[Callable[[Fields], list[Problem]], ...] = (
     _gpu_count,
     _disk_size,
     _command,
+    _working_dir,
     _environment,
     _client_fields,
 )

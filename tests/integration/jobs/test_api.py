@@ -27,7 +27,7 @@ ADDED_FIELDS = [
     "image", "command", "disk_name", "exit_code", "failure_reason", "status_reason", "current_detailed_status",
     "queue_position", "estimated_start_time", "estimated_wait_minutes", "launched_at", "ended_at", "updated_at",
     "secondary_users", "warning", "jupyter_port", "ebs_volume_id", "env_var_names",
-    "access_error", "jupyter_error",
+    "access_error", "jupyter_error", "home", "working_dir", "grace_seconds",
 ]  # fmt: skip
 
 PUBLISHED = Statement(sa.select(outbox.c.published_at).where(outbox.c.entity_id == sa.bindparam("job_id")))

@@ -254,7 +254,9 @@ def test_manifests_are_the_golden_ones(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["disk_pod", "disk_volume", "disk_claim"])
 def test_manifests_of_a_job_with_a_disk_are_the_golden_ones(kind: str) -> None:
     """After a wanted change: delete the file, run once, read the difference."""
-    job = preparing(gpu_count=2, ebs_volume_id="vol-0123456789abcdef0", availability_zone="us-east-2a")
+    job = preparing(
+        gpu_count=2, disk_name="data", ebs_volume_id="vol-0123456789abcdef0", availability_zone="us-east-2a"
+    )
     name, own = object_name(job), labels(job)
     made = {
         "disk_pod": lambda: pod_manifest(job, PodPolicy()),

@@ -165,6 +165,57 @@ def test_bad_environments_are_refused_without_their_values(env: Any) -> None:
     assert {loc[0] for loc in problems(env_vars=env)} == {"env_vars"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_REQUIRE_CUDA", "NVIDIA_DISABLE_REQUIRE",
+        "NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS", "NVIDIA_GDS", "NVIDIA_MOFED",
+        "NVIDIA_GDRCOPY", "NVIDIA_NVSWITCH", "NVIDIA_CTK_DEBUG", "NVIDIA_CONTAINER_X", "DOCKER_RESOURCE_GPU",
+        "GPUDEV_ROOT", "GPUDEV_", "KUBERNETES_SERVICE_HOST", "KUBERNETES_PORT_443_TCP",
+    ],
+)  # fmt: skip
+def test_names_of_the_platform_are_refused_by_name(name: str) -> None:
+    assert problems(env_vars={name: "all", "MINE": "x"}) == {("env_vars", name)}
+
+
+@pytest.mark.parametrize(
+    "name", ["CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "NVIDIA", "nvidia_visible_devices", "HOME"]
+)
+def test_names_of_programs_are_not_the_platforms(name: str) -> None:
+    assert decode({**GOOD, "env_vars": {name: "x"}}).env_vars == {name: "x"}
+
+
+def test_a_variables_name_is_as_long_as_kubernetes_has_room_for() -> None:
+    assert decode({**GOOD, "env_vars": {"A" * 253: "x"}}).env_vars
+    assert {loc[0] for loc in problems(env_vars={"A" * 254: "x"})} == {"env_vars"}
+
+
+@pytest.mark.parametrize("path", ["/", "/home/dev/a b", "/data/$(A)/$$", "/a/...", "/" + "x" * 1023, "//a", "/a/"])
+def test_directories_to_start_in(path: str) -> None:
+    assert decode({**GOOD, "working_dir": path}).working_dir == path
+
+
+@pytest.mark.parametrize(
+    "path", ["", "a", "./a", "~", "/a/../b", "/..", "/a\0", "/a\nb", "/" + "x" * 1024, "/" + "é" * 512, 1, []]
+)
+def test_what_is_no_directory_to_start_in(path: Any) -> None:
+    assert problems(working_dir=path) == {("working_dir",)}
+
+
+def test_a_request_without_a_directory_is_the_same_as_before_there_were_any() -> None:
+    assert b"working_dir" not in decode(GOOD).canonical()
+    assert b"working_dir" in decode({**GOOD, "working_dir": "/a"}).canonical()
+
+
+@pytest.mark.parametrize("command", ["echo a\r\necho b", "a\r", "echo 1\n\necho '\r'"])
+def test_a_carriage_return_in_a_command_is_refused_with_its_line(command: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode({**GOOD, "command": command})
+    (problem,) = caught.value.problems
+    assert problem.loc == ("body", "command")
+    assert problem.msg.startswith(f"Line {command[: command.index(chr(13))].count(chr(10)) + 1} has a carriage return")
+
+
 @pytest.mark.parametrize("command", ["", "a\0b", "\x1b[0m", "x" * 16385, "é" * 8193])
 def test_bad_commands_are_refused(command: str) -> None:
     assert problems(command=command) == {("command",)}

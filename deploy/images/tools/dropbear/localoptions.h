@@ -1,6 +1,5 @@
 /* Keys only, one user, no forwarding of X; the modern algorithms of clients of the last ten years. */
 #define GPUDEV_KEYS "/gpudev/etc/authorized_keys"
-#define GPUDEV_WORKSPACE "/workspace"
 #define DROPBEAR_SVR_PASSWORD_AUTH 0
 #define DROPBEAR_CLI_PASSWORD_AUTH 0
 #define INETD_MODE 0

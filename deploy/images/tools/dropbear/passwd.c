@@ -17,7 +17,7 @@ struct passwd *getpwuid(uid_t uid) {
 		.pw_uid = uid,
 		.pw_gid = getgid(),
 		.pw_gecos = "",
-		.pw_dir = (char *)home_of_dev(),
+		.pw_dir = HOME,
 		.pw_shell = (char *)shell_of_dev(),
 	};
 	return &dev;

@@ -10,9 +10,9 @@
 #define BIN TOOLS "/bin"
 #define ETC TOOLS "/etc"
 #define RUN TOOLS "/run"
-#define WORKSPACE "/workspace"
-#define DISK "/home/dev"
-#define FIRST_KEYS "/gpudev-access/authorized_keys"
+#define HOME "/home/dev"
+#define FIRST_KEYS TOOLS "/access/authorized_keys"
+#define COMMANDS_HOME TOOLS "/access/home"
 #define KEYS ETC "/authorized_keys"
 #define HOST_KEY ETC "/host_key"
 #define COMMAND_LOG RUN "/command.log"
@@ -20,9 +20,16 @@
 #define SSH_PORT 2222
 #define JUPYTER_PORT 8888
 
+/* What `gpudev run` is asked for. */
+struct run {
+	const char *directory; /* where the command starts; NULL: where the image says */
+	const char *listed;    /* whose listing is left at the end; NULL: none */
+	char *const *argv;     /* NULL: idle */
+};
+
 /* The calls; each returns the exit code. */
 int install_call(const char *from, const char *into);
-int run_call(char *const argv[]);
+int run_call(const struct run *wanted);
 int ready_call(void);
 int keys_call(void);
 int jupyter_start_call(void);
@@ -36,10 +43,6 @@ void jupyter_resume(void);
  * The caller frees it. */
 char *listing_of(const char *directory, size_t most);
 
-/* Whether a file system of its own is mounted there. */
-bool is_mounted(const char *path);
-/* Where sessions, Jupyter's terminals and Jupyter are at home: on the disk where there is one. */
-const char *home_of_dev(void);
 /* The image's bash or sh, else the tools' own. */
 const char *shell_of_dev(void);
 

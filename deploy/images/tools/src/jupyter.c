@@ -103,7 +103,7 @@ static int write_settings(const char *token, bool has_image_kernel) {
 	struct text text = {0};
 	text_add(&text,
 	         "{\"ServerApp\": {\"ip\": \"0.0.0.0\", \"port\": %d, \"port_retries\": 0, \"open_browser\": false, "
-	         "\"allow_root\": true, \"allow_remote_access\": true, \"root_dir\": \"" WORKSPACE "\", "
+	         "\"allow_root\": true, \"allow_remote_access\": true, \"root_dir\": \"" HOME "\", "
 	         "\"token\": \"%s\", \"terminado_settings\": {\"shell_command\": [\"%s\"]}}, "
 	         "\"IdentityProvider\": {\"token\": \"%s\"}%s}\n",
 	         JUPYTER_PORT, token, shell_of_dev(), token,
@@ -131,7 +131,7 @@ static int start(const char *token) {
 	/* -I: the variables of the image's own python would lead this one astray */
 	char *const image[] = {program, "--config", SETTINGS, NULL};
 	char *const brought[] = {OWN_PYTHON, "-I", "-m", "jupyterlab", "--config", SETTINGS, NULL};
-	setenv("HOME", home_of_dev(), 1);
+	setenv("HOME", HOME, 1);
 	setenv("JUPYTER_RUNTIME_DIR", RUN "/jupyter", 1);
 	pid_t child = start_program(own ? brought : image, LOG);
 	if (child < 0) return failed("fork: %m");

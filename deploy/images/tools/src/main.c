@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 static int usage(void) {
-	fputs("gpudev install DIR | run [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR\n", stderr);
+	fputs("gpudev install DIR | run [--in DIR] [--list DIR] [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR\n", stderr);
 	return 2;
 }
 
@@ -24,11 +24,30 @@ static int install_from_here(const char *into) {
 	return install_call(self, into);
 }
 
+/* The options of `gpudev run`, the command behind them. */
+static int run_from(char *argv[]) {
+	struct run wanted = {0};
+	for (; *argv != NULL; argv += 2) {
+		if (argv[1] == NULL) return usage();
+		if (strcmp(*argv, "--") == 0) {
+			wanted.argv = argv + 1;
+			break;
+		}
+		if (strcmp(*argv, "--in") == 0) {
+			wanted.directory = argv[1];
+		} else if (strcmp(*argv, "--list") == 0) {
+			wanted.listed = argv[1];
+		} else {
+			return usage();
+		}
+	}
+	return run_call(&wanted);
+}
+
 int main(int argc, char *argv[]) {
 	const char *call = argc > 1 ? argv[1] : "";
 	if (strcmp(call, "install") == 0 && argc == 3) return install_from_here(argv[2]);
-	if (strcmp(call, "run") == 0 && argc == 2) return run_call(NULL);
-	if (strcmp(call, "run") == 0 && argc > 3 && strcmp(argv[2], "--") == 0) return run_call(argv + 3);
+	if (strcmp(call, "run") == 0) return run_from(argv + 2);
 	if (strcmp(call, "ready") == 0 && argc == 2) return ready_call();
 	if (strcmp(call, "keys") == 0 && argc == 2) return keys_call();
 	if (strcmp(call, "listing") == 0 && argc == 3) return listing_call(argv[2]);

@@ -28,7 +28,7 @@ pid_t start_program(char *const argv[], const char *output) {
 			dup2(out, 2);
 		}
 	}
-	if (chdir(WORKSPACE) != 0) (void)!chdir("/");
+	if (chdir(HOME) != 0) (void)!chdir("/");
 	execv(argv[0], argv);
 	dprintf(2, "%s: %s\n", argv[0], strerror(errno));
 	_exit(127);

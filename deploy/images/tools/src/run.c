@@ -17,16 +17,11 @@
 #define SSHD_PAUSE_MS 1000
 #define DRAIN_MS 200
 
-/* Output of the command: what comes out of `from` goes to `to`, the pod's log, and into the log file. */
-struct stream {
-	int from, to;
-};
-
 struct state {
 	pid_t command, sshd;
 	int status; /* of the command, once it has ended */
 	bool has_ended, stopping;
-	struct stream streams[2];
+	int output; /* of the command, both its streams in the order of writing; -1 at its end */
 	int log;
 	long logged;
 };
@@ -66,9 +61,39 @@ static void exec_command(char *const argv[]) {
 	_exit(errno == ENOENT ? 127 : 126);
 }
 
-static void start_command(struct state *state, char *const argv[]) {
-	int pipes[2][2];
-	if (pipe2(pipes[0], O_CLOEXEC) != 0 || pipe2(pipes[1], O_CLOEXEC) != 0) exit(failed("pipe: %m"));
+/* What is missing of a directory is made, by its user and not by root as the container's runtime would. */
+static int make_directory(const char *path) {
+	char part[4096];
+	if (strlen(path) >= sizeof part) return errno = ENAMETOOLONG, -1;
+	for (const char *end = path; *end != '\0';) {
+		end += strspn(end, "/");
+		end += strcspn(end, "/");
+		snprintf(part, sizeof part, "%.*s", (int)(end - path), path);
+		if (mkdir(part, 0777) != 0 && errno != EEXIST && access(part, F_OK) != 0) return -1;
+	}
+	return 0;
+}
+
+/* Where it was asked for, else where the image says, which is at home when it says nothing. */
+static void enter_directory(const char *wanted) {
+	char here[2];
+	if (wanted == NULL && getcwd(here, sizeof here) == NULL) return; /* longer than "/" */
+	if (wanted == NULL) wanted = HOME;
+	if (chdir(wanted) == 0 || (errno == ENOENT && make_directory(wanted) == 0 && chdir(wanted) == 0)) return;
+	dprintf(2, "The command cannot start in %s: %s\n", wanted, strerror(errno));
+	_exit(126);
+}
+
+/* A HOME of the user's is the command's alone: sessions are at home where their files are. */
+static void take_home(void) {
+	char *home = read_file(COMMANDS_HOME, NULL);
+	if (home != NULL) setenv("HOME", home, 1);
+	free(home);
+}
+
+static void start_command(struct state *state, const struct run *wanted) {
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) != 0) exit(failed("pipe: %m"));
 	state->log = open(COMMAND_LOG, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	state->command = fork();
 	if (state->command < 0) exit(failed("fork: %m"));
@@ -79,16 +104,15 @@ static void start_command(struct state *state, char *const argv[]) {
 		setsid();
 		int in = open("/dev/null", O_RDONLY);
 		dup2(in, 0);
-		dup2(pipes[0][1], 1);
-		dup2(pipes[1][1], 2);
-		if (chdir(WORKSPACE) != 0) (void)!chdir("/");
-		exec_command(argv);
+		dup2(ends[1], 1);
+		dup2(ends[1], 2);
+		enter_directory(wanted->directory);
+		take_home();
+		exec_command(wanted->argv);
 	}
-	for (int i = 0; i < 2; i++) {
-		close(pipes[i][1]);
-		fcntl(pipes[i][0], F_SETFL, O_NONBLOCK);
-		state->streams[i] = (struct stream){.from = pipes[i][0], .to = i + 1};
-	}
+	close(ends[1]);
+	fcntl(ends[0], F_SETFL, O_NONBLOCK);
+	state->output = ends[0];
 }
 
 /* Keep the end of the log file, in place of all that a week of printing makes. */
@@ -111,25 +135,23 @@ static void shorten_log(struct state *state) {
 }
 
 /* Whether there may be more. */
-static bool pass_on(struct state *state, struct stream *stream) {
+static bool pass_on(struct state *state) {
 	static char bytes[1 << 16];
-	ssize_t got = read(stream->from, bytes, sizeof bytes);
+	ssize_t got = read(state->output, bytes, sizeof bytes);
 	if (got < 0) return errno == EINTR || errno == EAGAIN;
 	if (got == 0) return false;
 	if (state->log >= 0 && write_all(state->log, bytes, (size_t)got) == 0) {
 		state->logged += got;
 		if (state->logged > 2 * LOG_BYTES) shorten_log(state);
 	}
-	(void)!write_all(stream->to, bytes, (size_t)got);
+	(void)!write_all(1, bytes, (size_t)got);
 	return true;
 }
 
-/* What the command has printed is in the pipes when it has ended; what it left in the background may print for ever. */
+/* What the command has printed is in the pipe when it has ended; what it left in the background may print for ever. */
 static void drain(struct state *state) {
-	for (int i = 0; i < 2; i++) {
-		struct pollfd more = {.fd = state->streams[i].from, .events = POLLIN};
-		while (more.fd >= 0 && poll(&more, 1, 0) == 1 && (more.revents & POLLIN) && pass_on(state, &state->streams[i])) {}
-	}
+	struct pollfd more = {.fd = state->output, .events = POLLIN};
+	while (more.fd >= 0 && poll(&more, 1, 0) == 1 && (more.revents & POLLIN) && pass_on(state)) {}
 }
 
 static void reap(struct state *state) {
@@ -164,26 +186,19 @@ static bool is_over(const struct state *state) {
 
 static void live(struct state *state, int signals) {
 	while (!is_over(state)) {
-		struct pollfd watched[3] = {
-			{.fd = signals, .events = POLLIN},
-			{.fd = state->streams[0].from, .events = POLLIN},
-			{.fd = state->streams[1].from, .events = POLLIN},
-		};
-		int ready = poll(watched, 3, state->sshd == 0 ? SSHD_PAUSE_MS : state->has_ended ? DRAIN_MS : -1);
+		struct pollfd watched[2] = {{.fd = signals, .events = POLLIN}, {.fd = state->output, .events = POLLIN}};
+		int ready = poll(watched, 2, state->sshd == 0 ? SSHD_PAUSE_MS : state->has_ended ? DRAIN_MS : -1);
 		if (ready == 0 && state->sshd == 0) state->sshd = start_sshd();
 		if (watched[0].revents & POLLIN) receive_signal(state, signals);
-		for (int i = 0; i < 2; i++) {
-			if (watched[i + 1].revents && !pass_on(state, &state->streams[i])) state->streams[i].from = -1;
-		}
+		if (watched[1].revents && !pass_on(state)) state->output = -1;
 		reap(state);
 	}
 	drain(state);
 }
 
 /* The listing of the disk goes with the end of the container: nobody can look at the disk then. */
-static void tell_what_is_on_the_disk(void) {
-	if (!is_mounted(DISK)) return;
-	char *text = listing_of(DISK, 4096);
+static void leave_listing(const char *directory) {
+	char *text = listing_of(directory, 4096);
 	int out = open(TERMINATION_LOG, O_WRONLY | O_TRUNC | O_CLOEXEC);
 	if (text != NULL && out >= 0) (void)!write_all(out, text, strlen(text));
 	if (out >= 0) close(out);
@@ -200,8 +215,8 @@ static int watch_signals(void) {
 	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-int run_call(char *const argv[]) {
-	struct state state = {.log = -1, .streams = {{.from = -1}, {.from = -1}}};
+int run_call(const struct run *wanted) {
+	struct state state = {.log = -1, .output = -1};
 	umask(022);
 	int signals = watch_signals();
 	if (signals < 0) return failed("signalfd: %m");
@@ -209,9 +224,9 @@ int run_call(char *const argv[]) {
 	take_first_keys();
 	state.sshd = start_sshd();
 	jupyter_resume();
-	if (argv != NULL) start_command(&state, argv);
+	if (wanted->argv != NULL) start_command(&state, wanted);
 	live(&state, signals);
 	if (state.sshd > 0) kill(state.sshd, SIGTERM);
-	tell_what_is_on_the_disk();
+	if (wanted->listed != NULL) leave_listing(wanted->listed);
 	return state.command > 0 ? state.status : 0;
 }

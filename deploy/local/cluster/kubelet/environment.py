@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING
 from deploy.local.cluster.machinery import quantity
 from deploy.local.cluster.machinery.objects import Object
 
-_REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+_REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")  # to the next closer, whatever stands between, as the real one reads
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 _IDLE = ["tail", "-f", "/dev/null"]
 

@@ -200,6 +200,8 @@ class PodWorker:
             "GPUDEV_ROOT": str(root),
             "GPUDEV_POD_IP": self.pod_ip,
         }
+        if "HOME" in variables:  # the one of the usual variables that is a path of the container
+            variables = variables | {"HOME": volumes.meaning(container, root, variables["HOME"])}
         argv = self._resolve(environment.command_line(container, variables), container)
         return Config(argv, base | variables, working_directory)
 

@@ -5,7 +5,7 @@ There is no mount namespace: a container that mounts a volume at /data finds it 
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from deploy.local.cluster.kubelet.environment import ConfigError, Lookup, field_value, texts_of
 from deploy.local.cluster.machinery.objects import Object
@@ -88,6 +88,13 @@ def _message_file(container: Object, root: Path) -> Path:
 def inside(root: Path, path: str) -> Path:
     """Where an absolute path of the container lies; `..` never leads out."""
     return root / os.path.normpath(f"/{path}").lstrip("/")
+
+
+def meaning(container: Object, root: Path, path: str) -> str:
+    """Where a path of the container lies on this machine when it is below a mount; itself when it is not."""
+    place = PurePosixPath(path)
+    below = any(place.is_relative_to(mount["mountPath"]) for mount in container.get("volumeMounts") or [])
+    return str(inside(root, path)) if below else path
 
 
 def _source(volume: Object, volumes: Path) -> Path:
