@@ -381,12 +381,5 @@ def _revoked_event(user_id: int, key_id: str, reason: RevocationReason, dies_at:
 
 
 def _stored(row: Row) -> StoredKey:
-    return StoredKey(
-        key_id=row["key_id"],
-        user_id=row["user_id"],
-        username=row["username"],
-        expires_at=row["expires_at"],
-        dies_at=row["dies_at"],
-        revoked_reason=row["revoked_reason"],
-        user_disabled=row["user_disabled"],
-    )
+    # field by field of the struct: what a statement lacks is an error here, and never a default
+    return StoredKey(**{name: row[name] for name in StoredKey.__struct_fields__})

@@ -2,11 +2,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.stack import LocalStack, running_stack
+from tests.support.stack import OPERATORS, LocalStack, running_stack
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalStack]:
-    """One stack for all tests that leave it as it was."""
-    with running_stack() as running:
+    """One stack for all tests that leave it as it was; `operator` is an operator of it."""
+    with running_stack(GPUDEV_OPERATORS=OPERATORS) as running:
         yield running

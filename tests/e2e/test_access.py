@@ -116,6 +116,31 @@ async def test_what_is_anothers_looks_as_if_it_were_not_there(stack: LocalStack,
         await owner.wait(theirs["job_id"], "cancelled")
 
 
+async def test_an_operator_of_the_settings_moves_anybodys_waiting_job(stack: LocalStack) -> None:
+    async with users(stack, "owner", "operator") as (owner, operator):
+        jobs = [await owner.submit(instance_type="p4d.24xlarge", command="sleep 300") for _ in range(3)]
+        waiting = jobs[2]
+        await owner.wait(waiting, "queued")
+        path = f"/v1/jobs/{waiting}/priority"
+        refused = await owner.client.post(path, json={"priority": 7})
+        assert (refused.status_code, refused.json()) == (403, {"detail": "Only operators may set priorities"})
+        moved = await operator.client.post(path, json={"priority": 7})
+        assert moved.status_code == 200, moved.text
+
+        async def told() -> bool:
+            return (await owner.client.get(f"/v1/jobs/{waiting}/explain")).json().get("priority") == 7
+
+        await until(told, "the priority in the line")
+        rotated = (await operator.client.post("/v1/keys/rotate")).json()["api_key"]
+        again = await operator.client.post(path, json={"priority": 8}, headers={"Authorization": f"Bearer {rotated}"})
+        assert again.status_code == 200, again.text
+        stack.secrets.add(rotated)
+        for job_id in jobs:
+            await owner.client.post(f"/v1/jobs/{job_id}/cancel")
+        for job_id in jobs:
+            await owner.wait(job_id, "cancelled")
+
+
 async def test_a_wrong_aws_secret_is_refused_and_told_to_nobody(stack: LocalStack) -> None:
     exported = await asyncio.to_thread(stack.identity, "carol")
     wrong = "wrong" + exported["AWS_SECRET_ACCESS_KEY"][5:]

@@ -20,11 +20,14 @@ import httpx
 import nats
 from kubernetes import client, config
 
+from deploy.local.aws import ACCOUNT, DEMO_ROLE
 from deploy.local.ports import free_ports
 from deploy.local.state import RunningPart, RunningStack, StateDirectory
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("auth", "jobs", "disks", "capacity")
+OPERATORS = f"arn:aws:sts::{ACCOUNT}:assumed-role/{DEMO_ROLE}/operator"
+"""A value of GPUDEV_OPERATORS: the demo user of that name."""
 
 
 class LocalStack:

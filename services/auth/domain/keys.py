@@ -43,7 +43,7 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     """When a revocation takes effect; None: not revoked."""
     revoked_reason: str | None
     user_disabled: bool
-    is_operator: bool = False
+    is_operator: bool
 
     @property
     def ends_at(self) -> datetime:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from deploy.local.aws import ACCOUNT, FOREIGN_ACCOUNT, Keys, role_arn
+from deploy.local.aws import ACCOUNT, DEMO_ROLE, FOREIGN_ACCOUNT, Keys, role_arn
 from services.auth.settings import AuthSettings
 from shared.api_key import parse_api_key
 from shared.database import Database, Statement
@@ -48,6 +48,22 @@ async def test_a_session_of_an_allowed_role_gets_a_key(auth_client: Client, moto
     assert key is not None
     assert key.prefix == answer["key_prefix"]
     assert (await auth_client.get("/v1/keys", headers=bearer(answer["api_key"]))).status_code == 200
+
+
+async def test_a_session_of_the_operators_is_vouched_for_as_one_and_no_other(
+    real_auth_settings: AuthSettings, moto_server: MotoServer
+) -> None:
+    name, other = new_name(), new_name()
+    operators = f"arn:aws:sts::{ACCOUNT}:assumed-role/{DEMO_ROLE}/{name}"
+    settings = msgspec.structs.replace(real_auth_settings, operators=operators, internal_token="token")
+    async with serving(settings) as client:
+        for who in (name, other):
+            key = parse_api_key((await log_in(client, moto_server.identity(who))).json()["api_key"])
+            assert key is not None
+            reply = await client.post(
+                "/internal/verify", json={"key_hash": key.hash}, headers={"X-GPUDev-Internal-Token": "token"}
+            )
+            assert reply.json()["identity"]["is_operator"] == (who == name)
 
 
 async def test_one_person_is_one_user(auth_client: Client, moto_server: MotoServer) -> None:

@@ -38,6 +38,7 @@ def stored(
         dies_at=dies_at,
         revoked_reason=reason,
         user_disabled=disabled,
+        is_operator=False,
     )
 
 
