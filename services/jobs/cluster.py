@@ -19,7 +19,8 @@ from kubernetes.aio import client, config
 from prometheus_client import Gauge
 
 from services.jobs.domain.manifests import MANAGED_BY, Manifest, owner_reference
-from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Condition, Meta, Pod
+from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Meta, Pod
+from services.jobs.domain.trouble import Node, PodEvent, newest, node_trouble
 from services.jobs.exec_channel import PROTOCOL, Broken, ExecResult, NotRun, converse
 from shared.errors import Conflict, Unavailable
 
@@ -36,7 +37,7 @@ _LOG_IDLE_SECONDS = 30.0
 """A container may be silent for long: a stream that is, is opened again, since its connection may have died."""
 _LOG_BUFFER_BYTES = 1 << 16
 """Of one stream, twice at most: the client's default of 2 MB would be 4 GB for a thousand slow readers."""
-_BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE = 400, 403, 404, 409, 410
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE = 400, 401, 403, 404, 409, 410
 _REFUSALS = frozenset({400, 422})
 _NO_EXEC = frozenset({400, 404, 409, 422})
 _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
@@ -57,6 +58,10 @@ class ClusterUnavailable(Unavailable):
 
 class ClusterRefused(Conflict):
     """Kubernetes says that an object can never be made like this."""
+
+
+class ClusterForbids(Conflict):
+    """Admission, a quota or our own rights do not let an object be made now; that may change."""
 
 
 class NameTaken(Conflict):
@@ -114,12 +119,8 @@ class _Attachments(msgspec.Struct, frozen=True):
     items: list[_Attachment] = []
 
 
-class _NodeStatus(msgspec.Struct, frozen=True):
-    conditions: list[Condition] = []
-
-
-class _Node(msgspec.Struct, frozen=True):
-    status: _NodeStatus = _NodeStatus()
+class _PodEvents(msgspec.Struct, frozen=True):
+    items: list[PodEvent] = []
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -147,14 +148,16 @@ class Cluster:
         self._namespace = namespace
         self._client: Any = None
         self._log_client: Any = None
+        self._retired: list[Any] = []
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
         """Close its connections."""
-        for opened in (self._client, self._log_client):
+        for opened in (self._client, self._log_client, *self._retired):
             if opened is not None:
                 await opened.close()
         self._client = self._log_client = None
+        self._retired = []
 
     async def find_pod(self, name: str) -> Pod | None:
         """The pod as it is now, by a live look; None when there is none."""
@@ -165,28 +168,43 @@ class Cluster:
                 return None
             raise _unavailable(failed) from failed
 
-    async def find_node_loss(self, name: str) -> str | None:
-        """How a node was lost, by a live look; None: it is well, or we may not look.
+    async def find_node_trouble(self, name: str) -> str | None:
+        """Why a node's pods were deleted, for a person, by a live look; None: it is well, or we may not look.
 
         Raises:
             ClusterUnavailable: There was no answer.
         """
         try:
-            node = await self._call("GET", "nodes", name, model=_Node)
+            node = await self._call("GET", "nodes", name, model=Node)
         except _Failed as failed:
             if failed.status.code == _FORBIDDEN:
                 return None
             if failed.status.code == _NOT_FOUND and failed.status.reason == "NotFound":
-                return f"Node {name} is gone"
+                return node_trouble(name, None)
             raise _unavailable(failed) from failed
-        ready = any(one.type == "Ready" and one.status == "True" for one in node.status.conditions)
-        return None if ready else f"Node {name} does not answer"
+        return node_trouble(name, node)
+
+    async def find_newest_event(self, pod_uid: str) -> PodEvent | None:
+        """What the cluster said last of a pod; None: nothing, or we may not look.
+
+        Raises:
+            ClusterUnavailable: There was no answer.
+        """
+        query = {"fieldSelector": f"involvedObject.uid={pod_uid}"}
+        try:
+            events = await self._call("GET", "events", query=query, model=_PodEvents)
+        except _Failed as failed:
+            if failed.status.code == _FORBIDDEN:
+                return None
+            raise _unavailable(failed) from failed
+        return newest(events.items)
 
     async def ensure_pod(self, manifest: Manifest) -> Pod:
         """Make the pod, or adopt the one that an earlier try made.
 
         Raises:
             ClusterRefused: It can never be made like this.
+            ClusterForbids: It may not be made now.
             NameTaken: There is one of its name that is not of this job and lease, or is going away.
             ClusterUnavailable: No answer; it may have been made.
         """
@@ -265,6 +283,8 @@ class Cluster:
         except NotRun as error:
             raise ClusterRefused(f"The program could not be run: {error}") from error
         except aiohttp.WSServerHandshakeError as error:
+            if error.status == _UNAUTHORIZED:
+                await self._retire(self._client)
             if error.status in _NO_EXEC:
                 raise ClusterRefused("The pod is not there or does not run") from error
             raise ClusterUnavailable(code=error.status) from error
@@ -320,8 +340,7 @@ class Cluster:
     async def _send_log_request(self, name: str, query: dict[str, str]) -> Any:
         limits = aiohttp.ClientTimeout(sock_connect=_CALL_SECONDS, sock_read=_LOG_IDLE_SECONDS)
         async with asyncio.timeout(_CALL_SECONDS):
-            api = await self._open_log_client()
-            response = await self._send("GET", "pods", f"{name}/log", query, None, limits, api=api)
+            response = await self._send("GET", "pods", f"{name}/log", query, None, limits, self._open_log_client)
             try:
                 await _raise_for_status(response)
             except _Failed as failed:
@@ -402,6 +421,8 @@ class Cluster:
         except _Failed as failed:
             if failed.status.code in _REFUSALS:
                 raise ClusterRefused(failed.status.message) from failed
+            if failed.status.code == _FORBIDDEN:
+                raise ClusterForbids(failed.status.message) from failed
             if failed.status.code != _CONFLICT or failed.status.reason != "AlreadyExists":
                 raise _unavailable(failed) from failed
         return await self._adopt(kind, manifest, model)
@@ -451,9 +472,28 @@ class Cluster:
             raise ClusterUnavailable(method=method, kind=kind, cause=type(error).__name__) from error
 
     async def _send(  # noqa: PLR0917 - private, and each is something else
-        self, method: str, kind: str, name: str | None, query: Any, body: Manifest | None, limits: Any, api: Any = None
+        self,
+        method: str,
+        kind: str,
+        name: str | None,
+        query: Any,
+        body: Manifest | None,
+        limits: Any,
+        opened: Any = None,
     ) -> Any:
-        api = api or await self._open()
+        for is_last in (False, True):
+            api = await (opened or self._open)()
+            response = await self._send_once(api, method, kind, name, query, body, limits)
+            if response.status != _UNAUTHORIZED or is_last:
+                break
+            # credentials expire (exec plugins, tokens in files): they are read again, and the call had no effect
+            response.response.close()
+            await self._retire(api)
+        return response
+
+    async def _send_once(  # noqa: PLR0917 - private, and each is something else
+        self, api: Any, method: str, kind: str, name: str | None, query: Any, body: Manifest | None, limits: Any
+    ) -> Any:
         path = self._path(kind) + (f"/{name}" if name else "")
         headers = {"Accept": "application/json"}
         if method == "PATCH":
@@ -484,6 +524,21 @@ class Cluster:
                 configuration.client_session_kwargs = {"read_bufsize": _LOG_BUFFER_BYTES}
                 self._log_client = client.ApiClient(configuration=configuration)
             return self._log_client
+
+    async def _retire(self, api: Any) -> None:
+        """Make the next call read the credentials anew.
+
+        What still goes on with the old ones may end: they are closed with the next that are retired.
+        """
+        async with self._opening:
+            if api is None or api not in {self._client, self._log_client}:
+                return  # another call was here before
+            log.info("cluster_credentials_refused")
+            for retired in self._retired:
+                await retired.close()
+            self._retired = [api]
+            self._client = None if api is self._client else self._client
+            self._log_client = None if api is self._log_client else self._log_client
 
     async def _configuration(self) -> Any:
         settings = client.Configuration()

@@ -111,7 +111,7 @@ async def submit_job(
         JobIdTaken: The id it asks for belongs to another request.
         Conflict: Its disk is in use.
         LimitReached: Too many of the user's jobs wait, or it wants more GPUs than one may hold.
-        InvalidInput: Its disk exists with another size.
+        InvalidInput: It is longer than a job may last, or its disk exists with another size.
         Unavailable: The database, or the disks service for a job with a disk.
     """
     mac = resources.request_mac(submission.canonical())
@@ -384,6 +384,10 @@ def _new_job(  # noqa: PLR0917 - private, and each is something else
 
 
 def _check_size(submission: Submission, resources: Resources) -> None:
+    longest_hours = resources.settings.max_total_hours
+    if submission.duration_seconds > longest_hours * 3600:
+        text = f"Must be at most {longest_hours} hours, which is as long as a job may last here"
+        raise InvalidInput([Problem("less_than_equal", ("body", "duration_hours"), text)])
     most = resources.settings.max_gpus_per_user
     if most is not None and submission.gpu_count > most:
         raise LimitReached(f"You may hold {most} GPUs at once: the job would wait for ever")

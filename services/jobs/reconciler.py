@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from services.jobs import storage
 from services.jobs.access import fetch_user, stored_keys
-from services.jobs.cluster import Cluster, ClusterRefused
+from services.jobs.cluster import Cluster, ClusterForbids, ClusterRefused, NameTaken
 from services.jobs.contents import tell_content
 from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
 from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
@@ -39,9 +39,12 @@ from services.jobs.domain.plan import (
     Record,
     Rest,
     Step,
+    judge_refusal,
     next_step,
 )
-from services.jobs.domain.pod_facts import read_pod
+from services.jobs.domain.pod import Pod
+from services.jobs.domain.pod_facts import PodFacts, read_pod
+from services.jobs.domain.trouble import with_event
 from services.jobs.github import GitHub
 from services.jobs.kept_logs import LastWords, keep_log
 from services.jobs.operations import apply_fact
@@ -57,6 +60,8 @@ _LEASE = timedelta(seconds=8)
 """Longer than a pass may take, so that no call of a pass is sent when another worker may have the job; short, so that
 the jobs of a killed process are soon another's."""
 _MAX_STEPS = 12
+_MOUNT_TIME = timedelta(seconds=3)
+"""A pod whose volumes take longer is asked for what is wrong."""
 _RETRY = timedelta(seconds=1)
 _failed_passes = Counter("gpudev_job_passes_failed", "Passes over a job that failed", ["error"])
 
@@ -149,8 +154,8 @@ class Reconciler:
         """Bring one job as far as it gets now; the job as last written, and when to look again."""
         for _ in range(_MAX_STEPS):
             pod = await self._cluster.find_pod(object_name(job))
-            now = datetime.now(UTC)
-            step = next_step(job, read_pod(pod) if pod else None, now, self._limits)
+            seen = await self._read(pod) if pod is not None else None
+            step = next_step(job, seen, datetime.now(UTC), self._limits)
             if isinstance(step, Rest):
                 return job, step.until
             changed = await self._take(job, step)
@@ -158,6 +163,13 @@ class Reconciler:
                 return changed or job, datetime.now(UTC) + _RETRY
             job = changed
         return job, datetime.now(UTC)
+
+    async def _read(self, pod: Pod) -> PodFacts:
+        facts = read_pod(pod)
+        created_at = pod.metadata.creation_timestamp
+        if not facts.mounting or created_at is None or datetime.now(UTC) < created_at + _MOUNT_TIME:
+            return facts
+        return with_event(facts, await self._cluster.find_newest_event(facts.uid))
 
     async def _take(self, job: Job, step: Step) -> Job | None:
         if isinstance(step, Record):
@@ -199,8 +211,8 @@ class Reconciler:
 
     async def _ask_node(self, job: Job, step: AskNode) -> Fact:
         # a node that is lost takes its pods along: Kubernetes deletes them before capacity hears of it, or after
-        loss = await self._cluster.find_node_loss(job.node or "")
-        reason = f"The node was lost: {loss}" if loss else "The pod was deleted from outside"
+        trouble = await self._cluster.find_node_trouble(job.node or "")
+        reason = trouble or step.disruption or "The pod was deleted from outside"
         return PodFailed(job.epoch, reason, step.exit_code)
 
     async def _make(self, job: Job) -> Fact:
@@ -222,7 +234,9 @@ class Reconciler:
             )
         except ClusterRefused as error:
             return PodFailed(job.epoch, f"Kubernetes refused the job: {error.text}")
-        return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"))
+        except (ClusterForbids, NameTaken) as error:
+            return judge_refusal(job, error.text, datetime.now(UTC), self._limits)
+        return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"), pod.spec.active_deadline_seconds)
 
     async def _clear(self, job: Job) -> bool:
         """False: the disk is not detached yet."""
@@ -243,6 +257,7 @@ def limits_of(settings: JobsSettings) -> Limits:
     """The patience that the settings say."""
     return Limits(
         image_fault_seconds=settings.image_fault_seconds,
+        refusal_seconds=settings.refusal_seconds,
         unschedulable_seconds=settings.unschedulable_seconds,
         prepare_seconds=settings.prepare_seconds,
         resync_seconds=settings.resync_seconds,

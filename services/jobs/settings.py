@@ -56,6 +56,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Between two searches for pods, services and secrets without a job."""
     image_fault_seconds: float = 60.0
     """How long an image may fail to be pulled, or a container to be made, before the job fails."""
+    refusal_seconds: float = 60.0
+    """How long admission or a quota may refuse a job's pod before the job fails; why shows on the job at once."""
     unschedulable_seconds: float = 10.0
     """How long a pod may find no room before its lease is given back."""
     prepare_seconds: float = 3600.0

@@ -61,6 +61,8 @@ jobs = sa.Table(
     sa.Column("pod_uid", sa.Text),
     sa.Column("node_ip", sa.Text),
     sa.Column("node_port", sa.Integer),
+    sa.Column("pod_ends_at", _TIME),
+    sa.Column("restarts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("fault", sa.Text),
     sa.Column("fault_since", _TIME),
     sa.Column("detail", sa.Text),

@@ -83,6 +83,16 @@ class JobStarted(JobEvent, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class JobRestarted(JobEvent, frozen=True, kw_only=True):
+    """Its container ended, and was started again: processes and what was in memory are gone, its time goes on."""
+
+    EVENT: ClassVar[str] = "restarted"
+    restarts: int
+    """So far."""
+    reason: str
+    """How it ended, for a person."""
+
+
 class JobExpiring(JobEvent, frozen=True, kw_only=True):
     EVENT: ClassVar[str] = "expiring"
     expires_at: datetime

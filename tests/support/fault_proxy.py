@@ -20,6 +20,7 @@ class Fault:
     status: int | None = None
     """Answered with this error, without effect."""
     reason: str = "InternalError"
+    message: str = "told to fail"
     lost: bool = False
     """It has its effect, and its answer is lost."""
     hang: bool = False
@@ -65,7 +66,7 @@ class FaultProxy:
         self.seen.append((request.method, request.path))
         fault = self.rule(request) or Fault()
         if fault.status is not None:
-            status = {"kind": "Status", "code": fault.status, "reason": fault.reason, "message": "told to fail"}
+            status = {"kind": "Status", "code": fault.status, "reason": fault.reason, "message": fault.message}
             return web.json_response(status, status=fault.status)
         if fault.hang or fault.lines:
             return await self._play(request, fault)

@@ -108,10 +108,10 @@ class People:
         raise Unauthenticated
 
 
-def new_disk_claimed() -> ClaimReply:
+def new_disk_claimed(volume_id: str | None = None) -> ClaimReply:
     """A job has a disk that is ready, and empty."""
     claim = Claim(
-        disk_id=uuid4(), disk_name="data", size_gb=10, ready=True, volume_id=f"vol-{uuid4().hex[:17]}",
+        disk_id=uuid4(), disk_name="data", size_gb=10, ready=True, volume_id=volume_id or f"vol-{uuid4().hex[:17]}",
         availability_zone=AVAILABILITY_ZONE,
     )  # fmt: skip
     return ClaimReply(claim=claim)
@@ -354,6 +354,29 @@ class Kube:
         """Delete every pod of the namespace at once: other tests need its GPUs."""
         delete = self._api.delete_collection_namespaced_pod
         await asyncio.to_thread(delete, self._namespace, grace_period_seconds=0, _request_timeout=10)
+
+    async def run_out_of_memory(self, name: str) -> None:
+        """End a pod's containers as the kernel does when memory runs out; the simulator's only."""
+        api = self._api.api_client
+        path = f"/simulator/pods/{self._namespace}/{name}/oom"
+        request = api.param_serialize("POST", path, auth_settings=["BearerToken"])
+        answer = await asyncio.to_thread(api.call_api, *request)
+        assert answer.status == httpx.codes.OK, answer.read()
+
+    async def drain(self, node: str, pod: str) -> None:
+        """Cordon a node and evict a pod from it, as `kubectl drain` does."""
+        await self._set_unschedulable(node, unschedulable=True)
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self._namespace}}
+        evict = self._api.create_namespaced_pod_eviction
+        await asyncio.to_thread(evict, pod, self._namespace, body, _request_timeout=10)
+
+    async def uncordon(self, node: str) -> None:
+        """Let the node have pods again."""
+        await self._set_unschedulable(node, unschedulable=False)
+
+    async def _set_unschedulable(self, node: str, *, unschedulable: bool) -> None:
+        body = {"spec": {"unschedulable": unschedulable}}
+        await asyncio.to_thread(self._api.patch_node, node, body, _request_timeout=10)
 
     async def set_finalizers(self, name: str, finalizers: list[str]) -> None:
         """Keep a pod that is deleted, or let it go."""

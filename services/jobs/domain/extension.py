@@ -27,9 +27,12 @@ def extension_refusal(job: Job, *, seconds: int, longest_seconds: int, now: date
     """
     assert job.expires_at is not None  # noqa: S101 - every active job has an end
     assert job.launched_at is not None  # noqa: S101 - every active job has a start
-    left = (job.launched_at + timedelta(seconds=longest_seconds) - job.expires_at).total_seconds()
+    last = job.launched_at + timedelta(seconds=longest_seconds)
+    if job.pod_ends_at is not None and job.pod_ends_at < last:  # made when jobs were to be shorter
+        last = job.pod_ends_at
+    left = (last - job.expires_at).total_seconds()
     if seconds > left:
-        longest, rest = _hours(longest_seconds), _hours(max(left, 0))
+        longest, rest = _hours((last - job.launched_at).total_seconds()), _hours(max(left, 0))
         return f"A job may last {longest} hours from its start at most: it can be extended by {rest} hours more"
     if job.expires_at + timedelta(seconds=seconds) <= now:
         return f"The job is expiring: its time was up at {job.expires_at:%Y-%m-%dT%H:%M:%SZ}"

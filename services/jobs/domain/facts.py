@@ -42,6 +42,17 @@ class PodMade(msgspec.Struct, frozen=True):
     node_port: int | None
     """Of SSH."""
     jupyter_port: int | None = None
+    lives_seconds: int | None = None
+    """How long after its lease began Kubernetes lets the pod live at least; None: for ever."""
+
+
+class PodRestarted(msgspec.Struct, frozen=True):
+    """The container of an active job ended and was started again."""
+
+    epoch: int
+    restarts: int
+    """So far."""
+    reason: str
 
 
 class PodWaits(msgspec.Struct, frozen=True):
@@ -53,8 +64,12 @@ class PodWaits(msgspec.Struct, frozen=True):
 
 
 class PodReady(msgspec.Struct, frozen=True):
+    """The job's time counts from here."""
+
     epoch: int
     node_ip: str | None
+    since: datetime | None = None
+    """None: since now."""
 
 
 class CommandEnded(msgspec.Struct, frozen=True):
@@ -172,6 +187,7 @@ Fact: TypeAlias = (
     | Granted
     | Revoked
     | PodMade
+    | PodRestarted
     | PodWaits
     | PodReady
     | CommandEnded

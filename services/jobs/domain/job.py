@@ -144,6 +144,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """None until the pod and what belongs to it are known to exist."""
     node_ip: str | None = None
     node_port: int | None = None
+    pod_ends_at: datetime | None = None
+    """Kubernetes itself ends its pod then or later, so it has no time beyond; None: not known."""
+    restarts: int = 0
+    """How often its container was started again, as far as its owner was told."""
     fault: str | None = None
     """Kind of trouble its pod has in starting; None when there is none."""
     fault_since: datetime | None = None

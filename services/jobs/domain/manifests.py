@@ -24,6 +24,9 @@ _IDLE = "trap 'exit 0' TERM INT; while :; do sleep 5 & wait $!; done"
 _RUN = 'exec /bin/sh -c "$1" 2>&1'
 """One stream of both outputs, in the order of writing."""
 _RUN_AT_HOME_NOT_AT_ROOT = f'[ "$PWD" != / ] || cd {HOME}; {_RUN}'
+_LAST_RESORT_SECONDS = 900
+_NEVER = 1 << 30
+"""Seconds of a startup probe that must not end a job: one that runs without SSH has its time all the same."""
 _UNPRIVILEGED = {"allowPrivilegeEscalation": False, "privileged": False}
 _TOOLS_MOUNTS = (
     {"name": "tools", "mountPath": "/gpudev"},
@@ -53,7 +56,7 @@ class PodPolicy(msgspec.Struct, frozen=True, kw_only=True):
     prepare_seconds: float = 3600.0
     """From the lease to a ready pod at most."""
     longest_seconds: int = 168 * 3600
-    """No job lives longer, however often it was extended; Kubernetes ends a pod then even if nobody else does."""
+    """No job lives longer, however often it was extended."""
 
 
 def object_name(job: Job) -> str:
@@ -99,7 +102,7 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
         "kind": "Pod",
         "metadata": {"name": name, "labels": labels(job), "annotations": {"gpudev/username": job.username}},
         "spec": {
-            "activeDeadlineSeconds": policy.longest_seconds,
+            "activeDeadlineSeconds": pod_life_seconds(job, policy),
             "affinity": _on_node(job.node or ""),
             "automountServiceAccountToken": False,
             "containers": [_container(job, policy, name)],
@@ -120,6 +123,15 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
             ],
         },
     }
+
+
+def pod_life_seconds(job: Job, policy: PodPolicy) -> int:
+    """When Kubernetes ends the pod even if nobody else does, counted from when its node takes it.
+
+    The job's own time begins later, up to `prepare_seconds`, so this is longer than any job may last by that and by
+    what ending one takes.
+    """
+    return max(policy.longest_seconds, job.duration_seconds) + math.ceil(policy.prepare_seconds) + _LAST_RESORT_SECONDS
 
 
 def service_manifest(job: Job, policy: PodPolicy, pod_uid: str) -> Manifest:
@@ -249,7 +261,7 @@ def _probes(policy: PodPolicy) -> Manifest:
     probe = {"exec": {"command": [TOOL, "ready"]}, "timeoutSeconds": 5}
     return {
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _ports(policy).items()],
-        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": math.ceil(policy.prepare_seconds)},
+        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": _NEVER},
         "readinessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 3},
     }
 

@@ -12,13 +12,17 @@ from services.jobs.domain.facts import (
     PodFailed,
     PodReady,
     PodRefused,
+    PodRestarted,
     PodWaits,
     Warn,
 )
 from services.jobs.domain.job import Job, JobUser, Phase, UserState
-from services.jobs.domain.pod_facts import Fault, PodFacts, PodState
+from services.jobs.domain.pod_facts import Fault, PodFacts, PodState, told
 
 WARNING_MINUTES = (30, 15, 5)
+SSHD_PATIENCE = timedelta(seconds=60)
+"""From the start of its container a job's time counts at the latest, and its command runs, whether sshd answers or not:
+the same as in the tools (deploy/images/tools)."""
 _OVER = frozenset({PodState.EXITED, PodState.FAILED})
 
 
@@ -26,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long trouble may last before it decides."""
 
     image_fault_seconds: float = 60.0
+    refusal_seconds: float = 60.0
     unschedulable_seconds: float = 10.0
     prepare_seconds: float = 3600.0
     """From the lease to readiness, a slow pull of a large image included."""
@@ -36,9 +41,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def patience(self, fault: str | None) -> float:
         """Seconds that this kind of fault may last."""
-        if fault == Fault.FINAL.value:
-            return 0.0
-        return self.unschedulable_seconds if fault == Fault.UNSCHEDULABLE.value else self.image_fault_seconds
+        return {
+            Fault.FINAL.value: 0.0,
+            Fault.UNSCHEDULABLE.value: self.unschedulable_seconds,
+            Fault.REFUSED.value: self.refusal_seconds,
+            Fault.VOLUME.value: self.prepare_seconds,
+        }.get(fault or "", self.image_fault_seconds)
 
 
 class Make(msgspec.Struct, frozen=True):
@@ -59,6 +67,8 @@ class AskNode(msgspec.Struct, frozen=True):
     """The pod was deleted, not by us: end the job, with what its node has to do with it."""
 
     exit_code: int | None = None
+    disruption: str | None = None
+    """What the cluster said of it on the pod, for a person."""
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -117,8 +127,18 @@ def _wants_log(job: Job, pod: PodFacts, limits: Limits) -> bool:
     return began and job.phase is not Phase.GIVING_BACK and job.log_tries < limits.log_tries
 
 
+def judge_refusal(job: Job, reason: str, now: datetime, limits: Limits) -> PodWaits | PodFailed:
+    """What it means that Kubernetes has just refused an object of a job that is being prepared."""
+    detail = told("Kubernetes does not let the job's pod be made", reason)
+    since = job.fault_since if job.fault == Fault.REFUSED.value else None
+    if since is not None and now >= since + timedelta(seconds=limits.refusal_seconds):
+        return PodFailed(job.epoch, detail)
+    return PodWaits(job.epoch, detail, Fault.REFUSED.value)
+
+
 def _prepare(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
-    if job.granted_at is not None and now > job.granted_at + timedelta(seconds=limits.prepare_seconds):
+    began = pod is not None and pod.began
+    if not began and job.granted_at is not None and now > job.granted_at + timedelta(seconds=limits.prepare_seconds):
         minutes = round(limits.prepare_seconds / 60)
         return Record(PodFailed(job.epoch, f"The job could not be started within {minutes} minutes: {job.detail}"))
     if pod is None or pod.deleting:
@@ -139,9 +159,9 @@ def _make(job: Job) -> Step:
 
 
 def _start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step:
-    if pod.state is PodState.READY or (pod.began and pod.state in {PodState.EXITED, PodState.FAILED}):
+    if pod.state is PodState.READY or (pod.began and pod.state in _OVER) or _runs_without_ssh(pod, now):
         # a command may end before anyone saw it ready: it has started all the same, and its end is the next step
-        return Record(PodReady(job.epoch, pod.host_ip))
+        return Record(PodReady(job.epoch, pod.host_ip, _started_at(job, pod, now)))
     if pod.state is PodState.FAILED:
         return Record(PodFailed(job.epoch, pod.detail, pod.exit_code))
     if pod.state is PodState.REFUSED:
@@ -149,12 +169,27 @@ def _start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step:
     return _await_start(job, pod, now, limits)
 
 
+def _runs_without_ssh(pod: PodFacts, now: datetime) -> bool:
+    return pod.began and pod.began_at is not None and now >= pod.began_at + SSHD_PATIENCE
+
+
+def _started_at(job: Job, pod: PodFacts, now: datetime) -> datetime | None:
+    """When sshd first answered, by the node's clock, or its patience was over; None: now.
+
+    Seen late, a start is as early as it was; what a wrong clock says lies between the lease and now.
+    """
+    moments = [pod.ready_at] if pod.ready_at else []
+    moments += [pod.began_at + SSHD_PATIENCE] if pod.began_at else []
+    started_at = max(min([*moments, now]), min(job.granted_at or now, now))
+    return started_at if started_at < now else None
+
+
 def _await_start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step:
     fault = pod.fault.value if pod.fault else None
     if (job.detail, job.fault) != (pod.detail, fault):
         return Record(PodWaits(job.epoch, pod.detail, fault))
     if fault is None or job.fault_since is None:
-        return _rest(now, limits)
+        return _rest(now, limits, pod.began_at + SSHD_PATIENCE if pod.began_at else None)
     given_up_at = job.fault_since + timedelta(seconds=limits.patience(fault))
     if now < given_up_at:
         return Rest(min(given_up_at, now + timedelta(seconds=limits.resync_seconds)))
@@ -172,12 +207,22 @@ def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -
         return end
     if job.expires_at is not None and now >= job.expires_at:
         return Record(Expire(job.epoch))
+    news = _news(job, pod, now)
+    return (
+        Record(news)
+        if news is not None
+        else Rest(min(now + timedelta(seconds=limits.resync_seconds), _next_moment(job, now)))
+    )
+
+
+def _news(job: Job, pod: PodFacts, now: datetime) -> Fact | None:
+    """What an active job's owner does not know yet."""
+    if pod.restarts > job.restarts:
+        return PodRestarted(job.epoch, pod.restarts, pod.restart_reason or "")
     minutes = due_warning(job, now)
     if minutes is not None:
-        return Record(Warn(job.epoch, minutes))
-    if pod.detail != job.detail:
-        return Record(PodWaits(job.epoch, pod.detail))
-    return Rest(min(now + timedelta(seconds=limits.resync_seconds), _next_moment(job, now)))
+        return Warn(job.epoch, minutes)
+    return PodWaits(job.epoch, pod.detail) if pod.detail != job.detail else None
 
 
 def _own_end(job: Job, pod: PodFacts) -> Step | None:
@@ -185,7 +230,7 @@ def _own_end(job: Job, pod: PodFacts) -> Step | None:
         return Record(CommandEnded(job.epoch, pod.exit_code or 0))
     if pod.state in {PodState.FAILED, PodState.REFUSED}:
         return Record(PodFailed(job.epoch, pod.detail, pod.exit_code))
-    return AskNode(pod.exit_code) if pod.deleting else None
+    return AskNode(pod.exit_code or None, pod.disruption) if pod.deleting else None
 
 
 def due_warning(job: Job, now: datetime) -> int | None:
@@ -213,5 +258,6 @@ def _warns_at(job: Job, minutes: int) -> datetime | None:
     return at if at > job.launched_at else None
 
 
-def _rest(now: datetime, limits: Limits) -> Rest:
-    return Rest(now + timedelta(seconds=limits.resync_seconds))
+def _rest(now: datetime, limits: Limits, moment: datetime | None = None) -> Rest:
+    next_look = now + timedelta(seconds=limits.resync_seconds)
+    return Rest(next_look if moment is None or moment <= now else min(next_look, moment))

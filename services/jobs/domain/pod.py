@@ -38,6 +38,7 @@ class Terminated(KubernetesObject, frozen=True):
     exit_code: int = 0
     reason: str | None = None
     message: str | None = None
+    started_at: datetime | None = None
 
 
 class ContainerState(KubernetesObject, frozen=True):
@@ -49,6 +50,9 @@ class ContainerState(KubernetesObject, frozen=True):
 class ContainerStatus(KubernetesObject, frozen=True):
     name: str = ""
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+    """How its run before this one ended."""
+    restart_count: int = 0
     ready: bool = False
     started: bool | None = None
     """Whether its startup probe has succeeded; None where the cluster does not say."""
@@ -59,6 +63,7 @@ class Condition(KubernetesObject, frozen=True):
     status: str = ""
     reason: str | None = None
     message: str | None = None
+    last_transition_time: datetime | None = None
 
 
 class PodStatus(KubernetesObject, frozen=True):
@@ -82,6 +87,8 @@ class PodSpec(KubernetesObject, frozen=True):
     init_containers: list[Container] = []
     node_name: str | None = None
     restart_policy: str = "Always"
+    active_deadline_seconds: int | None = None
+    """Kubernetes ends the pod so long after its node took it; None: never."""
 
 
 class Pod(KubernetesObject, frozen=True):

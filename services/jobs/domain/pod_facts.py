@@ -1,10 +1,11 @@
 """What a Pod's status means for its job, in words that a researcher understands."""
 
+from datetime import datetime
 from enum import Enum
 
 import msgspec
 
-from services.jobs.domain.pod import MAIN_CONTAINER, TOOLS_CONTAINER, ContainerStatus, Pod, Terminated, Waiting
+from services.jobs.domain.pod import MAIN_CONTAINER, TOOLS_CONTAINER, Condition, ContainerStatus, Pod, Terminated
 
 
 class PodState(Enum):
@@ -28,6 +29,10 @@ class Fault(Enum):
     CONFIG = "config"
     CRASH = "crash"
     UNSCHEDULABLE = "unschedulable"
+    VOLUME = "volume"
+    """A volume is not there yet; it is waited for as long as a start may take."""
+    REFUSED = "refused"
+    """Admission or a quota does not let the pod be made."""
     FINAL = "final"
     """Cannot pass."""
 
@@ -44,6 +49,18 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     began: bool = False
     """The user's command has run, at least for a moment."""
     host_ip: str | None = None
+    began_at: datetime | None = None
+    """When its container began to run, by the node's clock; None before, and where the cluster does not say."""
+    ready_at: datetime | None = None
+    """Since when it has been ready, by the node's clock; None while it is not."""
+    restarts: int = 0
+    """How often its container was started again."""
+    restart_reason: str | None = None
+    """Why that happened last, for a person; None when it never did."""
+    mounting: bool = False
+    """It has a node, and none of its containers has begun: its volumes come first."""
+    disruption: str | None = None
+    """Why the cluster takes the pod away, for a person; None when it does not say."""
     last_message: str | None = None
     """What the command's container left at its end, empty when nothing; None while it has not ended."""
 
@@ -77,10 +94,21 @@ _POD_TEXTS = {
     "Terminated": "The node was shut down",
     "Shutdown": "The node was shut down",
     "DeadlineExceeded": "The pod was stopped at its deadline",
-    "OOMKilled": "The job ran out of memory and was killed",
     "UnexpectedAdmissionError": "The node refused the pod",
 }
+_OUT_OF_MEMORY = "The job ran out of memory and was killed"
+_PARTLY_OUT_OF_MEMORY = "The job ran out of memory: a process of it was killed"
+_DISRUPTIONS = {
+    "EvictionByEvictionAPI": "The pod was evicted, as when its node is drained",
+    "PreemptionByScheduler": "The pod was evicted for a more important one",
+    "DeletionByTaintManager": "The pod was evicted from its node, which takes no such pods any more",
+    "DeletionByPodGC": "The pod was deleted since its node is gone",
+    "TerminationByKubelet": "The node ended the pod",
+}
+"""By the reasons of the condition DisruptionTarget."""
+_OOM_KILLED = "OOMKilled"
 _NEVER_BEGAN = frozenset({"StartError", "ContainerCannotRun", "RunContainerError", "CreateContainerError"})
+_NOT_BEGUN = frozenset({None, "", "PodInitializing", "ContainerCreating"})
 _REFUSALS = ("OutOf", "UnexpectedAdmissionError", "NodeAffinity", "Insufficient", "TopologyAffinityError")
 _MAX_MESSAGE = 300
 
@@ -91,10 +119,50 @@ def read_pod(pod: Pod) -> PodFacts:
     container = next((c for c in status.container_statuses if c.name == MAIN_CONTAINER), None)
     facts = _read_state(pod, container)
     ended = container.state.terminated if container else None
+    running = container.state.running if container else None
+    conditions = {condition.type: condition for condition in status.conditions}
+    ready = conditions.get("Ready")
     return msgspec.structs.replace(
-        facts, uid=pod.metadata.uid, deleting=pod.metadata.deletion_timestamp is not None, host_ip=status.host_ip,
+        facts,
+        uid=pod.metadata.uid,
+        deleting=pod.metadata.deletion_timestamp is not None,
+        host_ip=status.host_ip,
+        began_at=running.started_at if running else ended.started_at if ended else None,
+        ready_at=ready.last_transition_time if ready is not None and ready.status == "True" else None,
+        restarts=container.restart_count if container else 0,
+        restart_reason=_read_restart(container),
+        mounting=_waits_for_volumes(pod),
+        disruption=_read_disruption(conditions.get("DisruptionTarget")),
         last_message=(ended.message or "") if ended else None,
-    )  # fmt: skip
+    )
+
+
+def _read_restart(container: ContainerStatus | None) -> str | None:
+    if container is None or container.restart_count == 0:
+        return None
+    before = container.last_state.terminated
+    if before is None:
+        return "The container was started again"
+    if before.reason == _OOM_KILLED:
+        return f"{_OUT_OF_MEMORY}: its container was started again"
+    return f"The container ended with exit code {before.exit_code} and was started again"
+
+
+def _waits_for_volumes(pod: Pod) -> bool:
+    status = pod.status
+    scheduled = any(one.type == "PodScheduled" and one.status == "True" for one in status.conditions)
+    seen = [*status.init_container_statuses, *status.container_statuses]
+    begun = any(
+        one.state.running or one.state.terminated or (one.state.waiting and one.state.waiting.reason not in _NOT_BEGUN)
+        for one in seen
+    )
+    return scheduled and status.phase == "Pending" and not begun
+
+
+def _read_disruption(target: Condition | None) -> str | None:
+    if target is None or target.status != "True":
+        return None
+    return told(_DISRUPTIONS.get(target.reason or "", "The cluster ended the pod"), target.message)
 
 
 def _read_state(pod: Pod, container: ContainerStatus | None) -> PodFacts:
@@ -114,28 +182,35 @@ def _read_bare_phase(pod: Pod) -> PodFacts | None:
     if pod.status.phase == "Succeeded":
         return PodFacts(uid="", state=PodState.EXITED, exit_code=0, began=True)
     if pod.status.phase == "Failed":
-        return PodFacts(uid="", state=PodState.FAILED, detail=_text("The pod failed", pod.status.message))
+        return PodFacts(uid="", state=PodState.FAILED, detail=told("The pod failed", pod.status.message))
     return None
 
 
 def _read_failed_pod(pod: Pod, terminated: Terminated | None) -> PodFacts:
     reason = pod.status.reason or ""
     if reason.startswith(_REFUSALS) and terminated is None:
-        detail = _text("The node refused the pod", pod.status.message or reason)
+        detail = told("The node refused the pod", pod.status.message or reason)
         return PodFacts(uid="", state=PodState.REFUSED, detail=detail)
-    detail = _text(_POD_TEXTS.get(reason, f"The pod failed ({reason})"), pod.status.message)
-    exit_code = terminated.exit_code if terminated else None
+    detail = told(_POD_TEXTS.get(reason, f"The pod failed ({reason})"), pod.status.message)
+    # a command that ends well because it is asked to has not done what it was to do: its 0 is not told
+    exit_code = (terminated.exit_code or None) if terminated else None
     return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=exit_code, began=terminated is not None)
 
 
 def _read_terminated(terminated: Terminated) -> PodFacts:
     reason = terminated.reason or ""
     if reason in _NEVER_BEGAN:
-        detail = _text("The container could not be started", terminated.message)
-        return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=terminated.exit_code)
-    if reason == "OOMKilled":
-        detail = _POD_TEXTS["OOMKilled"]
-        return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=terminated.exit_code, began=True)
+        detail = told("The container could not be started", terminated.message)
+        return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=terminated.exit_code or None)
+    if reason == "ContainerStatusUnknown":
+        detail = told("The node lost the container, as when it is started again", terminated.message)
+        return PodFacts(uid="", state=PodState.FAILED, detail=detail, began=True)
+    if reason == _OOM_KILLED:
+        # the runtime says so also when the command outlived the process that was killed: its 0 is no success then
+        detail = _OUT_OF_MEMORY if terminated.exit_code else _PARTLY_OUT_OF_MEMORY
+        return PodFacts(
+            uid="", state=PodState.FAILED, detail=detail, exit_code=terminated.exit_code or None, began=True
+        )
     return PodFacts(uid="", state=PodState.EXITED, exit_code=terminated.exit_code, began=True)
 
 
@@ -143,14 +218,14 @@ def _read_living(pod: Pod, container: ContainerStatus | None) -> PodFacts:
     conditions = {condition.type: condition for condition in pod.status.conditions}
     scheduled = conditions.get("PodScheduled")
     if scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable":
-        detail = _text("The cluster has no room for the pod", scheduled.message)
+        detail = told("The cluster has no room for the pod", scheduled.message)
         return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=Fault.UNSCHEDULABLE)
     if container is not None and container.state.running is not None:
         return _read_running(pod, container)
     begun = pod.status.container_statuses or pod.status.init_container_statuses
     if not begun and (scheduled is None or scheduled.status != "True"):
         return PodFacts(uid="", state=PodState.STARTING, detail="waiting for its node")
-    return _read_tools(pod) or _read_waiting(container.state.waiting if container else None, _image(pod))
+    return _read_tools(pod) or _read_waiting(container, _image(pod))
 
 
 def _read_running(pod: Pod, container: ContainerStatus) -> PodFacts:
@@ -169,11 +244,11 @@ def _read_failed_tools(pod: Pod) -> PodFacts | None:
     ended = tools.state.terminated if tools is not None else None
     if ended is None or ended.exit_code == 0:
         return None
-    why = "out of memory" if ended.reason == "OOMKilled" else f"exit code {ended.exit_code}"
+    why = "out of memory" if ended.reason == _OOM_KILLED else f"exit code {ended.exit_code}"
     what = f"{_NO_TOOLS} ({why})"
     if pod.spec.restart_policy == "Never":
-        return PodFacts(uid="", state=PodState.FAILED, detail=_text(what, ended.message))
-    return PodFacts(uid="", state=PodState.STARTING, detail=_text(what, ended.message), fault=Fault.CRASH)
+        return PodFacts(uid="", state=PodState.FAILED, detail=told(what, ended.message))
+    return PodFacts(uid="", state=PodState.STARTING, detail=told(what, ended.message), fault=Fault.CRASH)
 
 
 def _read_tools(pod: Pod) -> PodFacts | None:
@@ -189,16 +264,22 @@ def _read_tools(pod: Pod) -> PodFacts | None:
         return PodFacts(uid="", state=PodState.STARTING, detail="installing the job's tools")
     image = next(spec.image for spec in pod.spec.init_containers if spec.name == TOOLS_CONTAINER)
     about = f": {_FAULT_TEXTS[fault].format(image=image)}" if fault in {Fault.IMAGE, Fault.FINAL} else ""
-    detail = _text(f"{_NO_TOOLS}{about} ({waiting.reason})", waiting.message)
+    detail = told(f"{_NO_TOOLS}{about} ({waiting.reason})", waiting.message)
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
-def _read_waiting(waiting: Waiting | None, image: str) -> PodFacts:
+def _read_waiting(container: ContainerStatus | None, image: str) -> PodFacts:
     """Kubernetes tells a container that waits for its image like one that is being made."""
+    waiting = container.state.waiting if container else None
     fault = _FAULTS.get(waiting.reason or "") if waiting is not None else None
     if waiting is None or fault is None:
         return PodFacts(uid="", state=PodState.STARTING, detail=f"pulling image {image}, then starting it")
-    detail = _text(f"{_FAULT_TEXTS[fault].format(image=image)} ({waiting.reason})", waiting.message)
+    about, message = waiting.reason, waiting.message
+    before = container.last_state.terminated if container else None
+    if fault is Fault.CRASH and before is not None:  # what went wrong is said there, here only that it did
+        about = "out of memory" if before.reason == _OOM_KILLED else f"exit code {before.exit_code}"
+        message = before.message or waiting.message
+    detail = told(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", message)
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
@@ -210,7 +291,7 @@ def _image(pod: Pod) -> str:
     return next((spec.image for spec in pod.spec.containers if spec.name == MAIN_CONTAINER), "")
 
 
-def _text(what: str, message: str | None) -> str:
-    """`message` is the cluster's: one line of it, of bounded length."""
+def told(what: str, message: str | None) -> str:
+    """`what`, and the cluster's `message` behind it: one line of it, of bounded length."""
     line = " ".join((message or "").split())[:_MAX_MESSAGE]
     return f"{what}: {line}" if line else what

@@ -28,6 +28,7 @@ from services.jobs.domain.facts import (
     PodMade,
     PodReady,
     PodRefused,
+    PodRestarted,
     PodWaits,
     QueueMoved,
     Revoked,
@@ -43,6 +44,7 @@ from shared.contracts.jobs import (
     JobPreparing,
     JobReady,
     JobRequeued,
+    JobRestarted,
     JobStarted,
     JobStatus,
 )
@@ -118,15 +120,35 @@ def _requeue(job: Job, fact: PodGone, _: datetime) -> Change:
 
 def _without_pod(job: Job) -> Job:
     return replace(
-        job, pod_name=None, pod_uid=None, node_ip=None, node_port=None, jupyter_port=None, fault=None, fault_since=None
+        job,
+        pod_name=None,
+        pod_uid=None,
+        node_ip=None,
+        node_port=None,
+        jupyter_port=None,
+        fault=None,
+        fault_since=None,
+        pod_ends_at=None,
+        restarts=0,
     )
 
 
-def _note_pod(job: Job, fact: PodMade, _: datetime) -> Change:
+def _note_pod(job: Job, fact: PodMade, now: datetime) -> Change:
+    lives = None if fact.lives_seconds is None else timedelta(seconds=fact.lives_seconds)
     job = replace(
-        job, pod_name=fact.pod_name, pod_uid=fact.pod_uid, node_port=fact.node_port, jupyter_port=fact.jupyter_port
+        job,
+        pod_name=fact.pod_name,
+        pod_uid=fact.pod_uid,
+        node_port=fact.node_port,
+        jupyter_port=fact.jupyter_port,
+        pod_ends_at=None if lives is None else (job.granted_at or now) + lives,
     )
     return Change(job)
+
+
+def _note_start(job: Job, fact: PodWaits, now: datetime) -> Change:
+    noted = _note_waiting(job, fact, now).job
+    return Change(replace(noted, status_reason=fact.detail if fact.fault else None))
 
 
 def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Change:
@@ -134,15 +156,24 @@ def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Change:
     return Change(replace(job, detail=fact.detail, fault=fact.fault, fault_since=since))
 
 
+def _note_restart(job: Job, fact: PodRestarted, _: datetime) -> Change:
+    if fact.restarts <= job.restarts:
+        return Change(job)
+    text = fact.reason if fact.restarts == 1 else f"{fact.reason}, {fact.restarts} times so far"
+    event = JobRestarted(**owner_of(job), restarts=fact.restarts, reason=fact.reason)
+    return Change(replace(job, restarts=fact.restarts, status_reason=text), (event,))
+
+
 def _activate(job: Job, fact: PodReady, now: datetime) -> Change:
-    expires_at = now + timedelta(seconds=job.duration_seconds)
+    launched_at = fact.since or now
+    expires_at = launched_at + timedelta(seconds=job.duration_seconds)
     job = replace(
-        job, status=JobStatus.ACTIVE, node_ip=fact.node_ip, launched_at=now, expires_at=expires_at,
+        job, status=JobStatus.ACTIVE, node_ip=fact.node_ip, launched_at=launched_at, expires_at=expires_at,
         fault=None, fault_since=None, status_reason=None, detail="running",
     )  # fmt: skip
     job = access.begin(job, now)
     event = JobStarted(
-        **owner_of(job), node=job.node or "", epoch=job.epoch, started_at=now, expires_at=expires_at
+        **owner_of(job), node=job.node or "", epoch=job.epoch, started_at=launched_at, expires_at=expires_at
     )  # fmt: skip
     return Change(job, (event,))
 
@@ -253,7 +284,7 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
     Phase.PREPARING: {
         DiskReady: _note_volume,
         PodMade: _note_pod,
-        PodWaits: _note_waiting,
+        PodWaits: _note_start,
         PodReady: _activate,
         PodFailed: _fail,
         PodRefused: _give_back,
@@ -266,6 +297,7 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         CommandEnded: _finish_command,
         PodFailed: _fail,
         PodWaits: _note_waiting,
+        PodRestarted: _note_restart,
         Revoked: _hold,
         Warn: _warn,
         Extend: _extend,

@@ -66,3 +66,11 @@ def test_warnings_start_anew_for_the_new_end() -> None:
     assert due_warning(longer, NOW + timedelta(minutes=91)) == 30
     a_little = extended(warned.job, 600)
     assert due_warning(a_little, four_before) == 15
+
+
+def test_no_extension_goes_beyond_the_end_of_the_jobs_pod() -> None:
+    """Which was made when jobs were to be shorter, and Kubernetes lets no pod live longer than it was to."""
+    job = active(pod_ends_at=NOW + timedelta(hours=3))
+    assert extension_refusal(job, seconds=2 * 3600, longest_seconds=WEEK, now=NOW) is None
+    refusal = extension_refusal(job, seconds=2 * 3600 + 1, longest_seconds=WEEK, now=NOW) or ""
+    assert "3 hours from its start at most: it can be extended by 2 hours more" in refusal

@@ -1,7 +1,7 @@
 """From what a pod says to what its job does."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from services.jobs.domain import plan
 from services.jobs.domain.disk_manifests import volume_claim_manifest, volume_manifest
-from services.jobs.domain.facts import CommandEnded, Expire, PodFailed, PodReady, PodRefused, PodWaits, Warn
+from services.jobs.domain.facts import (
+    CommandEnded,
+    Expire,
+    PodFailed,
+    PodReady,
+    PodRefused,
+    PodRestarted,
+    PodWaits,
+    Warn,
+)
 from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import (
     PodPolicy,
@@ -23,7 +32,19 @@ from services.jobs.domain.manifests import (
     secret_manifest,
     service_manifest,
 )
-from services.jobs.domain.plan import AskNode, Clear, Delete, Keep, Limits, Make, Record, Rest, due_warning, next_step
+from services.jobs.domain.plan import (
+    SSHD_PATIENCE,
+    AskNode,
+    Clear,
+    Delete,
+    Keep,
+    Limits,
+    Make,
+    Record,
+    Rest,
+    due_warning,
+    next_step,
+)
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
 from shared.contracts.jobs import JobStatus
@@ -75,6 +96,8 @@ def waiting(reason: str) -> Pod:
         (ended(137, "OOMKilled"), PodState.FAILED, "ran out of memory"),
         (ended(128, "StartError"), PodState.FAILED, "could not be started: why"),
         (pod("Failed", reason="Evicted", message="low on memory"), PodState.FAILED, "evicted: low on memory"),
+        (ended(0, "OOMKilled", "Succeeded"), PodState.FAILED, "ran out of memory: a process of it was killed"),
+        (ended(137, "ContainerStatusUnknown"), PodState.FAILED, "node lost the container"),
         (pod("Failed", reason="DeadlineExceeded"), PodState.FAILED, "deadline"),
         (pod("Failed", reason="OutOfnvidia.com/gpu", message="no GPU"), PodState.REFUSED, "no GPU"),
         (pod("Failed", reason="UnexpectedAdmissionError"), PodState.REFUSED, "refused"),
@@ -103,6 +126,84 @@ def test_a_pods_status_in_words(seen: Pod, state: PodState, words: str) -> None:
 def test_trouble_in_starting_is_told_from_patience(seen: Pod, fault: Fault | None) -> None:
     facts = read_pod(seen)
     assert (facts.state, facts.fault) == (PodState.STARTING, fault)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        ended(0, "OOMKilled", "Succeeded"),
+        pod("Failed", reason="Evicted", containerStatuses=container(terminated={"exitCode": 0})),
+        ended(0, "ContainerCannotRun"),
+    ],
+)
+def test_what_the_cluster_ended_has_no_exit_code_of_success(seen: Pod) -> None:
+    assert read_pod(seen).exit_code is None
+
+
+def restarted(reason: str, code: int, count: int = 1) -> Pod:
+    before = {"terminated": {"exitCode": code, "reason": reason}}
+    [status] = container(**RUNNING)
+    return pod(
+        restart="Always", conditions=ready(), containerStatuses=[{**status, "lastState": before, "restartCount": count}]
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (restarted("OOMKilled", 137), "The job ran out of memory and was killed: its container was started again"),
+        (restarted("Error", 1), "The container ended with exit code 1 and was started again"),
+    ],
+)
+def test_a_container_that_was_started_again_says_so_on_its_job(seen: Pod, reason: str) -> None:
+    assert step(active(), seen) == Record(PodRestarted(1, 1, reason))
+    assert isinstance(step(active(restarts=1), seen), Rest)
+
+
+def test_a_container_that_does_not_stay_up_says_why() -> None:
+    [status] = container(waiting={"reason": "CrashLoopBackOff", "message": "back-off 10s"})
+    before = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: not found"}}
+    seen = pod("Pending", restart="Always", containerStatuses=[{**status, "lastState": before}])
+    assert read_pod(seen).detail == "The container does not stay up (exit code 128): exec: not found"
+
+
+STARTED_AT = datetime(2026, 1, 20, 18, 0, tzinfo=UTC)
+
+
+def starting(conditions: list[dict[str, str]]) -> Pod:
+    return pod(conditions=conditions, containerStatuses=container(**RUNNING), hostIP="10.0.0.1")
+
+
+def test_the_time_box_counts_from_sshds_first_answer_or_a_minute_after_the_container() -> None:
+    job = preparing(granted_at=STARTED_AT - timedelta(minutes=1))
+    answers = [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-20T18:00:20Z"}]
+    silent = [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-20T18:00:00Z"}]
+
+    def at(seconds: float, conditions: list[dict[str, str]]) -> plan.Step:
+        return next_step(job, read_pod(starting(conditions)), STARTED_AT + timedelta(seconds=seconds), LIMITS)
+
+    assert at(20, answers) == Record(PodReady(1, "10.0.0.1"))
+    assert at(3600, answers) == Record(PodReady(1, "10.0.0.1", STARTED_AT + timedelta(seconds=20)))
+    assert at(59, silent) != Record(PodReady(1, "10.0.0.1"))
+    assert at(60, silent) == Record(PodReady(1, "10.0.0.1"))
+    assert at(3600, silent) == Record(PodReady(1, "10.0.0.1", STARTED_AT + timedelta(seconds=60)))
+
+
+def test_a_wrong_clock_of_the_node_makes_no_start_before_the_lease() -> None:
+    job = preparing(granted_at=NOW - timedelta(minutes=1))
+    answers = [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-20T17:00:00Z"}]
+    assert step(job, starting(answers)) == Record(PodReady(1, "10.0.0.1", NOW - timedelta(minutes=1)))
+
+
+@given(st.integers(300, 72 * 3600), st.integers(1, 168), st.integers(1, 7200), st.floats(0, 1))
+def test_the_pods_own_deadline_never_comes_before_the_jobs_end(
+    duration: int, hours: int, prepare: int, late: float
+) -> None:
+    policy = PodPolicy(longest_seconds=hours * 3600, prepare_seconds=prepare)
+    job = preparing(duration_seconds=duration)
+    life = pod_manifest(job, policy)["spec"]["activeDeadlineSeconds"]
+    longest = max(duration, policy.longest_seconds)
+    assert late * prepare + SSHD_PATIENCE.total_seconds() + longest < life
 
 
 WORDS = st.sampled_from(["", "Pending", "Running", "Failed", "Succeeded", "Unknown", "OOMKilled", "Evicted", "True"])

@@ -30,6 +30,7 @@ from services.jobs.domain.facts import (
     PodMade,
     PodReady,
     PodRefused,
+    PodRestarted,
     PodWaits,
     QueueMoved,
     Revoked,
@@ -85,6 +86,7 @@ def facts(epoch: int) -> list[Fact]:
         Revoked(epoch, "node gone"),
         PodMade(epoch, "p", "other-uid", 30001),
         PodWaits(epoch, "pulling", "image"),
+        PodRestarted(epoch, 1, "out of memory"),
         PodReady(epoch, "10.0.0.1"),
         CommandEnded(epoch, 0),
         CommandEnded(epoch, 3),
@@ -129,6 +131,7 @@ LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.ACTIVE, CommandEnded): (Phase.ENDING, ()),
     (Phase.ACTIVE, PodFailed): (Phase.ENDING, ()),
     (Phase.ACTIVE, PodWaits): (Phase.ACTIVE, ()),
+    (Phase.ACTIVE, PodRestarted): (Phase.ACTIVE, ("restarted",)),
     (Phase.ACTIVE, Revoked): (Phase.HELD, ("lost",)),
     (Phase.ACTIVE, Warn): (Phase.ACTIVE, ("expiring",)),
     (Phase.ACTIVE, Extend): (Phase.ACTIVE, ("extended",)),
@@ -220,6 +223,34 @@ def test_the_time_box_begins_when_the_pod_is_ready() -> None:
     started = change(job(Phase.PREPARING), PodReady(EPOCH, "10.0.0.1"), later)
     assert started is not None
     assert (started.job.launched_at, started.job.expires_at) == (later, later + timedelta(hours=1))
+
+
+def test_a_start_that_is_seen_late_is_as_early_as_it_was() -> None:
+    started = change(job(Phase.PREPARING), PodReady(EPOCH, "10.0.0.1", NOW - timedelta(minutes=5)), NOW)
+    assert started is not None
+    assert started.job.launched_at == NOW - timedelta(minutes=5)
+    assert started.job.expires_at == NOW + timedelta(minutes=55)
+
+
+def test_each_restart_is_told_once_and_its_reason_stays() -> None:
+    first = change(job(Phase.ACTIVE), PodRestarted(EPOCH, 1, "Out of memory"), NOW)
+    assert first is not None
+    assert change(first.job, PodRestarted(EPOCH, 1, "Out of memory"), NOW) is None
+    waiting = change(first.job, PodWaits(EPOCH, "starting sshd"), NOW)
+    assert waiting is not None
+    assert waiting.job.status_reason == "Out of memory"
+    third = change(waiting.job, PodRestarted(EPOCH, 3, "Out of memory"), NOW)
+    assert third is not None
+    assert third.job.status_reason == "Out of memory, 3 times so far"
+
+
+def test_trouble_in_starting_is_the_reason_while_it_lasts() -> None:
+    refused = change(job(Phase.PREPARING), PodWaits(EPOCH, "no quota", "refused"), NOW)
+    assert refused is not None
+    assert refused.job.status_reason == "no quota"
+    going_on = change(refused.job, PodWaits(EPOCH, "pulling"), NOW)
+    assert going_on is not None
+    assert (going_on.job.status_reason, going_on.job.detail) == (None, "pulling")
 
 
 def test_trouble_counts_from_when_it_began() -> None:
