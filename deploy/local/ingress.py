@@ -113,9 +113,14 @@ def _router(route: Route) -> dict[str, Any]:
 
 
 def rule(route: Route) -> str:
-    """Traefik's matcher of a row: a prefix ends at a segment boundary, so that /v1/jobsx is no job's path."""
+    """Traefik's matcher of a row: a prefix ends at a segment boundary, so that /v1/jobsx is no job's path.
+
+    With a slash at its end a path is the same path, as it is for the services.
+    """
+    if route.path == "/":
+        return "Path(`/`)"
     if route.exact:
-        return f"Path(`{route.path}`)"
+        return f"Path(`{route.path}`) || Path(`{route.path}/`)"
     return f"Path(`{route.path}`) || PathPrefix(`{route.path}/`)"
 
 

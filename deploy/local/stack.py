@@ -275,6 +275,7 @@ def exports(url: str, cloud: Cloud, keys: Keys, broker: Broker, kubeconfig: Path
         "API_URL": url,
         "AWS_ENDPOINT_URL": cloud.endpoint_url,
         "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,  # older tools read only this one
         "AWS_ACCESS_KEY_ID": keys.access_key_id,
         "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
         "AWS_SESSION_TOKEN": keys.session_token or "",

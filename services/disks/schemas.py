@@ -137,6 +137,7 @@ class DiskContent(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_date: datetime | None
     """When the listing was taken."""
     message: str | None
+    """Why there is no listing; null when there is one."""
     reservation_id: UUID | None
     """Job after which it was taken."""
     size_bytes: int | None
@@ -145,6 +146,12 @@ class DiskContent(msgspec.Struct, frozen=True, kw_only=True):
     """The tree to depth 3."""
     truncated: bool
     """Not everything is listed."""
+    listed_at: datetime | None
+    """When the listing was taken; null when there is none."""
+    listed_after_job: UUID | None
+    """The job that had just ended then."""
+    missed_after_job: UUID | None
+    """A later job that ended without a listing: what is told is older than its end."""
 
 
 _REQUESTED = {
@@ -206,11 +213,14 @@ def disk_content(disk: Disk, content: Content) -> DiskContent:
         content=None if listing is None else as_text(listing),
         s3_path=None,
         snapshot_date=content.taken_at,
-        message=message_of(content),
+        message=message_of(content, disk.job_id),
         reservation_id=content.job_id,
         size_bytes=None if listing is None else listing.size_bytes,
         entries=[] if listing is None else listing.entries,
         truncated=listing is not None and listing.truncated,
+        listed_at=content.taken_at,
+        listed_after_job=content.job_id,
+        missed_after_job=content.missed_job_id,
     )
 
 

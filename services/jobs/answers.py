@@ -104,12 +104,12 @@ def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
 
 
 def read_statuses(text: str | None) -> list[JobStatus] | None:
-    """Statuses in a comma list; None for no filter.
+    """Statuses in a comma list; None for no filter, which an empty list is too.
 
     Raises:
         InvalidInput: One of them is unknown.
     """
-    if text is None:
+    if text is None or not text.strip():
         return None
     names = [name.strip() for name in text.split(",")]
     if any(name not in set(JobStatus) for name in names):

@@ -22,7 +22,8 @@ async def idempotency_key(request: Request[Identity, Any, Any]) -> IdempotencyKe
     given = request.headers.get("idempotency-key")
     if given is None:
         return None
-    digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    path = request.url.path.rstrip("/")  # the same request with a slash at its end
+    digest = hashlib.sha256(f"{request.method} {path}\n".encode())
     digest.update(await request.body())
     return IdempotencyKey(request.user.user_id, check_key(given), digest.digest())
 

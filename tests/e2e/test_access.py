@@ -54,6 +54,14 @@ async def test_the_document_is_valid_and_holds_every_route(stack: LocalStack) ->
     assert all(operation.get("summary") for item in spec["paths"].values() for operation in item.values())
 
 
+async def test_a_slash_at_the_end_of_a_path_makes_no_difference(stack: LocalStack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+        for method, path in sorted(ROUTES - {("get", "/")}):
+            plain, slashed = [await client.request(method, path + end) for end in ("", "/")]
+            assert slashed.status_code == plain.status_code != 404, path
+            assert slashed.headers["content-type"] == plain.headers["content-type"], path
+
+
 async def test_no_route_answers_without_a_good_key(stack: LocalStack) -> None:
     async with users(stack, "revokes") as (leaver,):
         revoked = leaver.key

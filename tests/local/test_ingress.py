@@ -48,7 +48,7 @@ def test_health_is_answered_within_two_seconds_for_a_service_that_hangs() -> Non
 
 def test_a_prefix_ends_at_a_segment_boundary() -> None:
     assert rule(Route("/v1/jobs", "jobs")) == "Path(`/v1/jobs`) || PathPrefix(`/v1/jobs/`)"
-    assert rule(Route("/health", "auth", exact=True)) == "Path(`/health`)"
+    assert rule(Route("/health", "auth", exact=True)) == "Path(`/health`) || Path(`/health/`)"
 
 
 def test_a_longer_path_is_tried_before_a_shorter_one() -> None:

@@ -57,6 +57,7 @@ def test_a_ready_stack_serves_every_service_and_says_how_to_use_it(
     assert sorted(exports) == [
         "API_URL",
         "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
         "AWS_SECRET_ACCESS_KEY",
@@ -65,6 +66,7 @@ def test_a_ready_stack_serves_every_service_and_says_how_to_use_it(
         "NATS_URL",
     ]
     assert exports["API_URL"] == f"http://localhost:{stack.port}"
+    assert exports["AWS_DEFAULT_REGION"] == exports["AWS_REGION"]
     assert exports["KUBECONFIG"] == str(fake_cluster.kubeconfig)
     assert caller(exports) == f"arn:aws:sts::{ACCOUNT}:assumed-role/{DEMO_ROLE}/demo"
     assert "gpudev" in fake_cluster.namespaces

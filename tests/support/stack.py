@@ -144,7 +144,7 @@ class LocalStack:
         return ApiUser(self, name, answer.json()["api_key"])
 
 
-_NOT_LOGIN = {"AWS_ENDPOINT_URL", "AWS_REGION"}
+_NOT_LOGIN = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"}
 TERMINAL = {"completed", "failed", "cancelled", "expired"}
 
 

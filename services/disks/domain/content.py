@@ -48,15 +48,20 @@ def as_text(listing: Listing) -> str:
     return "\n".join(lines) + "\n"
 
 
-def message_of(content: Content) -> str:
-    """What a person should know about the listing."""
-    missed = content.missed_job_id
-    if content.listing is None:
-        return (
-            "No job has used this disk yet" if missed is None else f"No listing could be taken when job {missed} ended"
-        )
-    text = f"As it was when job {content.job_id} ended"
-    return text if missed is None else f"{text}; no listing could be taken when job {missed} ended"
+def message_of(content: Content, used_by: UUID | None) -> str | None:
+    """Why there is no listing; None when there is one, as clients take any message for that there is none.
+
+    Args:
+        content: What is known.
+        used_by: The job that has the disk now; None: none has it.
+    """
+    if content.listing is not None:
+        return None
+    if content.missed_job_id is not None:
+        return f"No listing could be taken when job {content.missed_job_id} ended"
+    if used_by is not None:
+        return f"Job {used_by} is the first to use this disk: what is on it is listed when the job ends"
+    return "No job has used this disk yet"
 
 
 def human_size(size_bytes: int) -> str:

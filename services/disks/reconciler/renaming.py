@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from services.disks.ebs import Ebs
-from services.disks.operations.tags import Renamed, TagReport, find_rename, rename_disk, store_report
+from services.disks.operations.tags import Renamed, RenameState, TagReport, find_rename, rename_disk, store_report
 from services.disks.operations.work import Work, lease_one, postpone
 from services.disks.reconciler.loop import LEASE, held
 from services.disks.reconciler.tagging import Tagging
@@ -86,7 +86,7 @@ class Renaming:
                 self._database, operation_id=renamed.operation_id, now=self._clock(), lease_for=LEASE
             )
         if work is None:
-            return NO_REPORT if state is None else await self._tagging.progress(state.disk_id)
+            return NO_REPORT if state is None else await self._progress(state)
         async with held(self._database, work, self._clock):
             report = await self._tagging.report(work, seconds=max(0.0, deadline - time.monotonic()))
         await postpone(self._database, work=work, until=self._clock(), failures=0)
@@ -101,4 +101,7 @@ class Renaming:
         if self._clock() < state.created_at + timedelta(seconds=self._seconds) + LEASE:
             raise Conflict("A request with this Idempotency-Key is still in flight", retry_after_seconds=1)
         # whoever was to answer has died
-        return await self._tagging.progress(state.disk_id)
+        return await self._progress(state)
+
+    async def _progress(self, state: RenameState) -> TagReport:
+        return await self._tagging.progress(state.disk_id, silent=not state.status.ended)

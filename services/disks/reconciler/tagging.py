@@ -49,35 +49,38 @@ class Tagging:
 
     async def report(self, work: Work, *, seconds: float) -> TagReport:
         """Tag as much as can be within `seconds` of real time, throttling included, and say how far that came."""
-        deadline, failures, refused = time.monotonic() + seconds, 0, dict[str, str]()
+        deadline, failures, refused, silent = time.monotonic() + seconds, 0, dict[str, str](), False
         while True:
             stale = await stale_tags(self._database, disk_id=work.disk_id)
+            silent = False
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     await self._tag_all(work, stale, refused)
             except (AwsUnavailable, TimeoutError):
-                failures += 1
+                failures, silent = failures + 1, True
                 rest = retry_after(failures - 1).total_seconds()
                 if time.monotonic() + rest < deadline:
                     await asyncio.sleep(rest)
                     continue
             break
         await finish_tags(self._database, work=work, now=self._clock())
-        return await self.progress(work.disk_id, refused)
+        return await self.progress(work.disk_id, refused, silent=silent)
 
-    async def progress(self, disk_id: UUID, refused: Mapping[str, str] = NOTHING_REFUSED) -> TagReport:
+    async def progress(self, disk_id: UUID, refused: Mapping[str, str] = NOTHING_REFUSED, *, silent: bool) -> TagReport:
         """How far the tags of a disk have come.
 
         Args:
             disk_id: The disk.
             refused: Why AWS did not take a tag, by the id of what it is for, as far as is known.
+            silent: AWS did not answer. Else what is neither tagged nor refused is only too young to have been tagged,
+                such as a volume that was made meanwhile, and no error.
         """
         total = await count_tagged(self._database, disk_id=disk_id)
         stale = await stale_tags(self._database, disk_id=disk_id)
         snapshots = [aws_id for aws_id in stale.aws_ids if aws_id.startswith("snap-")]
         errors = [f"{aws_id}: {refused[aws_id]}" for aws_id in stale.aws_ids if aws_id in refused]
         waiting = len(stale.aws_ids) - len(errors)
-        if waiting:
+        if waiting and silent:
             errors.append(f"AWS is unavailable: {waiting} tags are updated in the background")
         return TagReport(updated=max(0, total - len(snapshots)), total=total, errors=errors)
 

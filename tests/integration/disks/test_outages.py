@@ -16,6 +16,7 @@ from services.disks.operations.claims import confirm_claim
 from services.disks.operations.disks import create_disk, delete_disk, restore_disk
 from services.disks.queries import find_disk_by_id, get_operation, list_snapshots
 from services.disks.reconciler.renaming import Renaming
+from services.disks.reconciler.tagging import Tagging
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskClaimed, DiskPurged
 from shared.database import Database
@@ -199,6 +200,26 @@ async def test_a_disk_in_use_stays_so_whatever_aws_answers(
                     await refused
             with pytest.raises(DiskInUse):
                 await claim(scene.database, wish(scene.user_id, "old", at=scene.now))
+
+
+async def test_the_volume_of_a_disk_that_is_renamed_while_it_is_made_is_no_error(
+    disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
+) -> None:
+    scene, process = Scene(disks_settings, disks_database, moto_server.client("ec2")), Process(disks_settings, None)
+    new = new_disk(scene.user_id, "old", at=scene.now)
+    await create_disk(scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher)
+    await scene.rename(process, key=None)
+    await scene.turn(process)  # the volume is there now, and has the old name yet
+    disk = await find_disk_by_id(scene.database, new.disk_id)
+    assert disk is not None
+    assert (disk.name, disk.name_tag) == ("new", "old")
+
+    report = await Tagging(database=process.database, ebs=process.ebs, clock=scene.clock).progress(
+        new.disk_id, silent=False
+    )
+
+    assert (report.updated, report.total, report.errors) == (0, 0, [])
+    await process.close()
 
 
 async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_all_along(

@@ -138,11 +138,13 @@ async def test_the_list_is_newest_first_with_the_total_of_all_pages(world: JobsW
     assert beyond == {"jobs": [], "total": 5, "limit": 50, "offset": 50}
     some = (await client.get("/v1/jobs?status=cancelled,active")).json()
     assert ([job["job_id"] for job in some["jobs"]], some["total"]) == ([ids[0]], 1)
+    for no_filter in ("status=", "status=%20"):
+        assert (await client.get(f"/v1/jobs?{no_filter}")).json()["total"] == 5
 
 
 @pytest.mark.parametrize(
     "query",
-    ["status=running", "status=", "status=active,,queued", "limit=0", "limit=501", "limit=x", "offset=-1",
+    ["status=running", "status=active,,queued", "limit=0", "limit=501", "limit=x", "offset=-1",
      "offset=99999999999999999999", "limit=1.5"],
 )  # fmt: skip
 async def test_a_bad_query_is_refused(client: Client, query: str) -> None:
