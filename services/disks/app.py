@@ -11,7 +11,7 @@ from services.disks.domain.changes import Limits
 from services.disks.domain.snapshot import Retention
 from services.disks.ebs import Ebs
 from services.disks.reconciler.housekeeping import claim_expiry_loop, history_loop, purge_loop
-from services.disks.reconciler.loop import Reconciler, utc_now
+from services.disks.reconciler.loop import operations_worker, utc_now
 from services.disks.reconciler.renaming import Renaming
 from services.disks.reconciler.sweeper import Sweeper
 from services.disks.settings import DisksSettings
@@ -45,7 +45,7 @@ def service_parts(
     database, relay = base.database, base.relay
     limits = Limits(disks=settings.max_disks_per_user, gb=settings.max_disk_gb_per_user)
     retention = Retention(newest=settings.snapshots_newest, weeks=settings.snapshots_weeks)
-    reconciler = Reconciler(database=database, relay=relay, ebs=ebs, retention=retention, clock=clock)
+    reconciler = operations_worker(database=database, relay=relay, ebs=ebs, retention=retention, clock=clock)
     sweeper = Sweeper(database=database, relay=relay, ebs=ebs, period_seconds=settings.sweep_seconds, clock=clock)
     renaming = Renaming(
         database=database, relay=relay, ebs=ebs, cipher=base.cipher, seconds=settings.rename_seconds, clock=clock
@@ -62,11 +62,11 @@ def service_parts(
         subscriptions=job_subscriptions(relay, clock),
         rpc=[claim, content_endpoint(database)],
         loops=[
-            reconciler.loop,
             sweeper.loop,
             claim_expiry_loop(database, clock),
             purge_loop(database, reconciler, clock),
             history_loop(database, retention, clock),
         ],
+        workers=[reconciler],
         closers=[ebs.close],
     )

@@ -19,6 +19,7 @@ from shared.contracts.health import health_subject
 from shared.database import Database
 from shared.encryption import Cipher
 from shared.idempotency import purge_idempotency_keys
+from shared.leased_worker import LeasedWorker
 from shared.logs import configure_logs
 from shared.messaging import Broker, Consumer, Relay, RpcEndpoint, Subscription
 from shared.messaging.rpc import Empty, RpcServer
@@ -85,6 +86,8 @@ class ServiceParts:
     rpc: Sequence[RpcEndpoint[Any, Any]] = ()
     loops: Sequence[Loop] = ()
     """The service's own loops, watched by health; relay and consumer come by themselves."""
+    workers: Sequence[LeasedWorker[Any, Any]] = ()
+    """Their loops are run like the others; they give back what they have begun at the end."""
     tasks: Sequence[Callable[[], Awaitable[None]]] = ()
     """Run from start to stop, such as watches; one that ends or raises is logged and started again."""
     closers: Sequence[Callable[[], Awaitable[None]]] = ()
@@ -95,7 +98,13 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
     """The service's application, with what all services have: keys, errors, health, docs, metrics, messages."""
     consumer = _consumer(base, parts)
     purge = Loop("purge", _purge(base, consumer), period_seconds=_PURGE_SECONDS, stale_seconds=3 * _PURGE_SECONDS)
-    loops = [base.relay.loop, *([consumer.loop] if consumer else []), *parts.loops, purge]
+    loops = [
+        base.relay.loop,
+        *([consumer.loop] if consumer else []),
+        *parts.loops,
+        *(worker.loop for worker in parts.workers),
+        purge,
+    ]
     health_check = HealthCheck(
         service=base.service, database=base.database, broker=base.broker, consumer=consumer, loops=loops
     )
@@ -210,7 +219,7 @@ def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop]) -> A
             yield
         finally:
             await cancel_all(running)
-            for close in (*parts.closers, base.database.close):
+            for close in (*(worker.close for worker in parts.workers), *parts.closers, base.database.close):
                 await close()
             log.info("service_stopped")
 

@@ -11,7 +11,7 @@ from services.disks.operations.disks import create_disk, delete_disk
 from services.disks.operations.purges import begin_purges
 from services.disks.operations.snapshots import request_snapshot
 from services.disks.queries import list_disks
-from services.disks.reconciler.loop import Reconciler
+from services.disks.reconciler.loop import operations_worker
 from services.disks.reconciler.renaming import Renaming
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import disks, operations, snapshots
@@ -62,11 +62,11 @@ class Scene:
         return self.now
 
     async def turn(self, process: Process) -> None:
-        """One turn of the reconciler."""
-        worker = Reconciler(
+        """What is due is worked once."""
+        worker = operations_worker(
             database=process.database, relay=Silent(), ebs=process.ebs, retention=RETENTION, clock=self.clock
         )
-        await worker.turn()
+        await worker.work_due()
 
     async def prepare(self) -> None:
         """Make the disk and its snapshot."""

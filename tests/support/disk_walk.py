@@ -159,7 +159,7 @@ class Process:
 
     async def start(self) -> None:
         """Serve."""
-        app: Any = create_service_app(self._base, replace(self.parts, loops=(), subscriptions=()))
+        app: Any = create_service_app(self._base, replace(self.parts, loops=(), workers=(), subscriptions=()))
         started = asyncio.Event()
 
         async def hold() -> None:
@@ -187,6 +187,11 @@ class Process:
     async def turn(self, name: str) -> None:
         """One turn of a loop."""
         await self.loops[name]._turn()
+
+    async def work(self) -> None:
+        """Work the operations that are due."""
+        (worker,) = self.parts.workers
+        await worker.work_due()
 
     async def handle(self, data: Any) -> None:
         """Take an event of a job, as the consumer does."""
@@ -288,7 +293,7 @@ class Walk:
             self.model.now += timedelta(seconds=61)
             self.model.begin_purges()
             await self.turn("disk_purge")
-            await self.turn("disk_work")
+            await self.process.work()
             await self.see_work()
             if not self.model.open_operations() and not await self.database.fetch_all(_OPEN):
                 return
@@ -444,6 +449,9 @@ class Walk:
 
     async def turn(self, name: str) -> None:
         await self.process.turn(name)
+
+    async def work_due(self) -> None:
+        await self.process.work()
 
     def chosen(self, dice: float, among: Sequence[ChosenT]) -> ChosenT:
         return among[int(dice * len(among))]
@@ -752,7 +760,7 @@ class Walk:
 
     async def do_work(self, step: Step) -> str:
         before = len(self.model.open_operations())
-        await self.mortal(step, lambda: self.turn("disk_work"))
+        await self.mortal(step, self.work_due)
         await self.see_work()
         return f"{'ended' if len(self.model.open_operations()) < before else 'went on'} {before} were open"
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -11,12 +12,12 @@ import msgspec
 from services.disks.ebs import Ebs
 from services.disks.operations.tags import Renamed, RenameState, TagReport, find_rename, rename_disk, store_report
 from services.disks.operations.work import Work, lease_one, postpone
-from services.disks.reconciler.loop import LEASE, held
 from services.disks.reconciler.tagging import Tagging
 from shared.database import Database
 from shared.encryption import Cipher
 from shared.errors import Conflict
 from shared.idempotency import IdempotencyKey, Outcome
+from shared.leased_worker import LEASE, LeaseLost, hold
 from shared.messaging.outbox import Wakes
 
 _LOOK_AGAIN_SECONDS = 0.1
@@ -87,10 +88,17 @@ class Renaming:
             )
         if work is None:
             return NO_REPORT if state is None else await self._progress(state)
-        async with held(self._database, work, self._clock):
-            report = await self._tagging.report(work, seconds=max(0.0, deadline - time.monotonic()))
+        tagging = self._tagging.report(work, seconds=max(0.0, deadline - time.monotonic()))
+        try:
+            report = await hold(partial(self._renew, work), tagging)
+        except LeaseLost:
+            state = await find_rename(self._database, operation_id=renamed.operation_id)
+            return NO_REPORT if state is None else await self._progress(state)
         await postpone(self._database, work=work, until=self._clock(), failures=0)
         return report
+
+    async def _renew(self, work: Work) -> bool:
+        return await postpone(self._database, work=work, until=self._clock() + LEASE, failures=work.failures)
 
     async def _answered(self, renamed: Renamed) -> TagReport:
         state = await find_rename(self._database, operation_id=renamed.operation_id)
