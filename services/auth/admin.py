@@ -1,8 +1,8 @@
 """For operators: `python -m services.auth.admin`.
 
     find-user <username>     ids of the users of that name (one per role that he comes with)
-    disable-user <user_id>   refuse him and revoke his keys; takes effect everywhere within a second or two
-    enable-user <user_id>    let him log in again
+    disable-user <user_id>   refuse the user, revoke the keys and end the jobs; takes effect within a second or two
+    enable-user <user_id>    let the user log in again
 
 The database is `GPUDEV_DATABASE_URL_AUTH`, else `GPUDEV_DATABASE_URL`. The events are published by the running service.
 """
@@ -51,7 +51,7 @@ async def _run(given: argparse.Namespace, dsn: str) -> str:
         if given.command == "find-user":
             return await _found(database, given.username)
         if given.command == "enable-user":
-            await enable_user(database=database, user_id=given.user_id)
+            await enable_user(database=database, relay=_NoRelay(), user_id=given.user_id, now=datetime.now(UTC))
             return f"User {given.user_id} is enabled"
         keys = await disable_user(database=database, relay=_NoRelay(), user_id=given.user_id, now=datetime.now(UTC))
         return f"User {given.user_id} is disabled; keys revoked: {keys}"

@@ -25,7 +25,8 @@ from services.auth.domain.roles import AllowedRole, Person, admit, is_operator
 from services.auth.last_used import LastUsed
 from services.auth.sts import AwsCredentials, Sts
 from shared.api_key import ApiKey, key_prefix
-from shared.contracts.auth import AuthEvent, Identity, KeyIssued, KeyRevoked, UserCreated
+from shared.contracts.auth import AuthEvent, Identity, KeyIssued, KeyRevoked, UserCreated, UserEnabled
+from shared.contracts.auth import UserDisabled as UserDisabledEvent
 from shared.database import Database, Row, Transaction
 from shared.encryption import Cipher
 from shared.errors import NotFound, RateLimited, Unauthenticated
@@ -246,24 +247,33 @@ async def disable_user(*, database: Database, relay: Wakes, user_id: int, now: d
         user = await transaction.fetch_one(storage.LOCK_USER, user_id=user_id)
         if user is None:
             raise NotFound("User")
+        events: list[AuthEvent] = []
         if user["disabled_at"] is None:
             await transaction.execute(storage.SET_DISABLED, user_id=user_id, disabled_at=now)
+            events.append(UserDisabledEvent(user_id=user_id, disabled_at=now))
         reason = RevocationReason.USER_DISABLED
         rows = await transaction.fetch_all(storage.REVOKE_KEYS_OF_USER, user_id=user_id, reason=reason, now=now)
-        events = [_revoked_event(user_id, row["key_id"], reason, now) for row in rows]
+        events += [_revoked_event(user_id, row["key_id"], reason, now) for row in rows]
         await _count_events(transaction, user, len(events))
         await _record(relay, transaction, events, last_version=user["version"] + len(events), now=now)
     return len(rows)
 
 
-async def enable_user(*, database: Database, user_id: int) -> None:
-    """Let a disabled user log in again; his old keys stay dead.
+async def enable_user(*, database: Database, relay: Wakes, user_id: int, now: datetime) -> None:
+    """Let a disabled user log in again; the old keys stay dead. Again changes nothing.
 
     Raises:
         NotFound: There is no such user.
     """
-    if not await database.execute(storage.SET_DISABLED, user_id=user_id, disabled_at=None):
-        raise NotFound("User")
+    async with database.transaction() as transaction:
+        user = await transaction.fetch_one(storage.LOCK_USER, user_id=user_id)
+        if user is None:
+            raise NotFound("User")
+        if user["disabled_at"] is None:
+            return
+        await transaction.execute(storage.SET_DISABLED, user_id=user_id, disabled_at=None)
+        await _count_events(transaction, user, 1)
+        await _record(relay, transaction, [UserEnabled(user_id=user_id)], last_version=user["version"] + 1, now=now)
 
 
 async def purge_ended(auth: Auth, *, now: datetime) -> bool:

@@ -19,6 +19,12 @@ from shared.database import Row
 from shared.errors import InvalidInput, Problem
 from shared.idempotency import Outcome
 
+_NO_KEYS = (
+    "No SSH keys open this job, since it has no github_user: while it is active, "
+    "POST /v1/jobs/{job_id}/users with a github_username adds that user's keys"
+)
+_MAY_GET_KEYS = frozenset({Phase.PENDING, Phase.QUEUED, Phase.PREPARING, Phase.GIVING_BACK, Phase.ACTIVE})
+
 
 def submit_answer(outcome: Outcome[Accepted]) -> Outcome[SubmitAnswer]:
     """The contract's answer to a submission: whatever it waits for, an accepted job is queued."""
@@ -95,7 +101,7 @@ def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
         jupyter_port=job.jupyter_port,
         ebs_volume_id=job.ebs_volume_id,
         env_var_names=job.env_var_names,
-        access_error=job.access_error,
+        access_error=_access_error(job, settings),
         jupyter_error=job.jupyter_error,
         home=HOME,
         working_dir=job.start_directory,
@@ -132,9 +138,14 @@ def _jupyter_token(job: Job, resources: Resources) -> str | None:
 
 
 def _ssh_command(job: Job, settings: JobsSettings) -> str | None:
-    if settings.tools_image is None or job.phase is not Phase.ACTIVE or job.node_port is None:
-        return None
+    if settings.tools_image is None or job.phase is not Phase.ACTIVE or job.node_port is None or not job.has_keys:
+        return None  # it works when pasted, and without a key it would be refused
     return settings.ssh_command.format(host=_host(job, settings), port=job.node_port)
+
+
+def _access_error(job: Job, settings: JobsSettings) -> str | None:
+    without_keys = settings.tools_image is not None and not job.users and job.phase in _MAY_GET_KEYS
+    return _NO_KEYS.format(job_id=job.id) if without_keys else job.access_error
 
 
 def _jupyter_url(job: Job, token: str | None, settings: JobsSettings) -> str | None:

@@ -103,16 +103,26 @@ class JobsController(Controller):
         responses=error_responses(404, 409, 422),
     )  # fmt: skip
     async def cancel(
-        self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        resources: NamedDependency[Resources],
+        reason: FromQuery[Annotated[str | None, Parameter(max_length=200)]] = None,
     ) -> Response[ActionAnswer]:
         """Cancel a job that has not ended; its status changes to cancelled when its pod is gone.
 
-        `Prefer: wait=10` holds the answer until then, 30 s at most.
+        `Prefer: wait=10` holds the answer until then, 30 s at most. `reason` shows in the job's `status_reason`.
+        Operators may cancel anybody's job, by its whole id.
         """
         outcome = await cancel_job(
-            user_id=request.user.user_id, job_id=job_id, key=await idempotency_key(request),
-            now=datetime.now(UTC), resources=resources,
-        )  # fmt: skip
+            user_id=request.user.user_id,
+            job_id=job_id,
+            key=await idempotency_key(request),
+            now=datetime.now(UTC),
+            resources=resources,
+            is_operator=request.user.is_operator,
+            reason=reason,
+        )
         answer = action_answer(outcome, "cancel", "Cancellation request submitted")
         return await held_answer(request, answer, until_over, resources)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from services.jobs.disabled_users import note_disabled
 from services.jobs.domain.facts import DiskFailed, DiskReady, Granted, QueueMoved, Revoked
 from services.jobs.operations import take_in_news
 from services.jobs.resources import Resources
+from shared.contracts.auth import UserDisabled, UserEnabled
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.events import CloudEvent
@@ -29,6 +31,8 @@ class News:
             Subscription(LeaseRevoked, self.on_revoked),
             Subscription(DiskClaimed, self.on_disk_claimed),
             Subscription(DiskOperationFailed, self.on_disk_failed),
+            Subscription(UserDisabled, self.on_user_disabled),
+            Subscription(UserEnabled, self.on_user_enabled),
         )
 
     async def on_queued(self, transaction: Transaction, data: JobQueued, event: CloudEvent) -> None:
@@ -52,6 +56,26 @@ class News:
         """Its disk will never be there."""
         if data.job_id is not None:
             await self._take_in(transaction, data.job_id, DiskFailed(data.error), None)
+
+    async def on_user_disabled(self, transaction: Transaction, data: UserDisabled, event: CloudEvent) -> None:
+        """The user's jobs end, after the grace that is configured."""
+        await note_disabled(
+            transaction=transaction,
+            user_id=data.user_id,
+            disabled_at=data.disabled_at,
+            sequence=event.sequence,
+            resources=self.resources,
+        )
+
+    async def on_user_enabled(self, transaction: Transaction, data: UserEnabled, event: CloudEvent) -> None:
+        """Jobs that have not ended by then go on."""
+        await note_disabled(
+            transaction=transaction,
+            user_id=data.user_id,
+            disabled_at=None,
+            sequence=event.sequence,
+            resources=self.resources,
+        )
 
     async def _take_in(self, transaction: Transaction, job_id: Any, fact: Any, sequence: int | None) -> None:
         await take_in_news(

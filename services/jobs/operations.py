@@ -16,9 +16,10 @@ from services.jobs.domain.access import BARE, find_user, first_users
 from services.jobs.domain.change import Change
 from services.jobs.domain.facts import Cancel, Fact, Granted
 from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
+from services.jobs.domain.job_id import id_range
 from services.jobs.domain.submission import Submission
 from services.jobs.domain.table import change
-from services.jobs.queries import known_range, one_of
+from services.jobs.queries import JobNotFound, known_range, one_of
 from services.jobs.resources import Resources
 from shared.contracts.auth import Identity
 from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimReply, ClaimRequest
@@ -154,16 +155,32 @@ async def submit_job(
 
 
 async def cancel_job(
-    *, user_id: int, job_id: str, key: IdempotencyKey | None, now: datetime, resources: Resources
+    *,
+    user_id: int,
+    job_id: str,
+    key: IdempotencyKey | None,
+    now: datetime,
+    resources: Resources,
+    is_operator: bool = False,
+    reason: str | None = None,
 ) -> Outcome[Accepted]:
     """Ask for the end of a job; one without a pod ends at once. Asked again, the first answer is given again.
+
+    Args:
+        user_id: Who asks.
+        job_id: Or a unique beginning of it; the whole id of another's.
+        key: Idempotency key, None without.
+        now: Time of the request.
+        resources: The service's.
+        is_operator: Who asks may cancel anybody's.
+        reason: Told to its owner; None: nothing was said.
 
     Raises:
         NotFound: No such job, or someone else's.
         JobHasEnded: It ended by itself.
     """
     async with resources.database.transaction() as transaction:
-        effect = partial(_cancel, transaction, user_id, job_id, now, resources)
+        effect = partial(_cancel, transaction, user_id, job_id, now, resources, is_operator, reason)
         return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
 
 
@@ -288,6 +305,28 @@ async def lock_own(transaction: Transaction, *, user_id: int, job_id: str) -> Jo
     """One's own job, by its id or a beginning of it, held until the transaction ends; raises as `get_job`."""
     first_id, last_id = known_range(job_id)
     return one_of(await transaction.fetch_all(storage.LOCK_OWN, user_id=user_id, first_id=first_id, last_id=last_id))
+
+
+async def lock_own_or_any(transaction: Transaction, *, user_id: int, job_id: str) -> Job:
+    """As `lock_own` for one's own job, and anybody's job of this whole id: for operators."""
+    try:
+        return await lock_own(transaction, user_id=user_id, job_id=job_id)
+    except JobNotFound:
+        return await lock_any(transaction, job_id=job_id)
+
+
+async def lock_any(transaction: Transaction, *, job_id: str) -> Job:
+    """Anybody's job of this whole id, held until the transaction ends.
+
+    Raises:
+        JobNotFound: There is none.
+    """
+    found = id_range(job_id)
+    whole_id = found[0] if found is not None and found[0] == found[1] else None
+    row = await transaction.fetch_one(storage.LOCK, job_id=whole_id) if whole_id is not None else None
+    if row is None:
+        raise JobNotFound
+    return storage.to_job(row)
 
 
 async def _find_earlier(job_id: UUID, owner: Identity, mac: bytes, resources: Resources) -> Accepted | None:
@@ -437,12 +476,20 @@ def new_jupyter_token(resources: Resources) -> bytes:
     return resources.cipher.encrypt(secrets.token_urlsafe(24).encode())
 
 
-async def _cancel(
-    transaction: Transaction, user_id: int, job_id: str, now: datetime, resources: Resources
-) -> Accepted:  # fmt: skip
-    job = await lock_own(transaction, user_id=user_id, job_id=job_id)
+async def _cancel(  # noqa: PLR0917 - private, and each is something else
+    transaction: Transaction,
+    user_id: int,
+    job_id: str,
+    now: datetime,
+    resources: Resources,
+    is_operator: bool,
+    reason: str | None,
+) -> Accepted:
+    lock = lock_own_or_any if is_operator else lock_own
+    job = await lock(transaction, user_id=user_id, job_id=job_id)
     if job.cancel_message_id is None:
-        changed = change(job, Cancel(), now)
+        who = "its user" if job.user_id == user_id else "an operator"
+        changed = change(job, Cancel(f"Cancelled by {who}" + (f": {reason}" if reason else "")), now)
         if changed is None or job.status in ENDED_STATUSES:
             raise JobHasEnded(job.status)
         written = await write_change(transaction=transaction, before=job, changed=changed, now=now, resources=resources)

@@ -2,16 +2,12 @@
 
 from datetime import datetime
 from functools import partial
-from uuid import UUID
 
 from msgspec.structs import replace
 
-from services.jobs import storage
 from services.jobs.domain.change import Change
 from services.jobs.domain.job import Job, Phase
-from services.jobs.domain.job_id import id_range
-from services.jobs.operations import Accepted, write_change
-from services.jobs.queries import JobNotFound
+from services.jobs.operations import Accepted, lock_any, write_change
 from services.jobs.resources import Resources
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobPrioritised
@@ -52,10 +48,7 @@ async def prioritise_job(
 async def _prioritise(
     transaction: Transaction, job_id: str, priority: int, now: datetime, resources: Resources
 ) -> Accepted:
-    row = await transaction.fetch_one(storage.LOCK, job_id=_whole_id(job_id))
-    if row is None:
-        raise JobNotFound
-    job = storage.to_job(row)
+    job = await lock_any(transaction, job_id=job_id)
     if job.phase not in _BEFORE_ITS_START:
         raise JobHasLeftTheLine(job)
     event = JobPrioritised(
@@ -66,10 +59,3 @@ async def _prioritise(
         transaction=transaction, before=job, changed=Change(after, (event,)), now=now, resources=resources
     )
     return Accepted(job.id, written.job.status, written.message_ids[0])
-
-
-def _whole_id(text: str) -> UUID:
-    found = id_range(text)
-    if found is None or found[0] != found[1]:
-        raise JobNotFound
-    return found[0]

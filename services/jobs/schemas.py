@@ -209,7 +209,7 @@ class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
     node_ip: str | None
     node_port: int | None
     ssh_command: str | None
-    """Works when pasted."""
+    """Works when pasted; null until somebody's keys open the job, and `access_error` says why."""
     jupyter_enabled: bool
     jupyter_url: str | None
     jupyter_token: str | None

@@ -40,6 +40,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """How long keys or Jupyter of a running job are tried while GitHub or the pod cannot be reached."""
     user_email_domain: str | None = None
     """Shown behind the username in answers' user_id; None: the username alone."""
+    disabled_user_grace_seconds: float = 0.0
+    """How long jobs of a user who was disabled go on before they are cancelled."""
     grace_seconds: int = 30
     """From asking a pod to end to killing it."""
     shm_gib_per_gpu: int = 16

@@ -117,6 +117,16 @@ job_users = sa.Table(
     sa.Column("fetched_at", _TIME, nullable=False),
 )
 
+disabled_users = sa.Table(
+    "disabled_users",
+    metadata,
+    sa.Column("user_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    # auth's number of the change: what is older changes nothing
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    # when the user's jobs end; null when the user was enabled again
+    sa.Column("jobs_end_at", _TIME),
+)
+
 job_logs = sa.Table(
     "job_logs",
     metadata,
@@ -199,6 +209,29 @@ _forgotten = (
 SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.cte("told"), _forgotten.cte("forgotten")))
 """Write a job that was read at `old_revision`; 0 when it has changed since. A new status goes to the history; an ended
 job's keys of its users are forgotten."""
+
+_noted = insert(disabled_users).values(
+    {name: bindparam(name, type_=disabled_users.c[name].type) for name in ("user_id", "sequence", "jobs_end_at")}
+)
+NOTE_DISABLED = Statement(
+    _noted.on_conflict_do_update(
+        index_elements=[disabled_users.c.user_id],
+        set_={"sequence": _noted.excluded.sequence, "jobs_end_at": _noted.excluded.jobs_end_at},
+        where=disabled_users.c.sequence < _noted.excluded.sequence,
+    )
+)
+LOCK_JOBS_OF_DISABLED = Statement(
+    sa.select(*_JOB_COLUMNS)
+    .join(disabled_users, disabled_users.c.user_id == jobs.c.user_id)
+    .where(
+        disabled_users.c.jobs_end_at <= bindparam("now", type_=_TIME),
+        jobs.c.released_at.is_(None),
+        jobs.c.outcome.is_(None),
+    )
+    .limit(bindparam("limit", type_=sa.BigInteger))
+    .with_for_update(skip_locked=True, of=jobs)
+)
+"""Also of a job that was submitted while the news was on its way."""
 
 _WAITING_LOCK = 0x77616974
 # held until the commit: two submissions of one user at once cannot both be the last that is allowed

@@ -47,6 +47,19 @@ class KeyRevoked(AuthEvent, frozen=True, kw_only=True):
     """From when on the key is refused: at once, or 60 s later when it was rotated."""
 
 
+class UserDisabled(AuthEvent, frozen=True, kw_only=True):
+    """An operator has disabled the user: the keys are revoked, and jobs end."""
+
+    EVENT: ClassVar[str] = "user_disabled"
+    disabled_at: datetime
+
+
+class UserEnabled(AuthEvent, frozen=True, kw_only=True):
+    """A disabled user may log in again; the old keys stay dead."""
+
+    EVENT: ClassVar[str] = "user_enabled"
+
+
 class VerifyRequest(msgspec.Struct, frozen=True):
     key_hash: str
     """Lower-case hexadecimal SHA-256 of the whole key."""
@@ -63,7 +76,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     """End of the key."""
     is_operator: bool = False
-    """May do what is the operators': set the priority of any job."""
+    """May do what is the operators': set the priority of any job, and cancel it."""
 
 
 class VerifyReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,6 +168,8 @@ class JobLost(JobEvent, frozen=True, kw_only=True):
 
 class JobCancelRequested(JobEvent, frozen=True, kw_only=True):
     EVENT: ClassVar[str] = "cancel_requested"
+    reason: str | None = None
+    """Who cancels it and why, for its owner."""
 
 
 class JobEnded(JobEvent, frozen=True, kw_only=True):

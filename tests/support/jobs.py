@@ -94,9 +94,15 @@ class People:
     keys: dict[str, tuple[ApiKey, Identity]] = field(default_factory=dict)
 
     def bearer(self, username: str) -> dict[str, str]:
-        """Headers of a user's request."""
+        """Headers of a user's request; "olga" is an operator."""
         if username not in self.keys:
-            identity = Identity(user_id=len(self.keys) + 1, username=username, key_id=username, expires_at=_END)
+            identity = Identity(
+                user_id=len(self.keys) + 1,
+                username=username,
+                key_id=username,
+                expires_at=_END,
+                is_operator=username == "olga",
+            )
             self.keys[username] = (new_api_key(), identity)
         return {"Authorization": f"Bearer {self.keys[username][0].text}"}
 

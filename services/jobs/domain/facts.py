@@ -177,7 +177,8 @@ class JupyterFailed(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    pass
+    reason: str = "Cancelled by its user"
+    """For its owner."""
 
 
 Fact: TypeAlias = (

@@ -208,6 +208,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.status_reason
 
     @property
+    def has_keys(self) -> bool:
+        """Somebody's SSH keys open it."""
+        return any(user.state is UserState.ADDED for user in self.users)
+
+    @property
     def wants_access_work(self) -> bool:
         """Its running pod does not yet have the keys or the Jupyter that its owner asked for."""
         if self.phase is not Phase.ACTIVE:

@@ -206,11 +206,11 @@ def _expire(job: Job, _: Expire, __: datetime) -> Change:
     return Change(_ending(job, JobStatus.EXPIRED, status_reason="Its time is up"))
 
 
-def _cancel(job: Job, _: Cancel, __: datetime) -> Change:
+def _cancel(job: Job, fact: Cancel, _: datetime) -> Change:
     if job.outcome is JobStatus.CANCELLED:
         return Change(job)
-    job = _ending(job, JobStatus.CANCELLED, exit_code=job.exit_code, status_reason="Cancelled by its user")
-    return Change(job, (JobCancelRequested(**owner_of(job)),))
+    job = _ending(job, JobStatus.CANCELLED, exit_code=job.exit_code, status_reason=fact.reason)
+    return Change(job, (JobCancelRequested(**owner_of(job), reason=fact.reason),))
 
 
 def _ending(

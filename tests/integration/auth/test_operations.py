@@ -137,13 +137,20 @@ async def test_every_change_is_one_event_and_versions_rise_by_one(
     keys = await operations.disable_user(
         database=auth_database, relay=auth_operations.relay, user_id=first.user_id, now=NOON
     )
+    for _ in range(2):
+        await operations.enable_user(
+            database=auth_database, relay=auth_operations.relay, user_id=first.user_id, now=NOON
+        )
     events = await events_of(auth_database, first.user_id)
     assert [event["type"].split(".")[3] for event in events] == [
         "user_created",
         *["key_issued"] * 3,
         "key_revoked",
         "key_issued",
-        *["key_revoked"] * 4,
+        "key_revoked",
+        "user_disabled",
+        *["key_revoked"] * 3,
+        "user_enabled",
     ]  # fmt: skip
     assert keys == 3
     assert [event["entity_version"] for event in events] == list(range(1, len(events) + 1))
@@ -151,7 +158,7 @@ async def test_every_change_is_one_event_and_versions_rise_by_one(
     assert {event["subject"].rpartition(".")[2] for event in events} == {str(first.user_id)}
     assert first.text not in str([event["data"] for event in events])
     assert isinstance(auth_operations.relay, Relay)
-    assert auth_operations.relay.woken == 6
+    assert auth_operations.relay.woken == 7
 
 
 async def test_log_ins_of_one_new_person_at_once_make_one_user(auth_operations: Auth, auth_database: Database) -> None:
@@ -200,7 +207,7 @@ async def test_an_enabled_user_logs_in_again_but_his_old_keys_stay_dead(
     name = new_name()
     issued = await give_key(auth_operations, name=name)
     await operations.disable_user(database=auth_database, relay=auth_operations.relay, user_id=issued.user_id, now=NOON)
-    await operations.enable_user(database=auth_database, user_id=issued.user_id)
+    await operations.enable_user(database=auth_database, relay=auth_operations.relay, user_id=issued.user_id, now=NOON)
     with pytest.raises(Unauthenticated):
         await identify(auth_operations, issued.text, now=NOON)
     assert (await give_key(auth_operations, name=name)).user_id == issued.user_id

@@ -76,6 +76,21 @@ async def test_an_added_users_keys_open_the_pod_beside_those_that_did(
     assert await world.told(job_id) == ["submitted", "preparing", "started", "user_requested", "user_added"]
 
 
+async def test_a_job_without_a_github_user_says_why_it_has_no_ssh_command(
+    world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
+) -> None:
+    job_id = await world.submit(client)
+    told = (await job_of(client, job_id))["access_error"]
+    assert f"POST /v1/jobs/{job_id}/users" in told
+    await world.grant(job_id)
+    job = await until_status(client, job_id, "active", seconds=30)
+    assert (job["ssh_command"], job["access_error"]) == (None, told)
+    Tools.take_over(cluster_simulator, (await world.row(job_id))["pod_uid"])
+    assert (await add(client, job_id, "bob"))["status"] == "succeeded"
+    job = await job_of(client, job_id)
+    assert (job["ssh_command"], job["access_error"]) == (f"ssh -p {job['node_port']} dev@{job['node_ip']}", None)
+
+
 async def test_a_name_that_github_does_not_know_is_refused_with_the_reason_and_touches_no_pod(
     world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
 ) -> None:
