@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from deploy.local.tools.image import make_image
 from deploy.local.tools.listing import fitting, list_tree
+from tests.support.jupyter_settings import THEIRS, write_settings_of_a_user
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
@@ -197,6 +199,22 @@ def test_jupyter_that_cannot_start_says_why(fake_pod: FakePod) -> None:
     assert (code, err) == (1, "JupyterLab ended with exit code 4: no space left\n")
     assert not (fake_pod.root / "gpudev/etc/jupyter.json").exists()
     assert fake_pod.call("jupyter", "stop")[0] == 0
+
+
+def test_the_users_own_jupyter_settings_do_not_move_or_open_it(fake_pod: FakePod) -> None:
+    home = fake_pod.root / "home/dev"
+    write_settings_of_a_user(home)
+    (home / "marker").touch()
+    wanted = b'{"token": "ours-0123456789ab"}'
+    started = fake_pod.call("jupyter", "start", stdin=b"%d\n%b" % (len(wanted), wanted))
+    assert started[0] == 0, started[2]
+    url = f"http://{fake_pod.environment['GPUDEV_POD_IP']}:8888"
+    with httpx.Client(base_url=url, trust_env=False) as browser:
+        page = browser.get("/lab", params={"token": "ours-0123456789ab"})
+        assert (page.status_code, page.url.path) == (200, "/lab")
+        assert "marker" in browser.get("/api/contents").text
+    for headers in ({}, {"Authorization": f"token {THEIRS}"}):
+        assert httpx.get(f"{url}/api/contents", headers=headers, trust_env=False).status_code == 403
 
 
 def test_a_listing_goes_to_depth_three_and_counts_everything(tmp_path: Path) -> None:

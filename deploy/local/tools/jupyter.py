@@ -20,6 +20,32 @@ from deploy.local.tools.pod import JUPYTER_PORT, Pod, shell, user_environment, w
 _START_SECONDS = 25.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.1
+# As in the image's jupyter.c: the user's own settings hold for what is not said here, which is where the server is,
+# whom it lets in, and how long it lives. As arguments, since theirs are applied before a file of ours is read.
+_SAID = (
+    f"--ServerApp.port={JUPYTER_PORT}",
+    "--ServerApp.port_retries=0",
+    "--ServerApp.sock=",
+    "--ServerApp.base_url=/",
+    "--ServerApp.default_url=/lab",
+    "--LabApp.default_url=/lab",
+    "--LabApp.dev_mode=False",
+    "--ServerApp.open_browser=False",
+    "--ServerApp.certfile=",
+    "--ServerApp.keyfile=",
+    "--ServerApp.client_ca=",
+    "--ServerApp.password=",
+    "--ServerApp.password_required=False",
+    "--ServerApp.allow_password_change=False",
+    "--PasswordIdentityProvider.hashed_password=",
+    "--PasswordIdentityProvider.password_required=False",
+    "--PasswordIdentityProvider.allow_password_change=False",
+    "--ServerApp.identity_provider_class=jupyter_server.auth.identity.PasswordIdentityProvider",
+    "--ServerApp.authorizer_class=jupyter_server.auth.authorizer.AllowAllAuthorizer",
+    "--ServerApp.allow_root=True",
+    "--ServerApp.allow_remote_access=True",
+    "--ServerApp.shutdown_no_activity_timeout=0",
+)
 
 
 class StartError(Exception):
@@ -61,16 +87,12 @@ class Jupyter:
     def _configuration(self, token: str) -> dict[str, object]:
         return {
             "ServerApp": {
-                "ip": self._pod.address,
-                "port": JUPYTER_PORT,
-                "port_retries": 0,
-                "open_browser": False,
-                "allow_root": True,
-                "root_dir": str(self._pod.home),
+                "token": token,
                 "jpserver_extensions": {"jupyter_lsp": False},  # it runs npm to find what is not there
                 "terminado_settings": {"shell_command": [shell()]},
             },
             "IdentityProvider": {"token": token},
+            "PasswordIdentityProvider": {"token": token},
             # nothing is fetched from the network
             "LabApp": {
                 "extension_manager": "readonly",
@@ -80,9 +102,10 @@ class Jupyter:
         }
 
     def _launch(self) -> "subprocess.Popen[bytes]":
+        folders = (f"--ServerApp.{name}={self._pod.home}" for name in ("root_dir", "preferred_dir"))
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [*_program(), f"--config={self._settings}"],
+                [*_program(), f"--config={self._settings}", *_SAID, f"--ServerApp.ip={self._pod.address}", *folders],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
