@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where: starts with body, path, query or header."""
     msg: str
     """For a person. Never holds the value."""
+    input: Any = msgspec.UNSET
+    """The value as it was given, where it can be no secret and is short."""
 
 
 class GpuDevError(Exception):

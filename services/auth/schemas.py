@@ -6,13 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-from services.auth.domain.keys import KeyTerms, whole_second
+from services.auth.domain.keys import KeyTerms
 from services.auth.domain.roles import Person
 from services.auth.operations import IssuedKey, KeyPage, RevokedKey
 from services.auth.sts import AwsCredentials
 from shared.api_key import key_prefix
 from shared.errors import InvalidInput, Problem
 from shared.idempotency import Outcome
+from shared.web.response import Answer
 from shared.web.validation import Body, StructT
 
 _FIELD_NAME = re.compile(r"[A-Za-z_]{1,32}")
@@ -59,13 +60,13 @@ class LoginBody(Body[StructT]):
             InvalidInput: With all problems, repeating nothing but what looks like the name of a field.
         """
         try:
-            return super().decode_bytes(value)
+            return self.decode(value)
         except InvalidInput as error:
             problems = [_without_secrets(problem) for problem in error.problems]
         raise InvalidInput(problems)
 
 
-class AwsLoginResponse(msgspec.Struct, frozen=True, kw_only=True):
+class AwsLoginResponse(Answer, frozen=True, kw_only=True):
     api_key: ShownKey
     """Shown once; send it as `Authorization: Bearer`."""
     key_prefix: KeyPrefix
@@ -82,7 +83,7 @@ class AwsLoginResponse(msgspec.Struct, frozen=True, kw_only=True):
         return f"AwsLoginResponse({self.key_prefix}_...)"
 
 
-class RotateResponse(msgspec.Struct, frozen=True, kw_only=True):
+class RotateResponse(Answer, frozen=True, kw_only=True):
     api_key: ShownKey
     """Shown once; the old key works for 60 s more."""
     key_prefix: KeyPrefix
@@ -95,7 +96,7 @@ class RotateResponse(msgspec.Struct, frozen=True, kw_only=True):
         return f"RotateResponse({self.key_prefix}_...)"
 
 
-class KeyItem(msgspec.Struct, frozen=True, kw_only=True):
+class KeyItem(Answer, frozen=True, kw_only=True):
     key_prefix: KeyPrefix
     created_at: datetime
     expires_at: datetime
@@ -113,7 +114,7 @@ class KeyListResponse(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
-class RevokeResponse(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeResponse(Answer, frozen=True, kw_only=True):
     key_prefix: KeyPrefix
     status: str
     """revoked"""
@@ -149,9 +150,7 @@ def rotated(outcome: Outcome[IssuedKey]) -> Outcome[RotateResponse]:
 def revoked(outcome: Outcome[RevokedKey]) -> Outcome[RevokeResponse]:
     """Answer of a revocation."""
     key = outcome.answer
-    answer = RevokeResponse(
-        key_prefix=key_prefix(key.key_id), status="revoked", revoked_at=whole_second(key.revoked_at)
-    )
+    answer = RevokeResponse(key_prefix=key_prefix(key.key_id), status="revoked", revoked_at=key.revoked_at)
     return Outcome(answer, outcome.replayed)
 
 
@@ -160,9 +159,9 @@ def key_list(page: KeyPage, *, limit: int, offset: int, current: str) -> KeyList
     keys = [
         KeyItem(
             key_prefix=key_prefix(key.key_id),
-            created_at=whole_second(key.created_at),
-            expires_at=whole_second(key.ends_at),
-            last_used=None if key.last_used_at is None else whole_second(key.last_used_at),
+            created_at=key.created_at,
+            expires_at=key.ends_at,
+            last_used=key.last_used_at,
             current=key.key_id == current,
         )
         for key in page.keys

@@ -7,6 +7,7 @@ import msgspec
 from services.capacity.domain.availability import ClusterStatus, Snapshot, TypeAvailability
 from services.capacity.domain.fleet import Node
 from shared.contracts.jobs import JobStatus
+from shared.web.response import Answer
 
 
 class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
         return cls(name=node.name, total=node.gpus, in_use=node.in_use, ready=node.ready, schedulable=node.schedulable)
 
 
-class GpuTypeEntry(msgspec.Struct, frozen=True, kw_only=True):
+class GpuTypeEntry(Answer, frozen=True, kw_only=True):
     gpu_type: str
     total: int
     """Allocatable GPUs of nodes that are ready and schedulable; always `available` + `in_use`."""
@@ -39,7 +40,7 @@ class GpuTypeEntry(msgspec.Struct, frozen=True, kw_only=True):
     """GPUs of the largest job that fits on one node now."""
     nodes: list[NodeEntry]
     as_of: datetime | None
-    """When the cluster's nodes and pods were last known to be complete; null before it has ever answered."""
+    """Time of the newest fact that is counted here; null before the cluster has ever answered."""
 
     @classmethod
     def of(cls, entry: TypeAvailability, as_of: datetime | None) -> "GpuTypeEntry":
@@ -57,7 +58,7 @@ class GpuTypeEntry(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Availability(msgspec.Struct, frozen=True, kw_only=True):
+class Availability(Answer, frozen=True, kw_only=True):
     availability: dict[str, GpuTypeEntry]
     """By GPU type: those that have nodes or waiting jobs."""
     timestamp: datetime
@@ -76,7 +77,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """It should be about 0.9; null before the first start."""
 
 
-class ClusterStatusBody(msgspec.Struct, frozen=True, kw_only=True):
+class ClusterStatusBody(Answer, frozen=True, kw_only=True):
     total_gpus: int
     available_gpus: int
     in_use_gpus: int
@@ -88,7 +89,7 @@ class ClusterStatusBody(msgspec.Struct, frozen=True, kw_only=True):
     by_gpu_type: dict[str, GpuTypeEntry]
     timestamp: datetime
     as_of: datetime | None
-    """When the cluster's nodes and pods were last known to be complete; null before it has ever answered."""
+    """Time of the newest fact that is counted here; null before the cluster has ever answered."""
     forecast: Forecast
 
     @classmethod

@@ -21,6 +21,7 @@ from services.disks.domain.disk import (
 from services.disks.domain.snapshot import Snapshot
 from services.disks.operations.tags import Renamed, TagReport
 from shared.contracts.disks import ListingEntry
+from shared.web.response import Answer
 
 DiskName = Annotated[
     str,
@@ -41,7 +42,7 @@ class RenameDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     new_name: DiskName
 
 
-class OperationRequested(msgspec.Struct, frozen=True, kw_only=True):
+class OperationRequested(Answer, frozen=True, kw_only=True):
     operation_id: UUID
     disk_name: str
     action: Annotated[str, msgspec.Meta(examples=["create"])]
@@ -49,7 +50,7 @@ class OperationRequested(msgspec.Struct, frozen=True, kw_only=True):
     requested_at: datetime
 
 
-class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
+class DiskInfo(Answer, frozen=True, kw_only=True):
     disk_name: str
     user_id: Annotated[str, msgspec.Meta(examples=["jschmidt@meta.com"])]
     size_gb: int
@@ -78,7 +79,7 @@ class DiskList(msgspec.Struct, frozen=True, kw_only=True):
     """Of all pages together."""
 
 
-class OperationState(msgspec.Struct, frozen=True, kw_only=True):
+class OperationState(Answer, frozen=True, kw_only=True):
     operation_id: UUID
     disk_name: str
     """At the time of the request."""
@@ -106,7 +107,7 @@ class RenameAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Completed when every snapshot in AWS carries the new name."""
 
 
-class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotInfo(Answer, frozen=True, kw_only=True):
     snapshot_id: UUID
     """Also the id of the operation that takes it."""
     ebs_snapshot_id: str | None
@@ -128,7 +129,7 @@ class SnapshotList(msgspec.Struct, frozen=True, kw_only=True):
     """Of all pages together."""
 
 
-class DiskContent(msgspec.Struct, frozen=True, kw_only=True):
+class DiskContent(Answer, frozen=True, kw_only=True):
     disk_name: str
     content: str | None
     """The listing as text, one line for each entry; null when there is none."""

@@ -21,13 +21,14 @@ from shared.contracts.jobs import JobStatus
 from shared.messaging import call_rpc
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
+from shared.web.response import Answer
 from shared.web.validation import Body
 
 _EXPLAIN_SECONDS = 10.0
 MOST_PRIORITY = 1000
 
 
-class SoonerAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class SoonerAnswer(Answer, frozen=True, kw_only=True):
     gpu_count: int
     gpu_type: str
     max_duration_hours: float | None
@@ -37,7 +38,7 @@ class SoonerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class ExplainAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class ExplainAnswer(Answer, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
     waiting: bool

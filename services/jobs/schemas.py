@@ -19,6 +19,7 @@ from services.jobs.domain.submission import (
 )
 from shared.contracts.jobs import JobStatus
 from shared.errors import InvalidInput
+from shared.web.response import Answer
 from shared.web.validation import MULTILINE_TEXT, PLAIN_TEXT, Body, decode_body
 
 MAX_EXTENSION_HOURS = 8760
@@ -55,7 +56,7 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     instance_type: Annotated[str, Meta(max_length=64, pattern=PLAIN_TEXT, examples=["p5.48xlarge"])]
     duration_hours: Annotated[
         float,
-        Meta(gt=0, le=MAX_DURATION_HOURS, description="5 minutes to 72 hours, fractions allowed", examples=[4]),
+        Meta(le=MAX_DURATION_HOURS, description="5 minutes to 72 hours, fractions allowed", examples=[4]),
     ] = 1.0
     disk_name: DiskName | None = None
     disk_size_gb: Annotated[int, Meta(ge=10, le=10000)] | None = None
@@ -71,7 +72,7 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         ]
         | None
     ) = None  # fmt: skip
-    gpu_count: Annotated[int, Meta(ge=1, le=8, description="1, 2, 4 or 8; default: the whole instance")] | None = None
+    gpu_count: Annotated[int, Meta(description="1, 2, 4 or 8; default: the whole instance", examples=[4])] | None = None
     name: (
         Annotated[
             str,
@@ -104,7 +105,9 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class SubmitBody(Body[SubmitRequest]):
     """Decodes a submission and finds all its problems: those of form and those of meaning."""
 
-    def decode_bytes(self, value: bytes) -> SubmitRequest:
+    SECRET_FIELDS = frozenset({"env_vars"})
+
+    def decode(self, value: bytes) -> SubmitRequest:
         """The submission.
 
         Raises:
@@ -149,7 +152,7 @@ class AddUserRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ]  # fmt: skip
 
 
-class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class SubmitAnswer(Answer, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
     """`queued`, whatever it waits for; a repetition of the request, and `Prefer: wait`, tell what has become of it."""
@@ -178,7 +181,7 @@ class ActionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
+class StatusChange(Answer, frozen=True, kw_only=True):
     status: JobStatus
     at: datetime
     reason: str | None
@@ -191,7 +194,7 @@ class JobHistory(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first."""
 
 
-class JobAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class JobAnswer(Answer, frozen=True, kw_only=True):
     job_id: UUID
     reservation_id: UUID
     user_id: str

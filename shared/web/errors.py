@@ -1,5 +1,6 @@
 """Errors as answers: one shape, one table from kind to status, nothing internal told."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,10 +15,11 @@ from litestar.exceptions import (
 )
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
+from msgspec import UNSET
 
 from shared.errors import ErrorKind, GpuDevError, InvalidInput, Problem
 from shared.request_context import current_request_id
-from shared.web.validation import parameter_problems
+from shared.web.validation import parameter_problems, with_input
 
 log = structlog.get_logger(__name__)
 
@@ -77,11 +79,11 @@ def _answer(status: int, body: msgspec.Struct, headers: dict[str, str] | None = 
     return Response(body, status_code=status, headers=headers or {}, media_type="application/json")
 
 
-def on_project_error(_: Request[Any, Any, Any], error: GpuDevError) -> Response[Any]:
+def on_project_error(request: Request[Any, Any, Any], error: GpuDevError) -> Response[Any]:
     """An error that says itself what callers may know."""
     status = error.kind.status_code
     if isinstance(error, InvalidInput):
-        return _answer(status, ProblemsBody(list(error.problems)))
+        return _answer(status, ProblemsBody(_with_parameters(request, error.problems)))
     headers = {}
     if error.kind is ErrorKind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -93,9 +95,20 @@ def on_project_error(_: Request[Any, Any, Any], error: GpuDevError) -> Response[
     return _answer(status, ErrorBody(error.text), headers)
 
 
-def on_validation_error(_: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+def on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
     """Parameters that Litestar refused."""
-    return _answer(400, ProblemsBody(parameter_problems(error)))
+    return _answer(400, ProblemsBody(_with_parameters(request, parameter_problems(error))))
+
+
+def _with_parameters(request: Request[Any, Any, Any], problems: Sequence[Problem]) -> list[Problem]:
+    """The problems, those of the path and the query with the value that was given; headers may hold keys."""
+    given = {"path": request.path_params, "query": request.query_params}
+    return [
+        with_input(problem, given.get(str(problem.loc[0]), {}).get(problem.loc[-1], UNSET))
+        if problem.input is UNSET
+        else problem
+        for problem in problems
+    ]
 
 
 def on_unreadable_body(_: Request[Any, Any, Any], __: SerializationException) -> Response[Any]:

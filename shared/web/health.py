@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import msgspec
 import sqlalchemy as sa
 from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
@@ -23,6 +22,7 @@ from shared.messaging.outbox import oldest_unpublished
 from shared.messaging.rpc import Empty
 from shared.routes import SERVICES
 from shared.web.authentication import PUBLIC
+from shared.web.response import Answer
 
 _ANSWER_SECONDS = 1.5
 _PART_SECONDS = 1.0
@@ -33,7 +33,7 @@ HEALTHY = "healthy"
 UNHEALTHY = "unhealthy"
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True):
+class Health(Answer, frozen=True, kw_only=True):
     status: str
     """healthy or unhealthy."""
     database: str

@@ -5,8 +5,8 @@ again, field by field, to list all its problems.
 """
 
 import re
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Generator, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from litestar.dto import AbstractDTO
@@ -26,6 +26,13 @@ MULTILINE_TEXT = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
 """Pattern of text in which tabs and line ends are the only control characters."""
 
 _MAX_NAME_SHOWN = 64
+_MAX_INPUT_BYTES = 1024
+"""Longer values are not repeated."""
+_BOUND = re.compile(r"Expected `(\w+)[^`]*` (of length )?(>=|<=|>|<) (-?[0-9.e+]+)")
+_BOUND_WORDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
+_UNITS = {"_hours": " hours", "_gb": " GB", "_seconds": " seconds"}
+"""Of a field, by the end of its name."""
+_LENGTH_UNITS = {"str": " characters", "object": " entries", "array": " entries"}
 _MESSAGES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -56,12 +63,26 @@ class Body(AbstractDTO[StructT]):
     """
 
     config = DTOConfig()
+    SECRET_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    """Fields that may hold secrets: where there are any, neither they, nor fields that are unknown, which may be they
+    by another name, nor the body as a whole are repeated in a problem."""
 
     def decode_bytes(self, value: bytes) -> StructT:
         """The body as the handler's struct.
 
         Raises:
             InvalidInput: With all problems.
+        """
+        try:
+            return self.decode(value)
+        except InvalidInput as error:
+            raise InvalidInput(with_inputs(error.problems, value, self.model_type, self.SECRET_FIELDS)) from None
+
+    def decode(self, value: bytes) -> StructT:
+        """The body as the handler's struct; services add what they ask of it beyond its form.
+
+        Raises:
+            InvalidInput: With all problems, without inputs.
         """
         return decode_body(value, self.model_type)
 
@@ -126,6 +147,40 @@ def find_problems(raw: bytes, model: type[msgspec.Struct]) -> list[Problem]:
     return problems
 
 
+def with_inputs(
+    problems: Sequence[Problem], raw: bytes, model: type[msgspec.Struct], secret_fields: frozenset[str]
+) -> list[Problem]:
+    """The problems of a body, each with the value that it is about, where that can be no secret and is short."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return list(problems)
+    known = {field.encode_name for field in msgspec.structs.fields(model)}
+    return [with_input(problem, _input_of(problem, body, known, secret_fields)) for problem in problems]
+
+
+def with_input(problem: Problem, value: Any) -> Problem:
+    """The problem with its value, unless that is unset, too long or cannot be told."""
+    try:
+        told = value is not msgspec.UNSET and len(msgspec.json.encode(value)) <= _MAX_INPUT_BYTES
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        told = False
+    return msgspec.structs.replace(problem, input=value) if told else problem
+
+
+def _input_of(problem: Problem, body: Any, known: set[str], secret_fields: frozenset[str]) -> Any:
+    name = problem.loc[1] if len(problem.loc) > 1 else None
+    is_secret = name in secret_fields or (secret_fields and name not in known)
+    if not isinstance(body, dict) or problem.loc[0] != "body" or is_secret:
+        return msgspec.UNSET
+    if name not in body:  # missing: as a whole, without what may be secret
+        return {field: value for field, value in body.items() if not secret_fields or field in known - secret_fields}
+    value = body[name]
+    for part in problem.loc[2:]:
+        value = value.get(part, msgspec.UNSET) if isinstance(value, dict) else msgspec.UNSET
+    return value
+
+
 def parameter_problems(error: ValidationException) -> list[Problem]:
     """Problems of path, query and header parameters as Litestar found them."""
     extra = error.extra if isinstance(error.extra, list) else []
@@ -135,7 +190,7 @@ def parameter_problems(error: ValidationException) -> list[Problem]:
         if source == "body" or key in {"data", ""}:
             problems.append(Problem("missing", ("body",), "A JSON body is required"))
         else:
-            kind, message = _describe(str(item.get("message", "")))
+            kind, message = _describe(str(item.get("message", "")), name=key)
             problems.append(Problem(kind, (source, key), message))
     return problems or [_parameter_problem(error.detail)]
 
@@ -154,7 +209,7 @@ def _problems_of_value(value: Any, annotation: Any, loc: tuple[str | int, ...]) 
         items = _problems_of_items(value, annotation, loc)
         if items:
             return items
-        kind, message = _describe(str(error), _hint(annotation))
+        kind, message = _describe(str(error), _hint(annotation), name=str(loc[-1]))
         return [Problem(kind, loc, message)]
     return []
 
@@ -202,9 +257,19 @@ def _hint(annotation: Any) -> str | None:
     return None
 
 
-def _describe(message: str, hint: str | None = None) -> tuple[str, str]:
+def _describe(message: str, hint: str | None = None, *, name: str = "") -> tuple[str, str]:
     text = message.split(" - at `", maxsplit=1)[0]
     kind = next((kind for pattern, kind in _MESSAGES if pattern.search(text)), "value_error")
     if kind == "string_pattern_mismatch":
         return kind, hint or "The text has characters or a form that are not allowed"
+    bound = _BOUND.match(text)
+    if bound:
+        return kind, _bound_text(*bound.groups(), name=name)
     return kind, text.replace("`", "")
+
+
+def _bound_text(kind: str, length: str | None, sign: str, number: str, *, name: str) -> str:
+    if length and number == "1" and sign == ">=":
+        return "Must not be empty"
+    unit = _LENGTH_UNITS.get(kind, "") if length else next((u for end, u in _UNITS.items() if name.endswith(end)), "")
+    return f"Must be {_BOUND_WORDS[sign]} {number.removesuffix('.0')}{unit}"

@@ -39,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Of known types, not gone."""
     counts: tuple[LineCount, ...]
     as_of: datetime | None
-    """When nodes and pods were last known to be complete; None: Kubernetes has never answered."""
+    """Time of the newest fact that is counted; None: Kubernetes has never answered."""
     starts: int = 0
     """Jobs of the last 30 days that had been told a p90 and have started."""
     starts_in_time: int = 0

@@ -6,10 +6,14 @@ from sqlalchemy import func
 from services.capacity.storage.fleet import nodes_in_use
 from services.capacity.storage.tables import (
     calibrations,
+    gpu_pods,
+    leases,
     line_counts,
+    nodes,
     watches,
 )
 from shared.database import Statement
+from shared.database.tables import inbox
 
 _node_rows = nodes_in_use.subquery("node_rows")
 _node_list = sa.select(
@@ -45,13 +49,24 @@ FOLD_COUNTS = Statement(
 _count_list = sa.select(
     func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("counts"))), sa.text("'[]'::jsonb"))
 ).select_from(_counts)
-_as_of = sa.select(sa.case((func.count() == 2, func.min(watches.c.confirmed_at)))).select_from(watches)  # noqa: PLR2004 - nodes and pods
+_complete_at = sa.select(
+    sa.case((func.count() == 2, func.min(watches.c.confirmed_at)))  # noqa: PLR2004 - nodes and pods
+).scalar_subquery()
+# what came in since is in the counts as well; the inbox stands for the line, whose rows have no time
+_newest = func.greatest(
+    sa.select(func.max(nodes.c.seen_at)).scalar_subquery(),
+    sa.select(func.max(nodes.c.gone_at)).scalar_subquery(),
+    sa.select(func.max(gpu_pods.c.seen_at)).scalar_subquery(),
+    sa.select(func.max(leases.c.granted_at)).scalar_subquery(),
+    sa.select(func.max(inbox.c.updated_at)).scalar_subquery(),
+)
+_as_of = sa.case((_complete_at.is_not(None), func.greatest(_complete_at, _newest)))
 # one statement is one snapshot: nodes, leases and line cannot disagree, and nothing is written
 SNAPSHOT = Statement(
     sa.select(
         _node_list.scalar_subquery().label("nodes"),
         _count_list.scalar_subquery().label("counts"),
-        _as_of.scalar_subquery().label("as_of"),
+        _as_of.label("as_of"),
         sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.starts), 0), sa.BigInteger))
         .where(calibrations.c.day > func.current_date() - 30)
         .scalar_subquery()

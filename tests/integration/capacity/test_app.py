@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from services.capacity.operations import read_availability
+from services.capacity.operations.watching import PodListing, record_pod_listing
 from shared.database import migrate
-from tests.support.capacity import Capacity, capacity_settings, ended, serving, submitted
+from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
 from tests.support.capacity_stage import Stage, queued_are
 from tests.support.ground import eventually
 from tests.support.servers import NatsServer, PostgresServer
@@ -52,6 +54,20 @@ async def test_cluster_status_has_the_contracts_shape_and_agrees(stage: Stage) -
     ]
     assert body["total_gpus"] == body["available_gpus"] + body["in_use_gpus"]
     assert body["total_gpus"] == sum(entry["total"] for entry in body["by_gpu_type"].values())
+
+
+async def test_an_answer_is_as_of_no_earlier_than_what_it_holds(capacity: Capacity) -> None:
+    await capacity.nodes(facts("h100-1"))
+    await record_pod_listing(
+        capacity.database, PodListing(pods=(), resource_version=1), now=NOW, placer=capacity.placer
+    )
+    await capacity.submit(4)
+    await capacity.place(later(minutes=1))
+
+    reading = await read_availability(capacity.database)
+
+    assert [entry.in_use for entry in reading.types] == [4]
+    assert reading.snapshot.as_of == later(minutes=1)
 
 
 @pytest.mark.parametrize("path", ["/v1/gpu/availability", "/v1/cluster/status"])

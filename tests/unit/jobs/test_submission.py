@@ -14,7 +14,7 @@ from services.jobs.domain.image import is_image_reference
 from services.jobs.domain.job_id import id_range
 from services.jobs.domain.submission import Submission, read_submission
 from services.jobs.schemas import SubmitBody, SubmitRequest
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, Problem
 
 ID = 0x3F2A000000004000800000000000000A
 GOOD: dict[str, Any] = {"image": "pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime", "instance_type": "p5.48xlarge"}
@@ -283,3 +283,44 @@ def test_a_range_holds_only_ids_that_begin_like_it(text: str) -> None:
 def test_text_that_is_too_short_is_no_beginning() -> None:
     assert id_range("abcdef0") is None
     assert id_range("abcdef01") is not None
+
+
+def refusal(**changes: Any) -> list[Problem]:
+    with pytest.raises(InvalidInput) as caught:
+        decode({**GOOD, **changes})
+    return list(caught.value.problems)
+
+
+def test_a_bound_is_told_in_one_sentence_of_the_users_terms() -> None:
+    too_short = {refusal(duration_hours=hours)[0].msg for hours in (-1, 0, 1e-9, 0.01)}
+    assert too_short == {"Must be at least 5 minutes (0.0834 hours)"}
+    assert refusal(duration_hours=73)[0].msg == "Must be at most 72 hours"
+    assert refusal(disk_name="d", disk_size_gb=1)[0].msg == "Must be at least 10 GB"
+    assert refusal(gpu_count=0)[0].msg == refusal(gpu_count=3)[0].msg == refusal(gpu_count=9)[0].msg
+    assert refusal(command="")[0].msg == "Must not be empty"
+
+
+def test_problems_repeat_the_value_but_nothing_that_may_be_a_secret() -> None:
+    found = {problem.loc: problem.input for problem in refusal(duration_hours=0.01, gpu_count="4", image="no image")}
+    assert found == {("body", "duration_hours"): 0.01, ("body", "gpu_count"): "4", ("body", "image"): "no image"}
+
+    secret = "wandb-0123456789"
+    told = refusal(env_vars={"A": "b\x00" + secret, "9": secret}, env_var={"K": secret}, image=1)
+    assert len(told) == 4
+    assert secret not in msgspec.json.encode(told).decode()
+    assert refusal(env_vars=secret)[0].input is msgspec.UNSET
+
+
+def test_what_is_missing_shows_the_body_without_what_may_be_secret() -> None:
+    decoder = SubmitBody.__new__(SubmitBody)
+    decoder.model_type = SubmitRequest
+    body = {"instance_type": "p5.48xlarge", "env_vars": {"K": "secret"}, "unknown": "secret"}
+    with pytest.raises(InvalidInput) as caught:
+        decoder.decode_bytes(json.dumps(body).encode())
+    [missing] = [problem for problem in caught.value.problems if problem.type == "missing"]
+    assert missing == Problem("missing", ("body", "image"), "Field required", {"instance_type": "p5.48xlarge"})
+
+
+def test_a_value_that_is_long_is_not_repeated() -> None:
+    assert refusal(image="x" * 5000)[0].input is msgspec.UNSET
+    assert refusal(command=["x" * 5000])[0].input is msgspec.UNSET
