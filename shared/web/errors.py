@@ -104,7 +104,7 @@ def _with_parameters(request: Request[Any, Any, Any], problems: Sequence[Problem
     """The problems, those of the path and the query with the value that was given; headers may hold keys."""
     given = {"path": request.path_params, "query": request.query_params}
     return [
-        with_input(problem, given.get(str(problem.loc[0]), {}).get(problem.loc[-1], UNSET))
+        with_input(problem, given.get(str(problem.loc[0]), {}).get(str(problem.loc[-1]), UNSET))
         if problem.input is UNSET
         else problem
         for problem in problems

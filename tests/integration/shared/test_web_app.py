@@ -123,22 +123,25 @@ async def client(app: Litestar) -> AsyncIterator[AsyncTestClient[Litestar]]:
         yield client
 
 
-async def test_every_problem_of_a_body_is_listed_and_no_value_repeated(client: AsyncTestClient[Litestar]) -> None:
+async def test_every_problem_of_a_body_is_listed_with_what_was_given(client: AsyncTestClient[Litestar]) -> None:
     answer = await client.post(
         "/v1/disks/things",
-        json={"name": "much-too-long-SECRET", "size": True, "hours": -1, "flag": "yes", "extra": 1, "env": {"A": 5}},
+        json={"name": "much-too-long-name", "size": True, "hours": -1, "flag": "yes", "extra": 1, "env": {"A": 5}},
     )
     assert answer.status_code == 400
-    problems = {tuple(problem["loc"]): problem["type"] for problem in answer.json()["detail"]}
+    problems = {tuple(problem["loc"]): (problem["type"], problem["input"]) for problem in answer.json()["detail"]}
     assert problems == {
-        ("body", "extra"): "extra_forbidden",
-        ("body", "name"): "too_long",
-        ("body", "size"): "int_type",
-        ("body", "hours"): "greater_than",
-        ("body", "flag"): "bool_type",
-        ("body", "env", "A"): "string_type",
+        ("body", "extra"): ("extra_forbidden", 1),
+        ("body", "name"): ("too_long", "much-too-long-name"),
+        ("body", "size"): ("int_type", True),
+        ("body", "hours"): ("greater_than", -1),
+        ("body", "flag"): ("bool_type", "yes"),
+        ("body", "env", "A"): ("string_type", 5),
     }
-    assert "SECRET" not in answer.text
+    of_query = await client.get("/v1/disks/things/a?limit=many")
+    assert [(problem["loc"], problem["input"]) for problem in of_query.json()["detail"]] == [
+        (["query", "limit"], "many")
+    ]
 
 
 @pytest.mark.parametrize("size", ["5", 5.5, 1e300, -1, 0, 11, True, None, [], {}, 10**40])
