@@ -7,6 +7,7 @@ call into a pod may be repeated and says all that is wanted, so that the last on
 import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -41,6 +42,7 @@ _RENEWAL_SECONDS = 2.5
 _KEYS_SECONDS = 8.0
 _JUPYTER_SECONDS = 70.0
 """The program itself waits for 60 s until JupyterLab answers."""
+_LOOK_SECONDS = 2.0
 _CONCURRENCY = 16
 _RETRY = timedelta(seconds=1)
 
@@ -162,14 +164,52 @@ class AccessKeeper:
 
     async def run_pass(self, job: Job) -> tuple[Job, datetime | None]:
         """Bring one job as far as it gets now; the job as last written, and when to try the rest, None for never."""
+        job = await self._bring_keys(job)
+        if job.wants_access_work and job.awaits_jupyter:
+            job = await self._follow_wishes(job)
+        return job, _open_work(job, datetime.now(UTC))
+
+    async def _bring_keys(self, job: Job) -> Job:
         for user in users_to_fetch(job):
             fact = await fetch_user(job=job, user=user, github=self._github, resources=self._resources)
             job = await self._record(job, fact)
-        if users_to_apply(job):
-            job = await self._apply_keys(job)
-        if job.wants_access_work and job.jupyter_applied < job.jupyter_revision:
-            job = await self._switch_jupyter(job)
-        return job, _open_work(job, datetime.now(UTC))
+        return await self._apply_keys(job) if users_to_apply(job) else job
+
+    async def _follow_wishes(self, job: Job) -> Job:
+        """Have Jupyter as its owner wants it, until the last wish was tried: another may come while it starts."""
+        tried = -1
+        async with self._resources.changes.of(job.id) as changed:
+            while job.wants_access_work and job.awaits_jupyter and job.jupyter_revision != tried:
+                tried = job.jupyter_revision
+                job = await self._try_wish(job, changed)
+        return job
+
+    async def _try_wish(self, job: Job, changed: asyncio.Event) -> Job:
+        """The job as last written; the call is let go when the wish is not the last one any more.
+
+        JupyterLab takes long to start: users who are asked for meanwhile do not wait for it.
+        """
+        call = asyncio.create_task(self._switch_jupyter(job))
+        newest = job
+        try:
+            while not call.done():
+                changed.clear()
+                seen, newest = newest, await self._look(job)
+                if newest.jupyter_revision != job.jupyter_revision or not newest.wants_access_work:
+                    return newest
+                if newest.users != seen.users:
+                    newest = await self._bring_keys(newest)
+                await _first_of(call, changed)
+            return await call
+        finally:
+            await cancel_all([call])
+
+    async def _look(self, job: Job) -> Job:
+        try:
+            row = await self._resources.database.fetch_one(storage.FIND, job_id=job.id)
+        except Unavailable:
+            return job  # the call's own outcome tells
+        return storage.to_job(row) if row is not None else job
 
     async def _record(self, job: Job, *facts: Fact) -> Job:
         for fact in facts:
@@ -188,13 +228,15 @@ class AccessKeeper:
         return await self._record(job, *(UserRefused(job.epoch, user.name, problem) for user in overdue))
 
     async def _switch_jupyter(self, job: Job) -> Job:
+        # the number tells a call that arrives late, or goes on after it was let go, from the last one
+        wish: dict[str, Any] = {"wish": job.jupyter_revision}
+        token = ""
         if job.jupyter_wanted:
             token = self._resources.cipher.decrypt(job.jupyter_token_sealed or b"").decode()
-            stdin = msgspec.json.encode({"token": token})
+            stdin = msgspec.json.encode({"token": token, **wish})
             result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS)
         else:
-            token = ""
-            result = await self._run(job, ["jupyter", "stop"], None, _KEYS_SECONDS)
+            result = await self._run(job, ["jupyter", "stop"], msgspec.json.encode(wish), _KEYS_SECONDS)
         problem = _problem_of(result)
         if problem is None:
             return await self._record(job, JupyterSwitched(job.epoch, job.jupyter_revision))
@@ -214,6 +256,15 @@ class AccessKeeper:
             return "The job's pod could not be reached"
 
 
+async def _first_of(call: "asyncio.Task[Job]", changed: asyncio.Event) -> None:
+    """Wait until the call is over, or the job has changed, or for as long as news may be lost."""
+    news = asyncio.create_task(changed.wait())
+    try:
+        await asyncio.wait([call, news], timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel_all([news])
+
+
 def _problem_of(result: ExecResult | str) -> str | None:
     if isinstance(result, str):
         return result
@@ -224,6 +275,6 @@ def _open_work(job: Job, now: datetime) -> datetime | None:
     if not job.wants_access_work:
         return None
     asked = [user.requested_at for user in (*users_to_fetch(job), *users_to_apply(job))]
-    if job.jupyter_applied < job.jupyter_revision:
+    if job.awaits_jupyter:
         asked.append(job.jupyter_requested_at or job.created_at)
     return next_try(max(asked), now)

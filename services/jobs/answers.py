@@ -23,7 +23,9 @@ _NO_KEYS = (
     "No SSH keys open this job, since it has no github_user: while it is active, "
     "POST /v1/jobs/{job_id}/users with a github_username adds that user's keys"
 )
-_MAY_GET_KEYS = frozenset({Phase.PENDING, Phase.QUEUED, Phase.PREPARING, Phase.GIVING_BACK, Phase.ACTIVE})
+_MAY_GET_KEYS = frozenset(
+    {Phase.PENDING, Phase.QUEUED, Phase.PREPARING, Phase.GIVING_BACK, Phase.STARTING, Phase.ACTIVE}
+)
 
 
 def submit_answer(outcome: Outcome[Accepted]) -> Outcome[SubmitAnswer]:
@@ -63,6 +65,7 @@ def history_answer(job: Job, rows: Sequence[Row]) -> JobHistory:
 def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
     """A job as its owner sees it at `now`."""
     settings, token = resources.settings, _jupyter_token(job, resources)
+    started = job.status is not JobStatus.PREPARING  # its time may count before it is active
     return JobAnswer(
         job_id=job.id,
         reservation_id=job.id,
@@ -73,7 +76,7 @@ def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
         instance_type=job.instance_type,
         duration_hours=round(job.duration_seconds / 3600, 4),
         created_at=job.created_at,
-        expires_at=job.expires_at,
+        expires_at=job.expires_at if started else None,
         name=job.name,
         pod_name=job.pod_name,
         node_ip=_host(job, settings),
@@ -93,7 +96,7 @@ def job_answer(job: Job, now: datetime, resources: Resources) -> JobAnswer:
         queue_position=job.queue_position,
         estimated_start_time=job.estimated_start_at,
         estimated_wait_minutes=_minutes_until(job.estimated_start_at, now),
-        launched_at=job.launched_at,
+        launched_at=job.launched_at if started else None,
         ended_at=job.ended_at,
         updated_at=job.updated_at,
         secondary_users=job.secondary_users,

@@ -260,6 +260,7 @@ def limits_of(settings: JobsSettings) -> Limits:
         refusal_seconds=settings.refusal_seconds,
         unschedulable_seconds=settings.unschedulable_seconds,
         prepare_seconds=settings.prepare_seconds,
+        jupyter_seconds=settings.access_seconds,
         resync_seconds=settings.resync_seconds,
     )
 

@@ -37,7 +37,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     github_seconds: float = 3.0
     """For one answer of GitHub."""
     access_seconds: float = 90.0
-    """How long keys or Jupyter of a running job are tried while GitHub or the pod cannot be reached."""
+    """How long keys or Jupyter of a running job are tried while GitHub or the pod cannot be reached, and how long a job
+    that was submitted with Jupyter is held back until that answers."""
     user_email_domain: str | None = None
     """Shown behind the username in answers' user_id; None: the username alone."""
     disabled_user_grace_seconds: float = 0.0

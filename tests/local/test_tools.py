@@ -217,6 +217,32 @@ def test_the_users_own_jupyter_settings_do_not_move_or_open_it(fake_pod: FakePod
         assert httpx.get(f"{url}/api/contents", headers=headers, trust_env=False).status_code == 403
 
 
+def wish(number: int, **token: str) -> bytes:
+    frame = json.dumps({**token, "wish": number}).encode()
+    return b"%d\n%b" % (len(frame), frame)
+
+
+def test_jupyter_that_is_starting_makes_way_for_a_later_wish_and_an_earlier_one_that_comes_late_is_void(
+    fake_pod: FakePod,
+) -> None:
+    program = fake_pod.root / "bin/jupyter-lab"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {fake_pod.root}/begun; exec sleep 600\n")
+    program.chmod(0o755)
+    fake_pod.environment["PATH"] = f"{program.parent}:{fake_pod.environment['PATH']}"
+    starting = fake_pod.start("jupyter", "start")
+    assert starting.stdin is not None
+    starting.stdin.write(wish(1, token="first-token-0123456789"))
+    starting.stdin.flush()
+    while not (fake_pod.root / "begun").exists():
+        assert starting.poll() is None
+    assert fake_pod.call("jupyter", "stop", stdin=wish(2)) == (0, "", "")
+    assert starting.wait(5) == 1
+    late = fake_pod.call("jupyter", "start", stdin=wish(1, token="first-token-0123456789"))
+    assert late == (1, "", "Another request came while JupyterLab started\n")
+    assert not (fake_pod.root / "gpudev/etc/jupyter.json").exists()
+
+
 def test_a_listing_goes_to_depth_three_and_counts_everything(tmp_path: Path) -> None:
     (tmp_path / "a/b/c/d").mkdir(parents=True)
     (tmp_path / "a/b/c/d/deep").write_bytes(b"x" * 1000)

@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
 from deploy.local.tools.image import IMAGE
+from tests.support.ground import eventually
 from tests.support.jobs import JobsWorld
 from tests.support.servers import ClusterSimulator
 
@@ -16,13 +19,23 @@ _PROGRAM = """#!/bin/sh
 run=$GPUDEV_ROOT/gpudev/run
 echo "$*" >> "$run/calls"
 case $1 in ready) exec "$0-twin" "$@" ;; esac
-case $(cat "$run/fault-$1" 2>/dev/null) in
+while grep -qs hold "$run/fault-$1-$2"; do echo held >> "$run/held"; sleep 0.1; done
+case $(cat "$run/fault-$1" "$run/fault-$1-$2" 2>/dev/null) in
 fail) echo "the disk is full" >&2; exit 1 ;;
 hang) echo hung >> "$run/hung"; exec sleep 600 ;;
 esac
+wish() {
+    read -r length; frame=$(head -c "$length"); number=$(expr "$frame" : '.*"wish":\\([0-9]*\\)')
+    exec 9>> "$run/lock"; flock 9
+    [ "$number" -ge "$(cat "$run/wish" 2>/dev/null || echo 0)" ] || { echo "another came" >&2; exit 1; }
+    echo "$number" > "$run/wish"
+}
 case "$*" in
-"jupyter start") read -r length; head -c "$length" > "$run/jupyter.new"; mv "$run/jupyter.new" "$run/jupyter" ;;
-"jupyter stop") rm -f "$run/jupyter" ;;
+"jupyter start")
+    wish
+    printf %s "$frame" | sed 's/,"wish":[0-9]*//' > "$run/jupyter.new"
+    mv "$run/jupyter.new" "$run/jupyter" ;;
+"jupyter stop") wish; rm -f "$run/jupyter" ;;
 *) exec "$0-twin" "$@" ;;
 esac
 """
@@ -50,13 +63,32 @@ class Tools:
         """Whether a call hangs or did."""
         return _text(self.directory / "run/hung") is not None
 
+    @property
+    def holds(self) -> bool:
+        """Whether a call is held, or was."""
+        return _text(self.directory / "run/held") is not None
+
     def calls(self, name: str) -> int:
         """How often the program was called like this."""
         return (_text(self.directory / "run/calls") or "").splitlines().count(name)
 
     def let(self, call: str, fault: str | None) -> None:
-        """Have `keys` or `jupyter` `fail` or `hang` from now on; None: no more."""
-        (self.directory / f"run/fault-{call}").write_text(fault or "")
+        """Have `keys`, `jupyter` or `jupyter start` `fail` or `hang` from now on; `hold`: until told otherwise."""
+        (self.directory / f"run/fault-{call.replace(' ', '-')}").write_text(fault or "")
+
+    @classmethod
+    async def take_over_early(cls, world: JobsWorld, simulator: ClusterSimulator, job_id: UUID, fault: str) -> "Tools":
+        """As soon as the pod has them, before anybody asks for JupyterLab, whose start has this fault."""
+
+        async def there() -> "Tools | None":
+            uid = (await world.row(job_id))["pod_uid"]
+            directory = simulator.volume(uid, "tools") if uid else None
+            return cls(directory) if directory and (directory / "bin/gpudev").exists() else None
+
+        tools = cast("Tools", await eventually(there, "the tools are in the pod"))
+        (tools.directory / "run").mkdir(exist_ok=True)
+        tools.let("jupyter start", fault)
+        return cls.take_over(simulator, (await world.row(job_id))["pod_uid"])
 
     @classmethod
     def take_over(cls, simulator: ClusterSimulator, pod_uid: str) -> "Tools":

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.tools.conftest import Make
-from tests.tools.container import Container, frame
+from tests.tools.container import Container, eventually, frame
 
 pytestmark = pytest.mark.timeout(180)
 FIRST, SECOND = "first-token-0123456789", "second-token-0123456789"
@@ -88,3 +89,24 @@ def test_the_images_own_jupyter_is_used_and_its_last_words_are_told(make: Make) 
     refused = container.call("jupyter", "start", stdin=frame(b'{"token": "%s"}' % FIRST.encode()))
     assert refused.returncode == 1
     assert refused.stderr.strip().splitlines()[-1] == "JupyterLab did not start: broken: no module named x"
+
+
+def test_jupyter_that_is_starting_makes_way_for_a_later_wish_and_an_earlier_one_that_comes_late_is_void(
+    make: Make,
+) -> None:
+    container = make("musl")
+    program = container.root / "bin/jupyter-lab"
+    program.write_text("#!/bin/sh\necho begun > /gpudev/run/begun\nexec sleep 600\n")
+    program.chmod(0o755)
+    container.start()
+    container.await_ready()
+    first, off = frame(b'{"token": "%s", "wish": 1}' % FIRST.encode()), frame(b'{"wish": 2}')
+    with ThreadPoolExecutor() as beside:
+        starting = beside.submit(container.call, "jupyter", "start", stdin=first)
+        eventually(Path(f"/proc/{container.pid}/root/gpudev/run/begun").exists, container.errors)
+        stopped = container.call("jupyter", "stop", stdin=off)
+        assert stopped.returncode == 0, stopped.stderr
+        assert starting.result(5).returncode == 1
+    late = container.call("jupyter", "start", stdin=first)
+    assert (late.returncode, late.stderr) == (1, "Another request came while JupyterLab started\n")
+    assert container.call("jupyter", "stop", stdin=frame(b'{"wish": 1}')).returncode == 1

@@ -40,9 +40,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _standard_input() -> bytes:
-    """What follows the line that says its length."""
-    length = int(sys.stdin.buffer.readline())
+def _standard_input(otherwise: bytes | None = None) -> bytes:
+    """What follows the line that says its length; `otherwise` where there is no input at all."""
+    line = sys.stdin.buffer.readline()
+    if not line and otherwise is not None:
+        return otherwise
+    length = int(line)
     data = sys.stdin.buffer.read(length)
     if len(data) != length:
         raise EOFError("standard input is cut off")
@@ -87,11 +90,12 @@ def _jupyter(pod: Pod, wish: str) -> int:
     from deploy.local.tools.jupyter import Jupyter, StartError  # noqa: PLC0415
 
     jupyter = Jupyter(pod)
-    if wish == "stop":
-        jupyter.stop()
-        return 0
+    given = json.loads(_standard_input(b"{}" if wish == "stop" else None))
     try:
-        jupyter.start(str(json.loads(_standard_input())["token"]))
+        if wish == "stop":
+            jupyter.stop(given.get("wish", 0))
+        else:
+            jupyter.start(str(given["token"]), given.get("wish", 0))
     except StartError as error:
         print(error, file=sys.stderr)
         return 1

@@ -46,6 +46,7 @@ _SAID = (
     "--ServerApp.allow_remote_access=True",
     "--ServerApp.shutdown_no_activity_timeout=0",
 )
+_LATER = "Another request came while JupyterLab started"
 
 
 class StartError(Exception):
@@ -53,17 +54,25 @@ class StartError(Exception):
 
 
 class Jupyter:
-    """The pod's JupyterLab. Calls at the same time wait for each other."""
+    """The pod's JupyterLab. Calls at the same time wait for each other; who starts it makes way for a later one."""
 
     def __init__(self, pod: Pod) -> None:
         self._pod = pod
         self._settings = pod.etc / "jupyter.json"
+        self._wish = pod.run / "jupyter.wish"
         self._pid = pod.run / "jupyter.pid"
         self._log = pod.run / "jupyter.log"
 
-    def start(self, token: str) -> None:
-        """Have it run with this token and answer. Raises StartError, after which it is off."""
+    def start(self, token: str, wish: int = 0) -> None:
+        """Have it run with this token and answer. Raises StartError, after which it is off.
+
+        Args:
+            token: That opens it.
+            wish: Rises with each wish of the job's owner; one that arrives after a later one is void. 0: not said.
+        """
+        self._say(token, wish)
         with self._alone():
+            self._see_that_wanted(token)
             if self._runs() and self._answers(token):
                 return
             self._end()
@@ -74,15 +83,33 @@ class Jupyter:
                 self._forget()
                 raise
 
-    def stop(self) -> None:
-        """End it and forget its token."""
+    def stop(self, wish: int = 0) -> None:
+        """End it and forget its token; `wish` as in `start`."""
+        self._say("", wish)
         with self._alone():
+            self._see_that_wanted("")
             self._forget()
 
     def resume(self) -> "subprocess.Popen[bytes] | None":
         """Start it if it was on, and wait for nothing; None when it was off."""
         with self._alone():
             return self._launch() if self._settings.exists() else None
+
+    def _say(self, token: str, wish: int) -> None:
+        """What is wanted, before its turn, so that a start makes way."""
+        with self._locked("jupyter.wish.lock"):
+            last, _ = self._last_wish()
+            if 0 < wish < last:
+                raise StartError(_LATER)
+            write_private(self._wish, f"{max(wish, last)} {token}".encode())
+
+    def _last_wish(self) -> tuple[int, str]:
+        number, _, token = self._wish.read_text().partition(" ") if self._wish.exists() else ("0", "", "")
+        return int(number), token
+
+    def _see_that_wanted(self, token: str) -> None:
+        if self._last_wish()[1] != token:
+            raise StartError(_LATER)
 
     def _configuration(self, token: str) -> dict[str, object]:
         return {
@@ -119,6 +146,7 @@ class Jupyter:
     def _await(self, process: "subprocess.Popen[bytes]", token: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers(token):
+            self._see_that_wanted(token)
             if process.poll() is not None:
                 raise StartError(f"JupyterLab ended with exit code {process.returncode}: {self._last_line()}")
             if time.monotonic() > deadline:
@@ -165,9 +193,12 @@ class Jupyter:
         lines = self._log.read_text(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return self._locked("jupyter.lock")
+
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self._pod.run / "jupyter.lock").open("w") as lock:
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self._pod.run / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -32,6 +32,7 @@ from shared.contracts.jobs import (
 MAX_USERS = 32
 """GitHub users of one job at most, refused ones included: the page of their keys must stay small."""
 BARE = "The pods of this cluster have neither SSH nor Jupyter"
+NO_ANSWER_YET = "JupyterLab does not answer yet; it is still being started"
 _LONGEST_PAUSE = timedelta(seconds=30)
 _SHORTEST_PAUSE = timedelta(seconds=1)
 _OPEN = frozenset({UserState.REQUESTED, UserState.DELAYED})
@@ -157,11 +158,11 @@ BEFORE_THE_START: dict[type[Fact], Rule] = {
     UserDelayed: _delay_user,
     UserRefused: _refuse_user,
 }
+WHILE_STARTING: dict[type[Fact], Rule] = {**BEFORE_THE_START, KeysApplied: _admit}
+SETTLING_JUPYTER: dict[type[Fact], Rule] = {JupyterSwitched: _switch_jupyter, JupyterFailed: _fail_jupyter}
 WHILE_ACTIVE: dict[type[Fact], Rule] = {
-    **BEFORE_THE_START,
+    **WHILE_STARTING,
     UserRequested: _request_user,
-    KeysApplied: _admit,
     JupyterRequested: _want_jupyter,
-    JupyterSwitched: _switch_jupyter,
-    JupyterFailed: _fail_jupyter,
+    **SETTLING_JUPYTER,
 }

@@ -26,6 +26,8 @@ class Phase(Enum):
     """Waits for GPUs."""
     PREPARING = "preparing"
     """Has GPUs; its pod is being made."""
+    STARTING = "starting"
+    """Its time counts; for its user it is still preparing: it was submitted with Jupyter, which does not answer yet."""
     GIVING_BACK = "giving back"
     """Its lease goes back as soon as its pod is confirmed gone; then it is queued again."""
     ACTIVE = "active"
@@ -215,10 +217,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def wants_access_work(self) -> bool:
         """Its running pod does not yet have the keys or the Jupyter that its owner asked for."""
-        if self.phase is not Phase.ACTIVE:
+        if self.phase not in {Phase.STARTING, Phase.ACTIVE}:
             return False
         open_users = any(user.state not in {UserState.ADDED, UserState.REFUSED} for user in self.users)
-        return open_users or self.jupyter_applied < self.jupyter_revision
+        return open_users or self.awaits_jupyter
+
+    @property
+    def awaits_jupyter(self) -> bool:
+        """Its pod is not known to follow its owner's last wish about Jupyter."""
+        return self.jupyter_applied < self.jupyter_revision
 
     @property
     def phase(self) -> Phase:
@@ -231,4 +238,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             return Phase.ENDING
         if self.requeue_reason is not None:
             return Phase.GIVING_BACK
+        if self.status is JobStatus.PREPARING and self.launched_at is not None:
+            return Phase.STARTING
         return Phase(self.status.value)

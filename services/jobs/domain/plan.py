@@ -34,6 +34,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unschedulable_seconds: float = 10.0
     prepare_seconds: float = 3600.0
     """From the lease to readiness, a slow pull of a large image included."""
+    jupyter_seconds: float = 90.0
+    """How long a job that was submitted with Jupyter is held back until that answers."""
     resync_seconds: float = 5.0
     """Between two looks at a job when nothing asks for one."""
     log_tries: int = 2
@@ -106,6 +108,8 @@ def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> 
         return _stop(job, pod, now, limits)
     if phase is Phase.PREPARING:
         return _prepare(job, pod, now, limits)
+    if phase is Phase.STARTING:
+        return _await_jupyter(job, pod, now, limits)
     if phase is Phase.ACTIVE:
         return _watch_over(job, pod, now, limits)
     return _rest(now, limits)
@@ -196,6 +200,16 @@ def _await_start(job: Job, pod: PodFacts, now: datetime, limits: Limits) -> Step
     if pod.fault is Fault.UNSCHEDULABLE:
         return Record(PodRefused(job.epoch, pod.detail))
     return Record(PodFailed(job.epoch, pod.detail))
+
+
+def _await_jupyter(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+    """Hold back that the job is active until Jupyter answers; who asks Jupyter is not the reconciler (`access.py`)."""
+    until = min((job.jupyter_requested_at or now) + timedelta(seconds=limits.jupyter_seconds), job.expires_at or now)
+    runs = pod is not None and pod.uid == job.pod_uid and not pod.deleting
+    if pod is not None and runs and pod.state not in _OVER and pod.state is not PodState.REFUSED and now < until:
+        return Rest(min(until, now + timedelta(seconds=limits.resync_seconds)))
+    # whatever else has become of it is for an active job: its command ran, so it is not made again
+    return Record(PodReady(job.epoch, job.node_ip))
 
 
 def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:

@@ -6,6 +6,7 @@ turns one back. Every change that users or other services may rely on has exactl
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -164,18 +165,45 @@ def _note_restart(job: Job, fact: PodRestarted, _: datetime) -> Change:
     return Change(replace(job, restarts=fact.restarts, status_reason=text), (event,))
 
 
-def _activate(job: Job, fact: PodReady, now: datetime) -> Change:
+def _begin(job: Job, fact: PodReady, now: datetime) -> Change:
+    """Its time counts from here; it is active at once, or when the Jupyter that it was submitted with answers."""
     launched_at = fact.since or now
-    expires_at = launched_at + timedelta(seconds=job.duration_seconds)
     job = replace(
-        job, status=JobStatus.ACTIVE, node_ip=fact.node_ip, launched_at=launched_at, expires_at=expires_at,
-        fault=None, fault_since=None, status_reason=None, detail="running",
+        job, node_ip=fact.node_ip, launched_at=launched_at, fault=None, fault_since=None, status_reason=None,
+        expires_at=launched_at + timedelta(seconds=job.duration_seconds),
     )  # fmt: skip
     job = access.begin(job, now)
+    if job.awaits_jupyter:
+        return Change(replace(job, detail="starting JupyterLab"))
+    return _activated(job)
+
+
+def _activate(job: Job, _: PodReady, __: datetime) -> Change:
+    return _activated(replace(job, jupyter_error=access.NO_ANSWER_YET if job.awaits_jupyter else job.jupyter_error))
+
+
+def _activated(job: Job) -> Change:
+    started_at, expires_at = job.launched_at, job.expires_at
+    assert started_at is not None  # noqa: S101 - set when its time began
+    assert expires_at is not None  # noqa: S101 - likewise
+    job = replace(job, status=JobStatus.ACTIVE, detail="running")
     event = JobStarted(
-        **owner_of(job), node=job.node or "", epoch=job.epoch, started_at=launched_at, expires_at=expires_at
+        **owner_of(job), node=job.node or "", epoch=job.epoch, started_at=started_at, expires_at=expires_at
     )  # fmt: skip
     return Change(job, (event,))
+
+
+def _then_active(rule: Rule) -> Rule:
+    """What settles the wish for Jupyter makes the job active: it starts, and then has it or the reason why not."""
+
+    def settle(job: Job, fact: Any, now: datetime) -> Change:
+        started = _activated(job)
+        settled = rule(started.job, fact, now)
+        if settled.job == started.job:
+            return Change(job)
+        return Change(settled.job, (*started.events, *settled.events))
+
+    return settle
 
 
 def _warn(job: Job, fact: Warn, _: datetime) -> Change:
@@ -285,11 +313,18 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         DiskReady: _note_volume,
         PodMade: _note_pod,
         PodWaits: _note_start,
-        PodReady: _activate,
+        PodReady: _begin,
         PodFailed: _fail,
         PodRefused: _give_back,
         Revoked: _give_back,
         **access.BEFORE_THE_START,
+        Cancel: _cancel,
+    },
+    Phase.STARTING: {
+        PodReady: _activate,
+        Revoked: _hold,
+        **access.WHILE_STARTING,
+        **{fact: _then_active(rule) for fact, rule in access.SETTLING_JUPYTER.items()},
         Cancel: _cancel,
     },
     Phase.GIVING_BACK: {PodGone: _requeue, Cancel: _cancel},

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from services.jobs.domain.access import NO_ANSWER_YET
 from services.jobs.domain.facts import (
     Cancel,
     CommandEnded,
@@ -40,6 +41,8 @@ from services.jobs.domain.facts import (
     Warn,
 )
 from services.jobs.domain.job import ENDED_STATUSES, Job, JobUser, Phase, UserState
+from services.jobs.domain.plan import Limits, Record, Rest, next_step
+from services.jobs.domain.pod_facts import PodFacts, PodState
 from services.jobs.domain.table import change
 from shared.contracts.jobs import JobEvent, JobStatus
 
@@ -60,6 +63,7 @@ def job(phase: Phase, **changes: Any) -> Job:
         Phase.PENDING: (JobStatus.PENDING, {}),
         Phase.QUEUED: (JobStatus.QUEUED, {"epoch": EPOCH}),
         Phase.PREPARING: (JobStatus.PREPARING, lease),
+        Phase.STARTING: (JobStatus.PREPARING, active),
         Phase.GIVING_BACK: (JobStatus.PREPARING, {**lease, "requeue_reason": "no room"}),
         Phase.ACTIVE: (JobStatus.ACTIVE, active),
         Phase.ENDING: (JobStatus.ACTIVE, {**active, "outcome": JobStatus.COMPLETED}),
@@ -108,6 +112,7 @@ EVERYTHING = [
     for number, fact in enumerate(facts(epoch))
 ]
 
+BEGUN = (Phase.PREPARING, Phase.STARTING, Phase.ACTIVE)
 LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.PENDING, DiskReady): (Phase.QUEUED, ("ready",)),
     (Phase.PENDING, DiskFailed): (Phase.ENDED, ("ended",)),
@@ -121,7 +126,7 @@ LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.PREPARING, DiskReady): (Phase.PREPARING, ()),
     (Phase.PREPARING, PodMade): (Phase.PREPARING, ()),
     (Phase.PREPARING, PodWaits): (Phase.PREPARING, ()),
-    (Phase.PREPARING, PodReady): (Phase.ACTIVE, ("started",)),
+    (Phase.PREPARING, PodReady): (Phase.STARTING, ()),
     (Phase.PREPARING, PodFailed): (Phase.ENDING, ()),
     (Phase.PREPARING, PodRefused): (Phase.GIVING_BACK, ()),
     (Phase.PREPARING, Revoked): (Phase.GIVING_BACK, ()),
@@ -136,8 +141,14 @@ LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.ACTIVE, Warn): (Phase.ACTIVE, ("expiring",)),
     (Phase.ACTIVE, Extend): (Phase.ACTIVE, ("extended",)),
     (Phase.ACTIVE, Expire): (Phase.ENDING, ()),
-    **{(phase, fact): (phase, ()) for phase in (Phase.PREPARING, Phase.ACTIVE) for fact in (KeysFetched, UserDelayed)},
-    **{(phase, UserRefused): (phase, ("user_refused",)) for phase in (Phase.PREPARING, Phase.ACTIVE)},
+    (Phase.STARTING, PodReady): (Phase.ACTIVE, ("started",)),
+    (Phase.STARTING, Revoked): (Phase.HELD, ("lost",)),
+    (Phase.STARTING, Cancel): (Phase.ENDING, ("cancel_requested",)),
+    (Phase.STARTING, KeysApplied): (Phase.STARTING, ("user_added",)),
+    (Phase.STARTING, JupyterSwitched): (Phase.ACTIVE, ("started", "jupyter_enabled")),
+    (Phase.STARTING, JupyterFailed): (Phase.ACTIVE, ("started", "jupyter_failed")),
+    **{(phase, fact): (phase, ()) for phase in BEGUN for fact in (KeysFetched, UserDelayed)},
+    **{(phase, UserRefused): (phase, ("user_refused",)) for phase in BEGUN},
     (Phase.ACTIVE, UserRequested): (Phase.ACTIVE, ("user_requested",)),
     (Phase.ACTIVE, KeysApplied): (Phase.ACTIVE, ("user_added",)),
     (Phase.ACTIVE, JupyterSwitched): (Phase.ACTIVE, ("jupyter_enabled",)),
@@ -152,6 +163,7 @@ LEADS_TO: dict[tuple[Phase, type], tuple[Phase, tuple[str, ...]]] = {
     (Phase.ENDING, Cancel): (Phase.ENDING, ("cancel_requested",)),
     (Phase.HELD, PodGone): (Phase.ENDED, ("ended",)),
 }
+READY = PodFacts(uid="u", state=PodState.READY, detail="running")
 RANK = {JobStatus.PENDING: 0, JobStatus.QUEUED: 1, JobStatus.PREPARING: 2, JobStatus.ACTIVE: 3}
 
 
@@ -193,7 +205,7 @@ def test_each_change_counts_up_and_keeps_the_invariants(phase: Phase, fact: Fact
 
 
 def test_a_job_without_its_pods_confirmation_never_tells_that_it_ended() -> None:
-    for phase in (Phase.PREPARING, Phase.GIVING_BACK, Phase.ACTIVE, Phase.ENDING, Phase.HELD):
+    for phase in (Phase.PREPARING, Phase.STARTING, Phase.GIVING_BACK, Phase.ACTIVE, Phase.ENDING, Phase.HELD):
         for fact in facts(EPOCH):
             changed = change(job(phase), fact, NOW)
             ended = changed is not None and any(event.EVENT == "ended" for event in changed.events)
@@ -251,6 +263,46 @@ def test_trouble_in_starting_is_the_reason_while_it_lasts() -> None:
     going_on = change(refused.job, PodWaits(EPOCH, "pulling"), NOW)
     assert going_on is not None
     assert (going_on.job.status_reason, going_on.job.detail) == (None, "pulling")
+
+
+def test_a_job_without_jupyter_is_active_when_its_pod_is_ready_and_one_with_it_when_that_is_settled() -> None:
+    plain = change(job(Phase.PREPARING, jupyter_wanted=False, jupyter_revision=0), PodReady(EPOCH, "ip"), NOW)
+    assert plain is not None
+    assert (plain.job.phase, [event.EVENT for event in plain.events]) == (Phase.ACTIVE, ["started"])
+    held = change(job(Phase.PREPARING), PodReady(EPOCH, "ip"), NOW)
+    assert held is not None
+    assert (held.job.status, held.job.wants_access_work) == (JobStatus.PREPARING, True)
+    later = NOW + timedelta(seconds=40)
+    failed = change(held.job, JupyterFailed(EPOCH, 1, "no space"), later)
+    assert failed is not None
+    assert (failed.job.phase, failed.job.jupyter_error) == (Phase.ACTIVE, "no space")
+    assert failed.job.launched_at == NOW, "its time counts from when its command could run"
+
+
+@pytest.mark.parametrize(
+    ("pod", "seconds", "waits"),
+    [
+        (READY, 89, True),
+        (READY, 91, False),
+        (replace(READY, state=PodState.STARTING), 1, True),
+        (replace(READY, state=PodState.EXITED), 1, False),
+        (replace(READY, deleting=True), 1, False),
+        (replace(READY, uid="other"), 1, False),
+        (None, 1, False),
+    ],
+)
+def test_jupyter_is_waited_for_while_the_pod_runs_and_not_for_ever(
+    pod: PodFacts | None, seconds: int, waits: bool
+) -> None:
+    held = job(Phase.STARTING, jupyter_requested_at=NOW)
+    step = next_step(held, pod, NOW + timedelta(seconds=seconds), Limits())
+    assert isinstance(step, Rest) is waits
+    if not waits:
+        assert isinstance(step, Record), "what became of it is seen when it is active: it is not made again"
+        active = change(held, step.fact, NOW)
+        assert active is not None
+        assert (active.job.phase, active.job.jupyter_error) == (Phase.ACTIVE, NO_ANSWER_YET)
+        assert active.job.wants_access_work, "it is still being started"
 
 
 def test_trouble_counts_from_when_it_began() -> None:

@@ -16,6 +16,7 @@
 #define SETTINGS ETC "/jupyter_server_config.json"
 #define TOKEN ETC "/jupyter.token"
 #define PROCESS RUN "/jupyter.pid"
+#define WISH RUN "/jupyter.wish"
 #define LOG RUN "/jupyter.log"
 #define BUNDLE TOOLS "/jupyter"
 #define ARCHIVE TOOLS "/jupyter.tar.gz"
@@ -72,12 +73,24 @@ static void stop(void) {
 	unlink(PROCESS);
 }
 
-/* Of {"token": "..."}: letters that need no quoting in JSON, a URL or a file; false for anything else. */
-static bool read_token(const char *frame, char token[129]) {
+/* What a call wants: of {"token": "...", "wish": 7} or, for off, {"wish": 8}; `wish` may be missing. */
+struct wish {
+	char token[129]; /* letters that need no quoting in JSON, a URL or a file; empty for off */
+	unsigned long long number; /* rises with each wish of the job's owner; 0: not said */
+};
+
+static bool read_wish(const char *frame, struct wish *wish) {
 	char closing[2] = "";
 	int used = 0;
-	int found = sscanf(frame, " { \"token\" : \"%128[A-Za-z0-9_-]\" %1[}] %n", token, closing, &used);
-	return found == 2 && frame[used] == '\0' && strlen(token) >= 16;
+	*wish = (struct wish){0};
+	bool on = sscanf(frame, " { \"token\" : \"%128[A-Za-z0-9_-]\"%n", wish->token, &used) == 1 && used > 0;
+	if (on && strlen(wish->token) < 16) return false;
+	frame += used;
+	used = 0;
+	if (sscanf(frame, on ? " , \"wish\" : %llu %1[}] %n" : " { \"wish\" : %llu %1[}] %n", &wish->number, closing, &used) == 2)
+		return frame[used] == '\0';
+	wish->number = 0;
+	return on && sscanf(frame, " %1[}] %n", closing, &used) == 1 && frame[used] == '\0';
 }
 
 /* Whether a python of the image can run notebooks; it becomes the default kernel then. */
@@ -165,8 +178,48 @@ static int explain(const char *token) {
 	return result;
 }
 
+/* The last wish, as `number token`. */
+static struct wish last_wish(void) {
+	struct wish last = {0};
+	char *text = read_file(WISH, NULL);
+	if (text != NULL) sscanf(text, "%llu %128[A-Za-z0-9_-]", &last.number, last.token);
+	free(text);
+	return last;
+}
+
+static bool wished(const char *token) {
+	struct wish last = last_wish();
+	return strcmp(last.token, token) == 0;
+}
+
+/* Closed with the process. */
+static int lock_file(const char *path) {
+	int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	while (lock >= 0 && flock(lock, LOCK_EX) != 0 && errno == EINTR) {}
+	return lock;
+}
+
+/* Said before its turn, so that a start makes way. False: a later wish was here, calls may arrive late. */
+static bool say(const struct wish *wish) {
+	int lock = lock_file(WISH ".lock");
+	struct wish last = last_wish();
+	bool newest = wish->number == 0 || wish->number >= last.number;
+	char line[160];
+	unsigned long long number = wish->number > last.number ? wish->number : last.number;
+	int length = snprintf(line, sizeof line, "%llu %s", number, wish->token);
+	if (newest) write_file(WISH, line, (size_t)length);
+	if (lock >= 0) close(lock);
+	return newest;
+}
+
+static int make_way(void) { return failed("Another request came while JupyterLab started"); }
+
 static int await(const char *token, double end) {
 	for (; now() < end; sleep_a_tick()) {
+		if (!wished(token)) {
+			stop();
+			return make_way();
+		}
 		if (answers()) return 0;
 		waitpid(-1, NULL, WNOHANG);
 		if (running() == 0) break;
@@ -176,33 +229,41 @@ static int await(const char *token, double end) {
 	return result;
 }
 
-/* One call at a time; closed with the process. */
-static void take_turn(void) {
-	int lock = open(RUN "/jupyter.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	while (lock >= 0 && flock(lock, LOCK_EX) != 0 && errno == EINTR) {}
-}
+/* One call at a time. */
+static void take_turn(void) { lock_file(RUN "/jupyter.lock"); }
 
 int jupyter_start_call(void) {
-	char token[129];
+	struct wish wish;
 	size_t length;
 	double end = now() + START_SECONDS;
 	char *frame = read_frame(&length);
-	if (frame == NULL || !read_token(frame, token)) return failed("Standard input holds no {\"token\": \"...\"}");
+	if (frame == NULL || !read_wish(frame, &wish) || wish.token[0] == '\0')
+		return failed("Standard input holds no {\"token\": \"...\"}");
 	free(frame);
+	if (!say(&wish)) return make_way();
 	take_turn();
+	if (!wished(wish.token)) return make_way();
 	char *known = read_file(TOKEN, NULL);
-	bool same = known != NULL && strcmp(known, token) == 0;
+	bool same = known != NULL && strcmp(known, wish.token) == 0;
 	free(known);
 	if (!same || running() == 0) {
 		stop();
-		if (start(token) != 0) return 1;
+		if (start(wish.token) != 0) return 1;
 	}
-	if (await(token, end) != 0) return 1;
-	return write_file(TOKEN, token, strlen(token)) == 0 ? 0 : failed("%s: %m", TOKEN);
+	if (await(wish.token, end) != 0) return 1;
+	return write_file(TOKEN, wish.token, strlen(wish.token)) == 0 ? 0 : failed("%s: %m", TOKEN);
 }
 
 int jupyter_stop_call(void) {
+	struct wish wish = {0};
+	size_t length;
+	char *frame = read_frame(&length);
+	if (frame != NULL && !read_wish(frame, &wish)) return failed("Standard input holds no {\"wish\": ...}");
+	free(frame);
+	wish.token[0] = '\0';
+	if (!say(&wish)) return make_way();
 	take_turn();
+	if (!wished("")) return make_way();
 	stop();
 	unlink(TOKEN);
 	unlink(SETTINGS);
