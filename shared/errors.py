@@ -12,6 +12,7 @@ class ErrorKind(Enum):
     UNAUTHENTICATED = 401
     FORBIDDEN = 403
     NOT_FOUND = 404
+    TIMED_OUT = 408
     CONFLICT = 409
     GONE = 410
     TOO_LARGE = 413
@@ -58,14 +59,32 @@ class GpuDevError(Exception):
         self.context = context
 
 
+MAX_PROBLEMS = 50
+"""As many are told; what is beyond them is only counted."""
+
+
 class InvalidInput(GpuDevError):
-    """The input has one or more problems, all of them listed."""
+    """The input has one or more problems, each listed up to a number that a person may want to read.
+
+    Args:
+        problems: At least one.
+        more: Problems beyond these, which were only counted.
+    """
 
     kind = ErrorKind.INVALID
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], more: int = 0) -> None:
+        self.more = more + max(0, len(problems) - MAX_PROBLEMS)
+        problems = problems[:MAX_PROBLEMS]
         super().__init__("; ".join(f"{'.'.join(map(str, p.loc))}: {p.msg}" for p in problems))
         self.problems = tuple(problems)
+
+    def told(self) -> list[Problem]:
+        """The problems, and the number of those that are not among them."""
+        if not self.more:
+            return list(self.problems)
+        rest = Problem("too_many_problems", self.problems[0].loc[:1], f"There are {self.more} more problems")
+        return [*self.problems, rest]
 
 
 class Unauthenticated(GpuDevError):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     None: then only keys of the last 30 s are known."""
     internal_token: str | None = None
     """Secret that the services share, for auth_urls."""
+    body_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 15.0
+    """For the whole of a request's body, in seconds; who takes longer gets 408."""
     replica: str = "replica"
     """Name of this process in logs and in NATS; any text."""
     log_level: str = "info"

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
-from litestar.datastructures import CacheControlHeader
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
+from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from services.auth import operations
@@ -34,8 +35,15 @@ from shared.web.idempotency import idempotency_key, replayable
 Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Keys at most")]
 Offset = Annotated[int, QueryParameter(ge=0, le=1_000_000_000, description="Keys to pass over")]
 
-NOT_STORED = CacheControlHeader(no_store=True)
-"""Of answers that hold a key."""
+
+async def count_address(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Counts a log-in for its address before its body is read, so that what is refused costs next to nothing.
+
+    Raises:
+        RateLimited: The address has had its share.
+    """
+    auth: Auth = connection.app.state.auth
+    await operations.count_address(auth, address=client_address(connection), now=datetime.now(UTC))
 
 
 class LoginController(Controller):
@@ -51,7 +59,7 @@ class LoginController(Controller):
         security=[{}],
         dto=LoginBody[AwsLoginRequest],
         return_dto=None,
-        cache_control=NOT_STORED,
+        guards=[count_address],
         responses=error_responses(401, 403, 429, public=True, body=True),
     )
     async def aws_login(
@@ -79,7 +87,6 @@ class KeysController(Controller):
         status_code=200,
         operation_id="rotate_key",
         summary="Generate a new API key with a fresh TTL",
-        cache_control=NOT_STORED,
         responses=error_responses(409, 422),
     )
     async def rotate(
@@ -133,7 +140,7 @@ class KeysController(Controller):
         return replayable(revoked(outcome))
 
 
-def client_address(request: Request[Any, Any, Any]) -> str:
+def client_address(request: ASGIConnection[Any, Any, Any, Any]) -> str:
     """The address that log-ins are counted for."""
     peer = request.client.host if request.client is not None else ""
     forwarded = request.headers.getall("x-forwarded-for", [])

@@ -99,38 +99,42 @@ async def log_in(
     """Exchange AWS credentials for a key. `now` is before the question to AWS, and the session counts from it.
 
     Raises:
-        RateLimited: Too many attempts from the address or with the access key id.
+        RateLimited: Too many attempts from the address with the access key id.
         CredentialsRefused: Wrong, expired or incomplete.
         NotAnAllowedRole: Genuine, but not of an allowed role.
         UnusableSessionName: The session's name cannot be a username.
         UserDisabled: The user is known and disabled.
         StsUnavailable: AWS does not answer.
     """
-    await count_login(auth, address=address, access_key_id=credentials.access_key_id, now=now)
+    await count_access_key(auth, address=address, access_key_id=credentials.access_key_id, now=now)
     caller = await auth.sts.identify(credentials)
     person = admit(caller, auth.allowed_roles)
     return person, await open_session(auth, person=person, new_key=new_key, now=now)
 
 
-async def count_login(auth: Auth, *, address: str, access_key_id: str, now: datetime) -> None:
-    """Count an attempt in the running minute, for its address and for its access key id.
+async def count_address(auth: Auth, *, address: str, now: datetime) -> None:
+    """Count an attempt of the address in the running minute.
 
     Raises:
-        RateLimited: One of the two has had its share.
+        RateLimited: It has had its share.
     """
+    await _count(auth, auth.hasher.bucket("address", address), auth.limits.per_minute_address, now)
+
+
+async def count_access_key(auth: Auth, *, address: str, access_key_id: str, now: datetime) -> None:
+    """Count an attempt with the access key id from the address: others' attempts from elsewhere bar nobody.
+
+    Raises:
+        RateLimited: It has had its share.
+    """
+    bucket = auth.hasher.bucket("access_key", f"{access_key_id} {address}")
+    await _count(auth, bucket, auth.limits.per_minute_access_key, now)
+
+
+async def _count(auth: Auth, bucket: bytes, limit: int, now: datetime) -> None:
     second = int(now.timestamp()) % _WINDOW_SECONDS
-    by_address = auth.hasher.bucket("address", address)
-    by_access_key = auth.hasher.bucket("access_key", access_key_id)
-    rows = await auth.database.fetch_all(
-        storage.COUNT_LOGIN,
-        buckets=[by_address, by_access_key],
-        started_at=now.replace(microsecond=0) - timedelta(seconds=second),
-    )
-    attempts = {row["bucket"]: row["attempts"] for row in rows}
-    if (
-        attempts[by_address] > auth.limits.per_minute_address
-        or attempts[by_access_key] > auth.limits.per_minute_access_key
-    ):
+    started_at = now.replace(microsecond=0) - timedelta(seconds=second)
+    if await auth.database.fetch_value(storage.COUNT_LOGIN, bucket=bucket, started_at=started_at) > limit:
         raise RateLimited("Too many log-ins, try again in a minute", retry_after_seconds=_WINDOW_SECONDS - second)
 
 

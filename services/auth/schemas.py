@@ -27,7 +27,7 @@ SecretAccessKey = Annotated[str, msgspec.Meta(max_length=256, pattern=_VISIBLE, 
 ShownKey = Annotated[str, msgspec.Meta(examples=["gpudev_7hQ2mX9bLk_..."])]
 KeyPrefix = Annotated[str, msgspec.Meta(examples=["gpudev_7hQ2mX9bLk"])]
 Username = Annotated[str, msgspec.Meta(examples=["jschmidt"])]
-SessionToken = Annotated[str, msgspec.Meta(max_length=16_384, pattern=_VISIBLE, description=_SPELLING)]
+SessionToken = Annotated[str, msgspec.Meta(max_length=12_288, pattern=_VISIBLE, description=_SPELLING)]
 
 
 class AwsLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,8 +62,8 @@ class LoginBody(Body[StructT]):
         try:
             return self.decode(value)
         except InvalidInput as error:
-            problems = [_without_secrets(problem) for problem in error.problems]
-        raise InvalidInput(problems)
+            problems, more = [_without_secrets(problem) for problem in error.problems], error.more
+        raise InvalidInput(problems, more)
 
 
 class AwsLoginResponse(Answer, frozen=True, kw_only=True):

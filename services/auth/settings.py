@@ -37,7 +37,7 @@ class AuthSettings(CommonSettings, frozen=True, kw_only=True):
     login_limit_per_minute_address: PerMinute = 120
     """Log-ins per minute from one address (IPv6: one /64)."""
     login_limit_per_minute_access_key: PerMinute = 30
-    """Log-ins per minute with one AWS access key id."""
+    """Log-ins per minute with one AWS access key id from one address."""
 
     def roles(self) -> tuple[AllowedRole, ...]:
         """The allowed roles.

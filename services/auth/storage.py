@@ -198,14 +198,13 @@ PURGE_KEYS = Statement(
 PURGE_LOGIN_WINDOWS = Statement(sa.delete(login_windows).where(login_windows.c.started_at < sa.bindparam("before")))
 
 COUNT_LOGIN = Statement(
-    # sorted, so that two log-ins that share both buckets lock them in one order
     sa.text(
-        "INSERT INTO login_windows AS known (bucket, started_at, attempts) "
-        "SELECT given.bucket, CAST(:started_at AS timestamptz), 1 FROM unnest(CAST(:buckets AS bytea[])) "
-        "AS given(bucket) ORDER BY given.bucket "
+        "INSERT INTO login_windows AS known (bucket, started_at, attempts) VALUES (:bucket, :started_at, 1) "
         "ON CONFLICT (bucket) DO UPDATE SET started_at = greatest(known.started_at, excluded.started_at), "
         "attempts = CASE WHEN known.started_at >= excluded.started_at THEN known.attempts + 1 ELSE 1 END "
-        "RETURNING bucket, attempts"
+        "RETURNING attempts"
+    ).bindparams(
+        sa.bindparam("bucket", type_=sa.LargeBinary), sa.bindparam("started_at", type_=sa.DateTime(timezone=True))
     )
 )
-"""One more attempt in each bucket's window; the attempts so far."""
+"""One more attempt in the bucket's window; the attempts so far."""

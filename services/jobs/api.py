@@ -44,6 +44,7 @@ from services.jobs.waiting import (
     until_user_is,
 )
 from shared.contracts.auth import Identity
+from shared.web.body import LARGE_BODY_BYTES
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
 from shared.web.preferences import preferred_wait
@@ -60,7 +61,7 @@ class JobsController(Controller):
 
     @post(
         "/submit", status_code=200, operation_id="submit_job", summary="Submit a job", dto=SubmitBody,
-        return_dto=None, responses=error_responses(409, 422, body=True),
+        return_dto=None, responses=error_responses(409, 422, body=True), request_max_body_size=LARGE_BODY_BYTES,
     )  # fmt: skip
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], resources: NamedDependency[Resources]

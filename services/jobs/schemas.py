@@ -116,7 +116,10 @@ class SubmitBody(Body[SubmitRequest]):
         try:
             request = decode_body(value, SubmitRequest)
         except InvalidInput as error:
-            raise InvalidInput([*error.problems, *find_problems(_well_formed(value, error))]) from None
+            if error.more:  # not every bad field is known, and there is enough to mend
+                raise
+            problems = [*error.problems, *find_problems(_well_formed(value, error))]
+            raise InvalidInput(problems) from None
         problems = find_problems(msgspec.structs.asdict(request))
         if problems:
             raise InvalidInput(problems)

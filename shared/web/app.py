@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from litestar import Controller, Litestar
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
@@ -26,11 +27,11 @@ from shared.messaging.rpc import Empty, RpcServer
 from shared.routes import ServiceName, service_of
 from shared.settings import CommonSettings
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
-from shared.web.content_type import JsonOnlyMiddleware
+from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
 from shared.web.docs import API_VERSION, ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
-from shared.web.request import MAX_BODY_BYTES, RequestLayer
+from shared.web.request import RequestLayer
 from shared.web.response import StructResponse
 from shared.web.verification import verify_by_http, verify_by_rpc
 
@@ -81,7 +82,7 @@ class ServiceParts:
     verify: Verify
     """How keys are checked."""
     resources: Mapping[str, Any] = field(default_factory=dict)
-    """Injected into handlers by name."""
+    """Injected into handlers by name, and the application's state, for guards."""
     subscriptions: Sequence[Subscription[Any]] = ()
     rpc: Sequence[RpcEndpoint[Any, Any]] = ()
     loops: Sequence[Loop] = ()
@@ -124,11 +125,12 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         lifespan=[_lifespan(base, parts, loops)],
         middleware=[
             DefineMiddleware(AuthenticationMiddleware, cache=identities),
-            DefineMiddleware(JsonOnlyMiddleware),
+            DefineMiddleware(BodyMiddleware, seconds=base.settings.body_seconds),
         ],
         openapi_config=_openapi_config(),
-        request_max_body_size=MAX_BODY_BYTES,
+        request_max_body_size=SMALL_BODY_BYTES,
         response_class=StructResponse,
+        state=State(resources),
         logging_config=None,
     )
     RpcServer(

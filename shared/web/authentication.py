@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from litestar.enums import ScopeType
@@ -21,7 +21,10 @@ from shared.messaging import Broker
 PUBLIC = "public"
 """`opt` of a handler that asks for no key."""
 CACHE_SECONDS = 30.0
+REFUSED_SECONDS = 30.0
 _MAX_CACHED = 10_000
+
+_ValueT = TypeVar("_ValueT")
 
 Verify = Callable[[str], Awaitable[Identity]]
 """From the hash of a key to its identity; raises Unauthenticated, Forbidden or Unavailable."""
@@ -60,6 +63,8 @@ class IdentityCache:
         self._now = now
         self._entries: dict[str, _Entry] = {}
         self._asking: dict[tuple[str, str], asyncio.Future[Identity]] = {}
+        self._refused: dict[str, float] = {}
+        """Hashes of keys that auth does not know or no longer takes, and until when that is believed."""
 
     async def identify(self, key: ApiKey) -> Identity:
         """The key's identity.
@@ -77,6 +82,8 @@ class IdentityCache:
             # whoever knows the public id of a key must not learn from timing how near his guess of the rest was
             or not hmac.compare_digest(entry.key_hash, key_hash)
         ):
+            if self._refused.get(key_hash, 0.0) > self._clock():
+                raise Unauthenticated
             return await self._ask(key.key_id, key_hash)
         if entry.identity.expires_at <= self._now():
             raise Unauthenticated
@@ -105,12 +112,20 @@ class IdentityCache:
         del self._asking[key_id, key_hash]
         if not failed:
             self._remember(key_id, _Entry(key_hash, asked_at + CACHE_SECONDS, asking.result()))
+        elif not asking.cancelled() and isinstance(asking.exception(), Unauthenticated):
+            # no key becomes good again, and none is asked about before it was issued: its text is random, and told
+            # only after the commit
+            _put(self._refused, key_hash, asked_at + REFUSED_SECONDS)
 
     def _remember(self, key_id: str, entry: _Entry) -> None:
-        self._entries.pop(key_id, None)
-        if len(self._entries) >= _MAX_CACHED:
-            del self._entries[next(iter(self._entries))]  # the one that was asked about longest ago
-        self._entries[key_id] = entry
+        _put(self._entries, key_id, entry)
+
+
+def _put(cache: dict[str, _ValueT], key: str, value: _ValueT) -> None:
+    cache.pop(key, None)
+    if len(cache) >= _MAX_CACHED:
+        del cache[next(iter(cache))]  # the one that was asked about longest ago
+    cache[key] = value
 
 
 class RevocationListener:

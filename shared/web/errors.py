@@ -13,6 +13,7 @@ from litestar.exceptions import (
     SerializationException,
     ValidationException,
 )
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET
@@ -43,14 +44,15 @@ _DESCRIPTIONS = {
     404: "There is no such thing, or it is someone else's",
     409: "The current state does not allow this; the text says which state",
     410: "It is marked for deletion",
-    413: "The body is larger than 1 MB",
+    408: "The body did not arrive in time",
+    413: "The body is larger than the route takes: 16 KB, or 1 MB for a submit",
     415: "The body is not JSON",
     422: "The idempotency key was used with another request",
     429: "Too many requests; Retry-After says when to come back",
     500: "An error of ours; the request id names it in the log",
     503: "Something this depends on is down; Retry-After says when to come back",
 }
-_BODY_CODES = (413, 415)
+_BODY_CODES = (408, 413, 415)
 _DEFAULT_RETRY_SECONDS = {ErrorKind.UNAVAILABLE: 5, ErrorKind.RATE_LIMITED: 60}
 
 
@@ -83,7 +85,7 @@ def on_project_error(request: Request[Any, Any, Any], error: GpuDevError) -> Res
     """An error that says itself what callers may know."""
     status = error.kind.status_code
     if isinstance(error, InvalidInput):
-        return _answer(status, ProblemsBody(_with_parameters(request, error.problems)))
+        return _answer(status, ProblemsBody(_with_parameters(request, error.told())))
     headers = {}
     if error.kind is ErrorKind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -118,12 +120,18 @@ def on_unreadable_body(_: Request[Any, Any, Any], __: SerializationException) ->
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """What Litestar itself answers: 404 of unknown paths, 405, 413."""
-    text = {404: "Path not found", 405: "Method not allowed", 413: "The body is larger than 1 MB"}.get(
+    text = {404: "Path not found", 405: "Method not allowed", 413: _too_large(request)}.get(
         error.status_code, error.detail or "Request failed"
     )
     if isinstance(error, MethodNotAllowedException | NotFoundException) or error.status_code < ErrorKind.INTERNAL.value:
         return _answer(error.status_code, ErrorBody(text), dict(error.headers or {}))
     return on_unexpected(request, error)
+
+
+def _too_large(request: Request[Any, Any, Any]) -> str:
+    handler = request.scope.get("route_handler")
+    limit = handler.resolve_request_max_body_size() if isinstance(handler, HTTPRouteHandler) else None
+    return f"The body is larger than {limit >> 10} KB" if limit else "The body is too large"
 
 
 def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

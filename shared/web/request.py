@@ -1,12 +1,14 @@
 """The outermost layer: request ids, bodies that are not JSON, control characters, and the log line of each request."""
 
+import asyncio
 import time
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 import structlog
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import Histogram
 
@@ -23,7 +25,7 @@ _seconds = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 
-MAX_BODY_BYTES = 1 << 20
+_MAX_QUERY_BYTES = 8 << 10
 _CONTROL_BYTES = frozenset(range(0x20)) | {0x7F}
 
 
@@ -41,6 +43,11 @@ class RequestLayer:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        head = scope["method"] == HttpMethod.HEAD
+        if head:
+            # the answer of a GET without its body (RFC 9110 section 9.3.2), whatever the route
+            scope = {**scope, "method": HttpMethod.GET}
+        answered = asyncio.Event()
         request_id = begin_request(headers.get(b"x-request-id", b"").decode("latin-1"))
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
@@ -50,12 +57,22 @@ class RequestLayer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-            await send(message)
+                message["headers"] = _with_our_headers(message.get("headers", ()), request_id)
+                await send(message)
+                if head:
+                    answered.set()
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            elif not head:
+                await send(message)
+
+        async def receive_until_answered() -> Any:
+            # to a stream the client of a HEAD has gone as soon as it has the headers
+            await answered.wait()
+            return {"type": "http.disconnect"}
 
         refusal = _refusal(scope)
         if refusal is None:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive_until_answered if head else receive, send_with_id)
         else:
             await _refuse(refusal, send_with_id)
         seconds = time.perf_counter() - started
@@ -74,17 +91,27 @@ class RequestLayer:
         observer.observe(seconds)
 
 
+def _with_our_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """The request's id, and that no cache keeps what is somebody's own, unless the answer says otherwise."""
+    ours = [*headers, (b"x-request-id", request_id.encode())]
+    if not any(name == b"cache-control" for name, _ in ours):
+        ours.append((b"cache-control", b"no-store"))
+    return ours
+
+
 def _refusal(scope: Scope) -> GpuDevError | None:
     if not _CONTROL_BYTES.isdisjoint(scope["path"].encode("utf-8", "surrogatepass")):
         return InvalidInput([Problem("value_error", ("path",), "Control characters are not allowed")])
     query = scope["query_string"]
+    if len(query) > _MAX_QUERY_BYTES:
+        return InvalidInput([Problem("too_long", ("query",), "The query is longer than 8 KB")])
     if b"%" in query and not _CONTROL_BYTES.isdisjoint(unquote_to_bytes(query)):
         return InvalidInput([Problem("value_error", ("query",), "Control characters are not allowed")])
     return None
 
 
 async def _refuse(error: GpuDevError, send: Any) -> None:
-    detail: Any = list(error.problems) if isinstance(error, InvalidInput) else error.text
+    detail: Any = error.told() if isinstance(error, InvalidInput) else error.text
     body = msgspec.json.encode(ProblemsBody(detail) if isinstance(error, InvalidInput) else ErrorBody(detail))
     await send(
         {

@@ -6,6 +6,7 @@ again, field by field, to list all its problems.
 
 import re
 from collections.abc import Generator, Sequence
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from litestar.exceptions import ValidationException
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
-from shared.errors import InvalidInput, Problem
+from shared.errors import MAX_PROBLEMS, InvalidInput, Problem
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -33,6 +34,8 @@ _BOUND_WORDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less 
 _UNITS = {"_hours": " hours", "_gb": " GB", "_seconds": " seconds"}
 """Of a field, by the end of its name."""
 _LENGTH_UNITS = {"str": " characters", "object": " entries", "array": " entries"}
+_MAX_ITEMS_JUDGED = 200
+"""Of a mapping that was refused as a whole: judging them one by one takes its time."""
 _MESSAGES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -76,7 +79,8 @@ class Body(AbstractDTO[StructT]):
         try:
             return self.decode(value)
         except InvalidInput as error:
-            raise InvalidInput(with_inputs(error.problems, value, self.model_type, self.SECRET_FIELDS)) from None
+            problems = with_inputs(error.problems, value, self.model_type, self.SECRET_FIELDS)
+            raise InvalidInput(problems, error.more) from None
 
     def decode(self, value: bytes) -> StructT:
         """The body as the handler's struct; services add what they ask of it beyond its form.
@@ -121,30 +125,34 @@ def decode_body(raw: bytes, model: type[StructT]) -> StructT:
     try:
         return msgspec.json.decode(raw, type=model)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        problems = find_problems(raw, model)
-    raise InvalidInput(problems or [Problem("value_error", ("body",), "The body is not valid")])
+        problems, more = find_problems(raw, model)
+    raise InvalidInput(problems or [Problem("value_error", ("body",), "The body is not valid")], more)
 
 
-def find_problems(raw: bytes, model: type[msgspec.Struct]) -> list[Problem]:
-    """Every problem of a body that could not be decoded as `model`."""
+def find_problems(raw: bytes, model: type[msgspec.Struct]) -> tuple[list[Problem], int]:
+    """The problems of a body that could not be decoded as `model`, and how many more unknown fields it has."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [Problem("json_invalid", ("body",), "The body is not valid JSON")]
+        return [Problem("json_invalid", ("body",), "The body is not valid JSON")], 0
     if not isinstance(body, dict):
-        return [Problem("dict_type", ("body",), "The body must be a JSON object")]
+        return [Problem("dict_type", ("body",), "The body must be a JSON object")], 0
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
-    problems = [
-        Problem("extra_forbidden", ("body", name[:_MAX_NAME_SHOWN]), "There is no such field")
-        for name in body
-        if name not in fields and model.__struct_config__.forbid_unknown_fields
-    ]
+    problems = []
     for name, field in fields.items():
         if name in body:
             problems += _problems_of_value(body[name], field.type, ("body", name))
         elif field.required:
             problems.append(Problem("missing", ("body", name), "Field required"))
-    return problems
+    if not model.__struct_config__.forbid_unknown_fields:
+        return problems, 0
+    unknown = [name for name in body if name not in fields]
+    room = max(0, MAX_PROBLEMS - len(problems))
+    problems += [
+        Problem("extra_forbidden", ("body", name[:_MAX_NAME_SHOWN]), "There is no such field")
+        for name in unknown[:room]
+    ]
+    return problems, len(unknown[room:])
 
 
 def with_inputs(
@@ -223,7 +231,7 @@ def _problems_of_items(value: Any, annotation: Any, loc: tuple[str | int, ...]) 
         return []
     item_type = _items_annotation(annotation)
     problems = []
-    for name, item in value.items():
+    for name, item in islice(value.items(), _MAX_ITEMS_JUDGED):
         try:
             msgspec.convert({name: item}, type=item_type)
         except msgspec.ValidationError as error:

@@ -167,6 +167,35 @@ async def test_a_control_character_in_a_body_is_refused(client: AsyncTestClient[
     assert answer.json()["detail"][0]["loc"] == ["body", "name"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/disks/things/a", "/v1/disks/things/missing", "/nowhere", "/health/disks", "/docs"]
+)
+async def test_head_is_get_without_its_body(client: AsyncTestClient[Litestar], path: str) -> None:
+    get, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if not path.startswith("/health"):  # its timestamp may differ in length
+        assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+
+
+async def test_head_is_refused_where_get_is(client: AsyncTestClient[Litestar]) -> None:
+    client.headers.pop("Authorization")
+    answer = await client.head("/v1/disks/things/a")
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert (await client.head("/v1/disks/things")).status_code == 405
+
+
+async def test_no_answer_is_kept_by_a_cache(client: AsyncTestClient[Litestar]) -> None:
+    for path in ("/v1/disks/things/a", "/v1/disks/things/missing", "/v1/disks/things/broken", "/nowhere"):
+        assert (await client.get(path)).headers["cache-control"] == "no-store"
+    assert "max-age" in (await client.get("/docs/assets/swagger-ui.css")).headers["cache-control"]
+
+
+async def test_a_query_of_any_length_is_refused_early(client: AsyncTestClient[Litestar]) -> None:
+    answer = await client.get("/v1/disks/things/a?" + "limit=1&" * 2000)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (400, ["query"])
+
+
 async def test_a_missing_body_is_refused(client: AsyncTestClient[Litestar]) -> None:
     answer = await client.post("/v1/disks/things")
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (400, "missing")

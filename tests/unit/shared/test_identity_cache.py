@@ -70,6 +70,36 @@ async def test_a_revoked_key_never_outlives_30_seconds_without_any_event(auth: F
         await auth.cache.identify(key)
 
 
+async def test_an_unknown_key_is_asked_about_once_in_30_seconds(auth: FakeAuth) -> None:
+    key = new_api_key()
+    for _ in range(10):
+        with pytest.raises(Unauthenticated):
+            await auth.cache.identify(key)
+    assert len(auth.asked) == 1
+    auth.seconds += 30
+    with pytest.raises(Unauthenticated):
+        await auth.cache.identify(key)
+    assert len(auth.asked) == 2
+
+
+async def test_an_outage_is_not_remembered_as_a_refusal(auth: FakeAuth) -> None:
+    key = auth.give_key()
+    auth.down = True
+    with pytest.raises(Unavailable):
+        await auth.cache.identify(key)
+    auth.down = False
+    assert (await auth.cache.identify(key)).user_id == 42
+
+
+async def test_the_memory_of_refused_keys_is_bounded(auth: FakeAuth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "_MAX_CACHED", 3)
+    keys = [new_api_key() for _ in range(5)]
+    for key in keys:
+        with pytest.raises(Unauthenticated):
+            await auth.cache.identify(key)
+    assert len(auth.cache._refused) == 3
+
+
 async def test_use_does_not_prolong_the_30_seconds(auth: FakeAuth) -> None:
     key = auth.give_key()
     for _ in range(31):
