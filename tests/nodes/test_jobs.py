@@ -12,6 +12,7 @@ import pytest
 
 from deploy.local.github_keys import make_key_pair
 from tests.nodes.conftest import needed
+from tests.support.environments import TELL, differences, environments
 from tests.support.load import cluster_objects
 from tests.support.ssh import paste
 from tests.support.stack import ApiUser, LocalStack, until, users
@@ -82,6 +83,59 @@ async def test_a_command_ends_its_job_and_its_words_are_kept(stack: LocalStack) 
         assert (out, err) == ("out", "err")
         assert re.fullmatch(r"[0-9]+ \$\(HOME\)", number_and_text)
         await nothing_left(stack, job_id)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("image", [DEBIAN, BUSYBOX])
+async def test_every_way_in_finds_the_same_environment(stack: LocalStack, image: str) -> None:
+    given = {"COLOUR": "red and $(HOME) $$", "PATH_TO": "a=b"}
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, image=image, command=f"{TELL}; exec sleep 600", env_vars=given)
+        await opened(demo, job_id)
+        found = await environments(stack, demo, job_id)
+        command = found["command"]
+        # of the image, which is not asked where exec starts
+        assert found["exec"].pop("here") == "/"
+        assert differences({**found, "exec": {**found["exec"], "here": command["here"]}}) == {}
+        assert given.items() <= command.items()
+        assert (command["HOME"], command["here"], command["USER"]) == ("/home/dev", "/home/dev", "dev")
+        await end(demo, stack, job_id)
+
+
+async def test_a_home_and_a_directory_of_the_users_are_the_commands(stack: LocalStack) -> None:
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(
+            demo, image=BUSYBOX, command="echo $HOME; pwd; echo mine > file; exec sleep 600",
+            working_dir="/home/dev/a $(b) $$", env_vars={"HOME": "/tmp/else where"},
+        )  # fmt: skip
+        ssh = await opened(demo, job_id)
+        assert (await log_of(demo, job_id)).splitlines() == ["/tmp/else where", "/home/dev/a $(b) $$"]
+        session = await paste(ssh, "echo $HOME; pwd; cat '/home/dev/a $(b) $$/file'")
+        assert session.output.splitlines() == ["/home/dev", "/home/dev", "mine"]
+        await end(demo, stack, job_id)
+
+
+async def test_a_program_below_a_shell_may_save_when_its_job_is_cancelled(stack: LocalStack) -> None:
+    program = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print('saved'), sys.exit()))\n"
+        "print('ready')\n"
+        "time.sleep(600)\n"
+    )
+    async with users(stack, "demo") as (demo,):
+        job_id = await submit(demo, command=f'python3 -c "{program}"; echo unreached')
+        await opened(demo, job_id)
+
+        async def ready() -> bool:
+            return await log_of(demo, job_id) == "ready\n"
+
+        await until(ready, "the program's line, which it has not flushed")
+        await end(demo, stack, job_id)
+        assert (await log_of(demo, job_id)).splitlines()[:2] == ["ready", "saved"]
+
+
+async def log_of(user: ApiUser, job_id: str) -> str:
+    return (await user.client.get(f"/v1/jobs/{job_id}/logs")).text
 
 
 async def test_the_commands_output_is_seen_in_a_session_too(stack: LocalStack) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from kubernetes import stream
 
 from tests.support.notebook import Notebook
-from tests.support.ssh import paste
+from tests.support.ssh import paste, type_in
 from tests.support.stack import ApiUser, LocalStack, until
 
 NAMESPACE = "gpudev"
@@ -54,6 +54,7 @@ async def environments(stack: LocalStack, user: ApiUser, job_id: str) -> dict[st
     return {
         "command": variables(command),
         "ssh": variables((await paste(job["ssh_command"], TELL)).output),
+        "shell": variables(await type_in(job["ssh_command"], TELL)),
         "exec": variables(await asyncio.to_thread(_exec, stack, job["pod_name"])),
         "terminal": variables(await page.run_in_terminal(TELL)),
         "notebook": {name: value for name, value in kernel.items() if name not in _KERNELS},

@@ -7,6 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 
+from tests.support.ssh import Typed
+
 
 class Notebook:
     """Speaks to one JupyterLab.
@@ -42,22 +44,20 @@ class Notebook:
 
     async def run_in_terminal(self, script: str) -> str:
         """Have a script run by the shell of a new terminal; what comes before and after it is left out."""
-        begin, end = uuid.uuid4().hex, uuid.uuid4().hex
-        # in two parts each, so that the terminal's echo of the input is not taken for them
-        line = f"printf '%s%s\\n' {begin[:9]} {begin[9:]}; {script}; printf '%s%s\\n' {end[:9]} {end[9:]}\r"
+        typed = Typed(script)
         async with aiohttp.ClientSession(headers={"Authorization": f"token {self.token}"}) as session:
             async with session.post(f"{self.base}/api/terminals") as answer:
                 assert answer.status == 200, await answer.text()
                 name = (await answer.json())["name"]
             async with session.ws_connect(f"{self.base}/terminals/websocket/{name}") as socket:
                 text = ""
-                while end not in text:
+                while not typed.is_done(text):
                     kind, *content = json.loads(await socket.receive_str(timeout=60))
                     if kind == "setup":
-                        await socket.send_json(["stdin", line])
+                        await socket.send_json(["stdin", f"{typed.line}\r"])
                     elif kind == "stdout":
                         text += content[0]
-        return text.partition(begin)[2].partition(end)[0].replace("\r\n", "\n").strip("\n")
+        return typed.printed(text)
 
 
 def _execute_request(code: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import shlex
 import shutil
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,36 @@ class Session(NamedTuple):
     code: int
     """255 when the connection was refused."""
     output: str
+
+
+class Typed:
+    """A script as it is typed into a shell with a terminal, which repeats it and prompts around it."""
+
+    def __init__(self, script: str) -> None:
+        self._begin, self._end = uuid.uuid4().hex, uuid.uuid4().hex
+        # in two parts each, so that the terminal's echo is not taken for them
+        begin, end = (f"printf '%s%s\\n' {mark[:9]} {mark[9:]}" for mark in (self._begin, self._end))
+        self.line = f"{begin}; {script}; {end}"
+
+    def is_done(self, seen: str) -> bool:
+        """Whether the script has ended, by what the terminal shows."""
+        return self._end in seen
+
+    def printed(self, seen: str) -> str:
+        """What the script has printed."""
+        return seen.partition(self._begin)[2].partition(self._end)[0].replace("\r\n", "\n").strip("\n")
+
+
+async def type_in(ssh_command: str, script: str) -> str:
+    """Open a session with a terminal by OpenSSH's client and type a script; what it prints."""
+    typed = Typed(script)
+    command = ssh_command.replace("ssh ", "ssh -tt -o ConnectTimeout=10 ", 1)
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(f"{typed.line}\nexit\n".encode()), 30)
+    assert typed.is_done(output.decode()), output.decode()
+    return typed.printed(output.decode())
 
 
 async def paste(ssh_command: str, script: str, *, key: Path | None = None) -> Session:

@@ -109,6 +109,14 @@ class Container:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         eventually(lambda: ready.exists() and children.read_text().strip(), self.errors)
         self.pid = int(children.read_text().split()[0])
+        eventually(self._is_inside, self.errors)
+
+    def _is_inside(self) -> bool:
+        """Whether its first process is the program, or was."""
+        try:
+            return Path(f"/proc/{self.pid}/exe").readlink().name == "gpudev"
+        except FileNotFoundError:
+            return True
 
     def errors(self) -> str:
         """What it has printed on standard error."""
@@ -178,6 +186,11 @@ class Container:
         """A command in a session, by OpenSSH's client."""
         where = ["-p", "2222", "dev@127.0.0.1"]
         return self.within("ssh", *ssh_options(key, self._folder), *options, *where, script)
+
+    def shell(self, key: Path, script: str) -> str:
+        """All that a session with a terminal shows when a script is typed into its shell."""
+        options = [*ssh_options(key, self._folder), "-tt", "-p", "2222", "dev@127.0.0.1"]
+        return self.within("ssh", *options, stdin=f"{script}\nexit\n".encode()).stdout
 
     def await_ready(self) -> None:
         """As the kubelet's probe does."""

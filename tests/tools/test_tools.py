@@ -116,6 +116,18 @@ def test_a_home_of_the_users_is_the_commands_alone(make: Make, key: Path) -> Non
     assert container.ssh(key, "echo $HOME").stdout == "/home/dev\n"
 
 
+def test_a_shell_has_the_environment_of_the_container_whatever_the_images_profile_says(make: Make, key: Path) -> None:
+    container = make("debian", user_id=1000)
+    (container.root / "etc").mkdir()
+    (container.root / "etc/profile").write_text("export PATH=/nowhere COLOUR=blue HOME=/; cd /\n")
+    container.start(COLOUR="red", PATH="/opt/conda/bin:/usr/sbin:/usr/bin")
+    container.await_ready()
+    tell = 'echo "$PATH $COLOUR $HOME $PWD"'
+    wanted = "/opt/conda/bin:/usr/sbin:/usr/bin red /home/dev /home/dev"
+    assert container.ssh(key, tell).stdout.strip() == wanted
+    assert wanted in container.shell(key, tell)
+
+
 @pytest.mark.parametrize("arguments", [["--in"], ["--"], ["--in", "/", "--"], ["--out", "/"], ["sh"]])
 def test_a_call_that_is_none_is_refused(make: Make, arguments: list[str]) -> None:
     container = make("empty")

@@ -51,14 +51,17 @@ class FirstProcess:
             while not self._stopping:
                 self._turn(None)
             return 0
+        code = self._run_command()
+        self._leave_listing()
+        return code
+
+    def _run_command(self) -> int:
         try:
             self._start_command()
         except OSError as error:
             print(f"gpudev: {error.filename or self._argv[0]}: {error.strerror}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
-        code = self._follow_command()
-        self._leave_listing()
-        return code
+        return self._follow_command()
 
     def _listen_for_signals(self) -> None:
         wake, wake_in = os.pipe()
