@@ -47,6 +47,7 @@ from shared.contracts.auth import Identity
 from shared.web.body import LARGE_BODY_BYTES
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
+from shared.web.lasting import key_hold
 from shared.web.preferences import preferred_wait
 from shared.web.streaming import TEXT_RESPONSE, TextStream
 from shared.web.validation import Body
@@ -221,12 +222,17 @@ class JobsController(Controller):
     ) -> Response[Any]:
         """What the command of one of your jobs has printed; with `follow=true` also what it prints until it ends.
 
-        `tail`: the last lines only. `since`: an RFC 3339 time, or seconds ago. Empty while there is nothing yet. The
-        last 1 MB is kept when the job has ended.
+        `tail`: the last lines only. `since`: an RFC 3339 time, or seconds ago; lines that began before are left out.
+        Empty while there is nothing yet. The last 1 MB is kept when the job has ended. Text of an unfinished line is
+        sent as it comes. Where something is missing, a line that begins with `[gpudev: ` says so in its place.
+
+        Followed, an answer begins at once, and is never silent for more than 15 s: in place of output it then has an
+        empty line, or a space in a line without an end yet. Without `follow` it is the log's text byte for byte. It
+        ends within 5 s of your key's end, with a line that says so.
         """
         wanted = LogRequest(follow=follow, tail=tail, since=read_since(since, datetime.now(UTC)))
         job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)
-        return TextStream(await log_reader.open(job, wanted))
+        return TextStream(await log_reader.open(job, wanted), key_hold(request), kept_alive=follow)
 
 
 async def _switch(

@@ -1,6 +1,7 @@
 """Who waits for a job to change, and what wakes them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -21,6 +22,8 @@ class Changes:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
+        self.held_answers: Counter[int] = Counter()
+        """By user, those that are held until a job changes."""
         self.closing = False
 
     @property

@@ -37,6 +37,7 @@ _LOG_IDLE_SECONDS = 30.0
 """A container may be silent for long: a stream that is, is opened again, since its connection may have died."""
 _LOG_BUFFER_BYTES = 1 << 16
 """Of one stream, twice at most: the client's default of 2 MB would be 4 GB for a thousand slow readers."""
+_FIRST_TIME, _LAST_TIME = datetime(1971, 1, 1, tzinfo=UTC), datetime(2261, 1, 1, tzinfo=UTC)
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE = 400, 401, 403, 404, 409, 410
 _REFUSALS = frozenset({400, 422})
 _NO_EXEC = frozenset({400, 404, 409, 422})
@@ -315,7 +316,7 @@ class Cluster:
 
         Args:
             name: The pod's.
-            follow: Go on until the container ends. The connection is given up when nothing comes for 30 s.
+            follow: Go on until the container ends. Given up when nothing comes for 30 s, else for 4 s.
             tail: The last lines only; None: all.
             since: To the second: a little more may come. None: from the beginning.
 
@@ -327,9 +328,9 @@ class Cluster:
         if tail is not None:
             query["tailLines"] = str(tail)
         if since is not None:
-            query["sinceTime"] = f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            query["sinceTime"] = f"{_within_kubernetes(since):%Y-%m-%dT%H:%M:%SZ}"
         try:
-            response = await self._send_log_request(name, query)
+            response = await self._send_log_request(name, query, _LOG_IDLE_SECONDS if follow else _CALL_SECONDS)
             try:
                 yield response.response.content.iter_any()
             finally:
@@ -337,14 +338,14 @@ class Cluster:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ClusterUnavailable(kind="log", cause=type(error).__name__) from error
 
-    async def _send_log_request(self, name: str, query: dict[str, str]) -> Any:
-        limits = aiohttp.ClientTimeout(sock_connect=_CALL_SECONDS, sock_read=_LOG_IDLE_SECONDS)
+    async def _send_log_request(self, name: str, query: dict[str, str], idle_seconds: float) -> Any:
+        limits = aiohttp.ClientTimeout(sock_connect=_CALL_SECONDS, sock_read=idle_seconds)
         async with asyncio.timeout(_CALL_SECONDS):
             response = await self._send("GET", "pods", f"{name}/log", query, None, limits, self._open_log_client)
             try:
                 await _raise_for_status(response)
             except _Failed as failed:
-                if failed.status.code in {_BAD_REQUEST, _NOT_FOUND}:
+                if _says_no_log(failed.status):
                     raise LogNotThere(failed.status.message) from failed
                 raise _unavailable(failed) from failed
             return response
@@ -552,6 +553,17 @@ class Cluster:
         except (config.ConfigException, OSError) as error:
             raise ClusterUnavailable(cause=type(error).__name__) from error
         return settings
+
+
+def _says_no_log(status: _Status) -> bool:
+    """No pod; or the kubelet says that its container has not started, and not that the request is wrong."""
+    waiting = status.code == _BAD_REQUEST and "container" in status.message.lower()
+    return status.code == _NOT_FOUND or waiting
+
+
+def _within_kubernetes(since: datetime) -> datetime:
+    """A time that Kubernetes can read: there are no logs outside of them."""
+    return min(max(since, _FIRST_TIME), _LAST_TIME).astimezone(UTC)
 
 
 def _read_event(line: bytes, on_change: Callable[[UUID], None]) -> str:

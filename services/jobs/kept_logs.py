@@ -11,7 +11,7 @@ from services.jobs import storage
 from services.jobs.cluster import Cluster, ClusterUnavailable, LogNotThere
 from services.jobs.domain.facts import LogKept, LogNotKept
 from services.jobs.domain.job import Job
-from services.jobs.domain.log_lines import KEPT_BYTES, LastLines
+from services.jobs.domain.kept_lines import FIRST_TAIL, LastLines, next_tail, tail_that_holds
 from services.jobs.domain.manifests import object_name
 from services.jobs.domain.table import change
 from services.jobs.operations import StaleJob, apply_fact, write_change
@@ -23,17 +23,18 @@ from shared.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 _KEEP_SECONDS = 2.5
+"""For the first look at a log: a dead node holds up no end."""
+_WHOLE_SECONDS = 4.5
+"""For all that is kept of it; together with what else a pass does it must not exceed its time."""
 _HEARD_SECONDS = 1.0
 _MAX_LISTENING = 32
 """Each holds a kept log in memory."""
-_MAX_KEPT_LINES = KEPT_BYTES // 2
-"""A line has at least a character and its end."""
 
 
 async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, resources: Resources) -> Job | None:
     """Store the end of the log of the job's pod, in place of what was stored of it.
 
-    Read outside of the transaction, at most 2.5 s; idempotent: killed before its commit, it is done again.
+    Read outside of the transaction, at most 4.5 s; idempotent: killed before its commit, it is done again.
 
     Args:
         job: Whose pod will be, or is being, deleted.
@@ -46,9 +47,7 @@ async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, re
         The changed job, also when the log was not to be had; None when it has changed meanwhile.
     """
     try:
-        async with asyncio.timeout(_KEEP_SECONDS):
-            # where all was too much for its time, a thirty-second of it may not be
-            content = await _read_end(cluster, object_name(job), tail=_MAX_KEPT_LINES >> (5 * job.log_tries))
+        content = await _read_end(cluster, object_name(job))
     except (ClusterUnavailable, LogNotThere, TimeoutError) as error:
         log.info("log_not_kept", job_id=str(job.id), error=type(error).__name__)
         return await apply_fact(job=job, fact=LogNotKept(job.epoch), now=now, resources=resources)
@@ -104,38 +103,61 @@ class LastWords:
         await cancel_all(list(self._listening.values()))
 
     async def _take_in(self, job: Job, connected: asyncio.Event) -> None:
-        lines = LastLines()
         try:
-            async with (
-                asyncio.timeout(self._resources.settings.grace_seconds + _KEEP_SECONDS),
-                self._cluster.open_log(object_name(job), follow=True, tail=_MAX_KEPT_LINES) as chunks,
-            ):
-                connected.set()
-                async for chunk in chunks:
-                    lines.feed(chunk)
-            sealed = await asyncio.to_thread(_seal, self._resources.cipher, lines.content())
+            tail = tail_that_holds(await find_kept_log(job_id=job.id, resources=self._resources) or b"")
+            async with asyncio.timeout(self._resources.settings.grace_seconds + _KEEP_SECONDS):
+                lines = await _read(self._cluster, object_name(job), tail=tail, follow=True, connected=connected)
+            content = lines.content(limited=tail is not None)
+            sealed = await asyncio.to_thread(_seal, self._resources.cipher, content)
             now = datetime.now(UTC)
             await self._resources.database.execute(storage.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
         except (Unavailable, LogNotThere, TimeoutError) as error:
             log.info("last_words_not_kept", job_id=str(job.id), error=type(error).__name__)
 
 
-async def find_kept_log(*, job_id: UUID, resources: Resources) -> bytes:
-    """What was stored of a job's log, with the time of each line; empty when nothing was."""
+async def find_kept_log(*, job_id: UUID, resources: Resources) -> bytes | None:
+    """What was stored of a job's log, with the time of each line; None when nothing was."""
     sealed = await resources.database.fetch_value(storage.KEPT_LOG, job_id=job_id)
-    return b"" if sealed is None else await asyncio.to_thread(_unseal, resources.cipher, sealed)
+    return None if sealed is None else await asyncio.to_thread(_unseal, resources.cipher, sealed)
 
 
-async def _read_end(cluster: Cluster, pod_name: str, *, tail: int) -> bytes:
+async def _read_end(cluster: Cluster, pod_name: str) -> bytes:
+    """What is kept of the log, as well as can be had in time: of a long log first a part that is surely quick."""
+    content: bytes | None = None
+    tail, over = FIRST_TAIL, False
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(began + _KEEP_SECONDS) as limit:
+            while not over:
+                lines = await _read(cluster, pod_name, tail=tail)
+                limit.reschedule(began + _WHOLE_SECONDS)
+                is_whole = lines.records < tail
+                before, tail = tail, next_tail(tail, lines)
+                over = is_whole or lines.is_enough or tail == before
+                content = lines.content(limited=not is_whole)
+    except (ClusterUnavailable, TimeoutError):
+        if content is None:
+            raise
+    return content or b""
+
+
+async def _read(
+    cluster: Cluster, pod_name: str, *, tail: int | None, follow: bool = False, connected: asyncio.Event | None = None
+) -> LastLines:
     lines = LastLines()
-    async with cluster.open_log(pod_name, tail=tail) as chunks:
+    async with cluster.open_log(pod_name, tail=tail, follow=follow) as chunks:
+        if connected is not None:
+            connected.set()
         async for chunk in chunks:
             lines.feed(chunk)
-    return lines.content()
+    lines.finish()
+    if lines.saw_other and not lines.records:
+        raise LogNotThere("the node has lost it")
+    return lines
 
 
 def _seal(cipher: Cipher, content: bytes) -> bytes:
-    return cipher.encrypt(zlib.compress(content))
+    return cipher.encrypt(zlib.compress(content, zlib.Z_BEST_COMPRESSION))
 
 
 def _unseal(cipher: Cipher, sealed: bytes) -> bytes:

@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 from services.jobs import storage
 from services.jobs.cluster import Cluster, ClusterUnavailable, LogNotThere
 from services.jobs.domain.job import ENDED_STATUSES, Job
-from services.jobs.domain.log_lines import LineReader, last_lines
+from services.jobs.domain.log_lines import NOT_KEPT, LineReader, last_lines
 from services.jobs.domain.manifests import object_name
 from services.jobs.kept_logs import find_kept_log
 from services.jobs.resources import Resources
@@ -41,9 +41,9 @@ class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
     """None: from the beginning."""
 
 
-class TooManyFollowed(RateLimited):
-    def __init__(self, limit: int) -> None:
-        text = f"You follow {limit} logs at once already: end one of them first"
+class TooManyLogs(RateLimited):
+    def __init__(self, limit: int, verb: str) -> None:
+        text = f"You {verb} {limit} logs at once already: end one of them first"
         super().__init__(text, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
 
@@ -58,71 +58,80 @@ class LogReader:
     def __init__(self, resources: Resources, cluster: Cluster) -> None:
         self._resources = resources
         self._cluster = cluster
-        self._followed: Counter[int] = Counter()
+        self._open: Counter[tuple[int, bool]] = Counter()
 
     async def open(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
         """The log's text, piece by piece; whoever takes it closes it.
 
         Raises:
-            TooManyFollowed: Its user follows as many logs as he may.
+            TooManyLogs: Its user follows, or reads, as many logs as they may.
             Unavailable: It cannot be had now.
         """
-        stream = self._follow(job, request) if request.follow else self._tell(job, request)
+        stream = self._counted(job, request)
         await anext(stream)  # up to where the answer can begin: what is wrong until there is an answer of its own
         return stream
 
-    async def _follow(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
-        limit = self._resources.settings.max_followed_logs
-        if self._followed[job.user_id] >= limit:
-            raise TooManyFollowed(limit)
-        self._followed[job.user_id] += 1
-        _following.inc()
+    async def _counted(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
+        settings, kind = self._resources.settings, (job.user_id, request.follow)
+        limit = settings.max_followed_logs if request.follow else settings.max_read_logs
+        if self._open[kind] >= limit:
+            raise TooManyLogs(limit, "follow" if request.follow else "read")
+        self._open[kind] += 1
+        if request.follow:
+            _following.inc()
         try:
-            yield b""
-            async with aclosing(self._until_over(job.id, request)) as texts:
+            async with aclosing(self._follow(job, request) if request.follow else self._tell(job, request)) as texts:
                 async for text in texts:
                     yield text
         finally:
-            _following.dec()
-            self._followed[job.user_id] -= 1
-            self._followed += Counter()  # forgets who follows none
+            if request.follow:
+                _following.dec()
+            self._open[kind] -= 1
+            self._open += Counter()  # forgets who has none
+
+    async def _follow(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
+        yield b""
+        async with aclosing(self._until_over(job.id, request)) as texts:
+            async for text in texts:
+                yield text
 
     async def _until_over(self, job_id: UUID, request: LogRequest) -> AsyncGenerator[bytes, None]:
-        lines, tail, pause = LineReader(request.since), request.tail, _FIRST_PAUSE_SECONDS
+        lines, tail, pause = _reader(request), request.tail, _FIRST_PAUSE_SECONDS
         async with self._resources.changes.of(job_id) as woken:
             while not self._resources.changes.closing:
                 woken.clear()
                 job = await self._look(job_id)
                 if job is not None and job.status in ENDED_STATUSES:
                     lines.take_up()
-                    yield await self._kept(job_id, lines, tail)
+                    yield await self._kept(job, lines, tail)
                     return
                 began = lines.last_time
+                was_empty = job is not None
                 if job is not None and job.pod_name is not None:
-                    async with aclosing(self._try_pod(job, lines, tail)) as texts:
-                        async for text in texts:
-                            yield text
-                if lines.last_time is not None or (job is not None and job.launched_at is None):
+                    async with aclosing(self._from_pod(job, lines, tail, follow=True)) as texts:
+                        try:
+                            was_empty = False
+                            async for text in texts:
+                                was_empty = True  # connected: without a line it had none, for all that is known
+                                yield text
+                        except LogNotThere:
+                            was_empty = True
+                        except ClusterUnavailable as error:
+                            log.info("log_stream_broke", job_id=str(job.id), error=type(error).__name__)
+                if was_empty or lines.last_time is not None:
                     tail = None  # what there was has been told, or there was nothing: the rest is wanted whole
+                    if lines.last_time is None:
+                        lines.want_all()
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if lines.last_time == began else _FIRST_PAUSE_SECONDS
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await woken.wait()
 
-    async def _try_pod(self, job: Job, lines: LineReader, tail: int | None) -> AsyncGenerator[bytes, None]:
-        """New text until the container ends, or as long as the connection lasts."""
-        lines.take_up()
-        with suppress(ClusterUnavailable, LogNotThere):
-            async with aclosing(self._from_pod(job, lines, tail, follow=True)) as texts:
-                async for text in texts:
-                    yield text
-
     async def _tell(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
-        lines, tail = LineReader(request.since), request.tail
+        lines, tail = _reader(request), request.tail
         for broken in range(1, _MAX_BREAKS + 1):
             if job.status in ENDED_STATUSES or job.pod_name is None:
                 break
-            lines.take_up()
             try:
                 async with aclosing(self._from_pod(job, lines, tail, follow=False)) as texts:
                     async for text in texts:
@@ -136,7 +145,7 @@ class LogReader:
             else:
                 return
         lines.take_up()
-        rest = await self._kept(job.id, lines, tail)
+        rest = await self._kept(job, lines, tail)
         yield b""
         yield rest
 
@@ -144,16 +153,24 @@ class LogReader:
         self, job: Job, lines: LineReader, tail: int | None, *, follow: bool
     ) -> AsyncGenerator[bytes, None]:
         """New text; at first nothing, when the connection is there."""
+        lines.take_up()
         since = lines.last_time or lines.since
-        async with self._cluster.open_log(object_name(job), follow=follow, tail=tail, since=since) as chunks:
+        # the last line at least, even when none is wanted: from it on is
+        wanted = None if tail is None else max(1, tail)
+        async with self._cluster.open_log(object_name(job), follow=follow, tail=wanted, since=since) as chunks:
             yield b""
             async for chunk in chunks:
                 if text := lines.feed(chunk):
                     yield text
             yield lines.finish()
+            if lines.saw_other and lines.last_time is None and since is None:
+                raise ClusterUnavailable(kind="log", cause="the node has lost it")
 
-    async def _kept(self, job_id: UUID, lines: LineReader, tail: int | None) -> bytes:
-        content = await find_kept_log(job_id=job_id, resources=self._resources)
+    async def _kept(self, job: Job, lines: LineReader, tail: int | None) -> bytes:
+        content = await find_kept_log(job_id=job.id, resources=self._resources)
+        if content is None:
+            has_printed = job.launched_at is not None or job.log_tries > 0
+            return NOT_KEPT if has_printed and job.status in ENDED_STATUSES else b""
         text = lines.feed(content) + lines.finish()
         return last_lines(text, tail)
 
@@ -164,3 +181,7 @@ class LogReader:
             log.info("job_not_looked_at", job_id=str(job_id), error=type(error).__name__)
             return None
         return storage.to_job(row) if row is not None else None
+
+
+def _reader(request: LogRequest) -> LineReader:
+    return LineReader(request.since, pass_over=request.tail == 0)

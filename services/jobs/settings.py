@@ -69,6 +69,10 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Jobs that one replica works on at once."""
     max_followed_logs: int = 20
     """Logs that one user may follow at once, per replica."""
+    max_read_logs: int = 20
+    """Logs that one user may read at once without following them, per replica."""
+    max_held_answers: int = 20
+    """Answers that `Prefer: wait` holds for one user at once, per replica; one more is given at once."""
 
     def __post_init__(self) -> None:
         """A template that names what there is not is refused at the start."""

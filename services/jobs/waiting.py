@@ -1,8 +1,8 @@
 """Waiting for the outcome of a request, without holding anything: no transaction, no connection, no thread."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from shared.contracts.auth import Identity
 from shared.errors import Unavailable
 from shared.idempotency import Outcome
 from shared.web.idempotency import replayable
+from shared.web.lasting import while_key_holds
 from shared.web.preferences import applied_wait, preferred_wait
 
 log = structlog.get_logger(__name__)
@@ -79,27 +80,54 @@ def _over(job: Job) -> tuple[ActionStatus, str | None] | None:
 async def held_answer(
     request: Request[Identity, Any, Any], outcome: Outcome[ActionAnswer], settles: Settles, resources: Resources
 ) -> Response[ActionAnswer]:
-    """The answer to a request whose outcome shows on the job: at once, or, with `Prefer: wait`, when it is known."""
-    seconds = preferred_wait(request)
+    """The answer to a request whose outcome shows on the job: at once, or, with `Prefer: wait`, when it is known.
+
+    Raises:
+        KeyEnded: The request's key is no longer good.
+    """
     answer = outcome.answer
-    if seconds is not None:
-        job = await await_job(answer.job_id, lambda job: settles(job) is not None, seconds, resources)
-        settled = settles(job) if job is not None else None
-        if settled is not None:
-            answer = replace(answer, status=settled[0], message=settled[1] or answer.message)
-    return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
+    with _granted_wait(request, resources) as seconds:
+        if seconds is not None:
+            waiting = await_job(answer.job_id, lambda job: settles(job) is not None, seconds, resources)
+            job = await while_key_holds(request, waiting)
+            settled = settles(job) if job is not None else None
+            if settled is not None:
+                answer = replace(answer, status=settled[0], message=settled[1] or answer.message)
+        return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
 
 
 async def held_submission(
     request: Request[Identity, Any, Any], outcome: Outcome[SubmitAnswer], resources: Resources
 ) -> Response[SubmitAnswer]:
-    """The answer to a submission: at once, or, with `Prefer: wait`, when the job has left the line."""
-    seconds = preferred_wait(request)
+    """The answer to a submission: at once, or, with `Prefer: wait`, when the job has left the line.
+
+    Raises:
+        KeyEnded: The request's key is no longer good.
+    """
     answer = outcome.answer
-    if seconds is not None:
-        job = await await_job(answer.job_id, lambda job: job.status not in WAITING_STATUSES, seconds, resources)
-        answer = replace(answer, status=job.status, status_reason=job.reason) if job is not None else answer
-    return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
+    with _granted_wait(request, resources) as seconds:
+        if seconds is not None:
+            waiting = await_job(answer.job_id, lambda job: job.status not in WAITING_STATUSES, seconds, resources)
+            job = await while_key_holds(request, waiting)
+            answer = replace(answer, status=job.status, status_reason=job.reason) if job is not None else answer
+        return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
+
+
+@contextmanager
+def _granted_wait(request: Request[Identity, Any, Any], resources: Resources) -> Iterator[int | None]:
+    """The seconds that the request's answer is held; None: not at all, also for users who have too many held."""
+    seconds, user_id = preferred_wait(request), request.user.user_id
+    held = resources.changes.held_answers
+    if seconds is None or held[user_id] >= resources.settings.max_held_answers:
+        yield None
+        return
+    held[user_id] += 1
+    try:
+        yield seconds
+    finally:
+        held[user_id] -= 1
+        if not held[user_id]:
+            del held[user_id]
 
 
 async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float, resources: Resources) -> Job | None:

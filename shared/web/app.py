@@ -31,6 +31,7 @@ from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
 from shared.web.docs import API_VERSION, ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
+from shared.web.lasting import KEY_HOLDS, KeyHolds
 from shared.web.request import RequestLayer
 from shared.web.response import StructResponse
 from shared.web.verification import verify_by_http, verify_by_rpc
@@ -130,7 +131,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         openapi_config=_openapi_config(),
         request_max_body_size=SMALL_BODY_BYTES,
         response_class=StructResponse,
-        state=State(resources),
+        state=State({**resources, KEY_HOLDS: KeyHolds(parts.verify)}),
         logging_config=None,
     )
     RpcServer(

@@ -20,6 +20,8 @@ from shared.messaging import Broker
 
 PUBLIC = "public"
 """`opt` of a handler that asks for no key."""
+API_KEY = "api_key"
+"""Of a request's state: the key that it came with."""
 CACHE_SECONDS = 30.0
 REFUSED_SECONDS = 30.0
 _MAX_CACHED = 10_000
@@ -167,7 +169,9 @@ class AuthenticationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == ScopeType.HTTP and not scope["route_handler"].opt.get(PUBLIC):
-            scope["user"] = await self._cache.identify(_bearer_key(scope))
+            key = _bearer_key(scope)
+            scope["user"] = await self._cache.identify(key)
+            scope["state"][API_KEY] = key
         await self._app(scope, receive, send)
 
 

@@ -1,14 +1,21 @@
 """Text that is sent as it comes."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
-import anyio
 from litestar import MediaType, Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from shared.background import cancel_all
+from shared.web.lasting import KeyEnded, KeyHold
+
+FIRST_SECONDS = 0.5
+QUIET_SECONDS = 15.0
+"""Below the idle time-outs of what stands between: CloudFront's 30 s, others' 60 s."""
+_LAST_SECONDS = 1.0
 _HEADERS = (
     (b"content-type", b"text/plain; charset=utf-8"),
     # users' own text, on the API's origin: no browser may take it for a page
@@ -26,14 +33,24 @@ TEXT_RESPONSE = ResponseSpec(
 class TextStream(Response[Any]):
     """An answer whose text comes piece by piece, no faster than the client takes it.
 
+    It ends, with a line that says why, when the key that asked for it does.
+
     Args:
         pieces: Closed at the end, and as soon as the client has gone. An error in it breaks the connection, so that the
-            client sees that the text is not whole.
+            client sees that the text is not whole; before the first text it is an answer of its own.
+        hold: Of the key.
+        kept_alive: It may be silent for long, so its head is sent at once, and then something every 15 s: an empty
+            line, or a space where a line has no end yet. The server sends no head without a first byte.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], hold: KeyHold, *, kept_alive: bool) -> None:
         super().__init__(None, status_code=200)
         self._pieces = pieces
+        self._hold = hold
+        self._kept_alive = kept_alive
+        self._begun = False
+        self._at = b"\n"
+        """Last byte that was sent."""
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
         """The answer itself."""
@@ -41,20 +58,71 @@ class TextStream(Response[Any]):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
-        async with aclosing(self._pieces), anyio.create_task_group() as group:
-
-            async def listen() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                group.cancel_scope.cancel()
-
-            group.start_soon(listen)
-            await self._send(send)
-            group.cancel_scope.cancel()
+        gone = asyncio.create_task(_disconnected(receive))
+        ended = asyncio.create_task(self._hold.ended())
+        sending = asyncio.create_task(self._send(send))
+        try:
+            await asyncio.wait([sending, gone, ended], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+            elif ended.done():
+                await cancel_all([sending])
+                await self._say_why(send, ended.result())
+        finally:
+            await cancel_all([sending, gone, ended])
+            await self._pieces.aclose()
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        async for piece in self._pieces:
-            if piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with aclosing(self._pieces):
+            piece = asyncio.create_task(_next(self._pieces))
+            try:
+                while True:
+                    await asyncio.wait([piece], timeout=self._patience())
+                    if not piece.done():
+                        await self._put(send, b"\n" if self._at == b"\n" else b" ")
+                    elif (text := piece.result()) is None:
+                        break
+                    else:
+                        piece = asyncio.create_task(_next(self._pieces))
+                        await self._put(send, text)
+            finally:
+                await cancel_all([piece])
+        await self._finish(send)
+
+    def _patience(self) -> float | None:
+        if not self._kept_alive:
+            return None
+        return QUIET_SECONDS if self._begun else FIRST_SECONDS
+
+    async def _put(self, send: Send, text: bytes) -> None:
+        if not text:
+            return
+        await self._begin(send)
+        self._at = text[-1:]
+        await send({"type": "http.response.body", "body": text, "more_body": True})
+
+    async def _begin(self, send: Send) -> None:
+        if not self._begun:
+            self._begun = True
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+
+    async def _finish(self, send: Send) -> None:
+        await self._begin(send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _say_why(self, send: Send, error: KeyEnded) -> None:
+        text = f"[gpudev: this answer ends here: {error.why}]\n".encode()
+        with suppress(TimeoutError):  # a client that takes nothing is not waited for
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._put(send, text if self._at == b"\n" else b"\n" + text)
+                await self._finish(send)
+
+
+async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+    """None at the end: a task cannot raise StopAsyncIteration."""
+    return await anext(pieces, None)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -53,9 +53,21 @@ class FaultProxy:
     rule: Rule = field(default=lambda _: None)
     seen: list[tuple[str, str]] = field(default_factory=list)
     """Method and path of each request."""
-    open_streams: int = 0
+    streams: list[web.Request] = field(default_factory=list)
+    """Answers that are on their way."""
     log_bytes: int = 0
     """Of logs, as far as they were taken."""
+
+    @property
+    def open_streams(self) -> int:
+        """How many answers are on their way."""
+        return len(self.streams)
+
+    def break_streams(self) -> None:
+        """The connections of all of them end."""
+        for request in self.streams:
+            if request.transport is not None:
+                request.transport.close()
 
     def count(self, method: str, ending: str = "") -> int:
         """Requests so far."""
@@ -95,7 +107,7 @@ class FaultProxy:
             status=answer.status, headers={"Content-Type": answer.headers.get("Content-Type", "application/json")}
         )
         await response.prepare(request)
-        self.open_streams += 1
+        self.streams.append(request)
         try:
             async for piece in answer.content.iter_any():
                 if cut_after is not None and len(piece) >= cut_after:
@@ -105,7 +117,7 @@ class FaultProxy:
                 await response.write(piece)
                 self.log_bytes += len(piece) if is_log(request) else 0
         finally:
-            self.open_streams -= 1
+            self.streams.remove(request)
         await response.write_eof()
         return response
 

@@ -38,7 +38,7 @@ from shared.contracts.jobs import JobStatus
 from shared.database import Database, Statement, migrate
 from shared.database.tables import outbox
 from shared.encryption import Cipher
-from shared.errors import Unauthenticated
+from shared.errors import Forbidden, Unauthenticated, Unavailable
 from shared.messaging import Broker, Relay
 from shared.messaging.outbox import envelope
 from tests.support.ground import eventually, new_secret_keys, running
@@ -92,6 +92,10 @@ class People:
     """Users and their keys."""
 
     keys: dict[str, tuple[ApiKey, Identity]] = field(default_factory=dict)
+    disabled: set[str] = field(default_factory=set)
+    """Hashes of the keys of users who are disabled."""
+    away: bool = False
+    """Auth does not answer."""
 
     def bearer(self, username: str) -> dict[str, str]:
         """Headers of a user's request; "olga" is an operator."""
@@ -108,6 +112,10 @@ class People:
 
     async def verify(self, key_hash: str) -> Identity:
         """As auth would."""
+        if self.away:
+            raise Unavailable("Keys cannot be checked now")
+        if key_hash in self.disabled:
+            raise Forbidden("This user is disabled")
         for key, identity in self.keys.values():
             if key.hash == key_hash:
                 return identity

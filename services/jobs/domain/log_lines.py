@@ -1,116 +1,269 @@
 """Lines of a container's log as Kubernetes tells them with times: one reading of it over many connections.
 
-Each line is `<RFC 3339 time with nanoseconds> <text>`. A reading that broke is taken up by the time of the last line
-and the number of lines that had it, so that none is lost or told twice. Times of one log never fall.
+Each line is `<RFC 3339 time with nanoseconds> <text>`. Text is given out as it comes, also of a line that has no end
+yet: a progress bar is one line for hours. A reading that broke is taken up by the time of the last line, the number of
+lines that had it and how much of the last one was told, so that nothing is lost or told twice. Times of one log never
+fall.
+
+The end of a log that is kept (`LastLines`) says in two more forms what was left out: `<time>!<n> ` is for all lines up
+to the n-th that had that time, `<time>+<n> <text>` is a line without its first n bytes.
 """
 
 import re
-from collections import deque
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
-MAX_LINE_BYTES = 1 << 20
-"""What a line has beyond it is cut off."""
+import msgspec
+
 KEPT_BYTES = 1 << 20
 """Of text that is kept of a job that has ended: the last ones."""
-_KEPT_WITH_TIMES = 8 * KEPT_BYTES
-"""A time takes 31 bytes: where lines have less than five of their own, a little less text is kept."""
-_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+RECORD_BYTES = 16 * 1024
+"""Of a longer line container runtimes write so much at a time."""
+_PART_BYTES = 8 * 1024
+"""Records of runtimes end at multiples of it; kubelets before 1.27 repeat the time there."""
+HEAD_BYTES = 64
+"""What has no time in its first bytes is no line."""
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)(?:([!+])(\d{1,18}))?")
+_QUICK_STAMP = re.compile(rb"[0-9]{4}-[0-9T:.-]{15,26}(?:Z|[+-]\d\d:\d\d) ")
+_REPEATED_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{1,9})(Z|[+-]\d\d:\d\d) ")
+_STAMP_BEGUN = re.compile(rb"[0-9][0-9TZ:.+-]{0,35}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+EARLIER_LEFT_OUT = b"[gpudev: what was printed before this is not kept]\n"
+NOT_KEPT = b"[gpudev: the log of this job could not be kept]\n"
+GAP = b"[gpudev: lines may be missing here: the node no longer had them]\n"
+
+
+def line_part_left_out(count: int) -> bytes:
+    """Stands for the first bytes of a line."""
+    return b"[gpudev: %d bytes of this line are left out]" % count
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What a line begins with."""
+
+    text: bytes
+    """The time as it is written."""
+    nanoseconds: int
+    """Since 1970."""
+    form: bytes
+    """Empty, or ! or +."""
+    count: int
 
 
 class LineReader:
-    """Takes in what connections bring and gives out the text of the lines that are new.
+    """Takes in what connections bring and gives out the text that is new.
 
     Args:
         since: Lines before it are left out; None: from the beginning.
+        pass_over: The first record is only the place from which on text is wanted.
     """
 
-    def __init__(self, since: datetime | None = None) -> None:
+    def __init__(self, since: datetime | None = None, *, pass_over: bool = False) -> None:
         self.since = since
-        self._since = None if since is None else round(since.timestamp() * 1_000_000) * 1000
-        self._rest = b""
-        self._last: bytes | None = None
+        self._since = None if since is None else _nanoseconds_of(since)
+        self._pass_over = pass_over
+        self.saw_other = False
+        """There was something else than lines, such as what a kubelet says in place of a log that it has lost."""
+        # how far it was told
+        self._last_raw: bytes | None = None
         self._same = 0
-        self._to_skip = 0
-        self._skipping = since is not None
+        self._told = 0
+        self._open = False
+        # of the connection
+        self._resuming = False
+        self._seen = 0
+        # of the line
+        self._head: bytes | None = b""
+        self._silent = False
+        self._skip = 0
+        self._text = LineText()
 
     @property
     def last_time(self) -> datetime | None:
-        """Time of the last line that was given out; None before the first."""
-        return _moment(self._last) if self._last is not None else None
+        """Time of the last line that was begun, to the microsecond before it; None before the first."""
+        last = self._last
+        return None if last is None else _EPOCH + timedelta(microseconds=last // 1000)
 
     def take_up(self) -> None:
         """What comes next is from a new connection: it may repeat what was told, and begins with a whole line."""
-        self._rest = b""
-        self._to_skip = self._same
-        self._skipping = self._since is not None or self._last is not None
+        self._resuming, self._seen = self._last is not None, 0
+        self._begin_head()
+
+    def want_all(self) -> None:
+        """There was nothing to pass over."""
+        self._pass_over = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Text of the new lines that are complete now."""
-        whole, newline, rest = chunk.rpartition(b"\n")
-        if not newline:
-            self._rest = (self._rest + chunk)[:MAX_LINE_BYTES]
-            return b""
-        lines = (self._rest + whole).split(b"\n")
-        self._rest = rest[:MAX_LINE_BYTES]
-        return b"".join(text + b"\n" for line in lines if (text := self._new_text(line)) is not None)
+        """The new text in it."""
+        *ended, rest = chunk.split(b"\n")
+        told = []
+        for piece in ended:
+            if self._is_plain and len(piece) < _PART_BYTES and (end := stamp_end(piece)):
+                self._same = self._same + 1 if self._last_raw == piece[:end] else 1
+                self._last_raw = piece[:end]
+                told.append(piece[end + 1 :] + b"\n")
+            else:
+                told += (self._take(piece), self._end())
+        told.append(self._take(rest))
+        return b"".join(told)
+
+    @property
+    def _is_plain(self) -> bool:
+        """A line begins, and is told whatever it is."""
+        return self._head == b"" and not (self._open or self._resuming or self._pass_over or self._since is not None)
+
+    @property
+    def _last(self) -> int | None:
+        """Time of the last line that was begun, in nanoseconds."""
+        stamp = None if self._last_raw is None else read_stamp(self._last_raw)
+        return None if stamp is None else stamp.nanoseconds
 
     def finish(self) -> bytes:
-        """Text of a last line without an end, when the log is over."""
-        rest, self._rest = self._rest, b""
-        return self._new_text(rest) or b""
+        """What was held back, when the log is over."""
+        return self._tell(self._text.finish())
 
-    def _new_text(self, line: bytes) -> bytes | None:
-        stamp, _, text = line[:MAX_LINE_BYTES].partition(b" ")
-        if not _STAMP.fullmatch(stamp):  # what a kubelet says of itself, such as that it has no log
-            return None
-        if self._skipping and self._is_old(stamp):
-            return None
-        self._same = self._same + 1 if stamp == self._last else 1
-        self._last = stamp
-        return text
+    def _begin_head(self) -> None:
+        self._head, self._silent, self._skip = b"", False, 0
 
-    def _is_old(self, stamp: bytes) -> bool:
-        moment = _nanoseconds(stamp)
-        if self._since is not None and moment < self._since:
-            return True
-        last = None if self._last is None else _nanoseconds(self._last)
-        if last is not None and moment < last:
-            return True
-        if last == moment and self._to_skip:
-            self._to_skip -= 1
-            return True
-        self._skipping = False
-        return False
+    def _take(self, piece: bytes) -> bytes:
+        if self._head is not None:
+            self._head += piece
+            stamp, space, text = self._head.partition(b" ")
+            if not space and len(self._head) <= HEAD_BYTES:
+                return b""
+            self._head = None
+            return self._begin(stamp) + self._add(text)
+        return self._add(piece)
+
+    def _end(self) -> bytes:
+        """A line is at its end."""
+        begun = b"" if self._head is None else self._begin(self._head)
+        rest = self._tell(self._text.finish())
+        silent = self._silent or self._skip > 0
+        if not self._silent:
+            self._open = False
+        self._begin_head()
+        return begun + rest + (b"" if silent else b"\n")
+
+    def _begin(self, raw: bytes) -> bytes:
+        """A line begins; what is to be said before its text."""
+        stamp = read_stamp(raw)
+        self._silent = True
+        self._text.begin()
+        if stamp is None:
+            self.saw_other |= bool(raw)
+            return b""
+        if self._since is not None and stamp.nanoseconds < self._since:
+            return b""
+        self._since = None
+        last = self._last
+        if stamp.form == b"!":
+            return self._miss(stamp, last)
+        if self._resuming and last is not None and stamp.nanoseconds <= last:
+            return self._find(stamp, last)
+        return self._begin_new(stamp, last)
+
+    def _find(self, stamp: Stamp, last: int) -> bytes:
+        """A line that was told, or the one that was told in part."""
+        if stamp.nanoseconds != last:
+            return b""
+        self._seen += 1
+        if self._seen < self._same:
+            return b""
+        self._resuming = False
+        if not self._open:
+            return b""
+        self._silent = False
+        return self._continue_at(stamp)
+
+    def _begin_new(self, stamp: Stamp, last: int | None) -> bytes:
+        gap = GAP if self._resuming else b""
+        mark = (b"\n" if gap and self._open else b"") + gap
+        self._resuming, self._silent = False, False
+        self._same = self._same + 1 if stamp.nanoseconds == last else 1
+        self._last_raw, self._told, self._open = stamp.text, 0, True
+        if self._pass_over:
+            self._pass_over, self._skip = False, RECORD_BYTES
+            self._text.begin(stamp.nanoseconds)
+            return mark
+        return mark + self._continue_at(stamp)
+
+    def _continue_at(self, stamp: Stamp) -> bytes:
+        """The line comes from an offset on, and is told from where it was told."""
+        offset = stamp.count
+        self._text.begin(stamp.nanoseconds, offset)
+        if self._told >= offset:
+            self._skip = self._told - offset
+            return b""
+        left_out, self._told = offset - self._told, offset
+        return line_part_left_out(left_out)
+
+    def _miss(self, stamp: Stamp, last: int | None) -> bytes:
+        """Lines up to one were left out: those that were told are missed by nobody."""
+        if self._resuming and last is not None:
+            told = self._same - self._open
+            if (last, told) >= (stamp.nanoseconds, stamp.count):
+                self._seen += stamp.count if stamp.nanoseconds == last else 0
+                self._resuming = self._seen < self._same
+                return b""
+        begin = b"\n" if self._open and self._told else b""
+        self._resuming, self._open = False, False
+        self._same = max(self._same if stamp.nanoseconds == last else 0, stamp.count)
+        self._last_raw = stamp.text
+        return begin + EARLIER_LEFT_OUT
+
+    def _add(self, text: bytes) -> bytes:
+        return b"" if self._silent else self._tell(self._text.feed(text))
+
+    def _tell(self, text: bytes) -> bytes:
+        skipped = min(self._skip, len(text))
+        self._skip -= skipped
+        self._told = max(self._told, self._text.offset)
+        return text[skipped:]
 
 
-class LastLines:
-    """The last lines of a log, as many as hold the last `KEPT_BYTES` of text, with their times."""
+class LineText:
+    """The text of one line after another, piece by piece, without the times that stand between a line's records."""
 
     def __init__(self) -> None:
-        self._lines: deque[bytes] = deque()
-        self._rest = b""
-        self._bytes = 0
-        self._text_bytes = 0
+        self.offset = 0
+        """Bytes of the line so far."""
+        self._since: int | None = None
+        self._held = b""
 
-    def feed(self, chunk: bytes) -> None:
-        """Take in what comes next."""
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        self._rest = rest[:MAX_LINE_BYTES]
-        for line in lines:
-            self._add(line[:MAX_LINE_BYTES] + b"\n")
+    def begin(self, since: int | None = None, offset: int = 0) -> None:
+        """A line begins, or goes on at `offset`; `since`: its time, None when it is not known."""
+        self._since, self.offset, self._held = since, offset, b""
 
-    def content(self) -> bytes:
-        """The lines."""
-        return b"".join(self._lines) + self._rest
+    def feed(self, text: bytes) -> bytes:
+        """What of it is the line's; a beginning of a time is held back."""
+        text, self._held = self._held + text, b""
+        told = []
+        while text:
+            room = _PART_BYTES - self.offset % _PART_BYTES
+            if room == _PART_BYTES and self.offset:
+                repeated = _REPEATED_STAMP.match(text)
+                if repeated and self._is_later(repeated):
+                    text = text[repeated.end() :]
+                    if not text:
+                        break
+                elif not repeated and _STAMP_BEGUN.fullmatch(text):
+                    self._held = text
+                    break
+            told.append(text[:room])
+            self.offset += len(told[-1])
+            text = text[room:]
+        return b"".join(told)
 
-    def _add(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._bytes += len(line)
-        self._text_bytes += _text_bytes(line)
-        while self._bytes > _KEPT_WITH_TIMES or self._text_bytes - _text_bytes(self._lines[0]) >= KEPT_BYTES:
-            first = self._lines.popleft()
-            self._bytes -= len(first)
-            self._text_bytes -= _text_bytes(first)
+    def finish(self) -> bytes:
+        """What was held back, when the line is over."""
+        held, self._held = self._held, b""
+        self.offset += len(held)
+        return held
+
+    def _is_later(self, found: "re.Match[bytes]") -> bool:
+        moment = _moment_of(found)
+        return moment is not None and self._since is not None and moment >= self._since
 
 
 def last_lines(content: bytes, count: int | None) -> bytes:
@@ -123,16 +276,30 @@ def last_lines(content: bytes, count: int | None) -> bytes:
     return b"".join(whole[-count:]) if count else b""
 
 
-def _text_bytes(line: bytes) -> int:
-    return len(line) - line.find(b" ") - 1
+def stamp_end(line: bytes) -> int:
+    """Where the time ends that a line begins with; 0 when it begins with none, at a quick look."""
+    found = _QUICK_STAMP.match(line)
+    return found.end() - 1 if found else 0
 
 
-def _moment(stamp: bytes) -> datetime:
-    return datetime.fromisoformat(stamp.decode())
+def read_stamp(raw: bytes) -> Stamp | None:
+    """The time before a line's text; None when it is none."""
+    found = _STAMP.fullmatch(raw)
+    moment = None if found is None else _moment_of(found)
+    if found is None or moment is None:
+        return None
+    return Stamp(raw[: found.end(3)], moment, found[4] or b"", int(found[5] or 0))
 
 
-def _nanoseconds(stamp: bytes) -> int:
-    found = _STAMP.fullmatch(stamp)
-    assert found is not None  # noqa: S101 - checked when the line was read
-    seconds = int(datetime.fromisoformat((found[1] + found[3]).decode()).timestamp())
-    return seconds * 1_000_000_000 + int((found[2] or b"").ljust(9, b"0"))
+def _moment_of(found: "re.Match[bytes]") -> int | None:
+    """Nanoseconds since 1970; None when there is no such time."""
+    try:
+        second = datetime.fromisoformat((found[1] + found[3]).decode())
+    except ValueError:
+        return None
+    return _nanoseconds_of(second) + int((found[2] or b"").ljust(9, b"0"))
+
+
+def _nanoseconds_of(moment: datetime) -> int:
+    # not timestamp(): that is a float
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000

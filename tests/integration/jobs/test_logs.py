@@ -13,7 +13,7 @@ import pytest
 
 from services.jobs import storage
 from services.jobs.cluster import Cluster, ClusterUnavailable
-from services.jobs.domain.log_lines import KEPT_BYTES
+from services.jobs.domain.log_lines import EARLIER_LEFT_OUT, KEPT_BYTES, NOT_KEPT, RECORD_BYTES
 from services.jobs.kept_logs import find_kept_log, keep_log
 from services.jobs.logs import LogReader, LogRequest
 from services.jobs.queries import get_job
@@ -108,13 +108,74 @@ async def test_a_running_jobs_log_is_read_whole_by_lines_and_by_time(world: Jobs
 
 @pytest.mark.parametrize(
     "query", ["tail=-1", "tail=x", "tail=1.5", "tail=99999999", "since=yesterday", "since=-5", "since=2026-01-20",
-              "since=2026-01-20T18:30:00", "since=", "follow=perhaps"]
+              "since=2026-01-20T18:30:00", "since=", "follow=perhaps", "since=9999999999",
+              "since=2026-01-20T25:00:00Z", "since=0000-01-01T00:00:00Z", "since=2026-01-20T18:30:00%2B99:00"]
 )  # fmt: skip
 async def test_a_bad_query_is_refused(world: JobsWorld, client: Client, query: str) -> None:
     job_id = await world.submit(client)
     answer = await client.get(f"/v1/jobs/{job_id}/logs?{query}")
     assert answer.status_code == 400, answer.text
     assert answer.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]
+
+
+@pytest.mark.parametrize(
+    ("since", "told"),
+    [
+        ("0001-01-01T00:00:00Z", "one\ntwo\n"), ("0001-01-01T00:00:00+14:00", "one\ntwo\n"),
+        ("1969-12-31T23:59:59Z", "one\ntwo\n"), ("999999999", "one\ntwo\n"), ("2262-04-12T00:00:00Z", ""),
+        ("9999-12-31T23:59:59Z", ""), ("9999-12-31T23:59:59-14:00", ""),
+    ],
+)  # fmt: skip
+async def test_since_may_be_any_time(world: JobsWorld, client: Client, since: str, told: str) -> None:
+    job_id = await run(world, client, ENDLESS, "active")
+    await printed(client, job_id, "two\n")
+    assert await log_of(client, job_id, since=since) == told
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await until_status(client, job_id, "cancelled", seconds=40)
+    assert await log_of(client, job_id, since=since) == (told and f"{told}last words\n")
+
+
+@pytest.mark.parametrize("tail", [0, 1, 2])
+@pytest.mark.parametrize("before", [0, 3])
+async def test_what_is_printed_while_a_silent_stream_is_opened_again_is_told(  # noqa: PLR0917
+    world: JobsWorld, client: Client, proxy: FaultProxy, tmp_path: Path, tail: int, before: int
+) -> None:
+    """A connection that brought nothing new breaks; the command prints before the next one."""
+    gate = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo new 1; echo new 2; echo end"
+    job_id = await run(world, client, f'for n in $(seq 1 {before}); do echo "line $n"; done; {gate}', "active")
+    if before:
+        await printed(client, job_id, f"line {before}\n")
+    async with reading(world, proxy.kubeconfig) as reader:
+        request = LogRequest(follow=True, tail=tail)
+        following = asyncio.create_task(follow(reader, await own(world, job_id), request))
+        if before:
+            await eventually(lambda: proxy.log_bytes, "it has come to the place")
+        else:
+            await eventually(lambda: proxy.open_streams, "it listens")
+        proxy.rule = lambda request: Fault(status=500) if is_log(request) else None
+        proxy.break_streams()
+        await eventually(lambda: proxy.count("GET", "/log") >= 2, "it is opened again")
+        (tmp_path / "go").touch()
+        await printed(client, job_id, "new 2\n")
+        proxy.rule = lambda _: None
+        told = await asyncio.wait_for(following, 40)
+    wanted = [*(f"line {n}\n" for n in range(1, before + 1))][-tail or before :] if before else []
+    assert told == "".join(wanted) + "new 1\nnew 2\nend\n"
+
+
+async def test_a_progress_bar_is_told_while_it_runs(world: JobsWorld, client: Client) -> None:
+    bar = "n=0; while [ $n -lt 60 ]; do n=$((n+1)); printf '\\r%01023d' $n; done; sleep 600"
+    job_id = await run(world, client, bar, "active")
+    seen = b""
+    async with (
+        reading(world) as reader,
+        asyncio.timeout(20),
+        aclosing(await reader.open(await own(world, job_id), FOLLOW)) as pieces,
+    ):
+        while len(seen) < 2 * RECORD_BYTES:
+            seen += await anext(pieces)
+    assert seen.startswith(b"\r%01023d\r%01023d" % (1, 2))
+    assert b"Z " not in seen
 
 
 async def test_another_users_log_is_not_found_like_a_missing_one(world: JobsWorld, client: Client) -> None:
@@ -155,11 +216,32 @@ async def test_a_kept_log_is_the_last_megabyte_and_is_encrypted(world: JobsWorld
     command = "seq 1 190000; echo s3cr3t"
     job_id = await run(world, client, command, "completed")
     text = await log_of(client, job_id)
-    assert KEPT_BYTES <= len(text) < KEPT_BYTES + 10
+    assert text.startswith(EARLIER_LEFT_OUT.decode())
+    assert KEPT_BYTES <= len(text) - len(EARLIER_LEFT_OUT) < KEPT_BYTES + 10
     assert text.endswith("190000\ns3cr3t\n")
     row = await world.database.fetch_one(storage.KEPT_LOG, job_id=job_id)
     assert b"s3cr3t" not in row["sealed"]
     assert len(row["sealed"]) < KEPT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [
+        ("yes 0123456789012345678901234567890 | head -c 120000000; echo end", "0\nend\n"),
+        ("yes '' | head -c 20000000 | tr '\\n' '\\r'; echo end", "\rend\n"),
+    ],
+)
+async def test_however_much_was_printed_the_last_megabyte_is_kept(
+    world: JobsWorld, client: Client, command: str, end: str
+) -> None:
+    job_id = await world.submit(client, command=command)
+    await world.grant(job_id)
+    await until_status(client, job_id, "completed", seconds=120)
+    text = await log_of(client, job_id)
+    assert text.startswith("[gpudev: ")
+    # of a line that is too long to be read in time, its last records
+    assert 0.98 * KEPT_BYTES < len(text) < KEPT_BYTES + 1000
+    assert text.endswith(end)
 
 
 async def test_env_values_are_nowhere_in_clear(world: JobsWorld, logged: Callable[[], str]) -> None:
@@ -294,7 +376,7 @@ async def test_a_log_that_cannot_be_had_holds_up_no_end(world: JobsWorld, proxy:
             row = await world.row(job_id)
             assert (row["log_kept"], row["log_tries"]) == (False, 2)
             proxy.rule = lambda _: None
-            assert not await log_of(client, job_id)
+            assert await log_of(client, job_id) == NOT_KEPT.decode()
 
 
 async def test_a_log_is_kept_with_its_note_on_the_job_or_not_at_all(world: JobsWorld, client: Client) -> None:
@@ -305,9 +387,9 @@ async def test_a_log_is_kept_with_its_note_on_the_job_or_not_at_all(world: JobsW
     job = await own(world, job_id)
     keep = partial(keep_log, final=False, cluster=world.cluster, now=later(), resources=world.resources())
     assert await keep(job=msgspec.structs.replace(job, revision=job.revision - 1)) is None
-    assert await find_kept_log(job_id=job_id, resources=world.resources()) == b""
+    assert await find_kept_log(job_id=job_id, resources=world.resources()) is None
     kept = await keep(job=job)
     assert kept is not None
     assert (kept.log_kept, kept.log_final) == (True, False)
-    assert b" one\n" in await find_kept_log(job_id=job_id, resources=world.resources())
+    assert b" one\n" in (await find_kept_log(job_id=job_id, resources=world.resources()) or b"")
     assert await keep(job=job) is None

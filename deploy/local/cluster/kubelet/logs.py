@@ -47,26 +47,46 @@ def since(seconds: int | None, time: str | None) -> datetime | None:
 
 async def _chunks(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
     file: BinaryIO | None = None
-    rest, first, records = b"", True, _Records(options)
+    rest, records = b"", _Records(options)
     try:
         while True:
             over = ended()  # asked before reading: what was written until then is read below
-            file = file or _open(path)  # kept open: a deleted pod's last words are still there to read
-            content = await asyncio.to_thread(file.read, -1 if first else _READ_BYTES) if file else b""
+            if file is None and (file := _open(path)) and options.tail_lines is not None:
+                await asyncio.to_thread(_seek_tail, file, options.tail_lines)
+            # kept open: a deleted pod's last words are still there to read
+            content = await asyncio.to_thread(file.read, _READ_BYTES) if file else b""
             *lines, rest = (rest + content).split(b"\n")
-            if first and options.tail_lines is not None:
-                lines = lines[-options.tail_lines :] if options.tail_lines else []
-            first = False
             text = b"".join(records.text(line) for line in lines)
             if text:
                 yield text
-            if not options.follow or (over and not content):
+            if content:
+                continue
+            if not options.follow or over:
                 return
-            if not content:
-                await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
     finally:
         if file is not None:
             file.close()
+
+
+def _seek_tail(file: BinaryIO, lines: int) -> None:
+    """To before the last `lines` records that are there, without reading what is before them."""
+    at = end = file.seek(0, 2)
+    found = -1  # the last one's end is none before it
+    while at > 0:
+        size = min(_READ_BYTES, at)
+        at -= size
+        file.seek(at)
+        block = file.read(size)
+        if found + block.count(b"\n") < lines:
+            found += block.count(b"\n")
+            continue
+        while found < lines:
+            end = at + block.rindex(b"\n", 0, min(size, end - at))
+            found += 1
+        file.seek(end + 1)
+        return
+    file.seek(0)
 
 
 def _open(path: Path) -> BinaryIO | None:
