@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,34 @@ def test_the_commands_exit_code_and_output_are_passed_on_and_kept(fake_pod: Fake
     assert (fake_pod.root / "gpudev/run/command.log").read_text() == out
     assert fake_pod.call("run", "--", "/bin/sh", "-c", "kill -9 $$")[0] == 137
     assert fake_pod.call("run", "--", "/no/such/program")[0] == 127
+
+
+ASK = f"""{sys.executable} -c 'import os, socket
+try:
+    print(socket.create_connection((os.environ["GPUDEV_POD_IP"], 2222), 5).recv(8).decode())
+except OSError as error:
+    print(type(error).__name__)'"""
+
+
+def test_the_command_begins_when_the_ssh_server_answers(fake_pod: FakePod) -> None:
+    assert fake_pod.call("run", "--await", "60", "--", "/bin/sh", "-c", ASK) == (0, "SSH-2.0-\n", "")
+
+
+def test_the_command_waits_no_longer_than_it_is_to(fake_pod: FakePod) -> None:
+    """Another server has the port: SSH never answers."""
+    with socket.create_server((fake_pod.environment["GPUDEV_POD_IP"], 2222)):
+        began = time.monotonic()
+        assert fake_pod.call("run", "--await", "2", "--", "/bin/sh", "-c", "echo begun") == (0, "begun\n", "")
+        assert time.monotonic() - began >= 2
+
+
+def test_a_command_that_is_ended_before_it_begins_never_does(fake_pod: FakePod) -> None:
+    with socket.create_server((fake_pod.environment["GPUDEV_POD_IP"], 2222)) as server:
+        process = fake_pod.start("run", "--await", "60", "--", "/bin/sh", "-c", "echo begun")
+        server.accept()[0].close()
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (143, b"")
 
 
 def test_an_ended_command_leaves_the_listing_that_was_asked_for(fake_pod: FakePod) -> None:

@@ -81,6 +81,13 @@ def test_the_commands_output_goes_to_the_log_and_to_sessions(make: Make, key: Pa
     assert container.ssh(key, "cat /gpudev/run/command.log").stdout == container.output()
 
 
+def test_the_command_begins_when_sshd_answers(make: Make) -> None:
+    container = make("debian")
+    container.start("/bin/sh", "-c", "/gpudev/bin/gpudev ready && echo ready", options=["--await", "60"])
+    assert container.wait() == 0
+    assert container.output() == "ready\n"
+
+
 @pytest.mark.parametrize("user_id", USERS)
 @pytest.mark.parametrize(
     ("options", "image", "where"),

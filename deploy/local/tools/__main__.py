@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))  # run by its path: an isolat
 from deploy.local.tools.pod import Pod, write_private
 
 _USAGE = (
-    "usage: gpudev install DIR | run [--in DIR] [--list DIR] [-- ARGV...] | ready | keys | jupyter start|stop"
-    " | listing DIR"
+    "usage: gpudev install DIR | run [--in DIR] [--list DIR] [--await SECONDS] [-- ARGV...] | ready | keys"
+    " | jupyter start|stop | listing DIR"
 )
 
 
@@ -62,7 +62,7 @@ def _install(directory: Path) -> None:
 
 def _wanted(arguments: list[str]) -> "dict[str, list[str]] | None":
     """The options of `run` and the command behind them, each by its name; None when they are none."""
-    wanted: dict[str, list[str]] = {"--in": [], "--list": [], "--": []}
+    wanted: dict[str, list[str]] = {"--in": [], "--list": [], "--await": [], "--": []}
     while arguments:
         name, *rest = arguments
         if name not in wanted or not rest:
@@ -75,8 +75,13 @@ def _run(pod: Pod, wanted: dict[str, list[str]]) -> int:
     from deploy.local.tools.first_process import FirstProcess  # noqa: PLC0415
 
     directory, listed, argv = wanted["--in"], wanted["--list"], wanted["--"]
+    patience = wanted["--await"]
     return FirstProcess(
-        pod, argv, directory=directory[0] if directory else None, listed=listed[0] if listed else None
+        pod,
+        argv,
+        directory=directory[0] if directory else None,
+        listed=listed[0] if listed else None,
+        patience_seconds=int(patience[0]) if patience else 0,
     ).run()
 
 

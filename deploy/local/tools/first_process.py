@@ -12,10 +12,12 @@ from pathlib import Path
 from deploy.local.tools.jupyter import Jupyter
 from deploy.local.tools.listing import fitting, list_tree
 from deploy.local.tools.pod import Pod, write_private
+from deploy.local.tools.ready import answers_now
 
 _KEPT_BYTES = 16 << 20
 _CHUNK = 65536
 _RESTART_SECONDS = 1.0
+_PROBE_SECONDS = 0.02
 _DRAIN_SECONDS = 0.2  # what the command has left in the background may hold its output open
 _MESSAGE_BYTES = 4096  # of a termination message: Kubernetes keeps no more
 _MAIN = Path(__file__).with_name("__main__.py")
@@ -29,10 +31,14 @@ class FirstProcess:
         argv: The job's command; empty: idle until asked to end.
         directory: Where the command starts; None: where the container did, and at home where that is its root.
         listed: Directory whose listing is left at the end; None: none.
+        patience_seconds: How long the command waits for the SSH server's first answer at most.
     """
 
-    def __init__(self, pod: Pod, argv: list[str], *, directory: str | None, listed: str | None) -> None:
+    def __init__(
+        self, pod: Pod, argv: list[str], *, directory: str | None, listed: str | None, patience_seconds: int
+    ) -> None:
         self._pod, self._argv, self._directory, self._listed = pod, argv, directory, listed
+        self._patience_seconds = patience_seconds
         self._stopping = False
         self._selector = selectors.DefaultSelector()
         self._command: subprocess.Popen[bytes] | None = None
@@ -56,6 +62,9 @@ class FirstProcess:
         return code
 
     def _run_command(self) -> int:
+        self._await_sshd()
+        if self._stopping:
+            return 128 + signal.SIGTERM
         try:
             self._start_command()
         except OSError as error:
@@ -85,6 +94,12 @@ class FirstProcess:
         except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
             return False
         return True
+
+    def _await_sshd(self) -> None:
+        """The job's time counts from then: the command has no more of it than is counted."""
+        deadline = time.monotonic() + self._patience_seconds
+        while not self._stopping and time.monotonic() < deadline and not answers_now(self._pod):
+            self._turn(_PROBE_SECONDS)
 
     def _start_command(self) -> None:
         self._log = _Log(self._pod.run / "command.log")

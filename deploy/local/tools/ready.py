@@ -12,14 +12,15 @@ _BANNER = b"SSH-2.0-"
 def answers(pod: Pod) -> bool:
     """Whether it sends its banner; a server that starts is waited for."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not (found := _banner(pod.address)) and time.monotonic() < deadline:
+    while not (found := answers_now(pod)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
 
 
-def _banner(address: str) -> bool:
+def answers_now(pod: Pod) -> bool:
+    """Whether it sends its banner now."""
     try:
-        with socket.create_connection((address, SSH_PORT), timeout=1) as connection:
+        with socket.create_connection((pod.address, SSH_PORT), timeout=1) as connection:
             return connection.recv(len(_BANNER)) == _BANNER
     except OSError:
         return False

@@ -11,7 +11,7 @@ import msgspec
 from services.jobs.domain.disk_manifests import disk_security, disk_source, has_disk
 from services.jobs.domain.environment import DEFAULTS, HOME, is_reserved, literal
 from services.jobs.domain.job import Job
-from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, TOOLS_CONTAINER, USER_LABEL
+from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, SSHD_PATIENCE, TOOLS_CONTAINER, USER_LABEL
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "gpudev"}
 SSH_PORT, JUPYTER_PORT = 2222, 8888
@@ -182,7 +182,9 @@ def _command(job: Job, policy: PodPolicy) -> Sequence[str]:
     if policy.tools_image is not None:
         directory = [] if job.start_directory is None else ["--in", job.start_directory]
         listing = ["--list", HOME] if has_disk(job) else []
-        return [TOOL, "run", *directory, *listing, *([] if job.command is None else ["--", *shell, job.command])]
+        patience = ["--await", str(round(SSHD_PATIENCE.total_seconds()))]
+        command = [] if job.command is None else [*patience, "--", *shell, job.command]
+        return [TOOL, "run", *directory, *listing, *command]
     if job.command is None:
         return [*shell, _IDLE]
     script = _RUN_AT_HOME_NOT_AT_ROOT if job.start_directory is None else _RUN

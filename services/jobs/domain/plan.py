@@ -17,12 +17,10 @@ from services.jobs.domain.facts import (
     Warn,
 )
 from services.jobs.domain.job import Job, JobUser, Phase, UserState
+from services.jobs.domain.pod import SSHD_PATIENCE
 from services.jobs.domain.pod_facts import Fault, PodFacts, PodState, told
 
 WARNING_MINUTES = (30, 15, 5)
-SSHD_PATIENCE = timedelta(seconds=60)
-"""From the start of its container a job's time counts at the latest, and its command runs, whether sshd answers or not:
-the same as in the tools (deploy/images/tools)."""
 _OVER = frozenset({PodState.EXITED, PodState.FAILED})
 
 

@@ -1,6 +1,6 @@
 """The part of a Kubernetes Pod that the rules read (https://kubernetes.io/docs/reference/kubernetes-api/)."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -10,6 +10,8 @@ EPOCH_LABEL = "gpudev/epoch"
 USER_LABEL = "gpudev/user"
 MAIN_CONTAINER = "main"
 TOOLS_CONTAINER = "tools"
+SSHD_PATIENCE = timedelta(seconds=60)
+"""So long after its container's start a job's time counts, and its command runs, whether sshd answers or not."""
 
 
 class KubernetesObject(msgspec.Struct, frozen=True, rename="camel"):

@@ -33,7 +33,6 @@ from services.jobs.domain.manifests import (
     service_manifest,
 )
 from services.jobs.domain.plan import (
-    SSHD_PATIENCE,
     AskNode,
     Clear,
     Delete,
@@ -45,7 +44,7 @@ from services.jobs.domain.plan import (
     due_warning,
     next_step,
 )
-from services.jobs.domain.pod import Pod
+from services.jobs.domain.pod import SSHD_PATIENCE, Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
 from shared.contracts.jobs import JobStatus
 from tests.support.jobs import NOW, a_job

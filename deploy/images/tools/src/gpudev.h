@@ -24,6 +24,7 @@
 struct run {
 	const char *directory; /* where the command starts; NULL: where the image says */
 	const char *listed;    /* whose listing is left at the end; NULL: none */
+	int patience_seconds;  /* how long the command waits for sshd's first answer at most */
 	char *const *argv;     /* NULL: idle */
 };
 
@@ -31,6 +32,7 @@ struct run {
 int install_call(const char *from, const char *into);
 int run_call(const struct run *wanted);
 int ready_call(void);
+bool sshd_answers(int seconds);
 int keys_call(void);
 int jupyter_start_call(void);
 int jupyter_stop_call(void);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 static int usage(void) {
-	fputs("gpudev install DIR | run [--in DIR] [--list DIR] [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR\n", stderr);
+	fputs("gpudev install DIR | run [--in DIR] [--list DIR] [--await SECONDS] [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR\n", stderr);
 	return 2;
 }
 
@@ -37,6 +37,8 @@ static int run_from(char *argv[]) {
 			wanted.directory = argv[1];
 		} else if (strcmp(*argv, "--list") == 0) {
 			wanted.listed = argv[1];
+		} else if (strcmp(*argv, "--await") == 0) {
+			wanted.patience_seconds = atoi(argv[1]);
 		} else {
 			return usage();
 		}

@@ -11,10 +11,12 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LOG_BYTES (16l << 20)
 #define SSHD_PAUSE_MS 1000
+#define SSHD_PROBE_MS 20
 #define DRAIN_MS 200
 
 struct state {
@@ -25,6 +27,12 @@ struct state {
 	int log;
 	long logged;
 };
+
+static long milliseconds(void) {
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000l + now.tv_nsec / 1000000l;
+}
 
 static void make_host_key(void) {
 	char made[] = HOST_KEY ".new";
@@ -184,6 +192,18 @@ static bool is_over(const struct state *state) {
 	return state->has_ended && !(state->stopping && kill(-state->command, 0) == 0);
 }
 
+/* The job's time counts from sshd's first answer: the command has no more of it than is counted, and waits no longer than
+   the job's time does. */
+static void await_sshd(struct state *state, int signals, int seconds) {
+	for (long end = milliseconds() + seconds * 1000l; !state->stopping && milliseconds() < end && !sshd_answers(1);) {
+		struct pollfd watched = {.fd = signals, .events = POLLIN};
+		int ready = poll(&watched, 1, state->sshd == 0 ? SSHD_PAUSE_MS : SSHD_PROBE_MS);
+		if (ready == 0 && state->sshd == 0) state->sshd = start_sshd();
+		if (watched.revents & POLLIN) receive_signal(state, signals);
+		reap(state);
+	}
+}
+
 static void live(struct state *state, int signals) {
 	while (!is_over(state)) {
 		struct pollfd watched[2] = {{.fd = signals, .events = POLLIN}, {.fd = state->output, .events = POLLIN}};
@@ -224,9 +244,11 @@ int run_call(const struct run *wanted) {
 	take_first_keys();
 	state.sshd = start_sshd();
 	jupyter_resume();
-	if (wanted->argv != NULL) start_command(&state, wanted);
+	if (wanted->argv != NULL) await_sshd(&state, signals, wanted->patience_seconds);
+	if (wanted->argv != NULL && !state.stopping) start_command(&state, wanted);
 	live(&state, signals);
 	if (state.sshd > 0) kill(state.sshd, SIGTERM);
 	if (wanted->listed != NULL) leave_listing(wanted->listed);
-	return state.command > 0 ? state.status : 0;
+	if (state.command > 0) return state.status;
+	return wanted->argv == NULL ? 0 : 128 + SIGTERM; /* a command that was ended before it began */
 }

@@ -15,13 +15,17 @@ int keys_call(void) {
 	return result == 0 ? 0 : failed("%s: %m", KEYS);
 }
 
-int ready_call(void) {
+/* Whether it sends its banner within so many seconds. */
+bool sshd_answers(int seconds) {
 	static const char banner[] = "SSH-2.0-";
 	char answer[sizeof banner] = "";
-	int connection = connect_to(SSH_PORT, 3);
-	if (connection < 0) return failed("Nobody listens on port %d", SSH_PORT);
+	int connection = connect_to(SSH_PORT, seconds);
+	if (connection < 0) return false;
 	ssize_t got = recv(connection, answer, sizeof banner - 1, MSG_WAITALL);
 	close(connection);
-	bool answers = got == (ssize_t)sizeof banner - 1 && memcmp(answer, banner, sizeof banner - 1) == 0;
-	return answers ? 0 : failed("No SSH server on port %d", SSH_PORT);
+	return got == (ssize_t)sizeof banner - 1 && memcmp(answer, banner, sizeof banner - 1) == 0;
+}
+
+int ready_call(void) {
+	return sshd_answers(3) ? 0 : failed("No SSH server answers on port %d", SSH_PORT);
 }
