@@ -75,16 +75,34 @@ class LogNotThere(Exception):
 
 class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
+    port: int = 0
     node_port: int | None = None
 
 
 class ServiceSpec(msgspec.Struct, frozen=True):
+    type: str = ""
+    selector: dict[str, str] = {}
     ports: list[ServicePort] = []
 
 
 class Service(msgspec.Struct, frozen=True):
     metadata: Meta = Meta()
     spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def node_ports(self) -> dict[str, int | None]:
+        """By the names of the ports."""
+        return {port.name: port.node_port for port in self.spec.ports}
+
+    def leads_as(self, manifest: Manifest) -> bool:
+        """Whether it still leads where the one of this manifest does."""
+        wanted = manifest["spec"]
+        ports = [(port.name, port.port) for port in self.spec.ports]
+        return (self.spec.type, self.spec.selector, ports) == (
+            wanted["type"],
+            wanted["selector"],
+            [(port["name"], port["port"]) for port in wanted["ports"]],
+        )
 
 
 class Object(msgspec.Struct, frozen=True):
@@ -251,8 +269,16 @@ class Cluster:
 
     async def ensure_service(self, manifest: Manifest) -> dict[str, int | None]:
         """Make the Service, or adopt it; its node ports by their names. Raises as `ensure_pod`."""
-        service = await self._ensure("services", manifest, Service)
-        return {port.name: port.node_port for port in service.spec.ports}
+        return (await self._ensure("services", manifest, Service)).node_ports
+
+    async def find_service(self, name: str) -> Service | None:
+        """The Service as it is now; None when there is none."""
+        try:
+            return await self._call("GET", "services", name, model=Service)
+        except _Failed as failed:
+            if failed.status.code == _NOT_FOUND:
+                return None
+            raise _unavailable(failed) from failed
 
     async def tie_secret(self, name: str, pod_uid: str) -> None:
         """Let the Secret die with the pod of the same name. Idempotent."""

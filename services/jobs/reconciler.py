@@ -18,7 +18,7 @@ from services.jobs.access import fetch_user, stored_keys
 from services.jobs.cluster import Cluster, ClusterForbids, ClusterRefused, NameTaken
 from services.jobs.contents import tell_content
 from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
-from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade
+from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade, PortsMoved
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.manifests import (
     PodPolicy,
@@ -157,7 +157,10 @@ class Reconciler:
             seen = await self._read(pod) if pod is not None else None
             step = next_step(job, seen, datetime.now(UTC), self._limits)
             if isinstance(step, Rest):
-                return job, step.until
+                kept = await self._keep(job) if _has_pod(job, seen) else None
+                if kept is None:
+                    return job, step.until
+                step = Record(kept)
             changed = await self._take(job, step)
             if changed is None or changed.phase is Phase.ENDED or changed.node is None:
                 return changed or job, datetime.now(UTC) + _RETRY
@@ -219,13 +222,9 @@ class Reconciler:
         """Secret, disk, pod, service: in this order, since the pod needs the first two and owns Secret and Service."""
         name = object_name(job)
         try:
-            keys = await stored_keys(job=job, resources=self._resources) if job.users else ""
-            await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job), keys))
+            await self._ensure_secret(job)
             if has_disk(job):
-                claim = volume_claim_manifest(name, labels(job))
-                await self._cluster.ensure_disk(
-                    volume_manifest(job, name, labels(job), self._resources.settings.namespace), claim
-                )
+                await self._ensure_disk(job)
             pod = await self._cluster.ensure_pod(pod_manifest(job, self._policy))
             uid = pod.metadata.uid
             ports, _ = await asyncio.gather(
@@ -237,6 +236,54 @@ class Reconciler:
         except (ClusterForbids, NameTaken) as error:
             return judge_refusal(job, error.text, datetime.now(UTC), self._limits)
         return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"), pod.spec.active_deadline_seconds)
+
+    async def _ensure_secret(self, job: Job) -> None:
+        keys = await stored_keys(job=job, resources=self._resources) if job.users else ""
+        await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job), keys))
+
+    async def _ensure_disk(self, job: Job) -> None:
+        name = object_name(job)
+        volume = volume_manifest(job, name, labels(job), self._resources.settings.namespace)
+        await self._cluster.ensure_disk(volume, volume_claim_manifest(name, labels(job)))
+
+    async def _keep(self, job: Job) -> Fact | None:
+        """Make again what of a pod's belongings someone has deleted; where it can be reached now, if that changed.
+
+        None: nothing is to be told. What is being deleted and cannot be gone while the pod uses it counts as there.
+        """
+        name, uid = object_name(job), job.pod_uid or ""
+        ports: dict[str, int | None] = {}
+        reason = "Its Service was deleted or changed and has been made anew: its ports are others"
+        try:
+            ports = await self._keep_service(job, uid)
+            if await self._cluster.find_object("secrets", name) is None:
+                await self._ensure_secret(job)
+                await self._cluster.tie_secret(name, uid)
+                log.warning("object_made_again", kind="secrets", job_id=str(job.id))
+            if has_disk(job) and await self._misses_disk(name):
+                await self._ensure_disk(job)
+                log.warning("object_made_again", kind="persistentvolumeclaims", job_id=str(job.id))
+        except (ClusterRefused, ClusterForbids, NameTaken) as error:
+            log.warning("object_not_made_again", job_id=str(job.id), error=type(error).__name__)
+            if ports:
+                return None
+            reason = f"It cannot be reached: its Service was deleted, and Kubernetes makes no other: {error.text}"
+        moved = (ports.get("ssh"), ports.get("jupyter")) != (job.node_port, job.jupyter_port)
+        return PortsMoved(job.epoch, ports.get("ssh"), ports.get("jupyter"), reason) if moved else None
+
+    async def _keep_service(self, job: Job, pod_uid: str) -> dict[str, int | None]:
+        manifest = service_manifest(job, self._policy, pod_uid)
+        found = await self._cluster.find_service(object_name(job))
+        if found is not None and found.leads_as(manifest):
+            return found.node_ports
+        if found is not None:
+            await self._cluster.delete_object("services", object_name(job), found.metadata.uid)
+        log.warning("object_made_again", kind="services", job_id=str(job.id))
+        return await self._cluster.ensure_service(manifest)
+
+    async def _misses_disk(self, name: str) -> bool:
+        kinds = ("persistentvolumes", "persistentvolumeclaims")
+        return None in await asyncio.gather(*(self._cluster.find_object(kind, name) for kind in kinds))
 
     async def _clear(self, job: Job) -> bool:
         """False: the disk is not detached yet."""
@@ -251,6 +298,12 @@ class Reconciler:
         if sealed is None:
             return {}
         return msgspec.json.decode(self._resources.cipher.decrypt(sealed), type=dict[str, str])
+
+
+def _has_pod(job: Job, seen: PodFacts | None) -> bool:
+    """It has a pod whose belongings matter: one that runs, or that cannot start, perhaps for want of them."""
+    in_trouble = job.phase is Phase.PREPARING and job.fault is not None and job.pod_uid is not None
+    return seen is not None and not seen.deleting and (job.phase is Phase.ACTIVE or in_trouble)
 
 
 def limits_of(settings: JobsSettings) -> Limits:

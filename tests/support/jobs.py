@@ -392,6 +392,11 @@ class Kube:
         body = {"spec": {"unschedulable": unschedulable}}
         await asyncio.to_thread(self._api.patch_node, node, body, _request_timeout=10)
 
+    async def change_service(self, name: str, patch: dict[str, Any]) -> None:
+        """Change a Service by hand."""
+        change = self._api.patch_namespaced_service
+        await asyncio.to_thread(change, name, self._namespace, patch, _request_timeout=10)
+
     async def set_finalizers(self, name: str, finalizers: list[str]) -> None:
         """Keep a pod that is deleted, or let it go."""
         patch = self._api.patch_namespaced_pod

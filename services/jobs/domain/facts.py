@@ -46,6 +46,17 @@ class PodMade(msgspec.Struct, frozen=True):
     """How long after its lease began Kubernetes lets the pod live at least; None: for ever."""
 
 
+class PortsMoved(msgspec.Struct, frozen=True):
+    """The Service of a pod is another than the one that was made with it."""
+
+    epoch: int
+    node_port: int | None
+    """Of SSH; None: there is no Service."""
+    jupyter_port: int | None
+    reason: str
+    """Why, for a person."""
+
+
 class PodRestarted(msgspec.Struct, frozen=True):
     """The container of an active job ended and was started again."""
 
@@ -189,6 +200,7 @@ Fact: TypeAlias = (
     | Revoked
     | PodMade
     | PodRestarted
+    | PortsMoved
     | PodWaits
     | PodReady
     | CommandEnded

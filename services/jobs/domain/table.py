@@ -31,6 +31,7 @@ from services.jobs.domain.facts import (
     PodRefused,
     PodRestarted,
     PodWaits,
+    PortsMoved,
     QueueMoved,
     Revoked,
     Warn,
@@ -155,6 +156,13 @@ def _note_start(job: Job, fact: PodWaits, now: datetime) -> Change:
 def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Change:
     since = job.fault_since if job.fault == fact.fault else now if fact.fault else None
     return Change(replace(job, detail=fact.detail, fault=fact.fault, fault_since=since))
+
+
+def _note_ports(job: Job, fact: PortsMoved, _: datetime) -> Change:
+    if (fact.node_port, fact.jupyter_port) == (job.node_port, job.jupyter_port):
+        return Change(job)
+    job = replace(job, node_port=fact.node_port, jupyter_port=fact.jupyter_port, status_reason=fact.reason)
+    return Change(job)
 
 
 def _note_restart(job: Job, fact: PodRestarted, _: datetime) -> Change:
@@ -333,6 +341,7 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         PodFailed: _fail,
         PodWaits: _note_waiting,
         PodRestarted: _note_restart,
+        PortsMoved: _note_ports,
         Revoked: _hold,
         Warn: _warn,
         Extend: _extend,

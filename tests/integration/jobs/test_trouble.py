@@ -164,3 +164,61 @@ async def test_a_drained_node_is_named_as_what_ended_its_job(world: JobsWorld, c
         assert "node was drained" in job["failure_reason"]
     finally:
         await kube(world).uncordon(world.node)
+
+
+@pytest.mark.parametrize("kind", ["services", "secrets"])
+async def test_what_belongs_to_a_running_job_is_made_again_when_someone_deletes_it(
+    world: JobsWorld, client: Client, kind: str
+) -> None:
+    job_id = await start(world, client, env_vars={"COLOUR": "red"})
+    name = f"gpu-dev-{job_id}-1"
+    before = await world.cluster.find_object(kind, name)
+    assert before is not None
+    await world.cluster.delete_object(kind, name)
+
+    async def there() -> bool:
+        found = await world.cluster.find_object(kind, name)
+        return found is not None and found.uid != before.uid
+
+    await eventually(there, "it is there again")
+    assert (await job_of(client, job_id))["status"] == "active"
+
+    async def shown() -> bool:
+        service = await world.cluster.find_service(name)
+        return service is not None and service.node_ports["ssh"] == (await job_of(client, job_id))["node_port"]
+
+    await eventually(shown, "the job shows the port that leads to it")
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    await until_status(client, job_id, "cancelled")
+    assert not await world.objects(job_id)
+
+
+async def test_a_service_that_leads_elsewhere_is_made_anew(world: JobsWorld, client: Client) -> None:
+    job_id = await start(world, client)
+    name = f"gpu-dev-{job_id}-1"
+    await kube(world).change_service(name, {"spec": {"selector": {"gpudev/job-id": "another"}}})
+
+    async def right() -> bool:
+        service = await world.cluster.find_service(name)
+        return service is not None and service.spec.selector["gpudev/job-id"] == str(job_id)
+
+    await eventually(right, "it leads to the job again")
+
+
+async def test_a_running_job_whose_service_cannot_be_made_again_says_so(world: JobsWorld, proxy: FaultProxy) -> None:
+    async with world.service(kubeconfig=str(proxy.kubeconfig)) as client:
+        job_id = await start(world, client)
+        proxy.rule = lambda request: (
+            Fault(status=403, reason="Forbidden", message=NO_QUOTA)
+            if request.method == "POST" and request.path.endswith("/services")
+            else None
+        )
+        await world.cluster.delete_object("services", f"gpu-dev-{job_id}-1")
+        job = await until(client, job_id, "status_reason", "exceeded quota")
+        assert (job["status"], job["node_port"]) == ("active", None)
+        proxy.rule = lambda _: None
+
+        async def reachable() -> bool:
+            return (await job_of(client, job_id))["node_port"] is not None
+
+        await eventually(reachable, "it has an address again")
