@@ -143,7 +143,12 @@ def snapshot_of(row: Row) -> Snapshot:
 
 
 def _content_of(row: Row) -> Content:
-    return msgspec.convert({name: row[name] for name in Content.__struct_fields__}, Content)
+    values = {name: row[name] for name in Content.__struct_fields__}
+    try:
+        return msgspec.convert(values, Content)
+    except msgspec.ValidationError:
+        # stored before listings were looked at so closely: it is none
+        return msgspec.structs.replace(NO_CONTENT, missed_job_id=row["missed_job_id"] or row["job_id"])
 
 
 def _operation_of(row: Row) -> Operation:

@@ -5,15 +5,19 @@ says: each message begins with a byte for its channel: 0 standard input, 1 outpu
 Standard input cannot be closed, so the programs that are run here are told its length on its first line.
 """
 
+import re
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from shared.untrusted import decode_untrusted
+
 PROTOCOL = "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _OUTCOME = range(4)
 _KEPT_BYTES = 1 << 20
 _CHUNK = 16 * 1024
+_EXIT_CODE = re.compile(r"[0-9]{1,3}", re.ASCII)
 
 
 class ExecResult(msgspec.Struct, frozen=True):
@@ -101,14 +105,13 @@ def _read(message: Any) -> tuple[int, bytes]:
 
 
 def _exit_code(raw: bytes) -> int:
-    try:
-        outcome = msgspec.json.decode(raw, type=_Outcome)
-    except msgspec.DecodeError as error:
-        raise NotRun("the outcome cannot be read") from error
+    outcome = decode_untrusted(raw, _Outcome, max_bytes=_KEPT_BYTES)
+    if outcome is None:
+        raise NotRun("the outcome cannot be read")
     if outcome.status == "Success":
         return 0
     causes = outcome.details.causes if outcome.details else []
     codes = [cause.message for cause in causes if cause.reason == "ExitCode"]
-    if outcome.reason != "NonZeroExitCode" or not codes or not codes[0].isdecimal():
+    if outcome.reason != "NonZeroExitCode" or not codes or not _EXIT_CODE.fullmatch(codes[0]):
         raise NotRun(outcome.message[:300])
     return int(codes[0])

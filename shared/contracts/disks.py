@@ -1,7 +1,7 @@
 """Disks' events and its RPC."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 import msgspec
@@ -154,21 +154,26 @@ class ClaimRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """For the user."""
 
 
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""What a file system can hold."""
+
+
 class ListingEntry(msgspec.Struct, frozen=True):
-    path: str
+    """Pods tell it: only what is of this form is taken."""
+
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
     """Relative to the disk's root."""
-    type: str
-    """file, directory, link or other."""
-    size_bytes: int
+    type: Literal["file", "directory", "link", "other"]
+    size_bytes: Bytes
     """Of a directory: the sum below it."""
 
 
 class Listing(msgspec.Struct, frozen=True):
     """What is on a disk, to depth 3, in order of paths."""
 
-    size_bytes: int
+    size_bytes: Bytes
     """Of everything on it."""
-    entries: list[ListingEntry]
+    entries: Annotated[list[ListingEntry], msgspec.Meta(max_length=5000)]
     truncated: bool = False
     """Not everything is listed."""
 

@@ -299,3 +299,17 @@ def test_a_listing_is_bounded_and_is_cut_to_what_fits(tmp_path: Path) -> None:
     assert (cut["truncated"], cut["size_bytes"], cut["entries"]) == (
         True, 2001, found["entries"][: len(cut["entries"])],
     )  # fmt: skip
+
+
+def test_a_tree_that_is_very_deep_is_listed(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(2040):
+        os.mkdir("d", dir_fd=directory)
+        below = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(directory)
+    found = list_tree(tmp_path)
+    assert [entry["path"] for entry in found["entries"]] == ["d", "d/d", "d/d/d"]
+    assert found["truncated"]
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)

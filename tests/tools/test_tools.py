@@ -267,6 +267,14 @@ def test_the_disk_is_home_and_is_listed_at_the_end(make: Make, key: Path) -> Non
         assert json.loads(message.read()) == listing
 
 
+def test_a_tree_that_is_very_deep_is_listed(make: Make) -> None:
+    container = make("debian")
+    deep = "cd /home/dev; i=0; while [ $i -lt 2040 ]; do mkdir d; cd -P d; i=$((i+1)); done; exec sleep 600"
+    container.start("/bin/sh", "-c", deep, options=["--list", "/home/dev"])
+    eventually(lambda: json.loads(container.call("listing", "/home/dev").stdout)["truncated"], container.errors)
+    assert len(json.loads(container.call("listing", "/home/dev").stdout)["entries"]) == 3
+
+
 def test_a_listing_is_bounded_and_is_json_whatever_names_are(make: Make) -> None:
     container = make("debian")
     container.start(

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH, MAX_ENTRIES = 3, 2000
+_DEEPEST = 200
+"""What lies deeper is not counted."""
 
 
 def list_tree(directory: Path) -> dict[str, Any]:
@@ -34,6 +36,9 @@ class _Walk:
 
     def add(self, directory: str, prefix: str, depth: int) -> int:
         """Add the entries of a directory; the bytes of the files below it."""
+        if depth > _DEEPEST:
+            self.truncated = True
+            return 0
         try:
             with os.scandir(directory) as found:
                 children = sorted(found, key=lambda child: child.name)

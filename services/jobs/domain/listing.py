@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-import msgspec
-
 from shared.contracts.disks import Listing, ListingEntry
+from shared.untrusted import decode_untrusted
 
 MAX_ENTRIES = 2000
 MAX_PATH_BYTES = 400_000
 """Of all paths together: a message on NATS has a megabyte at most."""
+
+_MAX_BYTES = 1 << 20
 
 
 def read_listing(text: bytes | str) -> Listing | None:
@@ -16,9 +17,8 @@ def read_listing(text: bytes | str) -> Listing | None:
 
     Whoever runs the pod may have written the text himself.
     """
-    try:
-        listing = msgspec.json.decode(text, type=Listing)
-    except msgspec.DecodeError:
+    listing = decode_untrusted(text, Listing, max_bytes=_MAX_BYTES)
+    if listing is None:
         return None
     entries = list(_fitting(listing.entries[:MAX_ENTRIES]))
     return Listing(

@@ -293,5 +293,6 @@ def _image(pod: Pod) -> str:
 
 def told(what: str, message: str | None) -> str:
     """`what`, and the cluster's `message` behind it: one line of it, of bounded length."""
-    line = " ".join((message or "").split())[:_MAX_MESSAGE]
+    printable = "".join(character if character.isprintable() else " " for character in (message or "")[: 1 << 14])
+    line = " ".join(printable.split())[:_MAX_MESSAGE]
     return f"{what}: {line}" if line else what

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+import pytest
 import sqlalchemy as sa
 
 from services.disks.settings import DisksSettings
@@ -358,6 +359,25 @@ async def test_what_is_on_a_disk_is_told_as_it_was_when_its_job_ended(disks: Sta
     assert (shown["missed_after_job"], later["missed_after_job"]) == (None, str(missed))
     assert later["content"] == shown["content"]
     assert (await disks.get(other, "/data/content")).status_code == 404
+
+
+@pytest.mark.parametrize("size", ["9" * 330, "-1", '"many"', "1.5"])
+async def test_a_listing_that_was_stored_and_is_none_is_no_error(disks: Stage, size: str) -> None:
+    user = disks.auth.add_user()
+    await made(disks, user, "data")
+    job = await a_job_uses(disks, user, "data", Listing(2048, []))
+    await backed_up(disks, user, "data", 1)
+    await disks.database.execute(
+        Statement(
+            sa.text("UPDATE contents SET listing = jsonb_set(listing, '{size_bytes}', "
+                    "CAST(CAST(:size AS text) AS jsonb)) WHERE job_id = CAST(:job_id AS uuid)")
+        ),
+        size=size, job_id=job,
+    )  # fmt: skip
+    shown = await disks.get(user, "/data/content")
+    assert shown.status_code == 200
+    assert (shown.json()["content"], shown.json()["entries"]) == (None, [])
+    assert str(job) in shown.json()["message"]
 
 
 async def test_while_its_first_job_runs_a_disk_says_so(disks: Stage) -> None:

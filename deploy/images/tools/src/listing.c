@@ -11,6 +11,8 @@
 
 #define DEPTH 3
 #define MOST_ENTRIES 2000
+/* What lies deeper is not counted: each level takes stack and a descriptor. */
+#define DEEPEST 200
 
 struct entry {
 	char *path;
@@ -70,6 +72,10 @@ static char **names_in(int directory, size_t *count) {
 static unsigned long long walk(struct tree *tree, int directory, const char *prefix, int depth, dev_t device) {
 	unsigned long long sum = 0;
 	size_t count;
+	if (depth > DEEPEST) {
+		tree->truncated = true;
+		return 0;
+	}
 	char **names = names_in(directory, &count);
 	for (size_t i = 0; i < count; i++) {
 		char path[4096];
