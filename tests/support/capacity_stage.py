@@ -63,8 +63,10 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(capacity: Capacity, nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Stage]:
-    """One replica beside a node of four L4s."""
+async def stage(
+    request: pytest.FixtureRequest, capacity: Capacity, nats_server: NatsServer, tmp_path: Path
+) -> AsyncIterator[Stage]:
+    """One replica beside a node of four L4s; its parameter is how many GPUs a user may hold."""
     connection = await nats.connect(nats_server.url)
     key = new_api_key()
     identity = Identity(
@@ -95,7 +97,11 @@ async def stage(capacity: Capacity, nats_server: NatsServer, tmp_path: Path) -> 
     async with scripted_cluster(tmp_path) as (cluster, kubeconfig):
         await cluster.put_node("l4-1", L4, 4)
         settings = capacity_settings(
-            database_url=capacity.dsn, nats_url=nats_server.url, kubeconfig=kubeconfig, replica="capacity-test"
+            database_url=capacity.dsn,
+            nats_url=nats_server.url,
+            kubeconfig=kubeconfig,
+            replica="capacity-test",
+            max_gpus_per_user=getattr(request, "param", None),
         )
         async with serving(settings) as client:
             headers = {"Authorization": f"Bearer {key.text}"}

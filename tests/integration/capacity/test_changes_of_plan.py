@@ -156,7 +156,7 @@ async def _foreign_pod(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("fact", "third", "fourth"),
     [
-        (_extension, LATE, SOON + 2 * LATE),
+        (_extension, LATE, 2 * LATE),
         (_warning_after_an_extension_that_was_not_heard_of, 30 * MINUTE, LATE),
         (_end, None, SOON),
         (_cancel_of_what_runs, 0 * MINUTE, SOON),
@@ -195,3 +195,12 @@ async def test_a_foreign_pod_that_goes_moves_it_back(scene: Scene) -> None:
     await scene.until_told(scene.third, LATE)
     await scene.stage.cluster.remove("pods", "foreign")
     await scene.until_told(scene.third, SOON)
+
+
+@pytest.mark.parametrize("stage", [8], indirect=True)
+async def test_who_is_held_up_by_a_limit_is_told_of_an_extension_of_their_own_job(scene: Scene) -> None:
+    await _node_added(scene)
+    await eventually(lambda: "allowed" in str(scene.stage.told[scene.third.job_id].reason), "the limit is the reason")
+    await scene.until_told(scene.third, SOON)
+    await _extension(scene)
+    await scene.until_told(scene.third, LATE)
