@@ -107,7 +107,7 @@ async def once(
     await transaction.execute(_FORGET, user_id=key.user_id, key=key.key)
     await transaction.execute(
         _STORE, user_id=key.user_id, key=key.key, fingerprint=key.fingerprint,
-        answer=cipher.encrypt(msgspec.json.encode(answer)), created_at=now,
+        answer=cipher.encrypt(msgspec.json.encode(answer), row=_row(key)), created_at=now,
     )  # fmt: skip
     return Outcome(answer)
 
@@ -127,7 +127,11 @@ async def find_answer(
         return None
     if row["fingerprint"] != key.fingerprint:
         raise IdempotencyMismatch("This Idempotency-Key was used with another request")
-    return msgspec.json.decode(cipher.decrypt(row["answer"]), type=answer_type)
+    return msgspec.json.decode(cipher.decrypt(row["answer"], row=_row(key)), type=answer_type)
+
+
+def _row(key: IdempotencyKey) -> str:
+    return f"idempotency_keys.answer:{key.user_id}:{key.fingerprint.hex()}:{key.key}"
 
 
 async def purge_idempotency_keys(database: Database, now: datetime) -> None:

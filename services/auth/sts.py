@@ -17,8 +17,15 @@ import boto3
 import botocore.session
 import msgspec
 import structlog
+from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+)
 from prometheus_client import Counter
 
 from services.auth.domain.breaker import CircuitBreaker
@@ -31,6 +38,8 @@ _CONNECT_SECONDS = 2
 _READ_SECONDS = 3
 _TOTAL_SECONDS = 7.0
 """Beyond both: looking up a name has no time-out of its own, and a thread may have to be waited for."""
+_PROBE_SECONDS = 4.0
+"""For the question whether it is STS or the credentials."""
 _THREADS = 8
 _BREAKER_THRESHOLD = 3
 _BREAKER_REST_SECONDS = 5.0
@@ -65,6 +74,10 @@ class StsUnavailable(Unavailable):
         super().__init__(
             "AWS STS is unavailable, try again shortly", retry_after_seconds=retry_after_seconds, cause=cause
         )
+
+
+class StsUnreachable(StsUnavailable):
+    """No connection: nobody's credentials can be the cause."""
 
 
 class Sts:
@@ -103,7 +116,8 @@ class Sts:
             async with asyncio.timeout(_TOTAL_SECONDS):
                 caller = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, credentials)
         except (StsUnavailable, TimeoutError) as error:
-            self._breaker.failed(self._clock())
+            if not await self._answers_us(error):
+                self._breaker.failed(self._clock())
             _calls.labels("failed").inc()
             raise error if isinstance(error, StsUnavailable) else StsUnavailable("time-out") from error
         except CredentialsRefused:
@@ -114,11 +128,27 @@ class Sts:
         _calls.labels("answered").inc()
         return caller
 
+    async def _answers_us(self, failure: Exception) -> bool:
+        """Whether STS does answer a question without credentials: then the failure is the credentials' own.
+
+        Credentials that are made up can bring a server to answer 500 or not at all, and must not shut it for everyone.
+        """
+        if isinstance(failure, StsUnreachable | TimeoutError):
+            return False
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, None)
+        except CredentialsRefused:
+            return True
+        except (StsUnavailable, TimeoutError):
+            return False
+        return True
+
     async def close(self) -> None:
         """Let the threads go; calls under way end by their time-outs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, credentials: AwsCredentials) -> CallerIdentity:
+    def _ask(self, credentials: AwsCredentials | None) -> CallerIdentity:
         client = None
         try:
             client = self._client(credentials)
@@ -127,23 +157,25 @@ class Sts:
         except ClientError as error:
             # from None: AWS's text may repeat what was signed
             raise _refusal(error) from None
-        except (BotoCoreError, HTTPClientError, KeyError, OSError) as error:
+        except (ConnectTimeoutError, EndpointConnectionError) as error:
+            raise StsUnreachable(type(error).__name__) from None
+        except (BotoCoreError, HTTPClientError, KeyError) as error:
             raise StsUnavailable(type(error).__name__) from None
+        except OSError as error:
+            raise StsUnreachable(type(error).__name__) from None
         finally:
             if client is not None:
                 client.close()
 
-    def _client(self, credentials: AwsCredentials) -> Any:
+    def _client(self, credentials: AwsCredentials | None) -> Any:
         with self._making_clients:
             return self._session.client(
                 "sts",
                 region_name=self._region,
                 endpoint_url=self._endpoint_url,
                 verify=True,
-                aws_access_key_id=credentials.access_key_id,
-                aws_secret_access_key=credentials.secret_access_key,
-                aws_session_token=credentials.session_token,
-                config=_CONFIG,
+                config=_UNSIGNED if credentials is None else _CONFIG,
+                **({} if credentials is None else _signing(credentials)),
             )
 
 
@@ -153,6 +185,17 @@ _CONFIG = Config(
     retries={"total_max_attempts": 1, "mode": "standard"},
     proxies={},
 )
+
+
+_UNSIGNED = _CONFIG.merge(Config(signature_version=UNSIGNED))
+
+
+def _signing(credentials: AwsCredentials) -> dict[str, str | None]:
+    return {
+        "aws_access_key_id": credentials.access_key_id,
+        "aws_secret_access_key": credentials.secret_access_key,
+        "aws_session_token": credentials.session_token,
+    }
 
 
 def _session() -> boto3.session.Session:

@@ -30,7 +30,7 @@ from services.jobs.domain.manifests import TOOL, object_name
 from services.jobs.domain.ssh_keys import authorized_keys
 from services.jobs.exec_channel import ExecResult
 from services.jobs.github import GitHub, GitHubUnavailable, NoKeys
-from services.jobs.operations import apply_to_newest
+from services.jobs.operations import apply_to_newest, unseal_jupyter_token
 from services.jobs.resources import Resources
 from shared.background import Loop, cancel_all
 from shared.errors import Unavailable
@@ -232,7 +232,7 @@ class AccessKeeper:
         wish: dict[str, Any] = {"wish": job.jupyter_revision}
         token = ""
         if job.jupyter_wanted:
-            token = self._resources.cipher.decrypt(job.jupyter_token_sealed or b"").decode()
+            token = unseal_jupyter_token(job, self._resources)
             stdin = msgspec.json.encode({"token": token, **wish})
             result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS)
         else:

@@ -166,7 +166,7 @@ async def _switch_jupyter(  # noqa: PLR0917 - private, and each is something els
     transaction: Transaction, user_id: int, job_id: str, wanted: bool, now: datetime, resources: Resources
 ) -> Accepted:
     job = await _lock_running(transaction, user_id, job_id, resources)
-    token = new_jupyter_token(resources) if wanted else None
+    token = new_jupyter_token(job.id, resources) if wanted else None
     changed = change(job, JupyterRequested(token), now)
     if changed is None:
         return Accepted(job.id, job.status, job.jupyter_message_id or job.submit_message_id)

@@ -10,7 +10,7 @@ import msgspec
 
 from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import AWAITS_DISK, PLACE_UNKNOWN, Job, Phase
-from services.jobs.operations import Accepted
+from services.jobs.operations import Accepted, unseal_jupyter_token
 from services.jobs.resources import Resources
 from services.jobs.schemas import ActionAnswer, ActionStatus, JobAnswer, JobHistory, StatusChange, SubmitAnswer
 from services.jobs.settings import JobsSettings
@@ -137,7 +137,7 @@ def _jupyter_token(job: Job, resources: Resources) -> str | None:
     is_on = job.phase is Phase.ACTIVE and job.jupyter_enabled and job.jupyter_applied == job.jupyter_revision
     if not is_on or job.jupyter_token_sealed is None:
         return None
-    return resources.cipher.decrypt(job.jupyter_token_sealed).decode()
+    return unseal_jupyter_token(job, resources)
 
 
 def _ssh_command(job: Job, settings: JobsSettings) -> str | None:

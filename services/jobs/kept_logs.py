@@ -54,7 +54,7 @@ async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, re
     changed = change(job, LogKept(job.epoch, final), now)
     if changed is None:
         return None
-    sealed = await asyncio.to_thread(_seal, resources.cipher, content)
+    sealed = await asyncio.to_thread(_seal, resources.cipher, job.id, content)
     try:
         async with resources.database.transaction() as transaction:
             await transaction.execute(storage.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
@@ -108,7 +108,7 @@ class LastWords:
             async with asyncio.timeout(self._resources.settings.grace_seconds + _KEEP_SECONDS):
                 lines = await _read(self._cluster, object_name(job), tail=tail, follow=True, connected=connected)
             content = lines.content(limited=tail is not None)
-            sealed = await asyncio.to_thread(_seal, self._resources.cipher, content)
+            sealed = await asyncio.to_thread(_seal, self._resources.cipher, job.id, content)
             now = datetime.now(UTC)
             await self._resources.database.execute(storage.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
         except (Unavailable, LogNotThere, TimeoutError) as error:
@@ -118,7 +118,7 @@ class LastWords:
 async def find_kept_log(*, job_id: UUID, resources: Resources) -> bytes | None:
     """What was stored of a job's log, with the time of each line; None when nothing was."""
     sealed = await resources.database.fetch_value(storage.KEPT_LOG, job_id=job_id)
-    return None if sealed is None else await asyncio.to_thread(_unseal, resources.cipher, sealed)
+    return None if sealed is None else await asyncio.to_thread(_unseal, resources.cipher, job_id, sealed)
 
 
 async def _read_end(cluster: Cluster, pod_name: str) -> bytes:
@@ -160,5 +160,5 @@ def _seal(cipher: Cipher, content: bytes) -> bytes:
     return cipher.encrypt(zlib.compress(content, zlib.Z_BEST_COMPRESSION))
 
 
-def _unseal(cipher: Cipher, sealed: bytes) -> bytes:
-    return zlib.decompress(cipher.decrypt(sealed))
+def _unseal(cipher: Cipher, job_id: UUID, sealed: bytes) -> bytes:
+    return zlib.decompress(cipher.decrypt(sealed, row=f"job_logs.sealed:{job_id}"))

@@ -411,7 +411,7 @@ def _new_job(  # noqa: PLR0917 - private, and each is something else
         jupyter_wanted=jupyter,
         jupyter_enabled=jupyter,
         jupyter_revision=int(jupyter),
-        jupyter_token_sealed=new_jupyter_token(resources) if jupyter else None,
+        jupyter_token_sealed=new_jupyter_token(job_id, resources) if jupyter else None,
         jupyter_requested_at=now if jupyter else None,
         jupyter_error=BARE if submission.jupyter_enabled and bare else None,
         status=JobStatus.PENDING if waits else JobStatus.QUEUED,
@@ -457,23 +457,43 @@ async def _insert_job(
     draft = Draft(data=event, version=job.version, occurred_at=job.created_at)
     message_id = await executor.fetch_value(
         storage.SUBMIT, **storage.submit_columns(job), **draft_columns(draft), request_mac=mac,
-        env_sealed=seal_environment(submission.env_vars, resources), due_at=job.created_at,
+        env_sealed=seal_environment(job.id, submission.env_vars, resources), due_at=job.created_at,
     )  # fmt: skip
     if message_id is None:
         raise JobIdTaken
     return Accepted(job.id, job.status, message_id)
 
 
-def seal_environment(environment: dict[str, str], resources: Resources) -> bytes | None:
+def seal_environment(job_id: UUID, environment: dict[str, str], resources: Resources) -> bytes | None:
     """The values as they may be stored; None when there are none."""
     if not environment:
         return None
-    return resources.cipher.encrypt(msgspec.json.encode(environment))
+    return resources.cipher.encrypt(msgspec.json.encode(environment), row=f"jobs.env_sealed:{job_id}")
 
 
-def new_jupyter_token(resources: Resources) -> bytes:
+def unseal_environment(job_id: UUID, sealed: bytes, resources: Resources) -> dict[str, str]:
+    """The values of the job's environment.
+
+    Raises:
+        UndecryptableError: They are not this job's, or no key fits.
+    """
+    clear = resources.cipher.decrypt(sealed, row=f"jobs.env_sealed:{job_id}")
+    return msgspec.json.decode(clear, type=dict[str, str])
+
+
+def new_jupyter_token(job_id: UUID, resources: Resources) -> bytes:
     """A token of 192 random bits, as it may be stored."""
-    return resources.cipher.encrypt(secrets.token_urlsafe(24).encode())
+    return resources.cipher.encrypt(secrets.token_urlsafe(24).encode(), row=f"jobs.jupyter_token_sealed:{job_id}")
+
+
+def unseal_jupyter_token(job: Job, resources: Resources) -> str:
+    """The job's token.
+
+    Raises:
+        UndecryptableError: There is none, it is not this job's, or no key fits.
+    """
+    sealed = job.jupyter_token_sealed or b""
+    return resources.cipher.decrypt(sealed, row=f"jobs.jupyter_token_sealed:{job.id}").decode()
 
 
 async def _cancel(  # noqa: PLR0917 - private, and each is something else

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-import msgspec
 import structlog
 from prometheus_client import Counter
 
@@ -47,7 +46,7 @@ from services.jobs.domain.pod_facts import PodFacts, read_pod
 from services.jobs.domain.trouble import with_event
 from services.jobs.github import GitHub
 from services.jobs.kept_logs import LastWords, keep_log
-from services.jobs.operations import apply_fact
+from services.jobs.operations import apply_fact, unseal_environment
 from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
 from shared.background import Loop
@@ -297,7 +296,7 @@ class Reconciler:
         sealed = await self._resources.database.fetch_value(storage.ENVIRONMENT, job_id=job.id)
         if sealed is None:
             return {}
-        return msgspec.json.decode(self._resources.cipher.decrypt(sealed), type=dict[str, str])
+        return unseal_environment(job.id, sealed, self._resources)
 
 
 def _has_pod(job: Job, seen: PodFacts | None) -> bool:

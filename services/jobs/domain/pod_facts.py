@@ -1,5 +1,6 @@
 """What a Pod's status means for its job, in words that a researcher understands."""
 
+import re
 from datetime import datetime
 from enum import Enum
 
@@ -84,6 +85,22 @@ _FAULT_TEXTS = {
     Fault.CRASH: "The container does not stay up",
     Fault.FINAL: "The image {image} cannot be used",
 }
+_PULL_ERRORS = (
+    (
+        "not allowed",
+        re.compile(r"denied|unauthorized|forbidden|authori[sz]ation|authentication|\b40[13]\b", re.IGNORECASE),
+    ),
+    ("not found", re.compile(r"not ?found|unknown|does not exist|\b404\b", re.IGNORECASE)),
+    (
+        "could not be reached",
+        re.compile(
+            r"no such host|server misbehaving|dial |lookup |refused|unreachable|reset|time.?out|deadline|tls|x509|eof"
+            r"|too many requests|\b429\b|\b50\d\b",
+            re.IGNORECASE,
+        ),
+    ),
+)
+"""By what container runtimes write of a registry's answer; the first that fits."""
 _NO_TOOLS = "The job's tools could not be installed"
 _POD_TEXTS = {
     "Evicted": "The pod was evicted",
@@ -264,7 +281,7 @@ def _read_tools(pod: Pod) -> PodFacts | None:
         return PodFacts(uid="", state=PodState.STARTING, detail="installing the job's tools")
     image = next(spec.image for spec in pod.spec.init_containers if spec.name == TOOLS_CONTAINER)
     about = f": {_FAULT_TEXTS[fault].format(image=image)}" if fault in {Fault.IMAGE, Fault.FINAL} else ""
-    detail = told(f"{_NO_TOOLS}{about} ({waiting.reason})", waiting.message)
+    detail = told(f"{_NO_TOOLS}{about} ({waiting.reason})", _public(fault, waiting.message))
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
@@ -279,8 +296,15 @@ def _read_waiting(container: ContainerStatus | None, image: str) -> PodFacts:
     if fault is Fault.CRASH and before is not None:  # what went wrong is said there, here only that it did
         about = "out of memory" if before.reason == _OOM_KILLED else f"exit code {before.exit_code}"
         message = before.message or waiting.message
-    detail = told(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", message)
+    detail = told(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", _public(fault, message))
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
+
+
+def _public(fault: Fault, message: str | None) -> str | None:
+    """What users may know of a fault; of images only its kind: the rest tells of registries and mirrors inside."""
+    if fault not in {Fault.IMAGE, Fault.FINAL}:
+        return message
+    return next((words for words, pattern in _PULL_ERRORS if pattern.search(message or "")), None)
 
 
 def _tools(pod: Pod) -> ContainerStatus | None:

@@ -167,15 +167,12 @@ async def test_a_control_character_in_a_body_is_refused(client: AsyncTestClient[
     assert answer.json()["detail"][0]["loc"] == ["body", "name"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/disks/things/a", "/v1/disks/things/missing", "/nowhere", "/health/disks", "/docs"]
-)
+@pytest.mark.parametrize("path", ["/v1/disks/things/a", "/v1/disks/things/missing", "/nowhere", "/", "/docs"])
 async def test_head_is_get_without_its_body(client: AsyncTestClient[Litestar], path: str) -> None:
     get, head = await client.get(path), await client.head(path)
     assert (head.status_code, head.content) == (get.status_code, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
-    if not path.startswith("/health"):  # its timestamp may differ in length
-        assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+    assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
 
 
 async def test_head_is_refused_where_get_is(client: AsyncTestClient[Litestar]) -> None:

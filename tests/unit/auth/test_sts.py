@@ -160,6 +160,30 @@ async def test_after_three_outages_aws_is_spared_and_then_tried_again(
     assert client.calls == 5
 
 
+@pytest.mark.parametrize(
+    "result", [client_error("InternalFailure", 500), ReadTimeoutError(endpoint_url="https://sts"), {}], ids=str
+)
+async def test_credentials_that_aws_stumbles_over_do_not_open_the_breaker(
+    monkeypatch: pytest.MonkeyPatch, sts: Sts, result: Any
+) -> None:
+    crafted, healthy = FakeClient(result), FakeClient(client_error("MissingAuthenticationToken", 403))
+    monkeypatch.setattr(sts, "_client", lambda credentials: healthy if credentials is None else crafted)
+    for _ in range(10):
+        with pytest.raises(StsUnavailable):
+            await sts.identify(KEYS)
+    assert crafted.calls == 10
+    crafted.result = CALLER
+    assert (await sts.identify(KEYS)).arn == "arn"
+
+
+async def test_an_aws_that_answers_nobody_opens_the_breaker(monkeypatch: pytest.MonkeyPatch, sts: Sts) -> None:
+    client = answer_with(monkeypatch, sts, client_error("InternalFailure", 500))
+    for _ in range(10):
+        with pytest.raises(StsUnavailable):
+            await sts.identify(KEYS)
+    assert client.calls == 6  # three questions, and after each one without credentials
+
+
 async def test_wrong_credentials_do_not_open_the_breaker(monkeypatch: pytest.MonkeyPatch, sts: Sts) -> None:
     client = answer_with(monkeypatch, sts, client_error("SignatureDoesNotMatch", 403))
     for _ in range(10):

@@ -83,22 +83,41 @@ def test_what_a_starting_pod_does_is_told(seen: Pod, state: PodState, detail: st
 
 
 @pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            'failed to pull "r.corp/a:1": failed to resolve reference: r.corp/a:1: not found',
+            "not found",
+        ),
+        ("rpc error: code = Unknown desc = Error: manifest unknown: manifest unknown", "not found"),
+        ("pull access denied, repository does not exist or may require authorization", "not allowed"),
+        ("unexpected status from HEAD request to https://mirror.corp/v2/: 401 Unauthorized", "not allowed"),
+        ("dial tcp: lookup mirror.corp on 10.0.0.2:53: no such host", "could not be reached"),
+        ('Get "https://10.1.2.3:5000/v2/": net/http: TLS handshake timeout', "could not be reached"),
+    ],
+)
+def test_of_a_failed_pull_only_its_kind_is_told(message: str, told: str) -> None:
+    facts = read_pod(pod(INSTALLED, waiting("ErrImagePull", message)))
+    assert facts.detail == f"The image {IMAGE} cannot be pulled (ErrImagePull): {told}"
+
+
+@pytest.mark.parametrize(
     ("seen", "fault", "detail"),
     [
         (
             pod(INSTALLED, waiting("ErrImagePull")),
             Fault.IMAGE,
-            f"The image {IMAGE} cannot be pulled (ErrImagePull): why",
+            f"The image {IMAGE} cannot be pulled (ErrImagePull)",
         ),
         (
             pod(INSTALLED, waiting("InvalidImageName")),
             Fault.FINAL,
-            f"The image {IMAGE} cannot be used (InvalidImageName): why",
+            f"The image {IMAGE} cannot be used (InvalidImageName)",
         ),
         (
             pod(waiting("ImagePullBackOff")),
             Fault.IMAGE,
-            f"{NO_TOOLS}: The image {TOOLS} cannot be pulled (ImagePullBackOff): why",
+            f"{NO_TOOLS}: The image {TOOLS} cannot be pulled (ImagePullBackOff)",
         ),
         (pod(waiting("CrashLoopBackOff"), restart="Always"), Fault.CRASH, f"{NO_TOOLS} (CrashLoopBackOff): why"),
         (pod(ended(1), restart="Always"), Fault.CRASH, f"{NO_TOOLS} (exit code 1)"),
