@@ -156,9 +156,13 @@ async def _read(
     return lines
 
 
-def _seal(cipher: Cipher, content: bytes) -> bytes:
-    return cipher.encrypt(zlib.compress(content, zlib.Z_BEST_COMPRESSION))
+def _seal(cipher: Cipher, job_id: UUID, content: bytes) -> bytes:
+    return cipher.encrypt(zlib.compress(content, zlib.Z_BEST_COMPRESSION), row=_row(job_id))
 
 
 def _unseal(cipher: Cipher, job_id: UUID, sealed: bytes) -> bytes:
-    return zlib.decompress(cipher.decrypt(sealed, row=f"job_logs.sealed:{job_id}"))
+    return zlib.decompress(cipher.decrypt(sealed, row=_row(job_id)))
+
+
+def _row(job_id: UUID) -> str:
+    return f"job_logs.sealed:{job_id}"
