@@ -277,4 +277,6 @@ def test_consumers_listen_to_what_the_design_says() -> None:
         "gpudev.v1.capacity.revoked.*",
         "gpudev.v1.disks.claimed.*",
         "gpudev.v1.disks.operation_failed.*",
+        "gpudev.v1.auth.user_disabled.*",
+        "gpudev.v1.auth.user_enabled.*",
     }
