@@ -48,7 +48,7 @@ from shared.web.body import LARGE_BODY_BYTES
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
 from shared.web.lasting import key_hold
-from shared.web.preferences import preferred_wait
+from shared.web.preferences import PREFER_WAIT, preferred_wait
 from shared.web.streaming import TEXT_RESPONSE, TextStream
 from shared.web.validation import Body
 
@@ -61,8 +61,9 @@ class JobsController(Controller):
     tags = ("Job Management",)
 
     @post(
-        "/submit", status_code=200, operation_id="submit_job", summary="Submit a job", dto=SubmitBody,
-        return_dto=None, responses=error_responses(409, 422, body=True), request_max_body_size=LARGE_BODY_BYTES,
+        "/submit", status_code=200, operation_id="submit_job", opt={PREFER_WAIT: True}, summary="Submit a job",
+        dto=SubmitBody, return_dto=None, responses=error_responses(409, 422, body=True),
+        request_max_body_size=LARGE_BODY_BYTES,
     )  # fmt: skip
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], resources: NamedDependency[Resources]
@@ -101,7 +102,8 @@ class JobsController(Controller):
         return JobList(jobs=jobs, total=page.total, limit=limit, offset=offset)
 
     @post(
-        "/{job_id:str}/cancel", status_code=200, operation_id="cancel_job", summary="Cancel a job",
+        "/{job_id:str}/cancel", status_code=200, operation_id="cancel_job",
+        opt={PREFER_WAIT: True}, summary="Cancel a job",
         responses=error_responses(404, 409, 422),
     )  # fmt: skip
     async def cancel(
@@ -129,7 +131,8 @@ class JobsController(Controller):
         return await held_answer(request, answer, until_over, resources)
 
     @post(
-        "/{job_id:str}/extend", status_code=200, operation_id="extend_job", summary="Extend a job",
+        "/{job_id:str}/extend", status_code=200, operation_id="extend_job",
+        opt={PREFER_WAIT: True}, summary="Extend a job",
         dto=Body[ExtendRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
     )  # fmt: skip
     async def extend(
@@ -163,7 +166,8 @@ class JobsController(Controller):
         return history_answer(job, rows)
 
     @post(
-        "/{job_id:str}/users", status_code=200, operation_id="add_user", summary="Add a user to a job",
+        "/{job_id:str}/users", status_code=200, operation_id="add_user",
+        opt={PREFER_WAIT: True}, summary="Add a user to a job",
         dto=Body[AddUserRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
     )  # fmt: skip
     async def add_user(
@@ -186,7 +190,8 @@ class JobsController(Controller):
         return await held_answer(request, answer, until_user_is(name), resources)
 
     @post(
-        "/{job_id:str}/jupyter/enable", status_code=200, operation_id="enable_jupyter", summary="Enable Jupyter",
+        "/{job_id:str}/jupyter/enable", status_code=200, operation_id="enable_jupyter",
+        opt={PREFER_WAIT: True}, summary="Enable Jupyter",
         responses=error_responses(404, 409, 422),
     )  # fmt: skip
     async def enable_jupyter(
@@ -196,7 +201,8 @@ class JobsController(Controller):
         return await _switch(request, job_id, wanted=True, resources=resources)
 
     @post(
-        "/{job_id:str}/jupyter/disable", status_code=200, operation_id="disable_jupyter", summary="Disable Jupyter",
+        "/{job_id:str}/jupyter/disable", status_code=200, operation_id="disable_jupyter",
+        opt={PREFER_WAIT: True}, summary="Disable Jupyter",
         responses=error_responses(404, 409, 422),
     )  # fmt: skip
     async def disable_jupyter(

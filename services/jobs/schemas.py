@@ -17,6 +17,7 @@ from services.jobs.domain.submission import (
     MAX_ENVIRONMENT_BYTES,
     find_problems,
 )
+from shared.contracts.catalogue import INSTANCE_TYPES
 from shared.contracts.jobs import JobStatus
 from shared.errors import InvalidInput
 from shared.web.response import Answer
@@ -53,7 +54,7 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             examples=["pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"],
         ),
     ]  # fmt: skip
-    instance_type: Annotated[str, Meta(max_length=64, pattern=PLAIN_TEXT, examples=["p5.48xlarge"])]
+    instance_type: Annotated[str, Meta(max_length=64, pattern=PLAIN_TEXT, examples=list(INSTANCE_TYPES))]
     duration_hours: Annotated[
         float,
         Meta(le=MAX_DURATION_HOURS, description="5 minutes to 72 hours, fractions allowed", examples=[4]),

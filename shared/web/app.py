@@ -12,8 +12,6 @@ from litestar import Controller, Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme, Server, Tag
 
 from shared.background import Loop, cancel_all
 from shared.contracts.health import health_subject
@@ -24,14 +22,15 @@ from shared.leased_worker import LeasedWorker
 from shared.logs import configure_logs
 from shared.messaging import Broker, Consumer, Relay, RpcEndpoint, Subscription
 from shared.messaging.rpc import Empty, RpcServer
-from shared.routes import ServiceName, service_of
+from shared.routes import ServiceName
 from shared.settings import CommonSettings
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
 from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
-from shared.web.docs import API_VERSION, ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
+from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
 from shared.web.lasting import KEY_HOLDS, KeyHolds
+from shared.web.openapi import openapi_config, own_document
 from shared.web.request import RequestLayer
 from shared.web.response import StructResponse
 from shared.web.verification import verify_by_http, verify_by_rpc
@@ -128,7 +127,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             DefineMiddleware(AuthenticationMiddleware, cache=identities),
             DefineMiddleware(BodyMiddleware, seconds=base.settings.body_seconds),
         ],
-        openapi_config=_openapi_config(),
+        openapi_config=openapi_config(),
         request_max_body_size=SMALL_BODY_BYTES,
         response_class=StructResponse,
         state=State({**resources, KEY_HOLDS: KeyHolds(parts.verify)}),
@@ -173,42 +172,6 @@ def _own_document(app: Litestar, service: ServiceName) -> Callable[[Empty], Awai
         return OpenApiPart(own_document(app, service))
 
     return document
-
-
-def own_document(app: Litestar, service: ServiceName) -> dict[str, Any]:
-    """The part of the API document that is this service's: the front door's pages count as the front door's."""
-    document = app.openapi_schema.to_schema()
-    document["paths"] = {path: item for path, item in document["paths"].items() if service_of(path) == service}
-    return document
-
-
-def _openapi_config() -> OpenAPIConfig:
-    return OpenAPIConfig(
-        title="GPU Dev API",
-        version=API_VERSION,
-        description="Time-boxed GPU jobs on a shared cluster. Log in with AWS credentials, then send the API key "
-        "as a bearer token.",
-        servers=[Server(url="/")],
-        components=Components(
-            security_schemes={"BearerAuth": SecurityScheme(type="http", scheme="bearer", description="API key")}
-        ),
-        security=[{"BearerAuth": []}],
-        # the order of the contract
-        tags=[
-            Tag(name)
-            for name in (
-                "Authentication",
-                "Health & Info",
-                "Job Management",
-                "Cluster Information",
-                "Disk Operations",
-                "API Key Management",
-            )
-        ],
-        use_handler_docstrings=True,
-        path="/internal/schema",
-        render_plugins=(),
-    )
 
 
 def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop]) -> Any:

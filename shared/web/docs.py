@@ -18,7 +18,7 @@ from shared.messaging import Broker, call_rpc
 from shared.messaging.rpc import Empty
 from shared.routes import SERVICES
 from shared.web.authentication import PUBLIC
-from shared.web.errors import error_responses
+from shared.web.errors import bad_request, error_responses
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +160,12 @@ class FrontDocsController(Controller):
     tags = ["Health & Info"]  # noqa: RUF012 - Litestar's class attribute
     security = [{}]  # noqa: RUF012 - no key is asked for
 
-    @get("/", operation_id="api_info", summary="Get API information and available endpoints")
+    @get(
+        "/",
+        operation_id="api_info",
+        summary="Get API information and available endpoints",
+        responses=bad_request(),
+    )
     async def info(self) -> ApiInfo:
         """What this API is and where its parts are."""
         return ApiInfo()

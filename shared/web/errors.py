@@ -1,6 +1,6 @@
 """Errors as answers: one shape, one table from kind to status, nothing internal told."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -67,13 +67,22 @@ def error_responses(*codes: int, public: bool = False, body: bool = False) -> di
         body: It reads a JSON body.
     """
     every = {400, 500, 503, *codes} | (set() if public else {401, 403}) | (set(_BODY_CODES) if body else set())
+    return _responses(every)
+
+
+def bad_request() -> dict[int, ResponseSpec]:
+    """OpenAPI response of the pages that depend on nothing: only a path or query with control characters is refused."""
+    return _responses({400})
+
+
+def _responses(codes: Iterable[int]) -> dict[int, ResponseSpec]:
     return {
         code: ResponseSpec(
             data_container=ProblemsBody if code == ErrorKind.INVALID.value else ErrorBody,
             description=_DESCRIPTIONS[code],
             generate_examples=False,
         )
-        for code in sorted(every)
+        for code in sorted(codes)
     }
 
 

@@ -22,6 +22,7 @@ from shared.messaging.outbox import oldest_unpublished
 from shared.messaging.rpc import Empty
 from shared.routes import SERVICES
 from shared.web.authentication import PUBLIC
+from shared.web.errors import bad_request
 from shared.web.response import Answer
 
 _ANSWER_SECONDS = 1.5
@@ -140,10 +141,10 @@ def _status(status: str) -> int:
     return 200 if status == HEALTHY else 503
 
 
-_HEALTH_RESPONSES = {
+_HEALTH_RESPONSES = bad_request() | {
     503: ResponseSpec(data_container=Health, description="Something is unhealthy", generate_examples=False)
 }
-_SERVICE_RESPONSES = {
+_SERVICE_RESPONSES = bad_request() | {
     503: ResponseSpec(data_container=ServiceHealth, description="It is unhealthy", generate_examples=False)
 }
 

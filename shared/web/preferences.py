@@ -6,6 +6,8 @@ from typing import Any
 from litestar import Request
 
 MAX_WAIT_SECONDS = 30
+PREFER_WAIT = "prefer_wait"
+"""Name in the `opt` of handlers that honour it."""
 _PREFERENCES = re.compile(r'(?:[^,;"]|"(?:[^"\\]|\\.)*(?:"|\Z)|;)+')
 _WAIT = re.compile(r"\s*wait\s*=\s*([0-9]{1,9})\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _IS_WAIT = re.compile(r"\s*wait\s*(?:[=;]|\Z)", re.IGNORECASE)

@@ -10,7 +10,7 @@ from services.disks.operations.disks import insert_disk
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskCreated, DiskOperationFailed
 from shared.database import Database
-from shared.web.app import own_document
+from shared.web.openapi import own_document
 from tests.support.disks import LIMITS, RefusingAws, Stage, disks_stage, new_disk
 from tests.support.servers import MotoServer
 
