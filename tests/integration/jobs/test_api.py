@@ -190,6 +190,7 @@ async def test_the_clients_own_id_is_kept_and_its_retry_answers_the_same_job(wor
     other = await client.post("/v1/jobs/submit", json=body(env_vars={"RESERVATION_ID": mine, "KEY": "w"}))
     theirs = await client.post("/v1/jobs/submit", json=request, headers=world.people.bearer("bob"))
     assert (other.status_code, theirs.status_code) == (409, 409)
+    assert theirs.json() == other.json()  # whose it is shows nowhere
     assert await world.told(UUID(mine)) == ["submitted"]
 
 
