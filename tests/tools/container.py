@@ -69,7 +69,7 @@ class Container:
     def _add_musl(self) -> None:
         (self.root / "bin").mkdir()
         (self.root / "lib").mkdir()
-        shutil.copy("/bin/busybox", self.root / "bin/busybox")
+        shutil.copy(self._tools / "gpudev-tools/bin/busybox", self.root / "bin/busybox")
         for program in ("sh", "cat", "env", "id", "sleep", "stty", "tty"):
             (self.root / "bin" / program).symlink_to("busybox")
         shutil.copy("/usr/lib/x86_64-linux-musl/libc.so", self.root / "lib/ld-musl-x86_64.so.1")
@@ -151,24 +151,18 @@ class Container:
 
     def call(self, *argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         """`gpudev ...` by exec, as the container's user."""
-        enter = [
-            "nsenter",
-            "-t",
-            str(self.pid),
-            "-m",
-            "-p",
-            "-n",
-            "-r",
-            "-S",
-            str(self._user_id),
-            "-G",
-            str(self._user_id),
-        ]
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+        return self._execute(self._user_id, ["/gpudev/bin/gpudev", *argv], stdin)
+
+    def as_user(self, user_id: int, script: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        """A script in the container, as whichever user, with the tools' programs."""
+        return self._execute(user_id, ["/gpudev/bin/sh", "-c", script], stdin)
+
+    def _execute(self, user_id: int, argv: Sequence[str], stdin: bytes) -> subprocess.CompletedProcess[str]:
+        enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-n", "-r", "-S", str(user_id), "-G", str(user_id)]
         done = subprocess.run(
-            [*enter, "/gpudev/bin/gpudev", *argv],
+            [*enter, *argv],
             input=stdin,
-            env=environment,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
             capture_output=True,
             timeout=60,
             check=False,

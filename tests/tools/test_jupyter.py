@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.jupyter_settings import THEIRS, write_settings_of_a_user
 from tests.tools.conftest import Make
 from tests.tools.container import Container, eventually, frame
 
@@ -110,3 +111,18 @@ def test_jupyter_that_is_starting_makes_way_for_a_later_wish_and_an_earlier_one_
     late = container.call("jupyter", "start", stdin=first)
     assert (late.returncode, late.stderr) == (1, "Another request came while JupyterLab started\n")
     assert container.call("jupyter", "stop", stdin=frame(b'{"wish": 1}')).returncode == 1
+
+
+def test_the_users_own_settings_do_not_move_or_open_it(make: Make) -> None:
+    container = make("empty", user_id=0)
+    write_settings_of_a_user(container.root / "home/dev")
+    (container.root / "home/dev/marker").touch()
+    container.start()
+    container.await_ready()
+    start(container, FIRST)
+    assert (status(container, FIRST), status(container, THEIRS)) == ("200", "403")
+    url = "http://127.0.0.1:8888/{}?token=" + FIRST
+    quiet = ("curl", "--noproxy", "*", "-s")
+    assert "marker" in container.within(*quiet, url.format("api/contents")).stdout
+    code = ("-o", "/dev/null", "-w", "%{http_code}")
+    assert container.within(*quiet, *code, url.format("lab")).stdout == "200"

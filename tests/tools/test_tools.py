@@ -300,3 +300,65 @@ def test_a_listing_is_bounded_and_is_json_whatever_names_are(make: Make) -> None
         text = message.read()
     assert len(text.encode()) <= 4096
     assert json.loads(text)["truncated"]
+
+
+STEAL = """
+cd /gpudev
+mv etc stolen; mv bin stolen; mv run stolen; mv jupyter stolen; rm -rf etc bin run jupyter
+for name in authorized_keys host_key jupyter.token jupyter_server_config.json; do
+  mv etc/$name etc/away; rm -f etc/$name; cat > etc/$name
+done
+echo 1 1 > run/jupyter.pid; ln -s /etc/passwd run/sshd.log
+mkdir -p jupyter/bin; cp /gpudev/bin/busybox jupyter/bin/python3
+ln -s /etc/passwd etc/authorized_keys.1
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_user_of_a_roots_container_changes_nothing_of_the_tools(
+    make: Make, key: Path, tmp_path: Path, kind: str
+) -> None:
+    container = make(kind, user_id=0)
+    container.start()
+    container.await_ready()
+    make_key_pair(tmp_path, "mallory")
+    busybox, keys = "/gpudev/bin/busybox", "/gpudev/etc/authorized_keys"
+    look = f"{busybox} find /gpudev -exec {busybox} stat -c '%n %u %a' {{}} ';'; {busybox} cat {keys}"
+    before = container.ssh(key, look).stdout
+
+    stolen = container.as_user(1000, STEAL, stdin=public(tmp_path / "mallory").encode())
+    assert stolen.stderr.count("ermission denied") + stolen.stderr.count("not permitted") > 10, stolen.stderr
+
+    assert container.ssh(tmp_path / "mallory", "true").returncode == 255
+    after = container.ssh(key, look).stdout
+    assert after == before
+    assert f"{keys} 0 600" in after
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "chown 1000 /gpudev/etc/authorized_keys", "chmod g+w /gpudev/etc/authorized_keys",
+        "chmod o+w /gpudev/etc/authorized_keys", "chown 1000 /gpudev/etc", "chmod 777 /gpudev/etc",
+    ],
+)  # fmt: skip
+def test_keys_that_others_could_have_written_open_nothing(make: Make, key: Path, spoil: str) -> None:
+    container = make("musl", user_id=0)
+    container.start()
+    container.await_ready()
+    assert container.ssh(key, "true").returncode == 0
+    changed = container.as_user(0, f"/gpudev/bin/busybox {spoil}")
+    assert changed.returncode == 0, changed.stderr
+    assert container.ssh(key, "true").returncode == 255
+
+
+def test_ports_and_the_agent_are_forwarded(make: Make, key: Path) -> None:
+    container = make("empty", user_id=1000)
+    container.start()
+    container.await_ready()
+    get = "/gpudev/bin/busybox nc 127.0.0.1 8123 < /dev/null | /gpudev/bin/busybox head -c 8"
+    there = ("-o", "ExitOnForwardFailure=yes", "-R", "8123:127.0.0.1:2222")
+    assert container.ssh(key, get, *there).stdout == "SSH-2.0-"
+    where = ["-p", "2222", "dev@127.0.0.1", "test -S $SSH_AUTH_SOCK && echo here"]
+    agent = container.within("ssh-agent", "ssh", "-A", *ssh_options(key, container.root.parent), *where)
+    assert agent.stdout == "here\n", agent.stderr

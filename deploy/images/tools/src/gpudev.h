@@ -10,6 +10,7 @@
 #define BIN TOOLS "/bin"
 #define ETC TOOLS "/etc"
 #define RUN TOOLS "/run"
+#define BUNDLE TOOLS "/jupyter"
 #define HOME "/home/dev"
 #define FIRST_KEYS TOOLS "/access/authorized_keys"
 #define COMMANDS_HOME TOOLS "/access/home"

@@ -2,6 +2,7 @@
 #include "gpudev.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,19 +64,14 @@ static int copy_tree(const char *from, const char *into) {
 	return result;
 }
 
-/* The job's container may run as any user; only this pod sees the volume. */
-static int make_writable(const char *into, const char *name) {
-	char path[4096];
-	snprintf(path, sizeof path, "%s/%s", into, name);
-	mkdir(path, 0777);
-	return chmod(path, 0777);
+/* The job's container may run as any user, who makes folders of its own here (run.c): the sticky bit keeps the
+ * container's other users from putting theirs in place of those, or of the programs. */
+static int open_for_all(const char *into) {
+	/* a volume of somebody else's is as it is: then nobody here is root */
+	return chmod(into, 01777) != 0 && errno != EPERM ? -1 : 0;
 }
 
 int install_call(const char *from, const char *into) {
 	if (copy_tree(from, into) != 0) return failed("The tools could not be copied from %s to %s: %m", from, into);
-	static const char *const writable[] = {"etc", "run", "jupyter"};
-	for (size_t i = 0; i < sizeof writable / sizeof *writable; i++) {
-		if (make_writable(into, writable[i]) != 0) return failed("%s/%s: %m", into, writable[i]);
-	}
-	return 0;
+	return open_for_all(into) == 0 ? 0 : failed("%s: %m", into);
 }

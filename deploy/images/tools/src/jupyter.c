@@ -18,7 +18,6 @@
 #define PROCESS RUN "/jupyter.pid"
 #define WISH RUN "/jupyter.wish"
 #define LOG RUN "/jupyter.log"
-#define BUNDLE TOOLS "/jupyter"
 #define ARCHIVE TOOLS "/jupyter.tar.gz"
 #define OWN_PYTHON BUNDLE "/bin/python3"
 #define START_SECONDS 60
@@ -112,14 +111,26 @@ static bool write_image_kernel(void) {
 	return written;
 }
 
+/* The user's own settings, on the disk or in the image, hold for what is not said here: where the server is, whom it
+ * lets in, how long it lives. As arguments, since theirs are applied before a file of ours is read, and may be invalid. */
+#define SAID \
+	"--ServerApp.ip=0.0.0.0", "--ServerApp.port=8888", "--ServerApp.port_retries=0", "--ServerApp.sock=", \
+	"--ServerApp.base_url=/", "--ServerApp.default_url=/lab", "--LabApp.default_url=/lab", "--LabApp.dev_mode=False", \
+	"--ServerApp.root_dir=" HOME, "--ServerApp.preferred_dir=" HOME, "--ServerApp.open_browser=False", \
+	"--ServerApp.certfile=", "--ServerApp.keyfile=", "--ServerApp.client_ca=", \
+	"--ServerApp.password=", "--ServerApp.password_required=False", "--ServerApp.allow_password_change=False", \
+	"--PasswordIdentityProvider.hashed_password=", "--PasswordIdentityProvider.password_required=False", \
+	"--PasswordIdentityProvider.allow_password_change=False", \
+	"--ServerApp.identity_provider_class=jupyter_server.auth.identity.PasswordIdentityProvider", \
+	"--ServerApp.authorizer_class=jupyter_server.auth.authorizer.AllowAllAuthorizer", \
+	"--ServerApp.allow_root=True", "--ServerApp.allow_remote_access=True", "--ServerApp.shutdown_no_activity_timeout=0"
+
 static int write_settings(const char *token, bool has_image_kernel) {
 	struct text text = {0};
 	text_add(&text,
-	         "{\"ServerApp\": {\"ip\": \"0.0.0.0\", \"port\": %d, \"port_retries\": 0, \"open_browser\": false, "
-	         "\"allow_root\": true, \"allow_remote_access\": true, \"root_dir\": \"" HOME "\", "
-	         "\"token\": \"%s\", \"terminado_settings\": {\"shell_command\": [\"%s\"]}}, "
-	         "\"IdentityProvider\": {\"token\": \"%s\"}%s}\n",
-	         JUPYTER_PORT, token, shell_of_dev(), token,
+	         "{\"ServerApp\": {\"token\": \"%s\", \"terminado_settings\": {\"shell_command\": [\"%s\"]}}, "
+	         "\"IdentityProvider\": {\"token\": \"%s\"}, \"PasswordIdentityProvider\": {\"token\": \"%s\"}%s}\n",
+	         token, shell_of_dev(), token, token,
 	         has_image_kernel ? ", \"MultiKernelManager\": {\"default_kernel_name\": \"image\"}" : "");
 	int result = write_file(SETTINGS, text.bytes, text.length);
 	free(text.bytes);
@@ -142,8 +153,8 @@ static int start(const char *token) {
 	if (own && unpack() != 0) return failed("JupyterLab could not be unpacked: is the node's disk full?");
 	if (write_settings(token, own && write_image_kernel()) != 0) return failed("%s: %m", SETTINGS);
 	/* -I: the variables of the image's own python would lead this one astray */
-	char *const image[] = {program, "--config", SETTINGS, NULL};
-	char *const brought[] = {OWN_PYTHON, "-I", "-m", "jupyterlab", "--config", SETTINGS, NULL};
+	char *const image[] = {program, "--config", SETTINGS, SAID, NULL};
+	char *const brought[] = {OWN_PYTHON, "-I", "-m", "jupyterlab", "--config", SETTINGS, SAID, NULL};
 	setenv("HOME", HOME, 1);
 	setenv("JUPYTER_RUNTIME_DIR", RUN "/jupyter", 1);
 	pid_t child = start_program(own ? brought : image, LOG);

@@ -34,6 +34,23 @@ static long milliseconds(void) {
 	return now.tv_sec * 1000l + now.tv_nsec / 1000000l;
 }
 
+/* Before anything else runs here: keys, tokens and programs lie where nobody but the container's user can write. */
+static int make_folders(void) {
+	static const struct {
+		const char *path;
+		mode_t mode;
+	} folders[] = {{ETC, 0700}, {RUN, 0755}, {BUNDLE, 0755}};
+	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+		const char *path = folders[i].path;
+		struct stat status;
+		if (mkdir(path, folders[i].mode) != 0 && errno != EEXIST) return failed("%s: %m", path);
+		if (lstat(path, &status) != 0) return failed("%s: %m", path);
+		bool ours = S_ISDIR(status.st_mode) && status.st_uid == geteuid() && (status.st_mode & 022) == 0;
+		if (!ours) return failed("%s is not a folder of the container's user alone", path);
+	}
+	return 0;
+}
+
 static void make_host_key(void) {
 	char made[] = HOST_KEY ".new";
 	if (access(HOST_KEY, F_OK) == 0) return;
@@ -240,6 +257,7 @@ int run_call(const struct run *wanted) {
 	umask(022);
 	int signals = watch_signals();
 	if (signals < 0) return failed("signalfd: %m");
+	if (make_folders() != 0) return 1;
 	make_host_key();
 	take_first_keys();
 	state.sshd = start_sshd();
