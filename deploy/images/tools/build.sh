@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Makes the root directory of the tools image: deploy/images/tools/build.sh DIR
 #
-# Out of this folder, Debian's source packages of dropbear and openssh, Debian's busybox and python, and the wheels of
-# jupyter.txt. Debian 12, amd64; root for the packages that it builds with. What was built once is taken from the cache
-# (GPUDEV_TOOLS_CACHE, ~/.cache/gpudev-tools) until it would become something else.
+# Out of this folder, Debian's source packages of dropbear and openssh, Debian's busybox and python, all as its security
+# suite has them, and the wheels of jupyter.txt. What there is in which version is in DIR/sbom.cdx.json (CycloneDX).
+# Debian 12, amd64; root for the packages that it builds with. What was built once is taken from the cache
+# (GPUDEV_TOOLS_CACHE, ~/.cache/gpudev-tools) until it would become something else: the versions that Debian has now are
+# part of its name.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 into=${1:?Usage: build.sh DIR}
 cache=${GPUDEV_TOOLS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpudev-tools}
-PACKAGES=(busybox-static bzip2 dpkg-dev gcc make musl-tools patch patchelf xz-utils)
+PACKAGES=(bzip2 dpkg-dev gcc make musl-tools patch patchelf xz-utils)
+SOURCES=(dropbear openssh)
 # what Debian's python links to, and what wheels expect of a system
 PYTHON=(python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libbz2-1.0 libc6 libcrypt1 libdb5.3 libexpat1
   libffi8 libgcc-s1 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 libstdc++6 libtinfo6 libuuid1 zlib1g)
@@ -34,20 +37,37 @@ install_packages() {
   quietly apt-get -qq install -y --no-install-recommends "${missing[@]}"
 }
 
-# Debian 12 as this machine's apt knows it, with its sources, in lists of our own.
+# Debian 12 with its updates, as this machine's apt knows it but for what is installed, with its sources, in lists of our own.
 prepare_apt() {
-  local site
+  local key=/usr/share/keyrings/debian-archive-keyring.gpg
   mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
-  [ -n "$(apt-get indextargets 'Codename: bookworm' 2>/dev/null)" ] || quietly apt-get -qq update
+  : >"$work/apt/status"
+  [ -n "$(apt-get indextargets 'Codename: bookworm-security' 2>/dev/null)" ] || quietly apt-get -qq update
   # shellcheck disable=SC2016  # apt's own variables
-  site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' \
-    'Component: main' | head -n 1)
-  [ -n "$site" ] || die "apt knows no Debian 12 here"
-  printf '%s [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bookworm main\n' \
-    deb "$site" deb-src "$site" >"$work/apt/sources.list"
+  apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' |
+    sort -u | while read -r site suite; do
+      case $suite in
+        bookworm | bookworm-updates | bookworm-security)
+          printf '%s [signed-by=%s] %s %s main\n' deb "$key" "$site" "$suite" deb-src "$key" "$site" "$suite" ;;
+      esac
+    done >"$work/apt/sources.list"
+  for suite in bookworm bookworm-security; do
+    grep -q " $suite main" "$work/apt/sources.list" || die "apt knows no suite $suite here"
+  done
   apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=-
-    -o "Dir::State::Lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=root)
+    -o "Dir::State::Lists=$work/apt/lists" -o "Dir::State::status=$work/apt/status" -o "Dir::Cache=$work/apt"
+    -o APT::Sandbox::User=root)
   quietly "${apt[@]}" update
+}
+
+# What Debian has now, one line a file: its name, which holds the version, and its checksum.
+resolve() {
+  {
+    "${apt[@]}" download --print-uris "${PYTHON[@]}" busybox-static
+    "${apt[@]}" source --print-uris --download-only "${SOURCES[@]}"
+  } | awk '{print $2, $4}' | sort >"$work/resolved"
+  # linked into every program here, and not fetched
+  dpkg-query -W -f '${Package}_${Version}_${Architecture}.deb installed\n' musl-dev >>"$work/resolved"
 }
 
 fetch_source() { # PACKAGE FOLDER
@@ -77,6 +97,15 @@ build_dropbear() {
   quietly make -j"$(nproc)" PROGRAMS="dropbear dropbearkey" STATIC=1 LIBS="$work/passwd.o"
   strip dropbear dropbearkey
   cp dropbear dropbearkey "$bin"
+}
+
+fetch_busybox() {
+  mkdir -p "$work/busybox"
+  cd "$work/busybox"
+  quietly "${apt[@]}" download busybox-static
+  dpkg-deb -x ./*.deb .
+  cp bin/busybox "$bin/busybox"
+  ln -s busybox "$bin/sh"
 }
 
 build_sftp_server() {
@@ -120,8 +149,6 @@ bundle_jupyter() {
 {"argv": ["$PREFIX/bin/python3", "-E", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
  "display_name": "Python 3 (GPU Dev)", "language": "python"}
 KERNEL
-  # the job's container, which unpacks it, writes the image's own kernel there as whichever user it has
-  chmod 0777 "$tree/share/jupyter/kernels/image"
   tar --sort=name --owner=0 --group=0 -C "$tree" -cf - bin etc lib share | gzip -6 >"$image/jupyter.tar.gz"
 }
 
@@ -129,15 +156,14 @@ build() {
   image=$work/root/gpudev-tools
   bin=$image/bin
   mkdir -p "$bin"
-  prepare_apt
   say "building the SSH server"
   build_passwd
   build_dropbear
   build_sftp_server
-  cp /bin/busybox "$bin/busybox"
-  ln -s busybox "$bin/sh"
+  fetch_busybox
   say "bundling JupyterLab"
   bundle_jupyter
+  python3 "$here/sbom.py" "$work/resolved" "$work/jupyter/lib/python3/dist-packages" >"$work/root/sbom.cdx.json"
   mkdir -p "$cache"
   rm -rf "$built.new"
   cp -a "$work/root" "$built.new"
@@ -147,8 +173,10 @@ build() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 install_packages
+prepare_apt
+resolve
 # all but the program, which takes a second
-built=$cache/$(cd "$here" && cat build.sh jupyter.txt dropbear/* src/gpudev.h src/user.c | sha256sum | cut -c1-16)
+built=$cache/$(cd "$here" && cat build.sh sbom.py jupyter.txt dropbear/* src/gpudev.h src/user.c "$work/resolved" | sha256sum | cut -c1-16)
 [ -d "$built" ] || build
 mkdir -p "$into"
 cp -a "$built/." "$into"
