@@ -20,7 +20,7 @@ test: check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/e2e
 
 # What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
-# that die while placing.
+# that die while placing; and the linters of the API document, which want Node.js with npm.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow tests/integration tests/e2e
 
@@ -79,4 +79,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .local tests/openapi/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
