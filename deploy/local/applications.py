@@ -65,7 +65,7 @@ class Applications:
             **(self.jobs_defaults if service == "jobs" else {}),
             **passed_on(os.environ),
             "GPUDEV_DATABASE_URL": self.database_url(service),
-            "GPUDEV_NATS_URL": self.broker.url(),
+            "GPUDEV_NATS_URL": self.broker.url(service),
             "GPUDEV_REPLICA": replica,
             "GPUDEV_SECRET_KEYS": self.secrets.encryption_keys[service],
             "GPUDEV_PUBLIC_URL": self.public_url,

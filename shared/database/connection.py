@@ -166,7 +166,7 @@ class Database:
         async with self._connection() as connection:
             return await connection.fetchval(statement.sql, *arguments)
 
-    async def open_session(self, *, idle_seconds: int) -> Session:
+    async def open_session(self, *, idle_seconds: float) -> Session:
         """A connection outside the pool, which PostgreSQL ends when it has not heard of it for `idle_seconds`."""
         with _reaching():
             return Session(
@@ -176,7 +176,7 @@ class Database:
                     command_timeout=_COMMAND_SECONDS,
                     server_settings={
                         "application_name": f"{self._name}-session",
-                        "idle_session_timeout": str(1000 * idle_seconds),
+                        "idle_session_timeout": str(round(1000 * idle_seconds)),
                     },
                 )
             )

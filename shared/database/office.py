@@ -13,7 +13,6 @@ from shared.database.connection import Database
 from shared.database.statement import Statement
 from shared.errors import DatabaseUnavailable
 
-_SILENCE_SECONDS = 10
 _SIGN_SECONDS = 2.0
 _KEY = sa.bindparam("key", type_=sa.Integer)
 _TAKE = Statement(sa.select(sa.func.pg_try_advisory_lock(_KEY, sa.func.hashtext(sa.func.current_schema()))))
@@ -26,11 +25,14 @@ class Office:
     Args:
         database: Whose schema the office belongs to.
         key: Which of its offices.
+        silence_seconds: A holder that has not asked for so long has lost it; longer than the pause between two pieces
+            of work.
     """
 
-    def __init__(self, database: Database, key: int) -> None:
+    def __init__(self, database: Database, key: int, *, silence_seconds: float = 10.0) -> None:
         self._database = database
         self._key = key
+        self._silence_seconds = silence_seconds
         self._session: Any = None
         self._held = False
         self._signed_at = 0.0
@@ -41,18 +43,25 @@ class Office:
         Raises:
             DatabaseUnavailable: Nobody can say; it is not ours any more.
         """
+        if self._session is not None:
+            try:
+                return await self._ask()
+            except DatabaseUnavailable:
+                self.leave()  # the session is over, which says nothing about the database
         try:
-            if self._session is None:
-                self._session = await self._database.open_session(idle_seconds=_SILENCE_SECONDS)
-            if not self._held:
-                self._held = bool(await self._session.fetch_value(_TAKE, key=self._key))
-                self._signed_at = time.monotonic()
-            elif time.monotonic() - self._signed_at > _SIGN_SECONDS:
-                await self._session.execute(_SIGN)
-                self._signed_at = time.monotonic()
+            self._session = await self._database.open_session(idle_seconds=self._silence_seconds)
+            return await self._ask()
         except DatabaseUnavailable:
             self.leave()
             raise
+
+    async def _ask(self) -> bool:
+        if not self._held:
+            self._held = bool(await self._session.fetch_value(_TAKE, key=self._key))
+            self._signed_at = time.monotonic()
+        elif time.monotonic() - self._signed_at > _SIGN_SECONDS:
+            await self._session.execute(_SIGN)
+            self._signed_at = time.monotonic()
         return self._held
 
     def leave(self) -> None:

@@ -31,14 +31,18 @@ class Broker:
     Args:
         url: nats:// URL with credentials; several are joined by commas.
         name: Of this connection, seen by operators.
+        inbox: Prefix of the subjects on which it is answered: the one that its user may listen to.
         stream_replicas: Copies of the event stream.
         stream_max_bytes: Size at which the oldest events leave it.
     """
 
-    def __init__(self, url: str, *, name: str, stream_replicas: int = 1, stream_max_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self, url: str, *, name: str, inbox: str = "_INBOX", stream_replicas: int = 1, stream_max_bytes: int = 1 << 30
+    ) -> None:
         self._servers = url.split(",")
         self._name = name
-        self._stream = StreamConfig(
+        self._inbox = inbox
+        self.stream = StreamConfig(
             name=STREAM,
             subjects=[f"{SUBJECT_ROOT}.>"],
             storage=StorageType.FILE,
@@ -49,6 +53,7 @@ class Broker:
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
             num_replicas=stream_replicas,
         )
+        """What the event stream is to be."""
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
@@ -118,7 +123,7 @@ class Broker:
             return await jetstream.stream_info(STREAM)
         except NotFoundError:
             log.warning("stream_created", stream=STREAM)
-            return await jetstream.add_stream(self._stream)
+            return await jetstream.add_stream(self.stream)
 
     async def _connect(self) -> Client:
         client = Client()
@@ -134,6 +139,7 @@ class Broker:
         return {
             "servers": self._servers,
             "name": self._name,
+            "inbox_prefix": self._inbox,
             "connect_timeout": 2,
             "reconnect_time_wait": _RECONNECT_SECONDS,
             "max_reconnect_attempts": -1,
@@ -162,7 +168,8 @@ class Broker:
             log.warning("broker_callback_failed", error=type(error).__name__)
 
     async def _note_error(self, error: Exception) -> None:
-        log.warning("broker_error", error=type(error).__name__)
+        # such as a permission that is lacking; the server's own words name the subject
+        log.warning("broker_error", error=type(error).__name__, text=str(error))
 
     async def _note_disconnect(self, *_: Any) -> None:
         log.warning("broker_disconnected")

@@ -1,6 +1,8 @@
 """The consumer: each event takes effect once, in one transaction with its inbox row."""
 
 import asyncio
+import hashlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,12 +10,12 @@ from typing import Any, Generic, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
-import nats.errors
 import sqlalchemy as sa
 import structlog
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolicy
+from nats.js.errors import APIError, NotFoundError
 from prometheus_client import Counter
 from sqlalchemy.dialects.postgresql import insert
 
@@ -26,12 +28,15 @@ from shared.errors import BrokerUnavailable, Unavailable
 from shared.logs import mask_text
 from shared.messaging.broker import UNREACHABLE, Broker
 from shared.messaging.linger import linger_seconds
+from shared.messaging.stream import CHECK_SECONDS, differences, report
 
 log = structlog.get_logger(__name__)
 
 EventT = TypeVar("EventT", bound=EventData)
 
 RETENTION = timedelta(days=8)
+_FINGERPRINT = "gpudev.fingerprint"
+"""Metadata of a consumer: of the configuration that was wanted by whoever made it."""
 _BATCH = 200
 _FETCH_SECONDS = 2.0
 _STANDBY_SECONDS = 0.2
@@ -97,19 +102,25 @@ class Consumer:
         self._by_type = {subscription.event.type_name(): subscription for subscription in subscriptions}
         self._pull: JetStreamContext.PullSubscription | None = None
         self._stale = False
+        self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
+        self._next_check = 0.0
         self._office = Office(database, _OFFICE_KEY)
         self.loop = Loop(
             "consumer", self._turn, period_seconds=0, turn_seconds=60.0, stale_seconds=20.0, at_end=self._office.leave
         )
         broker.on_connect(self._after_connect)
 
-    async def waiting(self) -> int | None:
-        """Events that wait or are being worked on; None when the broker does not say."""
+    async def state(self) -> tuple[int | None, str | None]:
+        """Events that wait or are being worked on, None when the broker does not say; and what is wrong with it."""
         try:
             info = await self._broker.jetstream.consumer_info(STREAM, self._name, timeout=1)
+        except NotFoundError:
+            return None, f"the consumer {self._name} is not there"
         except (*UNREACHABLE, BrokerUnavailable):
-            return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+            return None, None
+        differing = differences(info.config, self._wanted)
+        fault = f"the consumer {self._name} is not as configured ({', '.join(differing)})" if differing else None
+        return (info.num_pending or 0) + (info.num_ack_pending or 0), fault
 
     async def purge(self, now: datetime) -> None:
         """Forget events that the stream can no longer deliver."""
@@ -123,10 +134,7 @@ class Consumer:
             await asyncio.sleep(_STANDBY_SECONDS)
             return True
         try:
-            pull = await self._subscribe() if self._pull is None or self._stale else self._pull
-            messages = await pull.fetch(_BATCH, timeout=_FETCH_SECONDS)
-        except nats.errors.TimeoutError:
-            return True
+            messages = await self._fetch()
         except UNREACHABLE as error:
             self._stale = True
             raise BrokerUnavailable(cause=type(error).__name__) from error
@@ -137,26 +145,63 @@ class Consumer:
             await asyncio.sleep(linger_seconds(len(messages)))
         return True
 
+    async def _fetch(self) -> list[Msg]:
+        if self._pull is None or self._stale:
+            self._pull = await self._subscribe()
+        elif time.monotonic() > self._next_check:
+            await self._put_right()
+        try:
+            return await self._pull.fetch(_BATCH, timeout=_FETCH_SECONDS)
+        except TimeoutError:  # also asyncio's own, which nats-py raises when the time is up between two requests
+            return []
+
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         await self._broker.ensure_stream()
-        jetstream = self._broker.jetstream
-        # adding the same consumer again is a no-op, and brings new filters to an old one
-        await jetstream.add_consumer(
-            STREAM,
-            ConsumerConfig(
-                durable_name=self._name,
-                deliver_policy=DeliverPolicy.ALL,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=_ACK_WAIT_SECONDS,
-                max_deliver=-1,  # attempts are counted in the inbox: an outage must not use them up
-                max_ack_pending=1000,
-                filter_subjects=[subscription.event.subject_filter() for subscription in self._by_type.values()],
-            ),
-        )
-        if self._pull is None:
-            self._pull = await jetstream.pull_subscribe_bind(durable=self._name, stream=STREAM)
+        await self._put_right()
+        pull = self._pull or await self._broker.jetstream.pull_subscribe_bind(durable=self._name, stream=STREAM)
         self._stale = False
-        return self._pull
+        return pull
+
+    async def _put_right(self) -> None:
+        """Have the consumer that we want.
+
+        One that somebody else has changed is made anew: it has passed over events that are ours. They come again from
+        the beginning, and the inbox knows those that have had their effect. One of an older version of ours gets the
+        new configuration and goes on where it is.
+        """
+        found = await self._find()
+        differing = differences(found.config, self._wanted) if found else []
+        if found is None:
+            if self._pull is not None:
+                report(f"consumer {self._name}", ["deleted"])
+            await self._make()
+        elif differing and (found.config.metadata or {}).get(_FINGERPRINT) == _fingerprint(self._wanted):
+            report(f"consumer {self._name}", differing)
+            await self._make_anew()
+        elif differing:
+            log.info("consumer_renewed", consumer=self._name, differing=differing)
+            await self._renew()
+        self._next_check = time.monotonic() + CHECK_SECONDS
+
+    async def _find(self) -> ConsumerInfo | None:
+        try:
+            info: ConsumerInfo = await self._broker.jetstream.consumer_info(STREAM, self._name)
+        except NotFoundError:
+            return None
+        return info
+
+    async def _make(self) -> None:
+        await self._broker.jetstream.add_consumer(STREAM, self._wanted)
+
+    async def _make_anew(self) -> None:
+        await self._broker.jetstream.delete_consumer(STREAM, self._name)
+        await self._make()
+
+    async def _renew(self) -> None:
+        try:
+            await self._make()
+        except APIError:  # some things of a consumer can never be changed
+            await self._make_anew()
 
     async def _work_together(self, messages: Sequence[Msg]) -> bool:
         """One commit for what waited together; False, and nothing done, when one of them fails."""
@@ -238,3 +283,24 @@ def _identify(message: Msg) -> tuple[UUID, str]:
     except msgspec.DecodeError:
         return uuid5(NAMESPACE_URL, f"{message.subject}#{message.metadata.sequence.stream}"), "unreadable.v1"
     return event.id, event.type
+
+
+def _configuration(name: str, filters: list[str]) -> ConsumerConfig:
+    config = ConsumerConfig(
+        name=name,
+        durable_name=name,
+        deliver_policy=DeliverPolicy.ALL,
+        replay_policy=ReplayPolicy.INSTANT,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=_ACK_WAIT_SECONDS,
+        max_deliver=-1,  # attempts are counted in the inbox: an outage must not use them up
+        max_ack_pending=1000,
+        max_waiting=512,
+        filter_subjects=filters,
+    )
+    return config.evolve(metadata={_FINGERPRINT: _fingerprint(config)})
+
+
+def _fingerprint(config: ConsumerConfig) -> str:
+    plain = {name: value for name, value in config.as_dict().items() if name != "metadata"}
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()[:16]

@@ -22,7 +22,8 @@ from shared.leased_worker import LeasedWorker
 from shared.logs import configure_logs
 from shared.messaging import Broker, Consumer, Relay, RpcEndpoint, Subscription
 from shared.messaging.rpc import Empty, RpcServer
-from shared.routes import ServiceName
+from shared.messaging.stream import StreamKeeper
+from shared.routes import FRONT_DOOR, ServiceName
 from shared.settings import CommonSettings
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
 from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
@@ -59,6 +60,7 @@ class Foundation:
         broker = Broker(
             settings.nats_url,
             name=settings.replica,
+            inbox=f"_INBOX.{service}",
             stream_replicas=settings.stream_replicas,
             stream_max_bytes=settings.stream_max_bytes,
         )
@@ -106,6 +108,9 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         *(worker.loop for worker in parts.workers),
         purge,
     ]
+    if base.service == FRONT_DOOR:
+        # the one whose user may change the stream, and is believed by all already
+        loops.append(StreamKeeper(base.broker).loop)
     health_check = HealthCheck(
         service=base.service, database=base.database, broker=base.broker, consumer=consumer, loops=loops
     )

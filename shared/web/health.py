@@ -64,19 +64,19 @@ class HealthCheck:
 
     async def check(self, _: Empty | None = None) -> ServiceHealth:
         """The service's state now."""
-        database, queue, unpublished, waiting = await asyncio.gather(
-            self._database_fault(), self._queue_fault(), self._unpublished_seconds(), self._waiting()
+        database, queue, unpublished, (waiting, consumer) = await asyncio.gather(
+            self._database_fault(), self._queue_fault(), self._unpublished_seconds(), self._consumer_state()
         )
         loops = [fault for loop in self._loops if (fault := loop.fault()) is not None]
         late = unpublished is not None and unpublished > _OLDEST_EVENT_SECONDS
-        faults = [fault for fault in (database, queue, *loops) if fault]
+        faults = [fault for fault in (database, queue, consumer, *loops) if fault]
         if late:
             faults.append(f"an event has waited {unpublished:.0f} s to be published")
         return ServiceHealth(
             service=self._service,
             status=UNHEALTHY if faults else HEALTHY,
             database=UNHEALTHY if database else HEALTHY,
-            queue=UNHEALTHY if queue or late else HEALTHY,
+            queue=UNHEALTHY if queue or consumer or late else HEALTHY,
             faults=faults,
             oldest_unpublished_seconds=unpublished,
             unprocessed_messages=waiting,
@@ -112,14 +112,14 @@ class HealthCheck:
             return None
         return None if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds())
 
-    async def _waiting(self) -> int | None:
+    async def _consumer_state(self) -> tuple[int | None, str | None]:
         if self._consumer is None:
-            return None
+            return None, None
         try:
             async with asyncio.timeout(_PART_SECONDS):
-                return await self._consumer.waiting()
+                return await self._consumer.state()
         except TimeoutError:
-            return None
+            return None, None
 
 
 async def ask_health(broker: Broker, service: str) -> ServiceHealth:

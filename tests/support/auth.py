@@ -144,7 +144,7 @@ def real_auth_settings(auth_dsn: str, nats_server: NatsServer, moto_server: Moto
     """Settings of a service on the session's servers."""
     return auth_settings(
         database_url=auth_dsn,
-        nats_url=nats_server.url,
+        nats_url=nats_server.service_url("auth"),
         aws_endpoint_url=moto_server.endpoint_url,
         replica="auth-test",
         login_limit_per_minute_address=10_000,

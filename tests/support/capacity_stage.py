@@ -98,7 +98,7 @@ async def stage(
         await cluster.put_node("l4-1", L4, 4)
         settings = capacity_settings(
             database_url=capacity.dsn,
-            nats_url=nats_server.url,
+            nats_url=nats_server.service_url("capacity"),
             kubeconfig=kubeconfig,
             replica="capacity-test",
             max_gpus_per_user=getattr(request, "param", None),

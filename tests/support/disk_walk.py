@@ -60,7 +60,7 @@ from tests.support.disks import (
 )
 from tests.support.ground import eventually
 from tests.support.mortal import Fuse, Killed, MortalDatabase, MortalEbs
-from tests.support.servers import MotoServer
+from tests.support.servers import MotoServer, stand_in_url
 
 ChosenT = TypeVar("ChosenT")
 
@@ -958,7 +958,7 @@ async def walking(settings: DisksSettings, database: Database, moto: MotoServer)
     endpoint = settings.aws_endpoint_url
     assert endpoint is not None
     await database.execute(_EMPTY)
-    stand_in = await nats.connect(settings.nats_url)
+    stand_in = await nats.connect(stand_in_url(settings.nats_url))
     try:
         async with before_aws(endpoint, weather) as url:
             there = msgspec.structs.replace(

@@ -47,7 +47,7 @@ from shared.database.migrate import upgrade
 from shared.database.tables import outbox
 from shared.messaging.outbox import envelope
 from tests.support.ground import eventually, new_secret_keys
-from tests.support.servers import MotoServer, NatsServer, PostgresServer
+from tests.support.servers import MotoServer, NatsServer, PostgresServer, stand_in_url
 
 EventT = TypeVar("EventT", bound=EventData)
 
@@ -348,7 +348,7 @@ def disks_settings(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto_server.service_keys.secret_access_key)
     return DisksSettings(
         database_url=disks_dsn,
-        nats_url=nats_server.url,
+        nats_url=nats_server.service_url("disks"),
         secret_keys=new_secret_keys(),
         aws_region=REGION,
         aws_endpoint_url=moto_server.endpoint_url,
@@ -400,7 +400,7 @@ async def serving(settings: DisksSettings) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def disks_stage(settings: DisksSettings, database: Database, cloud: Any) -> AsyncIterator[Stage]:
     """The service, running for the length of a block."""
-    nats_client = await nats.connect(settings.nats_url)
+    nats_client = await nats.connect(stand_in_url(settings.nats_url))
     auth = Auth(nats_client)
     await auth.listen()
     try:

@@ -13,15 +13,18 @@ from itertools import count
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
+import nats
 import pytest
 import structlog
+from nats.js.errors import NotFoundError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.background import cancel_all
-from shared.contracts.events import CloudEvent, EventData
+from shared.contracts.events import STREAM, CloudEvent, EventData
 from shared.database import Database, Transaction
 from shared.database.tables import shared_metadata
 from shared.messaging import Broker, Consumer, Draft, Relay, Subscription, record_event
+from shared.messaging.stream import StreamKeeper
 from tests.support.servers import NatsServer, PostgresServer
 
 _numbers = count(1)
@@ -145,6 +148,26 @@ async def running(*turning: Callable[[], Awaitable[None]]) -> AsyncIterator[None
         yield
     finally:
         await cancel_all(tasks)
+
+
+@pytest.fixture
+async def stream_kept(nats_server: NatsServer) -> AsyncIterator[None]:
+    """The event stream and its copy for tools, kept as by auth, under auth's own rights."""
+    nats_server.process.start()
+    broker = Broker(nats_server.service_url("auth"), name="auth", inbox="_INBOX.auth")
+    tools = await nats.connect(nats_server.tools_url)
+
+    async def copied() -> bool:
+        try:
+            await tools.jetstream().stream_info(STREAM)
+        except NotFoundError:
+            return False
+        return True
+
+    async with running(broker.run, StreamKeeper(broker).loop.run):
+        await eventually(copied, "the tools' copy")
+        yield
+    await tools.close()
 
 
 @pytest.fixture

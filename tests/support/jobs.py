@@ -42,7 +42,7 @@ from shared.errors import Forbidden, Unauthenticated, Unavailable
 from shared.messaging import Broker, Relay
 from shared.messaging.outbox import envelope
 from tests.support.ground import eventually, new_secret_keys, running
-from tests.support.servers import NatsServer, PostgresServer
+from tests.support.servers import NatsServer, PostgresServer, stand_in_url
 
 Client = httpx.AsyncClient
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -321,7 +321,7 @@ async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -
     database = Database(dsn, pool_size=4)
     tables = ", ".join(table.name for table in storage.metadata.sorted_tables)
     await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys")))
-    broker = Broker(nats_url, name="test")
+    broker = Broker(stand_in_url(nats_url), name="test")
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
@@ -338,7 +338,7 @@ async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig:
     nats_server.process.start()
     namespace = f"jobs-{uuid4().hex[:10]}"
     await asyncio.to_thread(ensure_namespace, str(jobs_kubeconfig), namespace)
-    async with open_world(jobs_schema, nats_server.url, str(jobs_kubeconfig), namespace) as world:
+    async with open_world(jobs_schema, nats_server.service_url("jobs"), str(jobs_kubeconfig), namespace) as world:
         world.node = await asyncio.to_thread(first_gpu_node, str(jobs_kubeconfig))
         yield world
         await kube(world).give_gpus_back()
@@ -348,7 +348,7 @@ async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig:
 async def jobs_without_cluster(jobs_schema: str, nats_server: NatsServer) -> AsyncIterator[JobsWorld]:
     """With a cluster that is away: what needs none must work all the same."""
     nats_server.process.start()
-    async with open_world(jobs_schema, nats_server.url, "/nowhere/kubeconfig", "none") as world:
+    async with open_world(jobs_schema, nats_server.service_url("jobs"), "/nowhere/kubeconfig", "none") as world:
         yield world
 
 

@@ -20,16 +20,18 @@ import pytest
 from deploy.local import part as parts
 from deploy.local import proc
 from deploy.local.aws import ACCOUNT, DEMO_ROLE, Cloud, Keys
-from deploy.local.broker import TOOLS_USER, Broker
+from deploy.local.broker import OPERATOR_USER, TOOLS_USER, Broker
 from deploy.local.cluster_part import Cluster
 from deploy.local.part import Part
 from deploy.local.ports import free_ports
 from deploy.local.postgres import FAST, Postgres, execute, prepare_database, service_dsn, with_database
 from deploy.local.region import REGION
 from deploy.local.state import new_password
+from shared.routes import SERVICES
 
 _numbers = count(1)
 _Server = TypeVar("_Server")
+_stand_ins: dict[str, str] = {}
 
 
 class ServerProcess:
@@ -122,9 +124,10 @@ class NatsServer:
 
     def __init__(self, url: str, broker: Broker | None, process: ServerProcess | None) -> None:
         self.url = url
-        """With the credentials of the services' user."""
+        """With the credentials of the operators' user, who may do everything in the services' account."""
         self._broker = broker
         self._process = process
+        _stand_ins.update({self.service_url(name): url for name in SERVICES})
 
     @property
     def broker(self) -> Broker:
@@ -132,6 +135,10 @@ class NatsServer:
         if self._broker is None:
             pytest.skip("the NATS server is not ours: its users are unknown")
         return self._broker
+
+    def service_url(self, service: str) -> str:
+        """With the credentials of a service: everything that a service does is done under its own rights."""
+        return self.url if self._broker is None else self._broker.url(service)
 
     @property
     def tools_url(self) -> str:
@@ -149,6 +156,11 @@ class NatsServer:
         """Kill it and delete everything that JetStream stored; `process.start()` brings it back empty."""
         self.process.kill()
         shutil.rmtree(self.broker.store, ignore_errors=True)
+
+
+def stand_in_url(service_url: str) -> str:
+    """Where a test connects that plays the others for a service with this URL: as the operators' user."""
+    return _stand_ins[service_url]
 
 
 class MotoServer:
@@ -233,7 +245,7 @@ def nats_server(server_directory: Path) -> Iterator[NatsServer]:
             tools_password=new_password(),
         )
         part = broker.part(server_directory / "nats.log")
-        yield from _running(part, lambda process: NatsServer(broker.url(), broker, process))
+        yield from _running(part, lambda process: NatsServer(broker.url(OPERATOR_USER), broker, process))
 
 
 @pytest.fixture(scope="session")

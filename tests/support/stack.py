@@ -23,6 +23,7 @@ from kubernetes import client, config
 from deploy.local.aws import ACCOUNT, DEMO_ROLE
 from deploy.local.ports import free_ports
 from deploy.local.state import RunningPart, RunningStack, StateDirectory
+from shared.contracts.events import STREAM
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("auth", "jobs", "disks", "capacity")
@@ -243,7 +244,7 @@ async def read_events(stack: LocalStack) -> EventLog:
     """Every event that the stream holds now, by an ephemeral consumer of the tools' user."""
     log = EventLog()
     client = await nats.connect(stack.exports()["NATS_URL"])
-    subscription = await client.jetstream().subscribe("gpudev.v1.>", ordered_consumer=True)
+    subscription = await client.jetstream().subscribe("gpudev.v1.>", stream=STREAM, ordered_consumer=True)
     try:
         while True:
             message = await subscription.next_msg(timeout=1)

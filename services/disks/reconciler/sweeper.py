@@ -47,7 +47,7 @@ class Sweeper:
         self._relay = relay
         self._ebs = ebs
         self._clock = clock
-        self._office = Office(database, _OFFICE_KEY)
+        self._office = Office(database, _OFFICE_KEY, silence_seconds=2 * period_seconds + 10)
         self.loop = Loop(
             "ebs_sweeper", self.turn, period_seconds=period_seconds, turn_seconds=120.0,
             stale_seconds=5 * period_seconds + 300, at_end=self._office.leave,

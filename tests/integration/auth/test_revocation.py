@@ -24,7 +24,7 @@ class OtherService:
     """The identities of another service, on a connection of its own; its clock is the test's."""
 
     def __init__(self, url: str, *, listens: bool) -> None:
-        self.broker = Broker(url, name="other-service")
+        self.broker = Broker(url, name="other-service", inbox="_INBOX.jobs")
         self.seconds = 0.0
         self.asked = 0
         self._ask = verify_by_rpc(self.broker)
@@ -47,7 +47,7 @@ class OtherService:
 @pytest.fixture
 async def other(auth_client: Client, nats_server: NatsServer) -> AsyncIterator[OtherService]:
     del auth_client  # it must run
-    service = OtherService(nats_server.url, listens=True)
+    service = OtherService(nats_server.service_url("jobs"), listens=True)
     async with running(service.broker.run):
         await eventually(lambda: service.broker.connected, "connected")
         await eventually(lambda: _answers(service), "auth answers")
@@ -58,7 +58,7 @@ async def other(auth_client: Client, nats_server: NatsServer) -> AsyncIterator[O
 async def deaf(auth_client: Client, nats_server: NatsServer) -> AsyncIterator[OtherService]:
     """One that no event reaches."""
     del auth_client  # it must run
-    service = OtherService(nats_server.url, listens=False)
+    service = OtherService(nats_server.service_url("jobs"), listens=False)
     async with running(service.broker.run):
         await eventually(lambda: service.broker.connected, "connected")
         await eventually(lambda: _answers(service), "auth answers")

@@ -86,7 +86,10 @@ async def test_the_service_starts_while_the_cluster_is_away(
     capacity: Capacity, nats_server: NatsServer, tmp_path: Path
 ) -> None:
     settings = capacity_settings(
-        database_url=capacity.dsn, nats_url=nats_server.url, kubeconfig=str(tmp_path / "none"), replica="capacity-test"
+        database_url=capacity.dsn,
+        nats_url=nats_server.service_url("capacity"),
+        kubeconfig=str(tmp_path / "none"),
+        replica="capacity-test",
     )
     async with serving(settings) as client:
         assert (await client.get("/livez")).status_code == 200

@@ -95,7 +95,8 @@ async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
         submitted(1, "t4", at=NOW + timedelta(seconds=number), instance_type=T4) for number in range(JOBS)
     ]  # fmt: skip
     environment = {
-        "GPUDEV_DATABASE_URL": capacity_dsn, "GPUDEV_NATS_URL": nats_server.url, "GPUDEV_KUBECONFIG": kubeconfig,
+        "GPUDEV_DATABASE_URL": capacity_dsn, "GPUDEV_NATS_URL": nats_server.service_url("capacity"),
+        "GPUDEV_KUBECONFIG": kubeconfig,
         "GPUDEV_SECRET_KEYS": settings.secret_keys, "GPUDEV_WATCH_SECONDS": "2",
     }  # fmt: skip
     with replicas(2, tmp_path, **environment) as pair:

@@ -4,10 +4,11 @@ from typing import Any
 import asyncpg
 import nats
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from shared.contracts.events import DEAD_LETTER_ROOT
+from shared.contracts.events import DEAD_LETTER_ROOT, STREAM
 from shared.errors import DatabaseUnavailable
-from shared.messaging import Draft, record_event
+from shared.messaging import Consumer, Draft, record_event
 from shared.messaging import consumer as consumer_module
 from shared.messaging.outbox import oldest_unpublished
 from tests.support.ground import Ground, eventually, running
@@ -172,3 +173,55 @@ async def test_the_consumer_waits_for_the_database_without_using_up_attempts(
     async with running(consumer.loop.run):
         await eventually(lambda: ground.seen, "handled in the end")
     assert ground.seen == [("one", 1)]
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "filter": {"filter_subjects": ["gpudev.v1.none.*.*"]},
+    "never acknowledged": {"ack_policy": AckPolicy.NONE},
+    "given up after one attempt": {"max_deliver": 1},
+    "paused": {"pause_until": "2100-01-01T00:00:00Z"},
+    "from now on": {"deliver_policy": DeliverPolicy.NEW},
+    "deleted": {},
+}
+
+
+@pytest.mark.parametrize("what", list(CHANGES))
+async def test_a_consumer_that_somebody_changed_is_put_right_and_what_it_missed_comes(
+    ground: Ground, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "CHECK_SECONDS", 1.0)
+    consumer = ground.consumer()
+    jetstream = ground.broker.jetstream
+    async with running(ground.relay.loop.run, consumer.loop.run):
+        await ground.publish("before")
+        await eventually(lambda: ground.seen, "the first event")
+        assert await _is_right(consumer)
+        ours = (await jetstream.consumer_info(STREAM, ground.name)).config
+        # made anew, as not all of it can be changed
+        await jetstream.delete_consumer(STREAM, ground.name)
+        if what != "deleted":
+            await jetstream.add_consumer(STREAM, ours.evolve(**CHANGES[what]))
+        _, fault = await consumer.state()
+        assert fault is not None
+        assert ground.name in fault
+        await ground.publish("meanwhile")
+        await eventually(lambda: ("meanwhile", 1) in ground.seen, "what it missed", seconds=10)
+        await eventually(lambda: _is_right(consumer), "right again", seconds=10)
+    assert ground.seen == [("before", 1), ("meanwhile", 1)]
+
+
+async def test_a_consumer_of_an_older_version_goes_on_where_it_is(ground: Ground) -> None:
+    consumer = ground.consumer()
+    older = ConsumerConfig(durable_name=ground.name, filter_subjects=[f"gpudev.v1.{ground.name}.old.*"])
+    await ground.broker.ensure_stream()
+    before = await ground.broker.jetstream.add_consumer(STREAM, older)
+    async with running(ground.relay.loop.run, consumer.loop.run):
+        await eventually(lambda: _is_right(consumer), "renewed")
+        await ground.publish("new")
+        await eventually(lambda: ground.seen, "the new event")
+    assert (await ground.broker.jetstream.consumer_info(STREAM, ground.name)).created == before.created
+
+
+async def _is_right(consumer: Consumer) -> bool:
+    waiting, fault = await consumer.state()
+    return waiting is not None and fault is None

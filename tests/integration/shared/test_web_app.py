@@ -103,7 +103,9 @@ def hanging() -> Loop:
 @pytest.fixture
 def app(ground_dsn: str, nats_server: NatsServer, hanging: Loop) -> Litestar:
     nats_server.process.start()
-    settings = CommonSettings(database_url=ground_dsn, nats_url=nats_server.url, secret_keys=new_secret_keys())
+    settings = CommonSettings(
+        database_url=ground_dsn, nats_url=nats_server.service_url("disks"), secret_keys=new_secret_keys()
+    )
     base = Foundation.open("disks", settings)
     return create_service_app(
         base,
