@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from litestar import Litestar
 
 from services.capacity.api import ClusterController, GpuController
-from services.capacity.consumers import explain_endpoint, subscriptions
+from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint
 from services.capacity.nodes import Cluster
 from services.capacity.operations import purge_places
 from services.capacity.reconciler import NodeWatch, Placer, PodWatch
@@ -44,7 +44,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             verify=base.ask_auth(),
             resources={"database": base.database},
             subscriptions=subscriptions(relay=base.relay, placer=placer),
-            rpc=[explain_endpoint(base.database, terms)],
+            rpc=[explain_endpoint(base.database, terms), unplaced_endpoint(base.database)],
             loops=[placer.loop, placer.telling, *(watch.loop for watch in watches), purging],
             closers=[cluster.close],
         ),

@@ -3,8 +3,15 @@
 from datetime import UTC, datetime
 
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import explain_job, follow_job
-from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
+from services.capacity.operations import explain_job, find_unplaced, follow_job
+from shared.contracts.capacity import (
+    EXPLAIN_SUBJECT,
+    UNPLACED_SUBJECT,
+    ExplainRequest,
+    Explanation,
+    UnplacedReply,
+    UnplacedRequest,
+)
 from shared.contracts.events import CloudEvent
 from shared.contracts.jobs import (
     JobCancelRequested,
@@ -46,6 +53,15 @@ def explain_endpoint(database: Database, terms: Terms) -> RpcEndpoint[ExplainReq
         return await explain_job(database, job_id=request.job_id, now=datetime.now(UTC), terms=terms)
 
     return RpcEndpoint(EXPLAIN_SUBJECT, ExplainRequest, explain)
+
+
+def unplaced_endpoint(database: Database) -> RpcEndpoint[UnplacedRequest, UnplacedReply]:
+    """Tells the jobs service which of its waiting jobs were never heard of here, or were lost."""
+
+    async def unplaced(request: UnplacedRequest) -> UnplacedReply:
+        return UnplacedReply(await find_unplaced(database, job_ids=request.job_ids))
+
+    return RpcEndpoint(UNPLACED_SUBJECT, UnplacedRequest, unplaced)
 
 
 def subscriptions(*, relay: Wakes, placer: Wakes) -> list[Subscription[JobEvent]]:

@@ -9,6 +9,7 @@ from services.jobs.cluster import Cluster
 from services.jobs.consumers import News
 from services.jobs.disabled_users import DisabledUsers
 from services.jobs.github import GitHub
+from services.jobs.line import LineKeeper
 from services.jobs.logs import LogReader
 from services.jobs.queue import QueueController
 from services.jobs.reconciler import Reconciler
@@ -43,7 +44,13 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         verify=verify or base.ask_auth(),
         resources={"resources": resources, "log_reader": LogReader(resources, cluster)},
         subscriptions=News(resources).subscriptions(),
-        loops=[reconciler.loop, access.loop, sweeper.loop, DisabledUsers(resources).loop],
+        loops=[
+            reconciler.loop,
+            access.loop,
+            sweeper.loop,
+            DisabledUsers(resources).loop,
+            LineKeeper(resources).loop,
+        ],
         tasks=[reconciler.watch],
         closers=[resources.changes.close, reconciler.close, access.close, github.close, cluster.close],
     )

@@ -447,14 +447,7 @@ async def _insert_within_limit(
 async def _insert_job(
     executor: Executor, *, job: Job, submission: Submission, mac: bytes, resources: Resources
 ) -> Accepted:
-    event = JobSubmitted(
-        job_id=job.id, user_id=job.user_id, username=job.username, status=job.status,
-        instance_type=job.instance_type, gpu_type=job.gpu_type, gpu_count=job.gpu_count,
-        duration_seconds=job.duration_seconds, submitted_at=job.created_at,
-        waits_for_disk=job.status is JobStatus.PENDING, disk_id=job.disk_id,
-        availability_zone=job.availability_zone,
-    )  # fmt: skip
-    draft = Draft(data=event, version=job.version, occurred_at=job.created_at)
+    draft = Draft(data=submitted_event(job), version=job.version, occurred_at=job.created_at)
     message_id = await executor.fetch_value(
         storage.SUBMIT, **storage.submit_columns(job), **draft_columns(draft), request_mac=mac,
         env_sealed=seal_environment(job.id, submission.env_vars, resources), due_at=job.created_at,
@@ -462,6 +455,17 @@ async def _insert_job(
     if message_id is None:
         raise JobIdTaken
     return Accepted(job.id, job.status, message_id)
+
+
+def submitted_event(job: Job) -> JobSubmitted:
+    """What gives a waiting job its place in the line."""
+    return JobSubmitted(
+        job_id=job.id, user_id=job.user_id, username=job.username, status=job.status,
+        instance_type=job.instance_type, gpu_type=job.gpu_type, gpu_count=job.gpu_count,
+        duration_seconds=job.duration_seconds, submitted_at=job.created_at,
+        waits_for_disk=job.status is JobStatus.PENDING, disk_id=job.disk_id,
+        availability_zone=job.availability_zone,
+    )  # fmt: skip
 
 
 def seal_environment(job_id: UUID, environment: dict[str, str], resources: Resources) -> bytes | None:

@@ -57,6 +57,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Between two looks at a job's pod when no event asks for one."""
     sweep_seconds: float = 30.0
     """Between two searches for pods, services and secrets without a job."""
+    line_seconds: float = 10.0
+    """Between two questions to capacity whether every job that waits has its place in the line."""
     image_fault_seconds: float = 60.0
     """How long an image may fail to be pulled, or a container to be made, before the job fails."""
     refusal_seconds: float = 60.0

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
 from shared.database import Row, Statement
+from shared.database.tables import outbox
 from shared.messaging.outbox import insert_event_with, next_message_id
 
 metadata = sa.MetaData()
@@ -93,6 +94,7 @@ jobs = sa.Table(
     sa.Column("worked_by", sa.Uuid),
     sa.Index("jobs_of_user", "user_id", sa.text("created_at DESC"), sa.text("id DESC"), postgresql_include=["status"]),
     sa.Index("jobs_of_user_by_id", "user_id", "id"),
+    sa.Index("jobs_waiting", "id", postgresql_where=sa.text("status IN ('pending', 'queued')")),
     sa.Index("jobs_due", "due_at", postgresql_where=sa.text("node IS NOT NULL AND released_at IS NULL")),
     sa.Index("jobs_with_access_due", "access_due_at", postgresql_where=sa.text("access_due_at IS NOT NULL")),
 )
@@ -248,6 +250,23 @@ COUNT_WAITING = Statement(
 # what time it is, for rules that all replicas must see alike: their own clocks may differ
 _READ_AT = sa.func.clock_timestamp().label("read_at")
 CLOCK = Statement(sa.select(_READ_AT))
+WAITING = Statement(
+    sa.select(jobs.c.id)
+    .where(
+        sa.text("status IN ('pending', 'queued')"),
+        jobs.c.id > bindparam("after", type_=sa.Uuid),
+        jobs.c.updated_at < bindparam("before", type_=_TIME),
+    )
+    .order_by(jobs.c.id)
+    .limit(bindparam("limit", type_=sa.BigInteger))
+)
+LAST_PRIORITY = Statement(
+    sa.select(outbox.c.data["priority"].astext.cast(sa.Integer))
+    .where(outbox.c.entity_id == bindparam("entity_id"), outbox.c.type == bindparam("type"))
+    .order_by(outbox.c.id.desc())
+    .limit(1)
+)
+
 FIND = Statement(sa.select(*_JOB_COLUMNS, _READ_AT).where(jobs.c.id == bindparam("job_id")))
 FIND_SUBMITTED = Statement(sa.select(*_JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
 HISTORY = Statement(

@@ -9,6 +9,7 @@ import msgspec
 from shared.contracts.events import EventData
 
 EXPLAIN_SUBJECT = "gpudev.rpc.capacity.explain"
+UNPLACED_SUBJECT = "gpudev.rpc.capacity.unplaced"
 
 
 class LeaseEvent(EventData, frozen=True, kw_only=True):
@@ -132,3 +133,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     """What it waits for."""
     sooner: tuple[Sooner, ...] = ()
+
+
+class UnplacedRequest(msgspec.Struct, frozen=True):
+    job_ids: list[UUID]
+    """Of jobs that wait; 1,000 at most."""
+
+
+class UnplacedReply(msgspec.Struct, frozen=True):
+    job_ids: list[UUID]
+    """Those of them that have no place in the line."""

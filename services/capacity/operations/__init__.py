@@ -1,7 +1,7 @@
 """The verbs of capacity: one transaction each, state and events together."""
 
 from services.capacity.operations.explaining import explain_job
-from services.capacity.operations.following import follow_job
+from services.capacity.operations.following import find_unplaced, follow_job
 from services.capacity.operations.placing import PlacingRound, place_jobs
 from services.capacity.operations.purging import purge_places
 from services.capacity.operations.reading import read_availability, read_cluster_status
@@ -21,6 +21,7 @@ __all__ = [
     "PodListing",
     "confirm_node_gone",
     "explain_job",
+    "find_unplaced",
     "follow_job",
     "forget_pod",
     "list_present_nodes",

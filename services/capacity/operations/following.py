@@ -1,5 +1,6 @@
 """Following the jobs service: each of its events changes the job's place."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from services.capacity import storage
 from services.capacity.domain.place import Place, PlaceState, follow, gives_back
 from shared.contracts.capacity import LeaseReleased
 from shared.contracts.jobs import JobEvent
-from shared.database import Row, Transaction
+from shared.database import Database, Row, Transaction
 from shared.messaging.outbox import Draft, Wakes, record_event
 
 
@@ -42,6 +43,13 @@ async def follow_job(
         await record_event(tx, Draft(data=released, version=version, occurred_at=now), relay)
     tx.after_commit(placer.wake)
     return after
+
+
+async def find_unplaced(database: Database, *, job_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the jobs whose `submitted` made no place here."""
+    rows = await database.fetch_all(storage.PLACED, job_ids=list(job_ids))
+    placed = {row["job_id"] for row in rows}
+    return [job_id for job_id in job_ids if job_id not in placed]
 
 
 async def save_place(tx: Transaction, place: Place) -> None:

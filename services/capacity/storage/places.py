@@ -72,6 +72,11 @@ PURGE_RUNS = Statement(sa.delete(runs).where(runs.c.ended_at < bindparam("before
 FIND_PLACE = Statement(
     sa.select(*(places.c[name] for name in PLACE_COLUMNS)).where(places.c.job_id == bindparam("job_id"))
 )
+PLACED = Statement(
+    sa.select(places.c.job_id).where(
+        places.c.job_id == sa.any_(bindparam("job_ids", type_=sa.ARRAY(sa.Uuid))), places.c.state != "unknown"
+    )
+)
 AHEAD = Statement(
     sa.text(
         f"SELECT count(*) AS jobs, coalesce(sum(gpu_count), 0) AS gpus FROM places WHERE {IN_LINE} "

@@ -1,0 +1,13 @@
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    op.create_index("jobs_waiting", "jobs", ["id"], postgresql_where=sa.text("status IN ('pending', 'queued')"))
+
+
+def downgrade() -> None:
+    op.drop_index("jobs_waiting", "jobs")

@@ -1,0 +1,56 @@
+"""Jobs whose place in the line is lost, or never came about, while everything runs."""
+
+import nats
+import pytest
+
+from deploy.local.broker import OPERATOR_USER, Broker
+from shared.contracts.events import STREAM
+from tests.support.stack import ApiUser, LocalStack, until, users
+
+pytestmark = pytest.mark.timeout(180)
+A100 = "p4d.24xlarge"
+
+
+def operator_url(stack: LocalStack) -> str:
+    secrets, port = stack.state.secrets(), stack.parts()["nats"].port
+    assert port is not None
+    broker = Broker(
+        directory=stack.state.broker, port=port, services_password=secrets.broker_services,
+        tools_password=secrets.broker_tools,
+    )  # fmt: skip
+    return broker.url(OPERATOR_USER)
+
+
+async def test_a_job_whose_place_was_lost_gets_it_again_and_starts(stack: LocalStack) -> None:
+    async with users(stack, "alice") as (alice,):
+        running = [await alice.submit(instance_type=A100, gpu_count=8) for _ in range(2)]
+        for job_id in running:
+            await alice.wait(job_id, "active", seconds=60)
+        waits = await alice.submit(instance_type=A100, gpu_count=8, command="exit 0")
+        await until(lambda: has_place(alice, waits), "its place")
+        await stack.execute("capacity", f"DELETE FROM places WHERE job_id = '{waits}'")
+        for job_id in running:
+            await alice.client.post(f"/v1/jobs/{job_id}/cancel")
+        await alice.wait(waits, "completed", seconds=60)
+
+
+async def test_a_job_that_capacity_was_kept_from_hearing_of_starts(stack: LocalStack) -> None:
+    async with users(stack, "alice") as (alice,):
+        client = await nats.connect(operator_url(stack))
+        jetstream = client.jetstream()
+        config = (await jetstream.consumer_info(STREAM, "capacity")).config
+        await jetstream.add_consumer(STREAM, config.evolve(filter_subjects=["gpudev.v1.none.*.*"]))
+        job_id = await alice.submit(gpu_count=1, command="exit 0")
+        await alice.wait(job_id, "completed", seconds=60)
+        after = (await jetstream.consumer_info(STREAM, "capacity")).config
+        await client.close()
+        assert after.filter_subjects == config.filter_subjects
+        await until(lambda: healthy(alice), "health")
+
+
+async def has_place(user: ApiUser, job_id: str) -> bool:
+    return (await user.job(job_id))["queue_position"] is not None
+
+
+async def healthy(user: ApiUser) -> bool:
+    return (await user.client.get("/health")).status_code == 200

@@ -1,0 +1,95 @@
+"""Jobs that wait and that capacity has no place for."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.contracts.capacity import UNPLACED_SUBJECT, JobQueued, UnplacedReply, UnplacedRequest
+from shared.contracts.jobs import JobPrioritised, JobRequeued, JobSubmitted
+from shared.messaging import Draft, record_event
+from tests.support.ground import eventually
+from tests.support.jobs import JobsWorld
+
+QUICK = {"line_seconds": 0.2}
+
+
+@asynccontextmanager
+async def capacity_lacking(world: JobsWorld, lost: set[UUID]) -> AsyncIterator[list[UUID]]:
+    """Capacity has every place but these, which it has again as soon as it has said so; what it was asked for."""
+    asked: list[UUID] = []
+
+    async def answer(message: Any) -> None:
+        ids = msgspec.json.decode(message.data, type=UnplacedRequest).job_ids
+        asked.extend(ids)
+        missing = [job_id for job_id in ids if job_id in lost]
+        lost.difference_update(missing)
+        await message.respond(msgspec.json.encode(UnplacedReply(missing)))
+
+    subscription = await world.broker.client.subscribe(UNPLACED_SUBJECT, cb=answer)
+    await world.broker.client.flush()
+    yield asked
+    await subscription.unsubscribe()
+
+
+async def told(world: JobsWorld, job_id: UUID, event: Any) -> list[Any]:
+    return [
+        (one.sequence, msgspec.json.decode(one.data, type=event))
+        for one in await world.events(job_id)
+        if one.type == event.type_name()
+    ]
+
+
+async def test_a_job_without_a_place_is_told_again_as_it_was(jobs_without_cluster: JobsWorld) -> None:
+    world = jobs_without_cluster
+    async with world.service(**QUICK) as client:
+        job_id, other = await world.submit(client), await world.submit(client)
+        await world.capacity_says(JobQueued(job_id=job_id, gpu_type="h100", position=5))
+        await eventually(lambda: _position(world, job_id, 5), "its place")
+        async with capacity_lacking(world, {job_id}):
+            (first, *_) = await told(world, job_id, JobSubmitted)
+            await eventually(lambda: _count(world, job_id, 2), "told again")
+            assert await told(world, job_id, JobSubmitted) == [first, first]
+            assert len(await told(world, other, JobSubmitted)) == 1
+        # capacity counts the changes of its new place from one
+        world.sequences.clear()
+        await world.capacity_says(JobQueued(job_id=job_id, gpu_type="h100", position=2))
+        await eventually(lambda: _position(world, job_id, 2), "its new place")
+
+
+async def test_it_is_told_with_its_priority_and_past_its_earlier_leases(jobs_without_cluster: JobsWorld) -> None:
+    world = jobs_without_cluster
+    async with world.service(**QUICK) as client:
+        job_id = await world.submit(client)
+        resources = world.resources()
+        for priority in (3, 7):
+            data = JobPrioritised(job_id=job_id, user_id=1, username="alice", status="queued", priority=priority)  # type: ignore[arg-type]
+            async with world.database.transaction() as transaction:
+                draft = Draft(data=data, version=priority, occurred_at=(await world.row(job_id))["created_at"])
+                await record_event(transaction, draft, resources.relay)
+        await world.update(job_id, "epoch = 2")
+        async with capacity_lacking(world, {job_id}):
+            await eventually(lambda: _count(world, job_id, 2), "told again")
+        assert (await told(world, job_id, JobRequeued))[-1][1].epoch == 2
+        assert (await told(world, job_id, JobPrioritised))[-1][1].priority == 7
+
+
+async def test_only_jobs_that_wait_are_asked_for(jobs_without_cluster: JobsWorld) -> None:
+    world = jobs_without_cluster
+    async with world.service(**QUICK) as client:
+        waits, cancelled = await world.submit(client), await world.submit(client)
+        assert (await client.post(f"/v1/jobs/{cancelled}/cancel")).status_code == 200
+        async with capacity_lacking(world, {cancelled}) as asked:
+            await eventually(lambda: asked.count(waits) > 2, "asked")
+        assert set(asked) == {waits}
+        assert len(await told(world, cancelled, JobSubmitted)) == 1
+
+
+async def _position(world: JobsWorld, job_id: UUID, position: int) -> bool:
+    return bool((await world.row(job_id))["queue_position"] == position)
+
+
+async def _count(world: JobsWorld, job_id: UUID, count: int) -> bool:
+    return len(await told(world, job_id, JobSubmitted)) >= count
