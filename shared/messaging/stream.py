@@ -5,12 +5,12 @@ from typing import Any
 
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import ExternalStream, StreamConfig, StreamInfo, StreamSource
+from nats.js.api import ExternalStream, RePublish, StreamConfig, StreamInfo, StreamSource
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
 from shared.background import Loop
-from shared.contracts.events import STREAM
+from shared.contracts.events import STREAM, SUBJECT_ROOT
 from shared.errors import BrokerUnavailable
 from shared.messaging.broker import UNREACHABLE, Broker
 
@@ -49,6 +49,8 @@ def _same(found: Any, wanted: Any) -> bool:
         return found in _UNSET or (dataclasses.is_dataclass(found) and not any(vars(found).values()))
     if isinstance(wanted, list):
         return sorted(map(repr, found or [])) == sorted(map(repr, wanted))
+    if dataclasses.is_dataclass(wanted) and dataclasses.is_dataclass(found):
+        return not differences(found, wanted)
     return bool(found == wanted)
 
 
@@ -92,7 +94,8 @@ class StreamKeeper:
 
 
 def copy_of(stream: StreamConfig) -> StreamConfig:
-    """Configuration of the copy of a stream, in the tools' account."""
+    """Configuration of the copy of a stream, in the tools' account; it says each event again for those who listen."""
+    events = f"{SUBJECT_ROOT}.>"
     return StreamConfig(
         name=stream.name,
         storage=stream.storage,
@@ -102,6 +105,7 @@ def copy_of(stream: StreamConfig) -> StreamConfig:
         max_bytes=stream.max_bytes,
         num_replicas=stream.num_replicas,
         mirror=StreamSource(name=stream.name or "", external=_COPY_OF),
+        republish=RePublish(src=events, dest=events, headers_only=False),
     )
 
 

@@ -53,11 +53,12 @@ def rpc_subjects() -> set[str]:
 
 
 def events() -> list[type[EventData]]:
+    names = {module.__name__ for module in contract_modules()}
     found, queue = [], [EventData]
     while queue:
         for one in queue.pop().__subclasses__():
             queue.append(one)
-            if "EVENT" in vars(one) and one.__module__.startswith(contracts.__name__):
+            if "EVENT" in vars(one) and one.__module__ in names:
                 found.append(one)
     return sorted(found, key=lambda one: one.type_name())
 
