@@ -29,7 +29,7 @@ MULTILINE_TEXT = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$"
 _MAX_NAME_SHOWN = 64
 _MAX_INPUT_BYTES = 1024
 """Longer values are not repeated."""
-_BOUND = re.compile(r"Expected `(\w+)[^`]*` (of length )?(>=|<=|>|<) (-?[0-9.e+]+)")
+_BOUND = re.compile(r"Expected `(\w+)[^`]*` (of length )?(>=|<=|>|<) (-?[0-9.e+-]+)")
 _BOUND_WORDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 _UNITS = {"_hours": " hours", "_gb": " GB", "_seconds": " seconds"}
 """Of a field, by the end of its name."""
@@ -54,7 +54,7 @@ _MESSAGES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Expected `object", "dict_type"),
         (r"Expected `array", "list_type"),
         (r"Invalid (UUID|RFC3339)", "value_error"),
-        (r"[Nn]umber out of range|Integer value out of range", "value_error"),
+        (r"Number out of range|Integer value out of range", "value_error"),
     )
 )
 
