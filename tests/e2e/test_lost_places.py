@@ -23,6 +23,7 @@ def operator_url(stack: LocalStack) -> str:
 
 async def test_a_job_whose_place_was_lost_gets_it_again_and_starts(stack: LocalStack) -> None:
     async with users(stack, "alice") as (alice,):
+        before = await alice.free()
         running = [await alice.submit(instance_type=A100, gpu_count=8) for _ in range(2)]
         for job_id in running:
             await alice.wait(job_id, "active", seconds=60)
@@ -32,10 +33,12 @@ async def test_a_job_whose_place_was_lost_gets_it_again_and_starts(stack: LocalS
         for job_id in running:
             await alice.client.post(f"/v1/jobs/{job_id}/cancel")
         await alice.wait(waits, "completed", seconds=60)
+        await until(lambda: has_free(alice, before), "all GPUs given back")
 
 
 async def test_a_job_that_capacity_was_kept_from_hearing_of_starts(stack: LocalStack) -> None:
     async with users(stack, "alice") as (alice,):
+        before = await alice.free()
         client = await nats.connect(operator_url(stack))
         jetstream = client.jetstream()
         config = (await jetstream.consumer_info(STREAM, "capacity")).config
@@ -46,10 +49,15 @@ async def test_a_job_that_capacity_was_kept_from_hearing_of_starts(stack: LocalS
         await client.close()
         assert after.filter_subjects == config.filter_subjects
         await until(lambda: healthy(alice), "health")
+        await until(lambda: has_free(alice, before), "all GPUs given back")
 
 
 async def has_place(user: ApiUser, job_id: str) -> bool:
     return (await user.job(job_id))["queue_position"] is not None
+
+
+async def has_free(user: ApiUser, count: int) -> bool:
+    return await user.free() == count
 
 
 async def healthy(user: ApiUser) -> bool:
