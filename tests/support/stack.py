@@ -118,6 +118,17 @@ class LocalStack:
         await connection.execute(statement, *arguments)
         await connection.close()
 
+    async def admin(self, command: str, username: str) -> str:
+        """`python -m services.auth.admin` with the id of a user of this name; what it says."""
+        environment = {**os.environ, "GPUDEV_DATABASE_URL_AUTH": self.dsn("auth")}
+
+        def say(*arguments: str) -> str:
+            program = [sys.executable, "-m", "services.auth.admin", *arguments]
+            return subprocess.check_output(program, cwd=ROOT, env=environment, text=True)
+
+        user_id = (await asyncio.to_thread(say, "find-user", username)).split()[0]
+        return (await asyncio.to_thread(say, command, user_id)).strip()
+
     def cluster_api(self) -> client.CoreV1Api:
         """Kubernetes, as whoever sources the env file."""
         return client.CoreV1Api(config.new_client_from_config(self.exports()["KUBECONFIG"]))
