@@ -38,6 +38,30 @@ ROUTES: tuple[Route, ...] = (
 )
 """Everything else reaches no domain; the ingress sends it to the front door, which answers 404 in our error shape."""
 
+CONTRACT: tuple[tuple[str, str], ...] = (
+    ("post", "/v1/auth/aws-login"),
+    ("get", "/health"),
+    ("get", "/"),
+    ("post", "/v1/jobs/submit"),
+    ("get", "/v1/jobs/{job_id}"),
+    ("get", "/v1/jobs"),
+    ("post", "/v1/jobs/{job_id}/cancel"),
+    ("post", "/v1/jobs/{job_id}/extend"),
+    ("post", "/v1/jobs/{job_id}/jupyter/enable"),
+    ("post", "/v1/jobs/{job_id}/jupyter/disable"),
+    ("post", "/v1/jobs/{job_id}/users"),
+    ("get", "/v1/gpu/availability"),
+    ("get", "/v1/cluster/status"),
+    ("post", "/v1/disks"),
+    ("get", "/v1/disks"),
+    ("get", "/v1/disks/{disk_name}"),
+    ("delete", "/v1/disks/{disk_name}"),
+    ("get", "/v1/disks/{disk_name}/operations/{operation_id}"),
+    ("post", "/v1/disks/{disk_name}/rename"),
+    ("post", "/v1/keys/rotate"),
+)
+"""The contract's endpoints in its order, in which pages tell them; what we added comes after."""
+
 
 def service_of(path: str) -> ServiceName:
     """The service that answers a public path; the longest matching row wins, as in the ingress."""

@@ -16,7 +16,7 @@ from litestar.di import NamedDependency
 from shared.errors import NotFound, Unavailable
 from shared.messaging import Broker, call_rpc
 from shared.messaging.rpc import Empty
-from shared.routes import SERVICES
+from shared.routes import CONTRACT, SERVICES
 from shared.web.authentication import PUBLIC
 from shared.web.errors import bad_request, error_responses
 
@@ -31,6 +31,7 @@ _ASSET_TYPES = {
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
+_PLACES = {endpoint: place for place, endpoint in enumerate(CONTRACT)}
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -97,7 +98,7 @@ def openapi_subject(service: str) -> str:
 
 
 def merge_documents(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """One document from the services' own, in the order of the route table.
+    """One document from the services' own, its operations in the order of the contract and ours after them.
 
     Schemas of one name must be equal in all, and two services may not answer one path.
 
@@ -118,7 +119,20 @@ def merge_documents(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
             for name, entry in entries.items():
                 if target.setdefault(name, entry) != entry:
                     raise ValueError(f"components.{section}.{name} differs in {service}")
+    merged["paths"] = _in_order(merged["paths"])
     return merged
+
+
+def _in_order(paths: dict[str, Any]) -> dict[str, Any]:
+    """As pages show it: a tag's operations follow the order of the paths, and within a path that of its methods."""
+
+    def place(path: str, method: str) -> int:
+        return _PLACES.get((method, path), len(_PLACES))
+
+    ordered = {
+        path: dict(sorted(item.items(), key=lambda entry: place(path, entry[0]))) for path, item in paths.items()
+    }
+    return dict(sorted(ordered.items(), key=lambda entry: place(entry[0], next(iter(entry[1])))))
 
 
 class ApiDocument:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from tests.support.contract_document import sections
 from tests.support.route_table import DOCUMENTED
 from tests.support.stack import LocalStack, until, users
 
@@ -26,6 +27,18 @@ async def test_the_document_is_valid_and_holds_every_route(stack: LocalStack) ->
     OpenAPIV31SpecValidator(spec).validate()
     assert routes_of(spec) == set(DOCUMENTED)
     assert all(operation.get("summary") for item in spec["paths"].values() for operation in item.values())
+
+
+async def test_each_section_of_the_page_is_in_the_contracts_order(stack: LocalStack) -> None:
+    """The page shows the document's tags and operations as they follow in it."""
+    spec = await document(stack)
+    shown: dict[str, list[tuple[str, str]]] = {tag["name"]: [] for tag in spec["tags"]}
+    for path, item in spec["paths"].items():
+        for method, operation in item.items():
+            shown[operation["tags"][0]].append((method.upper(), path))
+    written = sections()
+    assert list(shown) == list(written)
+    assert {name: shown[name][: len(rows)] for name, rows in written.items()} == written
 
 
 async def test_a_slash_at_the_end_of_a_path_makes_no_difference(stack: LocalStack) -> None:

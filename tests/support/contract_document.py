@@ -43,6 +43,19 @@ def endpoints() -> dict[int, Endpoint]:
     return found
 
 
+def sections() -> dict[str, list[tuple[str, str]]]:
+    """Methods and paths of the contract's endpoints by the section that they are in, all in its order."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    section = ""
+    for heading, method, path in re.findall(
+        r"^## (.+)$|^\*\*Endpoint:\*\* `(\w+) ([^`]+)`", CONTRACT.read_text(), re.MULTILINE
+    ):
+        section = heading or section
+        if method:
+            found.setdefault(section, []).append((method, path))
+    return found
+
+
 def error_examples() -> list[Any]:
     """The examples of errors: of any, and of a validation error."""
     text = CONTRACT.read_text().split("### Error Response Format")[1]
