@@ -17,8 +17,6 @@ from shared.routes import FRONT_DOOR, ROUTES, Route
 # Traefik's order: the higher number is tried first. Longer paths before shorter ones, "everything else" last.
 _LOWEST_PRIORITY = 1
 _HEALTH = "/health"
-_ANSWER_SECONDS = 40
-"""Longer than any answer is held back on purpose."""
 _HEALTH_SECONDS = 1.9
 """A service that hangs altogether cannot say so itself: the ingress does, within the two seconds of health."""
 
@@ -31,12 +29,16 @@ class Ingress:
     port: int
     backends: Mapping[str, Sequence[int]]
     """Service name to the ports of its replicas."""
+    error_port: int
+    """Of the error pages."""
+    answer_seconds: float = 40
+    """Until an answer begins; longer than any is held back on purpose."""
 
     def part(self, log: Path) -> Part:
         """The server process; writes its configuration, as JSON, which is YAML too."""
         static, dynamic = self.directory / "static.yml", self.directory / "dynamic.yml"
         write_private(static, json.dumps(static_configuration(self, dynamic), indent=2))
-        write_private(dynamic, json.dumps(dynamic_configuration(ROUTES, self.backends), indent=2))
+        write_private(dynamic, json.dumps(dynamic_configuration(ROUTES, self), indent=2))
         return Part(
             name="traefik",
             argv=(program("traefik"), f"--configfile={static}"),
@@ -79,8 +81,8 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
     }
 
 
-def dynamic_configuration(routes: Iterable[Route], backends: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Routers for the rows of the route table, services for their replicas."""
+def dynamic_configuration(routes: Iterable[Route], ingress: Ingress) -> dict[str, Any]:
+    """Routers for the rows of the route table, services for their replicas, error pages where these are silent."""
     routers = {_name(route): _router(route) for route in routes}
     # The front door has pages that are nobody's outside the deployment, such as /metrics: it is asked for none by name.
     routers["everything-else"] = {
@@ -88,17 +90,23 @@ def dynamic_configuration(routes: Iterable[Route], backends: Mapping[str, Sequen
         "rule": "PathPrefix(`/`)",
         "priority": _LOWEST_PRIORITY,
         "service": FRONT_DOOR,
-        "middlewares": ["nowhere", "retry"],
+        "middlewares": ["errors", "nowhere", "retry"],
     }
-    balancers = {name: _balancer(ports) for name, ports in backends.items()}
+    balancers = {name: _balancer(ports) for name, ports in ingress.backends.items()}
     impatient = {f"{name}-health": {**balancer, "serversTransport": "health"} for name, balancer in balancers.items()}
+    services = [_service(name, balancer) for name, balancer in {**balancers, **impatient}.items()]
     return {
         "http": {
             "routers": routers,
-            "services": {name: {"loadBalancer": balancer} for name, balancer in {**balancers, **impatient}.items()},
-            "serversTransports": {"health": _patience(_HEALTH_SECONDS), "service": _patience(_ANSWER_SECONDS)},
+            "services": {
+                **{name: service for group in services for name, service in group.items()},
+                "error-pages": {"loadBalancer": {"servers": [{"url": f"http://{HOST}:{ingress.error_port}"}]}},
+            },
+            "serversTransports": {"health": _patience(_HEALTH_SECONDS), "service": _patience(ingress.answer_seconds)},
             "middlewares": {
-                "retry": {"retry": _retry(max(len(ports) for ports in backends.values()))},
+                # Traefik's own: no service of ours answers with these.
+                "errors": {"errors": {"status": ["502", "504"], "service": "error-pages", "query": "/{status}"}},
+                "retry": {"retry": _retry(max(len(ports) for ports in ingress.backends.values()))},
                 "nowhere": {"replacePath": {"path": "/nowhere"}},
             },
         }
@@ -108,8 +116,9 @@ def dynamic_configuration(routes: Iterable[Route], backends: Mapping[str, Sequen
 def _router(route: Route) -> dict[str, Any]:
     row = {"entryPoints": ["web"], "rule": rule(route), "priority": priority(route)}
     if route.path.startswith(_HEALTH):
-        return {**row, "service": f"{route.service}-health"}  # not tried again: that would take as long again
-    return {**row, "service": route.service, "middlewares": ["retry"]}
+        # not tried again: that would take as long again
+        return {**row, "service": f"{route.service}-health", "middlewares": ["errors"]}
+    return {**row, "service": route.service, "middlewares": ["errors", "retry"]}
 
 
 def rule(route: Route) -> str:
@@ -127,6 +136,18 @@ def rule(route: Route) -> str:
 def priority(route: Route) -> int:
     """Higher for longer paths; an exact row before a prefix of the same length."""
     return _LOWEST_PRIORITY + 2 * len(route.path) + int(route.exact)
+
+
+def _service(name: str, balancer: dict[str, Any]) -> dict[str, Any]:
+    """A service by its name; when all replicas are known to be dead, the error pages say 503 in its place.
+
+    Traefik's own 503 could not be told from a service's, which has its reason and has to pass.
+    """
+    if "healthCheck" not in balancer:
+        return {name: {"loadBalancer": balancer}}
+    replicas = f"{name}-replicas"
+    failover = {"service": replicas, "fallback": "error-pages"}
+    return {name: {"failover": failover}, replicas: {"loadBalancer": balancer}}
 
 
 def _balancer(ports: Sequence[int]) -> dict[str, Any]:

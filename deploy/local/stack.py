@@ -19,6 +19,7 @@ from deploy.local.aws import Cloud, Keys
 from deploy.local.banner import banner
 from deploy.local.broker import TOOLS_USER, Broker
 from deploy.local.cluster_part import DEMO_FLEET, Cluster
+from deploy.local.error_pages import serve_error_pages
 from deploy.local.github_keys import KeyPages, make_key_pair
 from deploy.local.ingress import Ingress, is_healthy
 from deploy.local.part import Part, PartFailedError
@@ -103,6 +104,7 @@ class Stack:
         self.state = StateDirectory(settings.state)
         self.url = f"http://localhost:{settings.port}"
         self._kubeconfig = settings.kubeconfig or self.state.kubeconfig
+        self._error_pages: asyncio.Server | None = None
         self._supervisor = Supervisor(report=report, changed=self._write_table, policy=policy)
 
     async def run(self) -> int:
@@ -128,6 +130,8 @@ class Stack:
                 # Before the parts go: who finds the file shall find them.
                 self.state.env.unlink(missing_ok=True)
                 await self._supervisor.stop()
+                if self._error_pages is not None:
+                    self._error_pages.close()
                 leftovers.end(self.state)
                 self.state.stack.unlink(missing_ok=True)
                 self._report("Stopped; nothing is left running.")
@@ -172,7 +176,7 @@ class Stack:
         self._report(f"GPU Dev starts; its state is in {self.state.root}")
         self.state.put_logs_away()
         secrets = self.state.secrets()
-        ports = iter(free_ports(5 + self._settings.replicas * len(SERVICES)))
+        ports = iter(free_ports(6 + self._settings.replicas * len(SERVICES)))
         postgres = Postgres(directory=self.state.postgres, port=next(ports), password=secrets.postgres)
         broker = Broker(
             directory=self.state.broker,
@@ -199,6 +203,7 @@ class Stack:
             directory=self.state.ingress,
             port=self._settings.port,
             backends=applications.ports,
+            error_port=next(ports),
         )
         make_key_pair(self.state.github, DEMO_USER)
         write_ssh_config(self.state)
@@ -210,6 +215,7 @@ class Stack:
             self._start_cluster(cluster_port),
         )
         await together(*(self._start_part(part, _APPLICATIONS) for part in applications.parts(self.state.logs)))
+        self._error_pages = await serve_error_pages(ingress.error_port)
         # Last: it takes a service that is not up yet for a dead one, and looks again only after a second.
         await self._start_part(ingress.part(self._log("traefik")), _INGRESS)
         await self._await_health()

@@ -91,6 +91,20 @@ def _assert_services_know_their_world(stack: StackProcess) -> None:
     assert get(stack, "/v1/jobs/x")["environment"]["GPUDEV_REPLICA"] == "jobs-1"
 
 
+def test_a_service_that_hangs_is_told_in_the_shape_of_our_errors(stack: StackProcess) -> None:
+    hanging = proc.group_members(stack.parts()["disks-1"].pid)
+    for pid in hanging:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            get(stack, "/health/disks")
+    finally:
+        for pid in hanging:
+            os.kill(pid, signal.SIGCONT)
+    assert caught.value.code == 504
+    assert list(json.loads(caught.value.read())) == ["detail"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_stack_leaves_nothing_behind(make_stack: MakeStack, number: signal.Signals) -> None:
     stack = make_stack()

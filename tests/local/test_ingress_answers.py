@@ -1,0 +1,126 @@
+"""What clients read of a real Traefik whose services fail it."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.error_pages import serve_error_pages
+from deploy.local.ingress import Ingress
+from deploy.local.part import await_ready, spawn, stop
+from deploy.local.ports import HOST, free_ports
+from shared.routes import SERVICES
+
+pytestmark = pytest.mark.timeout(60)
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OWN = b'{"detail": "The database is unavailable"}'
+
+
+async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that has an answer of its own, with the status that the query gives."""
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        asked = head.split(b" ", 2)[1].decode().rpartition("?")[2]
+        about = f"HTTP/1.1 {asked if asked.isdigit() else 200} Of Ours\r\nRetry-After: 7\r\n"
+        writer.write(f"{about}Content-Length: {len(OWN)}\r\n\r\n".encode() + OWN)
+        await writer.drain()
+
+
+async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """A service that hangs."""
+    while await reader.read(1 << 16):
+        pass
+
+
+async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that dies of a request."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
+
+
+def closing(serve: Serve) -> Serve:
+    """Until the other side has gone."""
+
+    async def serve_until_gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+
+    return serve_until_gone
+
+
+@asynccontextmanager
+async def ingress(folder: Path, *jobs: Serve | None) -> AsyncIterator[httpx.AsyncClient]:
+    """A Traefik before replicas of jobs, and four ports where nobody listens; None is a replica that is dead."""
+    port, error_port, *dead = free_ports(3 + len(jobs))
+    backends = {**{name: [dead[-1]] for name in SERVICES}, "jobs": dead[: len(jobs)]}
+    front = Ingress(directory=folder, port=port, backends=backends, error_port=error_port, answer_seconds=0.5)
+    async with AsyncExitStack() as stack:
+        for serve, own in zip(jobs, backends["jobs"], strict=True):
+            if serve is not None:
+                stack.callback((await asyncio.start_server(closing(serve), HOST, own)).close)
+        stack.callback((await serve_error_pages(error_port)).close)
+        part = front.part(folder / "traefik.log")
+        process = spawn(part)
+        stack.push_async_callback(asyncio.to_thread, stop, process, part)
+        await asyncio.to_thread(await_ready, process, part)
+        yield await stack.enter_async_context(
+            httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=10, trust_env=False)
+        )
+
+
+def assert_our_shape(answer: httpx.Response, *statuses: int) -> None:
+    assert answer.status_code in statuses
+    assert list(answer.json()) == ["detail"]
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_service_that_is_dead_is_told_in_our_shape(tmp_path: Path) -> None:
+    async with ingress(tmp_path, answering) as client:
+        for path in ("/v1/disks", "/health/disks", "/", "/nowhere"):
+            assert_our_shape(await client.get(path), 502)
+            assert_our_shape(await client.post(path, json={"padding": "x" * (1 << 20)}), 502)
+            head = await client.head(path, headers={f"X-{number}": "x" for number in range(300)})
+            assert (head.status_code, head.content) == (502, b"")
+
+
+async def test_a_service_that_hangs_is_told_in_our_shape(tmp_path: Path) -> None:
+    async with ingress(tmp_path, silent) as client:
+        assert_our_shape(await client.get("/v1/jobs"), 504)
+        assert_our_shape(await client.post("/v1/jobs/submit", json={}), 504)
+
+
+async def test_a_service_that_dies_of_a_request_is_told_in_our_shape(tmp_path: Path) -> None:
+    async with ingress(tmp_path, breaking) as client:
+        assert_our_shape(await client.post("/v1/jobs/submit", json={}), 502)
+
+
+async def test_replicas_that_are_all_dead_are_told_in_our_shape(tmp_path: Path) -> None:
+    async with ingress(tmp_path, None, None) as client:
+        for path in ("/v1/jobs", "/v1/jobs/submit", "/health/jobs"):
+            await known_dead(client, path)
+            assert_our_shape(await client.get(path), 503)
+            assert_our_shape(await client.post(path, json={"padding": "x" * (1 << 20)}), 503)
+
+
+async def known_dead(client: httpx.AsyncClient, path: str) -> None:
+    async with asyncio.timeout(10):
+        while (answer := await client.get(path)).status_code != 503:
+            assert_our_shape(answer, 502)
+
+
+async def test_what_a_service_says_itself_passes_unchanged(tmp_path: Path) -> None:
+    async with ingress(tmp_path, answering, answering) as client:
+        for path in ("/v1/jobs", "/health/jobs"):
+            for status in (200, 400, 404, 429, 500, 503):
+                answer = await client.get(f"{path}?{status}")
+                assert (answer.status_code, answer.content, answer.headers["retry-after"]) == (status, OWN, "7")
