@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
 from shared.database import Row, Statement
+from shared.database.locks import lock_key
 from shared.database.tables import outbox
 from shared.messaging.outbox import insert_event_with, next_message_id
 
@@ -235,10 +236,11 @@ LOCK_JOBS_OF_DISABLED = Statement(
 )
 """Also of a job that was submitted while the news was on its way."""
 
-_WAITING_LOCK = 0x77616974
 # held until the commit: two submissions of one user at once cannot both be the last that is allowed
 LOCK_WAITING = Statement(
-    sa.select(sa.func.pg_advisory_xact_lock(_WAITING_LOCK, sa.func.hashint8(bindparam("user_id", type_=sa.BigInteger))))
+    sa.select(
+        sa.func.pg_advisory_xact_lock(lock_key("wait"), sa.func.hashint8(bindparam("user_id", type_=sa.BigInteger)))
+    )
 )
 COUNT_WAITING = Statement(
     sa.select(sa.func.count()).where(

@@ -16,10 +16,11 @@ from alembic import command, context
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from shared.database.locks import lock_key
 from shared.routes import SERVICES
 
 _LOCK_TIMEOUT_MILLISECONDS = 5000
-_ADVISORY_LOCK = 0x67707564
+_LOCK = lock_key("gpud")
 
 
 def upgrade(service: str, dsn: str, revision: str = "head") -> None:
@@ -60,7 +61,7 @@ async def _run(service: str, dsn: str, action: Any) -> None:
     try:
         async with engine.connect() as connection:
             await connection.execute(sa.text(f"SET lock_timeout = {_LOCK_TIMEOUT_MILLISECONDS}"))
-            await connection.execute(sa.text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK}, hashtext(current_schema()))"))
+            await connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK}, hashtext(current_schema()))"))
             await connection.commit()
             await connection.run_sync(lambda sync: action(_config(service, sync)))
             await connection.commit()

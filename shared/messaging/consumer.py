@@ -22,12 +22,12 @@ from sqlalchemy.dialects.postgresql import insert
 from shared.background import Loop
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent, EventData
 from shared.database import Database, Statement, Transaction
-from shared.database.office import Office
 from shared.database.tables import dead_letters, inbox
 from shared.errors import BrokerUnavailable, Unavailable
+from shared.leader_lock import LeaderLock
 from shared.logs import mask_text
+from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
-from shared.messaging.linger import linger_seconds
 from shared.messaging.stream import CHECK_SECONDS, differences, report
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ _FINGERPRINT = "gpudev.fingerprint"
 _BATCH = 200
 _FETCH_SECONDS = 2.0
 _STANDBY_SECONDS = 0.2
-_OFFICE_KEY = 0x696E6278
+_LEADER_LOCK = "inbx"
 _ACK_WAIT_SECONDS = 5
 """After so long, what was under way when the broker or a replica died comes again; the inbox knows a slow one."""
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -104,9 +104,14 @@ class Consumer:
         self._stale = False
         self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
         self._next_check = 0.0
-        self._office = Office(database, _OFFICE_KEY)
+        self._leader_lock = LeaderLock(database, _LEADER_LOCK)
         self.loop = Loop(
-            "consumer", self._turn, period_seconds=0, turn_seconds=60.0, stale_seconds=20.0, at_end=self._office.leave
+            "consumer",
+            self._turn,
+            period_seconds=0,
+            turn_seconds=60.0,
+            stale_seconds=20.0,
+            at_end=self._leader_lock.release,
         )
         broker.on_connect(self._after_connect)
 
@@ -130,7 +135,7 @@ class Consumer:
         self._stale = True
 
     async def _turn(self) -> bool:
-        if not await self._office.held():
+        if not await self._leader_lock.held():
             await asyncio.sleep(_STANDBY_SECONDS)
             return True
         try:
@@ -142,7 +147,7 @@ class Consumer:
             for message in messages:
                 await self._work(message)
         if len(messages) < _BATCH:
-            await asyncio.sleep(linger_seconds(len(messages)))
+            await asyncio.sleep(batch_delay_seconds(len(messages)))
         return True
 
     async def _fetch(self) -> list[Msg]:

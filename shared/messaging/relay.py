@@ -15,10 +15,11 @@ from prometheus_client import Counter
 from shared.background import Loop
 from shared.contracts.events import STREAM
 from shared.database import Database, Statement, Transaction
+from shared.database.locks import try_lock
 from shared.database.tables import outbox, stream_seen
 from shared.errors import BrokerUnavailable
+from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
-from shared.messaging.linger import linger_seconds
 from shared.messaging.outbox import envelope
 
 log = structlog.get_logger(__name__)
@@ -28,13 +29,10 @@ RETENTION = timedelta(days=7)
 _ACK_SECONDS = 5.0
 _CHECK_PERIOD = timedelta(seconds=5)
 _AT_ONCE = datetime.min.replace(tzinfo=UTC)
-_LOCK_KEY = 0x6F757462
 _published = Counter("gpudev_outbox_published", "Events published")
 _republished = Counter("gpudev_outbox_republished", "Events published again because the stream had lost them")
 
-_TRY_LOCK = Statement(
-    sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK_KEY, sa.func.hashtext(sa.func.current_schema())))
-)
+_TRY_LOCK = try_lock("outb")
 _CLAIM = Statement(
     sa.select(outbox)
     .where(outbox.c.published_at.is_(None))
@@ -111,7 +109,7 @@ class Relay:
                 await self._publish(transaction, jetstream, rows, now)
         if len(rows) == BATCH:
             return True
-        await asyncio.sleep(linger_seconds(len(rows)))
+        await asyncio.sleep(batch_delay_seconds(len(rows)))
         return False
 
     async def _publish(

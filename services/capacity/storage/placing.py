@@ -8,15 +8,10 @@ from services.capacity.storage.tables import (
     places,
 )
 from shared.database import Statement
+from shared.database.locks import try_lock
 
-_PLACER_LOCK = 0x706C6163
-TRY_PLACER_LOCK = Statement(
-    sa.select(func.pg_try_advisory_xact_lock(_PLACER_LOCK, func.hashtext(func.current_schema())))
-)
-_TELLER_LOCK = 0x74656C6C
-TRY_TELLER_LOCK = Statement(
-    sa.select(func.pg_try_advisory_xact_lock(_TELLER_LOCK, func.hashtext(func.current_schema())))
-)
+TRY_PLACER_LOCK = try_lock("plac")
+TRY_TELLER_LOCK = try_lock("tell")
 
 # of each type only the beginning of its line is read: what a round costs does not grow with the line
 LINE = Statement(

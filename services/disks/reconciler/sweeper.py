@@ -17,13 +17,13 @@ from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
 from services.disks.operations.adoptions import adopt_snapshot, note_name
 from shared.background import Loop
 from shared.database import Database
-from shared.database.office import Office
+from shared.leader_lock import LeaderLock
 from shared.messaging.outbox import Wakes
 from shared.metrics import ORPHANS
 
 log = structlog.get_logger(__name__)
 
-_OFFICE_KEY = 0x73776570
+_LEADER_LOCK = "swep"
 _SETTLING = timedelta(minutes=5)
 """EC2 is eventually consistent: a row that changed later than this says nothing about what a listing shows."""
 _missing = Gauge("gpudev_missing", "What rows say is in AWS and the last sweep did not find", ["kind"])
@@ -47,15 +47,15 @@ class Sweeper:
         self._relay = relay
         self._ebs = ebs
         self._clock = clock
-        self._office = Office(database, _OFFICE_KEY, silence_seconds=2 * period_seconds + 10)
+        self._leader_lock = LeaderLock(database, _LEADER_LOCK, silence_seconds=2 * period_seconds + 10)
         self.loop = Loop(
             "ebs_sweeper", self.turn, period_seconds=period_seconds, turn_seconds=120.0,
-            stale_seconds=5 * period_seconds + 300, at_end=self._office.leave,
+            stale_seconds=5 * period_seconds + 300, at_end=self._leader_lock.release,
         )  # fmt: skip
 
     async def turn(self) -> None:
         """Sweep, if no other replica does; an outage of AWS is not a fault of ours."""
-        if not await self._office.held():
+        if not await self._leader_lock.held():
             return
         try:
             await self.sweep()

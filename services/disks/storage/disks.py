@@ -8,6 +8,7 @@ from services.disks.domain.snapshot import SnapshotState
 from services.disks.storage.tables import disks, operations, snapshots
 from services.disks.storage.words import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
 from shared.database import Statement
+from shared.database.locks import lock_key
 
 _USER_ID = sa.bindparam("user_id", type_=sa.BigInteger)
 _NAME = sa.bindparam("name", type_=sa.Text)
@@ -15,7 +16,6 @@ _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
 _FIELDS = (
     "id", "user_id", "username", "name", "size_gb", "availability_zone", "state", "version", "source_snapshot",
 )  # fmt: skip
-_NAMES_LOCK = 0x6469736B
 
 INSERT = Statement(
     insert(disks)
@@ -25,7 +25,7 @@ INSERT = Statement(
 """Affects no row when the name is taken."""
 
 LOCK_NAMES = Statement(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(
-    sa.cast(_USER_ID, sa.Text), sa.literal(_NAMES_LOCK, sa.BigInteger)
+    sa.cast(_USER_ID, sa.Text), sa.literal(lock_key("disk"), sa.BigInteger)
 ))))  # fmt: skip
 """The user's names and limits are this transaction's alone; taken before any row of theirs."""
 
