@@ -42,6 +42,30 @@ def test_a_json_patch_applies_in_order_or_not_at_all(core: CoreV1Api, namespace:
     assert "copied" in core.read_namespaced_config_map("a", namespace).data
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "remove", "path": "/data/none"},
+        {"op": "remove", "path": ""},
+        {"op": "replace", "path": "/data/none", "value": "1"},
+        {"op": "add", "path": "/none/below", "value": "1"},
+        {"op": "move", "from": "/data/none", "path": "/data/k"},
+        {"op": "copy", "from": "/data/none", "path": "/data/k"},
+        {"op": "test", "path": "/data/k", "value": "2"},
+        {"op": "merge", "path": "/data/k", "value": "2"},
+    ],
+    ids=str,
+)
+def test_an_operation_that_cannot_be_applied_is_invalid(
+    core: CoreV1Api, namespace: str, operation: dict[str, str]
+) -> None:
+    core.create_namespaced_config_map(namespace, configmap("a", {"k": "1"}))
+    with pytest.raises(ApiException) as caught:
+        core.patch_namespaced_config_map("a", namespace, [operation])
+    assert (caught.value.status, json.loads(caught.value.body)["reason"]) == (422, "Invalid")
+    assert core.read_namespaced_config_map("a", namespace).data == {"k": "1"}
+
+
 def test_a_label_key_is_escaped_in_a_json_pointer(core: CoreV1Api, namespace: str) -> None:
     core.create_namespaced_config_map(namespace, configmap("a", labels={"gpudev.test/x": "1"}))
     operations = [{"op": "replace", "path": "/metadata/labels/gpudev.test~1x", "value": "2"}]
