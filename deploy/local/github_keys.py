@@ -62,7 +62,7 @@ def make_key_pair(directory: Path, name: str) -> None:
 
 
 def _keys_of(directory: Path, name: str) -> bytes | None:
-    """The page of a user; None when he has none. As on GitHub, a name's case does not matter."""
+    """The page of a user; None when they have none. As on GitHub, a name's case does not matter."""
     pages = (page for page in directory.glob("*.keys") if page.stem.lower() == name.lower())
     try:
         return next((page.read_bytes() for page in pages), None)

@@ -57,7 +57,7 @@ class Cloud:
         """Answer one request."""
         if environ["PATH_INFO"] == READY_PATH:
             return _answer(start_response, "200 OK", b"ready\n")
-        # Lets a caller of moto name the account he wants to be in.
+        # Lets a caller of moto name the account they want to be in.
         environ.pop("HTTP_X_MOTO_ACCOUNT_ID", None)
         key_id, service = _credential(environ)
         if key_id is None:

@@ -248,7 +248,7 @@ class Stack:
             await self._start_part(cluster.part(self._log("cluster")))
         names = ("--kubeconfig", str(self._kubeconfig), "--name", self._settings.namespace)
         argv = (sys.executable, "-m", "deploy.local.namespace", *names)
-        # A cluster of the user's may need his environment: credential programs read their own variables.
+        # A cluster of the user's may need their environment: credential programs read their own variables.
         env = {**os.environ, **leftovers.mark(self.state)}
         await run_once("namespace", argv, log=self._log("namespace"), env=env, cwd=ROOT)
 

@@ -1,6 +1,6 @@
 """For operators: `python -m services.auth.admin`.
 
-    find-user <username>     ids of the users of that name (one per role that he comes with)
+    find-user <username>     ids of the users of that name (one per role that they come with)
     disable-user <user_id>   refuse the user, revoke the keys and end the jobs; takes effect within a second or two
     enable-user <user_id>    let the user log in again
 

@@ -139,7 +139,7 @@ async def _count(auth: Auth, bucket: bytes, limit: int, now: datetime) -> None:
 
 
 async def open_session(auth: Auth, *, person: Person, new_key: ApiKey, now: datetime) -> IssuedKey:
-    """Make the user if he is new, and give him a key.
+    """Make the user if they are new, and give them a key.
 
     Raises:
         UserDisabled: The user is known and disabled; nothing changes.
@@ -242,7 +242,7 @@ async def list_keys(auth: Auth, *, user_id: int, limit: int, offset: int, now: d
 
 
 async def disable_user(*, database: Database, relay: Wakes, user_id: int, now: datetime) -> int:
-    """Refuse the user from now on, and revoke his keys; the number of keys revoked. Again changes nothing.
+    """Refuse the user from now on, and revoke their keys; the number of keys revoked. Again changes nothing.
 
     Raises:
         NotFound: There is no such user.

@@ -101,7 +101,7 @@ ADMIT_USER = Statement(
     )
     .returning(users.c.id, users.c.version, users.c.disabled_at)
 )
-"""Makes the user or counts one more event of him; locks his row."""
+"""Makes the user or counts one more event of theirs; locks their row."""
 
 LOCK_USER = Statement(
     sa.select(users.c.id, users.c.username, users.c.version, users.c.disabled_at)

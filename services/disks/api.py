@@ -208,7 +208,7 @@ class DisksController(Controller):
     @get(
         "/{disk_name:str}/snapshots",
         operation_id="list_disk_snapshots",
-        summary="List the restore points of a disk",
+        summary="List the snapshots of a disk",
         responses=error_responses(404),
     )
     async def show_snapshots(
@@ -228,13 +228,13 @@ class DisksController(Controller):
         "/{disk_name:str}/snapshots",
         status_code=200,
         operation_id="create_disk_snapshot",
-        summary="Take a restore point of a disk that is not in use",
+        summary="Take a snapshot of a disk that is not in use",
         responses=error_responses(404, 409, 410, 422),
     )
     async def take_snapshot(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> Response[OperationRequested]:
-        """The answer comes at once; the operation tells when the restore point is complete."""
+        """The answer comes at once; the operation tells when the snapshot is complete."""
         outcome = await request_snapshot(
             desk.database, desk.relay, desk.reconciler, user_id=request.user.user_id,
             name=check_name(disk_name, _NAME_LOC), operation_id=uuid4(), key=await idempotency_key(request),

@@ -53,7 +53,7 @@ async def get_disk(executor: Executor, *, user_id: int, name: str) -> Disk:
 
 
 async def list_snapshots(database: Database, *, user_id: int, name: str, limit: int, offset: int) -> SnapshotPage:
-    """A disk's restore points, newest first; those that are being deleted are no longer among them.
+    """A disk's snapshots, newest first; those that are being deleted are no longer among them.
 
     Raises:
         NotFound: There is no such disk, or it is someone else's.
@@ -107,7 +107,7 @@ async def find_disk_by_id(executor: Executor, disk_id: UUID) -> Disk | None:
 
 
 async def find_source(executor: Executor, *, user_id: int, snapshot: str) -> Snapshot:
-    """A user's restore point by our id or AWS's.
+    """A user's snapshot by our id or AWS's.
 
     Raises:
         NotFound: There is none, or it is someone else's.
@@ -119,7 +119,7 @@ async def find_source(executor: Executor, *, user_id: int, snapshot: str) -> Sna
 
 
 async def read_snapshot(executor: Executor, snapshot_id: UUID) -> Snapshot:
-    """A restore point that is known to be there, by our id."""
+    """A snapshot that is known to be there, by our id."""
     row = await executor.fetch_one(storage.snapshots.READ, id=snapshot_id)
     if row is None:
         raise NotFound("Snapshot")
@@ -127,7 +127,7 @@ async def read_snapshot(executor: Executor, snapshot_id: UUID) -> Snapshot:
 
 
 async def snapshots_of(executor: Executor, disk_id: UUID, status: SnapshotState) -> list[Snapshot]:
-    """A disk's restore points in one state, oldest first."""
+    """A disk's snapshots in one state, oldest first."""
     rows = await executor.fetch_all(storage.snapshots.OF_DISK, disk_id=disk_id, status=status)
     return [snapshot_of(row) for row in rows]
 
@@ -138,7 +138,7 @@ def disk_of(row: Row) -> Disk:
 
 
 def snapshot_of(row: Row) -> Snapshot:
-    """The restore point in a row that has its columns, among others."""
+    """The snapshot in a row that has its columns, among others."""
     return msgspec.convert({name: row[name] for name in Snapshot.__struct_fields__}, Snapshot)
 
 

@@ -193,7 +193,7 @@ def rename_answer(renamed: Renamed, report: TagReport) -> RenameAnswer:
 
 
 def snapshot_info(snapshot: Snapshot) -> SnapshotInfo:
-    """A restore point on the wire."""
+    """A snapshot on the wire."""
     return SnapshotInfo(
         snapshot_id=snapshot.id,
         ebs_snapshot_id=snapshot.snapshot_id,

@@ -179,7 +179,7 @@ class JobsController(Controller):
     ) -> Response[ActionAnswer]:
         """Let a GitHub user's SSH keys open an active job.
 
-        He is in `secondary_users` then; else `access_error` says why not.
+        They are in `secondary_users` then; else `access_error` says why not.
         """
         name = data.github_username
         outcome = await add_user(

@@ -44,7 +44,7 @@ def until_extended(job: Job) -> tuple[ActionStatus, str | None] | None:
 
 
 def until_user_is(name: str) -> Settles:
-    """Of a request to add a user: his keys open the job, or never will."""
+    """Of a request to add a user: their keys open the job, or never will."""
 
     def settles(job: Job) -> tuple[ActionStatus, str | None] | None:
         user = find_user(job, name)

@@ -52,11 +52,11 @@ class DiskReleased(DiskEvent, frozen=True, kw_only=True):
 
 
 class DiskSnapshotStarted(DiskEvent, frozen=True, kw_only=True):
-    """A restore point is wanted; the disk is being backed up until `snapshot_completed` or `operation_failed`."""
+    """A snapshot is wanted; the disk is being backed up until `snapshot_completed` or `operation_failed`."""
 
     EVENT: ClassVar[str] = "snapshot_started"
     operation_id: UUID
-    """Also the restore point's id."""
+    """Also the snapshot's id."""
     job_id: UUID | None = None
     """Job that had used the disk; None when its owner asked."""
 
@@ -71,7 +71,7 @@ class DiskSnapshotCompleted(DiskEvent, frozen=True, kw_only=True):
 
 
 class DiskSnapshotDeleted(DiskEvent, frozen=True, kw_only=True):
-    """A restore point that need not be kept is gone."""
+    """A snapshot that need not be kept is gone."""
 
     EVENT: ClassVar[str] = "snapshot_deleted"
     operation_id: UUID
@@ -101,7 +101,7 @@ class DiskRestored(DiskEvent, frozen=True, kw_only=True):
 
 
 class DiskPurged(DiskEvent, frozen=True, kw_only=True):
-    """Volume and restore points are gone for good."""
+    """Volume and snapshots are gone for good."""
 
     EVENT: ClassVar[str] = "purged"
     volume_id: str

@@ -81,7 +81,7 @@ class IdentityCache:
         if (
             entry is None
             or entry.until <= self._clock()
-            # whoever knows the public id of a key must not learn from timing how near his guess of the rest was
+            # whoever knows the public id of a key must not learn from timing how near their guess of the rest was
             or not hmac.compare_digest(entry.key_hash, key_hash)
         ):
             if self._refused.get(key_hash, 0.0) > self._clock():

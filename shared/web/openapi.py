@@ -16,7 +16,7 @@ _TAGS = {
     "Health & Info": "How the services are, and what there is.",
     "Job Management": "Jobs from their submission to their end.",
     "Cluster Information": "What is free, and how busy the cluster is.",
-    "Disk Operations": "Persistent disks and their restore points.",
+    "Disk Operations": "Persistent disks and their snapshots.",
     "API Key Management": "One's own API keys.",
 }
 """In the order of the contract."""

@@ -60,7 +60,7 @@ def talking_cluster(folder: Path) -> Iterator[Path]:
 
 
 async def prepare(stack: LocalStack) -> tuple[ApiUser, list[str]]:
-    """A user and his running jobs: rows as the service writes them, of pods that the cluster has."""
+    """A user and their running jobs: rows as the service writes them, of pods that the cluster has."""
     async with users(stack, "bench") as (user,):
         first = await user.submit(gpu_count=1)
     connection = await asyncpg.connect(stack.dsn("jobs"))

@@ -18,7 +18,7 @@ HOSTILE = ("bob; touch hacked", "$(touch hacked)", "`touch hacked`", "../bob", "
 
 @asynccontextmanager
 async def working(stack: LocalStack, **fields: Any) -> AsyncIterator[tuple[ApiUser, str]]:
-    """A user with an active job for his own key."""
+    """A user with an active job for their own key."""
     async with users(stack, "demo") as (demo,):
         job_id = await demo.submit(gpu_count=1, github_user="demo", **fields)
         await demo.wait(job_id, "active")

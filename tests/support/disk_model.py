@@ -1,4 +1,4 @@
-"""What disks are, by the contract alone: names, claims, restore points, deletion, time. Pure, and knows no service.
+"""What disks are, by the contract alone: names, claims, snapshots, deletion, time. Pure, and knows no service.
 
 Users and jobs ask; `judge_…` says what they are to be answered, and the method beside it makes the change once the
 answer has come. What AWS does in its own time is not foretold: the model is told when an operation has ended, checks
@@ -13,7 +13,7 @@ from uuid import UUID
 
 CREATING, AVAILABLE, FAILED, PURGING, PURGED = "creating", "available", "failed", "purging", "purged"
 PENDING, COMPLETED, LOST, GONE = "pending", "completed", "lost", "gone"
-"""Of restore points, with FAILED. LOST: in AWS, but its row is not; GONE: not to be seen any more."""
+"""Of snapshots, with FAILED. LOST: in AWS, but its row is not; GONE: not to be seen any more."""
 PROVISIONAL, CONFIRMED, DROPPED, RELEASED = "provisional", "confirmed", "dropped", "released"
 OPEN = "open"
 
@@ -88,7 +88,7 @@ class Disk:
 
 @dataclass(eq=False)
 class Point:
-    """A restore point."""
+    """A snapshot."""
 
     id: UUID
     disk: Disk
@@ -173,7 +173,7 @@ class Model:
         }  # fmt: skip
 
     def points(self, disk: Disk) -> list[dict[str, Any]]:
-        """What its owner is shown of its restore points, newest first."""
+        """What its owner is shown of its snapshots, newest first."""
         shown = sorted((p for p in disk.points if p.shown), key=lambda point: point.id)
         shown.sort(key=lambda point: point.created_at, reverse=True)
         return [
@@ -253,7 +253,7 @@ class Model:
         return disk
 
     def judge_idle(self, user: int, name: str) -> int:
-        """Of what wants a disk that nobody uses: its deletion, a restore point."""
+        """Of what wants a disk that nobody uses: its deletion, a snapshot."""
         disk = self.named(user, name)
         if disk is None:
             return 404
@@ -348,7 +348,7 @@ class Model:
         job.state, job.changed_at = CONFIRMED, self.now
 
     def ended(self, job: Job, *, used: bool) -> bool:
-        """Whether a restore point is taken: its disk was in use."""
+        """Whether a snapshot is taken: its disk was in use."""
         held, disk = job.holds, job.disk
         if job.state is None or disk is None:
             return False
@@ -391,7 +391,7 @@ class Model:
                     self._end(operation, COMPLETED)
 
     def pass_history(self) -> None:
-        """Let go of restore points that a new week made superfluous, and forget what ended 90 days ago."""
+        """Let go of snapshots that a new week made superfluous, and forget what ended 90 days ago."""
         for disk in self.disks:
             if disk.alive and disk.state == AVAILABLE:
                 self._prune(disk)
@@ -406,7 +406,7 @@ class Model:
                 job.state = job.disk = None
 
     def superfluous(self, disk: Disk) -> list[Point]:
-        """The restore points that need not be kept: neither of the newest, nor the newest of a week that counts."""
+        """The snapshots that need not be kept: neither of the newest, nor the newest of a week that counts."""
         kept = sorted(disk.kept, key=lambda point: (point.created_at, point.id))
         weeks = {_week(self.now - timedelta(weeks=back)) for back in range(self.rules.weeks)}
         newest_of = {_week(point.created_at): point for point in kept}
@@ -420,7 +420,7 @@ class Model:
         """These have ended together, as (operation, outcome).
 
         Returns:
-            Restore points of which either may be true, that they are kept or that they are gone: a disk was made from
+            Snapshots of which either may be true, that they are kept or that they are gone: a disk was made from
             them in the same moment.
         """
         both = list(ended)

@@ -132,7 +132,7 @@ class Scene:
         return [str(row["action"]) for row in await self.database.fetch_all(_ACTIONS, disk_id=self.disk_id)]
 
     async def assert_aws_is_as_the_tables_say(self) -> None:
-        """No volume or snapshot of the user but those of his disks, each once, with its disk's name."""
+        """No volume or snapshot of the user but those of their disks, each once, with its disk's name."""
         page = await list_disks(self.database, user_id=self.user_id, include_deleted=True, limit=500, offset=0)
         names = {str(disk.id): disk.name for disk in page.disks}
         rows = await self.database.fetch_all(_KEPT, user_id=self.user_id)

@@ -502,7 +502,7 @@ class Walk:
         return f"{status} {user.username} {body}"
 
     def _source(self, user: User, dice: float) -> UUID | None:
-        """Mostly none; a restore point of one's own or of the other's, or one that never was."""
+        """Mostly none; a snapshot of one's own or of the other's, or one that never was."""
         if dice < 0.5:
             return None
         if dice > 0.98:
@@ -557,7 +557,7 @@ class Walk:
         return f"{status} {user.username} {name} to {new_name}"
 
     def _check_report(self, disk: Disk, told: dict[str, Any]) -> None:
-        """Every restore point is counted, unless the answer says that not all was done."""
+        """Every snapshot is counted, unless the answer says that not all was done."""
         least = 0 if "errors" in told else len(disk.kept)
         most = sum(point.shown and point.state != FAILED for point in disk.points)
         assert least <= told["snapshots_updated"] <= most, (told, least, most)
@@ -645,7 +645,7 @@ class Walk:
         for point, shown in zip(expected, answer.json()["snapshots"], strict=True):
             wrong = differences(shown, point)
             if wrong:
-                raise Divergence(f"a restore point of {disk.name} (told, expected): {wrong}")
+                raise Divergence(f"a snapshot of {disk.name} (told, expected): {wrong}")
 
     # ------------------------------------------------------------ what jobs do
 
@@ -724,7 +724,7 @@ class Walk:
         listed = (await self.get(owner, f"/{disk.name}/snapshots?limit=500")).json()["snapshots"]
         taken = [one for one in listed if one["reservation_id"] == str(job.id)]
         if len(taken) != 1:
-            raise Divergence(f"{len(taken)} restore points after job {job.id}")
+            raise Divergence(f"{len(taken)} snapshots after job {job.id}")
         self.model.snapshot(disk, UUID(taken[0]["snapshot_id"]), job.id)
         return f"snapshot {taken[0]['snapshot_id']} of {disk.name} after job {job.id}"
 
@@ -784,12 +784,12 @@ class Walk:
             await self._see_purge(disk)
 
     async def _decide(self, point: Point) -> None:
-        """See what has become of a restore point of which either may be."""
+        """See what has become of a snapshot of which either may be."""
         if point.id in await self._kept_rows():
             point.state = COMPLETED
 
     async def _kept_rows(self) -> dict[UUID, datetime]:
-        """The completed restore points of the tables: the API hides those of a disk whose name another has."""
+        """The completed snapshots of the tables: the API hides those of a disk whose name another has."""
         rows = await self.database.fetch_all(_POINTS)
         return {row["id"]: row["created_at"] for row in rows if row["status"] == "completed"}
 
@@ -834,7 +834,7 @@ class Walk:
         return f"{'adopted' if await self.see_adoptions() else 'done'}"
 
     async def see_adoptions(self, *, certain: bool = False) -> int:
-        """Tell the model of lost restore points that are there again; `certain`: all that can be must be."""
+        """Tell the model of lost snapshots that are there again; `certain`: all that can be must be."""
         lost = [point for disk in self.model.disks for point in disk.points if point.state == LOST]
         kept = await self._kept_rows() if lost else {}
         for point in lost:
@@ -920,7 +920,7 @@ class Walk:
         return f"done {aws_id}"
 
     async def do_lose_row(self, step: Step) -> str:
-        """The tables forget a restore point, as those of a backup from before it do."""
+        """The tables forget a snapshot, as those of a backup from before it do."""
         points = [
             point
             for disk in self.model.disks

@@ -145,7 +145,7 @@ class LocalStack:
         return "\n".join(file.read_text(errors="replace") for file in files if file.is_file())
 
     async def login(self, name: str) -> "ApiUser":
-        """A user with a key of his own."""
+        """A user with a key of their own."""
         exported = await asyncio.to_thread(self.identity, name)
         self.secrets |= {exported["AWS_SECRET_ACCESS_KEY"], exported["AWS_SESSION_TOKEN"]}
         body = {name.lower(): exported[name] for name in exported if name.startswith("AWS_") and name not in _NOT_LOGIN}

@@ -80,7 +80,7 @@ def admit(caller: CallerIdentity, allowed: Sequence[AllowedRole]) -> Person:
     """The person behind the credentials.
 
     Account, partition and name of the role must all be those of one allowed role: a name alone is free to everyone
-    with an AWS account of his own.
+    with an AWS account of their own.
 
     Raises:
         NotAnAllowedRole: A user, a root, a federated user, or a session of another role.

@@ -21,7 +21,7 @@ _DISK = "Waiting for its disk; it keeps its place in the line"
 
 
 async def explain_job(database: Database, *, job_id: UUID, now: datetime, terms: Terms) -> Explanation:
-    """What a job waits for, from facts of this moment; whoever asks has seen to it that he may.
+    """What a job waits for, from facts of this moment; whoever asks has seen to it that they may.
 
     Raises:
         DatabaseUnavailable: Nobody can say.

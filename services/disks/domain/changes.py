@@ -140,11 +140,11 @@ def check_restorable(disk: Disk, now: datetime) -> None:
 
 
 def check_source(snapshot: Snapshot, size_gb: int | None) -> int:
-    """The size of a disk that is made from a restore point: as asked, else the restore point's.
+    """The size of a disk that is made from a snapshot: as asked, else the snapshot's.
 
     Raises:
         SnapshotNotReady: It is not completed, or is being deleted.
-        InvalidInput: Smaller than the restore point.
+        InvalidInput: Smaller than the snapshot.
     """
     if snapshot.status is not SnapshotState.COMPLETED:
         raise SnapshotNotReady

@@ -110,7 +110,7 @@ class NewDisk(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID | None = None
     """Job whose claim makes it; None when a user asks for it."""
     source_snapshot: UUID | None = None
-    """Restore point that it begins with; None: it begins empty."""
+    """Snapshot that it begins with; None: it begins empty."""
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Restore points: what they are, and which are kept."""
+"""Snapshots: what they are, and which are kept."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ class SnapshotState(StrEnum):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A restore point as the owner of the disk sees it."""
+    """A snapshot as the owner of the disk sees it."""
 
     id: UUID
     """Also of the operation that takes it."""
@@ -37,7 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of a disk's restore points are kept: the newest ones, and the newest of each week for some time."""
+    """Which of a disk's snapshots are kept: the newest ones, and the newest of each week for some time."""
 
     newest: int
     """How many of the newest; at least one is kept whatever this says."""
@@ -46,7 +46,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def superfluous(snapshots: Sequence[Snapshot], retention: Retention, now: datetime) -> list[Snapshot]:
-    """The completed restore points that need not be kept, oldest first; never the newest one.
+    """The completed snapshots that need not be kept, oldest first; never the newest one.
 
     Weeks are ISO 8601's, Monday to Sunday in UTC.
     """

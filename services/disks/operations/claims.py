@@ -94,7 +94,7 @@ async def release_claim(
         tx: The consumer's.
         relay: Woken for events.
         job_id: The job.
-        used: Whether it ever had a pod that could write on the disk; then a restore point is taken.
+        used: Whether it ever had a pod that could write on the disk; then a snapshot is taken.
         snapshot_id: Id of that.
         now: Time of the release.
     """

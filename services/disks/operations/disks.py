@@ -35,19 +35,19 @@ async def create_disk(
     Args:
         database: Where the disks are.
         reconciler: Woken to make it.
-        new: The disk; what it has of the restore point is filled in here.
+        new: The disk; what it has of the snapshot is filled in here.
         limits: What the user may have.
         key: Idempotency key, None without.
         cipher: Encrypts the stored answer.
-        from_snapshot: Restore point to begin with, by our id or AWS's; None: the disk begins empty.
-        size_given: False: a disk from a restore point takes its size.
+        from_snapshot: Snapshot to begin with, by our id or AWS's; None: the disk begins empty.
+        size_given: False: a disk from a snapshot takes its size.
 
     Raises:
         DiskExists: The user has a disk of that name that is not deleted.
         LimitReached: One more would be too many, or too large.
-        NotFound: There is no such restore point, or it is someone else's.
-        SnapshotNotReady: The restore point is not completed.
-        InvalidInput: The disk would be smaller than the restore point.
+        NotFound: There is no such snapshot, or it is someone else's.
+        SnapshotNotReady: The snapshot is not completed.
+        InvalidInput: The disk would be smaller than the snapshot.
     """
     async with database.transaction() as tx:
 

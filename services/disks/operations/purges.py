@@ -1,4 +1,4 @@
-"""The end of a deleted disk: when its time is over, its restore points and its volume go for good."""
+"""The end of a deleted disk: when its time is over, its snapshots and its volume go for good."""
 
 from datetime import datetime
 from uuid import uuid4
@@ -18,7 +18,7 @@ _AT_ONCE = 100
 async def begin_purges(database: Database, *, now: datetime) -> int:
     """Record that what was deleted long enough ago is to be purged; how many disks.
 
-    One whose restore point a disk is just being made from waits for the next time.
+    One whose snapshot a disk is just being made from waits for the next time.
     """
     rows = await database.fetch_all(storage.disks.DUE_PURGES, now=now, limit=_AT_ONCE)
     begun = 0
@@ -56,7 +56,7 @@ async def complete_purge(database: Database, relay: Wakes, *, work: Work, now: d
 async def forget_history(database: Database, *, before: datetime) -> None:
     """Forget what has ended, if nothing happened to it since `before`.
 
-    That is: operations, closed claims, restore points and disks that never were or are gone.
+    That is: operations, closed claims, snapshots and disks that never were or are gone.
     """
     await database.execute(storage.work.FORGET, before=before)
     await database.execute(storage.claims.FORGET, before=before)

@@ -1,4 +1,4 @@
-"""Restore points: wanted by a user or by the end of a job, made, refused, and deleted when they need not be kept."""
+"""Snapshots: wanted by a user or by the end of a job, made, refused, and deleted when they need not be kept."""
 
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -36,7 +36,7 @@ async def request_snapshot(
     database: Database, relay: Wakes, reconciler: Wakes, *, user_id: int, name: str, operation_id: UUID,
     key: IdempotencyKey | None, cipher: Cipher, now: datetime,
 ) -> Outcome[Operation]:  # fmt: skip
-    """Record a user's wish for a restore point; the reconciler takes it.
+    """Record a user's wish for a snapshot; the reconciler takes it.
 
     Raises:
         NotFound: There is no such disk, or it is someone else's.
@@ -63,7 +63,7 @@ async def request_snapshot(
 async def want_snapshot(
     tx: Transaction, relay: Wakes, disk: Disk, *, snapshot_id: UUID, job_id: UUID | None, now: datetime
 ) -> None:
-    """Record that a restore point is wanted: from here on the disk is being backed up."""
+    """Record that a snapshot is wanted: from here on the disk is being backed up."""
     await tx.execute(
         storage.snapshots.INSERT, id=snapshot_id, disk_id=disk.id, snapshot_id=None, job_id=job_id,
         size_gb=disk.size_gb, status=SnapshotState.PENDING, name_tag=None, created_at=now, completed_at=None, now=now,
@@ -157,7 +157,7 @@ async def fail_snapshot(database: Database, relay: Wakes, *, work: Work, error: 
 
 
 async def prune(tx: Transaction, disk: Disk, retention: Retention, now: datetime) -> int:
-    """Let go of the restore points that need not be kept; how many. The disk is locked.
+    """Let go of the snapshots that need not be kept; how many. The disk is locked.
 
     One that a disk is just being made from stays until the next time.
     """
@@ -174,7 +174,7 @@ async def prune(tx: Transaction, disk: Disk, retention: Retention, now: datetime
 
 
 async def prune_crowded(database: Database, *, retention: Retention, now: datetime) -> int:
-    """Let go of restore points that time has made superfluous; how many."""
+    """Let go of snapshots that time has made superfluous; how many."""
     rows = await database.fetch_all(storage.snapshots.CROWDED, newest=retention.newest)
     count = 0
     for row in rows:

@@ -34,7 +34,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     name_now: str
     """Of the disk, at the time of the lease."""
     source_snapshot_id: str | None
-    """AWS's id of the restore point that the disk begins with; None: it begins empty."""
+    """AWS's id of the snapshot that the disk begins with; None: it begins empty."""
 
 
 class NewOperation(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ class Creation:
         return found or await self._ebs.create_volume(order)
 
     def _may_show_up(self, work: Work, refusal: AwsRefused) -> bool:
-        """A restore point that was seen complete may still be unknown where the volume is made."""
+        """A snapshot that was seen complete may still be unknown where the volume is made."""
         unseen = isinstance(refusal, AwsNotFound) and work.source_snapshot_id is not None
         return unseen and self._clock() < work.created_at + LOST_AFTER
 

@@ -1,4 +1,4 @@
-"""What time does to disks: claims lapse, restore points become superfluous, deleted disks are purged, history ends."""
+"""What time does to disks: claims lapse, snapshots become superfluous, deleted disks are purged, history ends."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -43,7 +43,7 @@ def purge_loop(database: Database, reconciler: Wakes, clock: Callable[[], dateti
 
 
 def history_loop(database: Database, retention: Retention, clock: Callable[[], datetime]) -> Loop:
-    """Lets go of restore points that a new week made superfluous, and forgets what ended 90 days ago."""
+    """Lets go of snapshots that a new week made superfluous, and forgets what ended 90 days ago."""
 
     async def turn() -> None:
         await prune_crowded(database, retention=retention, now=clock())

@@ -41,7 +41,7 @@ class OpenOperations:
         database: Where the operations are.
         relay: Woken for events.
         ebs: AWS.
-        retention: Which restore points are kept.
+        retention: Which snapshots are kept.
         clock: The time.
     """
 

@@ -1,4 +1,4 @@
-"""Takes the restore points that are wanted.
+"""Takes the snapshots that are wanted.
 
 CreateSnapshot has no client token. So that none is taken twice, each asking is written down first; after one whose
 answer was lost, AWS is looked at by our tag, and only asked again when nothing has shown up for a while: what EC2

@@ -1,4 +1,4 @@
-"""Statements about restore points."""
+"""Statements about snapshots."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -44,7 +44,7 @@ LIST = Statement(
     .select_from(_total.outerjoin(_page, sa.true()))
     .order_by(_page.c.created_at.desc(), _page.c.id)
 )
-"""One page and the total of one moment; a single row without a restore point when the page is empty."""
+"""One page and the total of one moment; a single row without a snapshot when the page is empty."""
 
 FIND_OWN = Statement(
     sa.select(snapshots)
@@ -56,7 +56,7 @@ FIND_OWN = Statement(
         sa.or_(snapshots.c.id == _ID, snapshots.c.snapshot_id == _AWS_ID),
     )
 )
-"""A user's restore point by our id or AWS's."""
+"""A user's snapshot by our id or AWS's."""
 
 ASKED = Statement(
     sa.update(snapshots)
@@ -127,7 +127,7 @@ CROWDED = Statement(
     .group_by(snapshots.c.disk_id)
     .having(sa.func.count() > sa.bindparam("newest", type_=sa.BigInteger))
 )
-"""Disks that may have more restore points than are kept."""
+"""Disks that may have more snapshots than are kept."""
 
 FORGET = Statement(
     sa.delete(snapshots).where(

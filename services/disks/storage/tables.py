@@ -19,7 +19,7 @@ disks = sa.Table(
     sa.Column("volume_id", sa.Text),
     # the Name tag of the volume, as last written; repaired when it is not the disk's name
     sa.Column("name_tag", sa.Text),
-    # restore point that the volume is made from
+    # snapshot that the volume is made from
     sa.Column("source_snapshot", sa.Uuid),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),

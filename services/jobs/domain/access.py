@@ -56,7 +56,7 @@ def begin(job: Job, now: datetime) -> Job:
 
 
 def find_user(job: Job, name: str) -> JobUser | None:
-    """The user of that name, which GitHub takes without regard to case; None when nobody asked for him."""
+    """The user of that name, which GitHub takes without regard to case; None when nobody asked for them."""
     return next((user for user in job.users if user.name.lower() == name.lower()), None)
 
 

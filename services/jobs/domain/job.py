@@ -46,7 +46,7 @@ class UserState(StrEnum):
     DELAYED = "delayed"
     """GitHub or the pod could not be reached; it is tried again."""
     FETCHED = "fetched"
-    """His keys are stored, and not yet known to be in the pod."""
+    """Their keys are stored, and not yet known to be in the pod."""
     ADDED = "added"
     REFUSED = "refused"
 
@@ -60,7 +60,7 @@ class JobUser(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     """Why it is delayed or refused, for a person."""
     first: bool = False
-    """Named at submit: his keys are in the pod from its start, where they can be had in time."""
+    """Named at submit: their keys are in the pod from its start, where they can be had in time."""
     message_id: int | None = None
     """Of the request; None for the first."""
     requested_at: datetime

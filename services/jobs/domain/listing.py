@@ -15,7 +15,7 @@ _MAX_BYTES = 1 << 20
 def read_listing(text: bytes | str) -> Listing | None:
     """The listing, with no more entries than a message takes; None when the text is none.
 
-    Whoever runs the pod may have written the text himself.
+    Whoever runs the pod may have written the text themselves.
     """
     listing = decode_untrusted(text, Listing, max_bytes=_MAX_BYTES)
     if listing is None:

@@ -349,7 +349,7 @@ class World:
                 assert row["estimated_start_at"] <= row["estimated_p90_at"]
 
     async def drain(self) -> None:
-        """Nobody comes any more and everybody runs to his end: nobody may be left."""
+        """Nobody comes any more and everybody runs to their end: nobody may be left."""
         for name, node in list(self.nodes.items()):
             if node.foreign:
                 node.foreign = 0

@@ -1,4 +1,4 @@
-"""The life of a disk between jobs, over the routes: restore points, content, rename, deletion, restore, purge."""
+"""The life of a disk between jobs, over the routes: snapshots, content, rename, deletion, restore, purge."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

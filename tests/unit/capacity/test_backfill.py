@@ -53,7 +53,7 @@ _LINE = st.lists(st.tuples(st.sampled_from([1, 1, 2, 4, 5, 8]), st.integers(5, 3
 
 
 def first_start(gpu_count: int, nodes: Iterable[Node], holds: list[Hold]) -> datetime | None:
-    """When so many GPUs of one node are free if everybody runs to his end; None: nobody can say."""
+    """When so many GPUs of one node are free if everybody runs to their end; None: nobody can say."""
     starts = []
     for node in nodes:
         of_node = [(hold.ends_at or NOW, hold.gpu_count) for hold in holds if hold.node == node.name]

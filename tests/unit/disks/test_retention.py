@@ -1,4 +1,4 @@
-"""Which restore points are kept: the newest, the newest of each week, never none."""
+"""Which snapshots are kept: the newest, the newest of each week, never none."""
 
 import random
 from datetime import UTC, datetime, timedelta
