@@ -3,15 +3,22 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import pytest
 
-from tests.support.stack import ApiUser, LocalStack, until, users
+from tests.support.stack import ApiUser, LocalStack, read_events, until, users
 
 pytestmark = pytest.mark.timeout(180)
+
+ENDS_WITHIN = 5.0
+"""From the end of a key to the end of what it has opened."""
+REMEMBERED_SECONDS = 33.0
+"""30 s that a key is remembered, and a request."""
 
 
 @contextmanager
@@ -42,6 +49,40 @@ async def test_jobs_are_taken_while_the_broker_hangs_also_with_a_key_that_nobody
             await newcomer.wait(job_ids[0], "completed", seconds=60)
         await alice.wait(job_ids[1], "completed", seconds=60)
         await until(lambda: healthy(alice), "health", seconds=60)
+
+
+async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: LocalStack) -> None:
+    """What lasts ends at once, a remembered key within 30 s, jobs when the news comes, also those taken meanwhile."""
+    async with users(stack, "dismissed") as (user,):
+        running = await user.submit(gpu_count=1, command="sleep 300")
+        await user.wait(running, "active")
+        assert (await user.client.get("/v1/disks")).status_code == 200
+        with hanging(stack, "nats"):
+            async with user.client.stream("GET", f"/v1/jobs/{running}/logs", params={"follow": "true"}) as followed:
+                assert (await stack.admin("disable-user", "dismissed")).endswith("keys revoked: 1")
+                disabled_at = time.monotonic()
+                meanwhile = await user.submit(gpu_count=1, command="sleep 300")
+                last = (await followed.aread()).decode().strip().split("\n")[-1]
+            assert last == "[gpudev: this answer ends here: its user is disabled]"
+            assert time.monotonic() - disabled_at < ENDS_WITHIN
+            for path in ("/v1/jobs", "/v1/disks"):
+                await until(partial(forbidden, user, path), f"{path} is shut", seconds=REMEMBERED_SECONDS)
+            assert time.monotonic() - disabled_at < REMEMBERED_SECONDS
+
+        async def told() -> bool:
+            log = await read_events(stack)
+            return all("jobs.ended" in log.of(job_id) for job_id in (running, meanwhile))
+
+        await until(told, "the jobs of the disabled user end", seconds=60)
+        await stack.admin("enable-user", "dismissed")
+    async with users(stack, "dismissed") as (again,):
+        for job_id in (running, meanwhile):
+            assert (await again.wait(job_id, "cancelled"))["status_reason"] == "Cancelled since its user was disabled"
+        await until(lambda: healthy(again), "health", seconds=60)
+
+
+async def forbidden(user: ApiUser, path: str) -> bool:
+    return (await user.client.get(path)).status_code == httpx.codes.FORBIDDEN
 
 
 async def test_jobs_are_taken_while_kubernetes_hangs(stack: LocalStack) -> None:
