@@ -32,8 +32,8 @@ from shared.web.authentication import PUBLIC
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 
-Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Keys at most")]
-Offset = Annotated[int, QueryParameter(ge=0, le=1_000_000_000, description="Keys to pass over")]
+Limit = Annotated[int, QueryParameter(ge=1, le=500, description="Maximum number of keys")]
+Offset = Annotated[int, QueryParameter(ge=0, le=1_000_000_000, description="Number of keys to skip")]
 
 
 async def count_address(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -65,7 +65,7 @@ class LoginController(Controller):
     async def aws_login(
         self, request: Request[Any, Any, Any], data: JSONBody[AwsLoginRequest], auth: NamedDependency[Auth]
     ) -> AwsLoginResponse:
-        """The credentials of a session of an allowed role; they are asked about at AWS once and then dropped."""
+        """Send credentials of a session of an allowed role. They are used for one call to AWS STS and not stored."""
         if "idempotency-key" in request.headers:
             check_key(request.headers["idempotency-key"])
         person, issued = await operations.log_in(
@@ -92,7 +92,7 @@ class KeysController(Controller):
     async def rotate(
         self, request: Request[Identity, Any, Any], auth: NamedDependency[Auth]
     ) -> Response[RotateResponse]:
-        """A new key, never past the end of the log-in session; the old one works for 60 s more."""
+        """The new key never outlives the log-in session. The old key keeps working for 60 s."""
         outcome = await operations.rotate_key(
             auth,
             identity=request.user,
@@ -102,7 +102,7 @@ class KeysController(Controller):
         )
         return replayable(rotated(outcome))
 
-    @get("/", operation_id="list_keys", summary="List own API keys", responses=error_responses())
+    @get("/", operation_id="list_keys", summary="List your API keys", responses=error_responses())
     async def list_keys(
         self,
         request: Request[Identity, Any, Any],
@@ -110,7 +110,7 @@ class KeysController(Controller):
         limit: Limit = 50,
         offset: Offset = 0,
     ) -> KeyListResponse:
-        """Own keys that are alive, newest first."""
+        """Your keys that are still valid, newest first."""
         page = await operations.list_keys(
             auth, user_id=request.user.user_id, limit=limit, offset=offset, now=datetime.now(UTC)
         )
@@ -120,13 +120,13 @@ class KeysController(Controller):
         "/{key_prefix:str}",
         status_code=200,
         operation_id="revoke_key",
-        summary="Revoke an own API key",
+        summary="Revoke one of your API keys",
         responses=error_responses(404, 409, 422),
     )
     async def revoke(
         self, request: Request[Identity, Any, Any], key_prefix: FromPath[str], auth: NamedDependency[Auth]
     ) -> Response[RevokeResponse]:
-        """It is refused everywhere within a second; again gives the same answer."""
+        """The key is refused everywhere within a second. Repeating the request gives the same answer."""
         key_id = parse_key_prefix(key_prefix)
         if key_id is None:
             raise NotFound("API key")

@@ -31,7 +31,7 @@ SessionToken = Annotated[str, msgspec.Meta(max_length=12_288, pattern=_VISIBLE, 
 
 
 class AwsLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AWS credentials of a role session; used for one call and dropped."""
+    """AWS credentials of a role session; used for one call and not stored."""
 
     aws_access_key_id: AccessKeyId
     aws_secret_access_key: SecretAccessKey
@@ -70,14 +70,14 @@ class AwsLoginResponse(Answer, frozen=True, kw_only=True):
     api_key: ShownKey
     """Shown once; send it as `Authorization: Bearer`."""
     key_prefix: KeyPrefix
-    """Recognisable beginning of the key; names it in /v1/keys."""
+    """Prefix of the key, by which /v1/keys names it."""
     user_id: int
     username: Username
     """Name of the role session."""
     aws_arn: str
     expires_at: datetime
     ttl_hours: int
-    """Life of the key, in hours."""
+    """Lifetime of the key, in hours."""
 
     def __repr__(self) -> str:
         return f"AwsLoginResponse({self.key_prefix}_...)"
@@ -85,7 +85,7 @@ class AwsLoginResponse(Answer, frozen=True, kw_only=True):
 
 class RotateResponse(Answer, frozen=True, kw_only=True):
     api_key: ShownKey
-    """Shown once; the old key works for 60 s more."""
+    """Shown once; the old key keeps working for 60 s."""
     key_prefix: KeyPrefix
     user_id: int
     username: Username
@@ -101,14 +101,14 @@ class KeyItem(Answer, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime
     last_used: datetime | None
-    """To within a minute; null: not yet."""
+    """To within a minute; null until the key has been used."""
     current: bool
     """Whether it is the key of this request."""
 
 
 class KeyListResponse(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[KeyItem]
-    """Own keys that are alive, newest first."""
+    """Your keys that are still valid, newest first."""
     total: int
     limit: int
     offset: int

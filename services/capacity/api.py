@@ -22,7 +22,7 @@ class GpuController(Controller):
         responses=error_responses(),
     )
     async def availability(self, database: NamedDependency[Database]) -> Availability:
-        """GPUs of each type that has nodes or waiting jobs, and of each node."""
+        """GPUs by type and by node, for every GPU type that has nodes or waiting jobs."""
         reading = await read_availability(database)
         as_of = reading.snapshot.as_of
         entries = {entry.gpu_type: GpuTypeEntry.of(entry, as_of) for entry in reading.types}
@@ -40,6 +40,6 @@ class ClusterController(Controller):
         responses=error_responses(),
     )
     async def status(self, database: NamedDependency[Database]) -> ClusterStatusBody:
-        """Sums over all GPU types, and the number of jobs by status."""
+        """Totals over all GPU types, and the number of jobs by status."""
         reading = await read_cluster_status(database)
         return ClusterStatusBody.of(reading.status, reading.snapshot, datetime.now(UTC))

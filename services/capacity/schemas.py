@@ -13,9 +13,9 @@ from shared.web.response import Answer
 class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     total: int
-    """Allocatable GPUs; those of a node that is not ready or not schedulable are in no sum."""
+    """Allocatable GPUs. A node that is not ready or not schedulable counts in no sum."""
     in_use: int
-    """Leased, or held by foreign pods."""
+    """GPUs that are leased to jobs or held by other pods."""
     ready: bool
     schedulable: bool
 
@@ -30,17 +30,17 @@ class GpuTypeEntry(Answer, frozen=True, kw_only=True):
     total: int
     """Allocatable GPUs of nodes that are ready and schedulable; always `available` + `in_use`."""
     available: int
-    """GPUs that a job could start on now."""
+    """GPUs on which a job could start now."""
     in_use: int
-    """Of the total: leased, or held by foreign pods."""
+    """GPUs of the total that are leased to jobs or held by other pods."""
     queued: int
-    """GPUs, not jobs, that are waited for."""
+    """Number of GPUs (not jobs) that waiting jobs ask for."""
     max_per_node: int
     max_placeable: int
-    """GPUs of the largest job that fits on one node now."""
+    """GPUs of the largest job that could start now, on one node."""
     nodes: list[NodeEntry]
     as_of: datetime | None
-    """Time of the newest fact that is counted here; null before the cluster has ever answered."""
+    """Time of the newest information counted here; null until the cluster has answered once."""
 
     @classmethod
     def of(cls, entry: TypeAvailability, as_of: datetime | None) -> "GpuTypeEntry":
@@ -89,7 +89,7 @@ class ClusterStatusBody(Answer, frozen=True, kw_only=True):
     by_gpu_type: dict[str, GpuTypeEntry]
     timestamp: datetime
     as_of: datetime | None
-    """Time of the newest fact that is counted here; null before the cluster has ever answered."""
+    """Time of the newest information counted here; null until the cluster has answered once."""
     forecast: Forecast
 
     @classmethod

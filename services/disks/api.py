@@ -80,7 +80,7 @@ class DisksController(Controller):
     async def create(
         self, request: Request[Identity, Any, Any], data: JSONBody[CreateDiskRequest], desk: NamedDependency[Desk]
     ) -> Response[OperationRequested]:
-        """The answer comes at once; the operation tells when the disk is there."""
+        """The answer comes at once. Poll the operation to learn when the disk exists."""
         new = NewDisk(
             disk_id=uuid4(), operation_id=uuid4(), user_id=request.user.user_id, username=request.user.username,
             name=data.disk_name, size_gb=data.size_gb or DEFAULT_SIZE_GB, requested_at=desk.clock(),
@@ -105,7 +105,7 @@ class DisksController(Controller):
         limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 500,
         offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
     ) -> DiskList:
-        """Newest first: all, up to 500, unless fewer are asked for; deleted disks only on request."""
+        """Newest first. Deleted disks are listed only with `include_deleted=true`."""
         page = await list_disks(
             desk.database, user_id=request.user.user_id, include_deleted=include_deleted, limit=limit, offset=offset
         )
@@ -121,7 +121,7 @@ class DisksController(Controller):
     async def show(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> DiskInfo:
-        """The disk of that name that is not deleted, else the one deleted last."""
+        """The disk of that name; if all disks of that name are deleted, the one that was deleted last."""
         name = check_name(disk_name, _NAME_LOC)
         disk = await get_disk(desk.database, user_id=request.user.user_id, name=name)
         return disk_info(disk, desk.settings.user_email_domain)
@@ -139,7 +139,7 @@ class DisksController(Controller):
         operation_id: FromPath[str],
         desk: NamedDependency[Desk],
     ) -> OperationState:
-        """Known for 90 days, by the disk's old and new name."""
+        """Operations are known for 90 days, under each name that the disk has had."""
         name = check_name(disk_name, _NAME_LOC)
         operation = await get_operation(
             desk.database, user_id=request.user.user_id, name=name, operation_id=operation_id
@@ -156,7 +156,7 @@ class DisksController(Controller):
     async def remove(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> Response[OperationRequested]:
-        """Its name is free at once; it can be restored until the day that the answer says."""
+        """The disk's name is free at once. The disk can be restored until the day that the answer names."""
         outcome = await delete_disk(
             desk.database, desk.relay, user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC),
             operation_id=uuid4(), retention=timedelta(days=desk.settings.disk_retention_days),
@@ -174,7 +174,7 @@ class DisksController(Controller):
     async def restore(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> Response[OperationRequested]:
-        """Of several deleted disks of that name, the one deleted last."""
+        """If several disks of that name are deleted, the one that was deleted last is restored."""
         outcome = await restore_disk(
             desk.database, desk.relay, user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC),
             operation_id=uuid4(), limits=desk.limits, key=await idempotency_key(request), cipher=desk.cipher,
@@ -198,7 +198,7 @@ class DisksController(Controller):
         data: JSONBody[RenameDiskRequest],
         desk: NamedDependency[Desk],
     ) -> Response[RenameAnswer]:
-        """The disk has its new name at once; what AWS does not take is listed, and tried again in the background."""
+        """The disk has its new name at once. What AWS did not update is listed, and retried in the background."""
         outcome = await desk.renaming.rename(
             user_id=request.user.user_id, name=check_name(disk_name, _NAME_LOC), new_name=data.new_name,
             key=await idempotency_key(request),
@@ -219,7 +219,7 @@ class DisksController(Controller):
         limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
         offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
     ) -> SnapshotList:
-        """Newest first."""
+        """The disk's snapshots, newest first."""
         name = check_name(disk_name, _NAME_LOC)
         page = await list_snapshots(desk.database, user_id=request.user.user_id, name=name, limit=limit, offset=offset)
         return SnapshotList(snapshots=[snapshot_info(snapshot) for snapshot in page.snapshots], total=page.total)
@@ -234,7 +234,7 @@ class DisksController(Controller):
     async def take_snapshot(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> Response[OperationRequested]:
-        """The answer comes at once; the operation tells when the snapshot is complete."""
+        """The answer comes at once. Poll the operation to learn when the snapshot is complete."""
         outcome = await request_snapshot(
             desk.database, desk.relay, desk.reconciler, user_id=request.user.user_id,
             name=check_name(disk_name, _NAME_LOC), operation_id=uuid4(), key=await idempotency_key(request),
@@ -245,13 +245,13 @@ class DisksController(Controller):
     @get(
         "/{disk_name:str}/content",
         operation_id="get_disk_content",
-        summary="List what is on a disk",
+        summary="List the content of a disk",
         responses=error_responses(404),
     )
     async def show_content(
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], desk: NamedDependency[Desk]
     ) -> DiskContent:
-        """As it was when the last job that used the disk ended."""
+        """The files that were on the disk when the last job that used it ended."""
         name = check_name(disk_name, _NAME_LOC)
         disk, content = await get_content(desk.database, user_id=request.user.user_id, name=name)
         return disk_content(disk, content)

@@ -33,9 +33,9 @@ DiskName = Annotated[
 class CreateDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disk_name: DiskName
     size_gb: Annotated[int, msgspec.Meta(ge=MIN_SIZE_GB, le=MAX_SIZE_GB, examples=[500])] | UnsetType = UNSET
-    """100 when it is not given; of a disk from a snapshot, the snapshot's size."""
+    """Default: 100, or the size of the snapshot that the disk is created from."""
     from_snapshot: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
-    """Id of one of one's own snapshots that the disk begins with; null: it begins empty."""
+    """Id of one of your snapshots, whose content the disk starts with. Null: the disk starts empty."""
 
 
 class RenameDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class DiskInfo(Answer, frozen=True, kw_only=True):
     size_gb: int
     created_at: datetime
     last_used: datetime | None
-    """When a job last gave it back."""
+    """When a job last released the disk."""
     in_use: bool
     """Claimed by a job that has not ended."""
     reservation_id: UUID | None
@@ -65,18 +65,18 @@ class DiskInfo(Answer, frozen=True, kw_only=True):
     is_deleted: bool
     snapshot_count: int
     delete_date: date | None
-    """Day on which a deleted disk is gone for good."""
+    """Day on which a deleted disk is removed for good."""
     disk_id: UUID
     """Immutable, unlike the name."""
     status: Annotated[str, msgspec.Meta(examples=["available"])]
-    """creating, available, or of a deleted disk whose time is over purging."""
+    """creating or available; purging once the retention of a deleted disk is over."""
     availability_zone: str
 
 
 class DiskList(msgspec.Struct, frozen=True, kw_only=True):
     disks: list[DiskInfo]
     total: int
-    """Of all pages together."""
+    """On all pages together."""
 
 
 class OperationState(Answer, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class OperationState(Answer, frozen=True, kw_only=True):
     created_at: datetime
     last_updated: datetime
     completed: bool
-    """The outcome, good or bad, is known."""
+    """Whether the operation is over, successfully or not."""
     action: Annotated[str, msgspec.Meta(examples=["create"])]
     disk_id: UUID
 
@@ -102,7 +102,7 @@ class RenameAnswer(msgspec.Struct, frozen=True, kw_only=True):
     new_name: str
     snapshots_updated: int
     errors: list[str] | UnsetType = UNSET
-    """What AWS did not take yet, and why; it is tried again in the background. Not there when there is nothing."""
+    """What AWS did not update yet, and why; it is retried in the background. Absent when there are no errors."""
     operation_id: UUID
     """Completed when every snapshot in AWS carries the new name."""
 
@@ -111,12 +111,12 @@ class SnapshotInfo(Answer, frozen=True, kw_only=True):
     snapshot_id: UUID
     """Also the id of the operation that takes it."""
     ebs_snapshot_id: str | None
-    """AWS's id; null until AWS was asked."""
+    """AWS's id; null until the snapshot exists in AWS."""
     created_at: datetime
     size_gb: int
     """Of the disk."""
     reservation_id: UUID | None
-    """Job after whose end it was taken; null when its owner asked for it."""
+    """The job after whose end it was taken; null when a user requested it."""
     state: Annotated[str, msgspec.Meta(examples=["completed"])]
     """pending, completed or failed."""
     completed_at: datetime | None
@@ -126,7 +126,7 @@ class SnapshotInfo(Answer, frozen=True, kw_only=True):
 class SnapshotList(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: list[SnapshotInfo]
     total: int
-    """Of all pages together."""
+    """On all pages together."""
 
 
 class DiskContent(Answer, frozen=True, kw_only=True):
@@ -140,19 +140,19 @@ class DiskContent(Answer, frozen=True, kw_only=True):
     message: str | None
     """Why there is no listing; null when there is one."""
     reservation_id: UUID | None
-    """Job after which it was taken."""
+    """The job after which the listing was taken."""
     size_bytes: int | None
     """Of everything on the disk."""
     entries: list[ListingEntry]
     """The tree to depth 3."""
     truncated: bool
-    """Not everything is listed."""
+    """Whether the listing is incomplete."""
     listed_at: datetime | None
     """When the listing was taken; null when there is none."""
     listed_after_job: UUID | None
     """The job that had just ended then."""
     missed_after_job: UUID | None
-    """A later job that ended without a listing: what is told is older than its end."""
+    """A later job that ended without a listing; what is listed is older than that job's end."""
 
 
 _REQUESTED = {

@@ -68,7 +68,7 @@ class JobsController(Controller):
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], resources: NamedDependency[Resources]
     ) -> Response[SubmitAnswer]:
-        """Put a job in the line for GPUs; `Prefer: wait=10` holds the answer until it has left it, 30 s at most."""
+        """Queue a job for GPUs. `Prefer: wait=10` holds the answer until the job leaves the queue, 30 s at most."""
         outcome = await submit_job(
             owner=request.user, submission=read_submission(msgspec.structs.asdict(data)), job_id=uuid4(),
             key=await idempotency_key(request), now=datetime.now(UTC), resources=resources,
@@ -79,7 +79,7 @@ class JobsController(Controller):
     async def get_one(
         self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
     ) -> JobAnswer:
-        """One of your jobs, by its id or a unique beginning of it of at least 8 characters."""
+        """One of your jobs, by its id or by a unique prefix of the id of at least 8 characters."""
         job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)
         return job_answer(job, datetime.now(UTC), resources)
 
@@ -92,7 +92,7 @@ class JobsController(Controller):
         limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
         offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
     ) -> JobList:
-        """Your jobs, newest first, optionally of some statuses only (separated by commas)."""
+        """Your jobs, newest first. `status` selects one or more statuses, separated by commas."""
         page = await list_jobs(
             user_id=request.user.user_id, statuses=read_statuses(status), limit=limit, offset=offset,
             resources=resources,
@@ -113,10 +113,10 @@ class JobsController(Controller):
         resources: NamedDependency[Resources],
         reason: FromQuery[Annotated[str | None, Parameter(max_length=200)]] = None,
     ) -> Response[ActionAnswer]:
-        """Cancel a job that has not ended; its status changes to cancelled when its pod is gone.
+        """Cancel a job that has not ended. Its status becomes `cancelled` when its pod is gone.
 
-        `Prefer: wait=10` holds the answer until then, 30 s at most. `reason` shows in the job's `status_reason`.
-        Operators may cancel anybody's job, by its whole id.
+        With `Prefer: wait=10` the answer is held until then, 30 s at most. `reason` is shown in the job's
+        `status_reason`. Operators may cancel any user's job, by its full id.
         """
         outcome = await cancel_job(
             user_id=request.user.user_id,
@@ -142,9 +142,10 @@ class JobsController(Controller):
         data: JSONBody[ExtendRequest],
         resources: NamedDependency[Resources],
     ) -> Response[ActionAnswer]:
-        """Give an active job more time, up to the longest that a job may have from its start.
+        """Give an active job more time, up to the maximum duration, which counts from the job's start.
 
-        It has it as soon as this is answered, and shows it three seconds later; with `Prefer: wait=10` at once.
+        The extension takes effect with this answer. The job's `expires_at` shows it three seconds later, or at once
+        with `Prefer: wait=10`.
         """
         outcome = await extend_job(
             user_id=request.user.user_id, job_id=job_id, seconds=max(1, round(data.extension_hours * 3600)),
@@ -161,7 +162,7 @@ class JobsController(Controller):
     async def history(
         self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
     ) -> JobHistory:
-        """The statuses that one of your jobs had, with times and reasons, oldest first."""
+        """The statuses that one of your jobs has had, with times and reasons, oldest first."""
         job, rows = await job_history(user_id=request.user.user_id, job_id=job_id, resources=resources)
         return history_answer(job, rows)
 
@@ -177,9 +178,9 @@ class JobsController(Controller):
         data: JSONBody[AddUserRequest],
         resources: NamedDependency[Resources],
     ) -> Response[ActionAnswer]:
-        """Let a GitHub user's SSH keys open an active job.
+        """Give a GitHub user SSH access to an active job, with the public keys of their GitHub account.
 
-        They are in `secondary_users` then; else `access_error` says why not.
+        The job then lists them in `secondary_users`; otherwise its `access_error` says why not.
         """
         name = data.github_username
         outcome = await add_user(
@@ -197,7 +198,7 @@ class JobsController(Controller):
     async def enable_jupyter(
         self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
     ) -> Response[ActionAnswer]:
-        """Start JupyterLab in an active job; the job then has `jupyter_url`, with a new token, else `jupyter_error`."""
+        """Start JupyterLab in an active job, which then has a `jupyter_url` with a new token, or a `jupyter_error`."""
         return await _switch(request, job_id, wanted=True, resources=resources)
 
     @post(
@@ -208,7 +209,7 @@ class JobsController(Controller):
     async def disable_jupyter(
         self, request: AuthenticatedRequest, job_id: FromPath[str], resources: NamedDependency[Resources]
     ) -> Response[ActionAnswer]:
-        """Stop JupyterLab in an active job; its token opens nothing any more."""
+        """Stop JupyterLab in an active job. Its token no longer works."""
         return await _switch(request, job_id, wanted=False, resources=resources)
 
     @get(
@@ -226,15 +227,16 @@ class JobsController(Controller):
         tail: FromQuery[Annotated[int | None, Parameter(ge=0, le=MAX_TAIL_LINES)]] = None,
         since: FromQuery[str | None] = None,
     ) -> Response[Any]:
-        """What the command of one of your jobs has printed; with `follow=true` also what it prints until it ends.
+        """The output of a job's command; with `follow=true` also everything that it prints until it ends.
 
-        `tail`: the last lines only. `since`: an RFC 3339 time, or seconds ago; lines that began before are left out.
-        Empty while there is nothing yet. The last 1 MB is kept when the job has ended. Text of an unfinished line is
-        sent as it comes. Where something is missing, a line that begins with `[gpudev: ` says so in its place.
+        `tail`: only the last lines. `since`: an RFC 3339 time or a number of seconds ago; lines that began earlier are
+        left out. The log is empty until the command prints something. After the job's end the last 1 MB is kept.
+        Where something is missing, a line that begins with `[gpudev: ` says so in its place.
 
-        Followed, an answer begins at once, and is never silent for more than 15 s: in place of output it then has an
-        empty line, or a space in a line without an end yet. Without `follow` it is the log's text byte for byte. It
-        ends within 5 s of your key's end, with a line that says so.
+        Without `follow` the answer is the log, byte for byte. With `follow` the answer begins at once, sends
+        unfinished lines as they come, and is never silent for more than 15 s: while there is no output it sends an
+        empty line, or a space within an unfinished line. When your API key ends, so does the answer, within 5 s and
+        with a line that says so.
         """
         wanted = LogRequest(follow=follow, tail=tail, since=read_since(since, datetime.now(UTC)))
         job = await get_job(user_id=request.user.user_id, job_id=job_id, resources=resources)

@@ -90,7 +90,7 @@ async def _events(transaction: Transaction, job: Job) -> list[JobEvent]:
     events: list[JobEvent] = [submitted_event(job)]
     if job.epoch:
         # leases of the new place must not be taken for older ones
-        reason = job.requeue_reason or "Its place in the line was lost"
+        reason = job.requeue_reason or "Its place in the queue was lost"
         events.append(JobRequeued(**owner_of(job), epoch=job.epoch, reason=reason))
     priority = await transaction.fetch_value(
         storage.LAST_PRIORITY, entity_id=str(job.id), type=JobPrioritised.type_name()

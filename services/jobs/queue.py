@@ -1,4 +1,4 @@
-"""Routes about a job's place in the line; capacity knows it, and is asked over NATS."""
+"""Routes about a job's place in the queue; capacity knows it, and is asked over NATS."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ class SoonerAnswer(Answer, frozen=True, kw_only=True):
     gpu_count: int
     gpu_type: str
     max_duration_hours: float | None
-    """With a time box no longer than this; null: as long as was asked for."""
+    """The job would start then with a duration of at most this; null: with the duration that it asked for."""
     estimated_start_time: datetime | None
     """Null: at once."""
     text: str
@@ -42,25 +42,31 @@ class ExplainAnswer(Answer, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
     waiting: bool
-    """False: it does not stand in line; what is below is then null, 0 or empty."""
+    """False: the job is not in the queue; the fields below are then null, 0 or empty."""
     reason: str | None
     """What it waits for."""
     queue_position: int | None
-    """1 is the head of the line of its GPU type."""
+    """1 is the head of the queue of its GPU type."""
     jobs_ahead: int
     gpus_ahead: int
-    """GPUs that the jobs ahead wait for."""
+    """GPUs that the jobs ahead are waiting for."""
     priority: int
     estimated_start_time: datetime | None
-    """One in two jobs starts before it; null when unknowable."""
+    """The median: one in two jobs starts before it. Null when it cannot be estimated."""
     estimated_start_time_p90: datetime | None
-    """Nine in ten jobs start before it; null when unknowable."""
+    """Nine in ten jobs start before it. Null when it cannot be estimated."""
     would_start_sooner: list[SoonerAnswer]
 
 
 class PriorityRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     priority: Annotated[
-        int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Higher goes first; 0 is everybody's", examples=[10])
+        int,
+        Meta(
+            ge=-MOST_PRIORITY,
+            le=MOST_PRIORITY,
+            description="Jobs with a higher priority go first; the default is 0",
+            examples=[10],
+        ),
     ]
 
 
@@ -93,7 +99,7 @@ class QueueController(Controller):
         data: JSONBody[PriorityRequest],
         resources: NamedDependency[Resources],
     ) -> Response[ActionAnswer]:
-        """For operators: move anybody's job in the line, by its whole id. Others get 403, whatever the id."""
+        """For operators: set the priority of any waiting job, by its full id. Other users get 403, whatever the id."""
         outcome = await prioritise_job(
             asker=request.user, job_id=job_id, priority=data.priority, key=await idempotency_key(request),
             now=datetime.now(UTC), resources=resources,

@@ -41,7 +41,7 @@ EnvName = Annotated[
     ),
 ]  # fmt: skip
 _RESERVED = ", ".join([*RESERVED_NAMES, *(f"{prefix}*" for prefix in RESERVED_PREFIXES)])
-_ENVIRONMENT = f"Of the command and of every session. Names that belong to the platform are refused: {_RESERVED}"
+_ENVIRONMENT = f"Set for the command and every session. Names that belong to the platform are refused: {_RESERVED}"
 EnvValue = Annotated[str, Meta(max_length=MAX_ENVIRONMENT_BYTES, pattern=MULTILINE_TEXT)]
 
 
@@ -95,7 +95,7 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             Meta(
                 pattern=PLAIN_TEXT,
                 max_length=MAX_PATH_BYTES,
-                description="Where the command starts, an absolute path; it is made if it is not there",
+                description="Directory in which the command starts: an absolute path, created if it does not exist",
                 examples=["/home/dev/project"],
             ),
         ]
@@ -159,7 +159,7 @@ class AddUserRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class SubmitAnswer(Answer, frozen=True, kw_only=True):
     job_id: UUID
     status: JobStatus
-    """`queued`, whatever it waits for; a repetition of the request, and `Prefer: wait`, tell what has become of it."""
+    """`queued` for a new job. A repeated request, and one with `Prefer: wait`, is answered with the current status."""
     message: str
     estimated_start_time: datetime | None = None
     queue_position: int | None = None
@@ -171,7 +171,7 @@ class ActionStatus(StrEnum):
     """What is known of a request's outcome."""
 
     REQUESTED = "requested"
-    """Nothing yet: it shows on the job."""
+    """Not known yet; the job will show it."""
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
     """The message says why."""
@@ -181,7 +181,7 @@ class ActionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     action: str
     status: ActionStatus
-    """With `Prefer: wait` the outcome, if it came in time."""
+    """With `Prefer: wait`, the outcome if it was known in time."""
     message: str
 
 
@@ -189,7 +189,7 @@ class StatusChange(Answer, frozen=True, kw_only=True):
     status: JobStatus
     at: datetime
     reason: str | None
-    """Null when there is nothing to say."""
+    """Null when there is none."""
 
 
 class JobHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +216,7 @@ class JobAnswer(Answer, frozen=True, kw_only=True):
     node_ip: str | None
     node_port: int | None
     ssh_command: str | None
-    """Works when pasted; null until somebody's keys open the job, and `access_error` says why."""
+    """To be pasted into a terminal. Null until at least one user's keys are in place; `access_error` says why not."""
     jupyter_enabled: bool
     jupyter_url: str | None
     jupyter_token: str | None
@@ -240,15 +240,15 @@ class JobAnswer(Answer, frozen=True, kw_only=True):
     ebs_volume_id: str | None
     env_var_names: list[str]
     access_error: str | None
-    """Whose SSH keys do not open the job, and why."""
+    """Users whose SSH keys could not be put in place, and why."""
     jupyter_error: str | None
     """Why Jupyter could not be started or stopped as asked."""
     home: str
-    """`HOME`, where sessions start: the job's disk where it has one, else scratch that goes with the job."""
+    """`HOME`, where sessions start: on the job's disk if it has one, otherwise scratch space that ends with the job."""
     working_dir: str | None
-    """Where the command starts; null: where the image says."""
+    """Directory in which the command starts; null: the image's own working directory."""
     grace_seconds: int
-    """Between SIGTERM and SIGKILL at the job's end."""
+    """Seconds between SIGTERM and SIGKILL at the job's end."""
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,19 +12,19 @@ from shared.web.docs import API_VERSION
 from shared.web.preferences import MAX_WAIT_SECONDS, PREFER_WAIT
 
 _TAGS = {
-    "Authentication": "AWS credentials for an API key.",
-    "Health & Info": "How the services are, and what there is.",
-    "Job Management": "Jobs from their submission to their end.",
-    "Cluster Information": "What is free, and how busy the cluster is.",
+    "Authentication": "Exchange AWS credentials for an API key.",
+    "Health & Info": "State of the services, and this documentation.",
+    "Job Management": "Jobs, from submission to end.",
+    "Cluster Information": "Free GPUs, and how busy the cluster is.",
     "Disk Operations": "Persistent disks and their snapshots.",
-    "API Key Management": "One's own API keys.",
+    "API Key Management": "Your own API keys.",
 }
 """In the order of the contract."""
 _PREFER = {
     "name": "Prefer",
     "in": "header",
     "required": False,
-    "description": f"`wait=N` holds the answer until the outcome is known, {MAX_WAIT_SECONDS} s at most (RFC 7240).",
+    "description": f"`wait=N`: hold the answer until the outcome is known, {MAX_WAIT_SECONDS} s at most (RFC 7240).",
     "schema": {"type": "string"},
     "example": "wait=2",
 }
@@ -32,7 +32,7 @@ _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key and the same request within 24 h get the first answer again, and no second effect.",
+    "description": "A request repeated with the same key within 24 h gets the first answer and has no second effect.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "example": "5f0c1b9e-train",
 }

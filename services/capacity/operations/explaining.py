@@ -17,7 +17,7 @@ from services.capacity.operations.telling import Outlook, read_outlook
 from shared.contracts.capacity import Explanation
 from shared.database import Database
 
-_DISK = "Waiting for its disk; it keeps its place in the line"
+_DISK = "Waiting for its disk; it keeps its place in the queue"
 
 
 async def explain_job(database: Database, *, job_id: UUID, now: datetime, terms: Terms) -> Explanation:

@@ -13,8 +13,8 @@ ENDED_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CAN
 
 WAITING_STATUSES = frozenset({JobStatus.PENDING, JobStatus.QUEUED})
 
-AWAITS_DISK = "Waiting for its disk; it keeps its place in the line"
-PLACE_UNKNOWN = "Its place in the line is being computed"
+AWAITS_DISK = "Waiting for its disk; it keeps its place in the queue"
+PLACE_UNKNOWN = "Its place in the queue is being computed"
 
 
 class Phase(Enum):

@@ -115,7 +115,7 @@ def _requeue(job: Job, fact: PodGone, _: datetime) -> Change:
     reason = job.requeue_reason or ""
     job = replace(
         _without_pod(job), status=JobStatus.QUEUED, node=None, granted_at=None, requeue_reason=None,
-        status_reason=f"In line again: {reason}", detail=None,
+        status_reason=f"Queued again: {reason}", detail=None,
     )  # fmt: skip
     return Change(job, (JobRequeued(**owner_of(job), epoch=fact.epoch, reason=reason),))
 

@@ -62,7 +62,7 @@ async def test_the_contracts_example_is_taken(world: JobsWorld, client: Client) 
         "message": f"Job submitted successfully to queue (message ID: {event.messageid})",
         "estimated_start_time": None,
         "queue_position": None,
-        "status_reason": "Its place in the line is being computed",
+        "status_reason": "Its place in the queue is being computed",
     }
     job = await job_of(client, told["job_id"])
     assert list(job) == CONTRACT_FIELDS + ADDED_FIELDS
@@ -79,7 +79,7 @@ async def test_a_job_says_what_it_waits_for_also_before_its_place_is_known(world
         assert listed == job
         return job["queue_position"], job["status_reason"]
 
-    assert await told() == (None, "Its place in the line is being computed")
+    assert await told() == (None, "Its place in the queue is being computed")
     assert (await client.get(f"/v1/jobs/{job_id}/history")).json()["history"][0]["reason"] is None
     await world.capacity_says(JobQueued(job_id=job_id, gpu_type="h100", position=3, reason="Waiting for others"))
 
@@ -87,8 +87,8 @@ async def test_a_job_says_what_it_waits_for_also_before_its_place_is_known(world
         return await told() == (3, "Waiting for others")
 
     await eventually(known, "its place is known")
-    await world.update(job_id, "queue_position = NULL, status_reason = 'In line again: its node is gone'")
-    assert await told() == (None, "In line again: its node is gone. Its place in the line is being computed")
+    await world.update(job_id, "queue_position = NULL, status_reason = 'Queued again: its node is gone'")
+    assert await told() == (None, "Queued again: its node is gone. Its place in the queue is being computed")
 
 
 async def test_the_username_carries_the_configured_domain(world: JobsWorld) -> None:
