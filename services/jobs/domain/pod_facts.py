@@ -128,6 +128,7 @@ _NEVER_BEGAN = frozenset({"StartError", "ContainerCannotRun", "RunContainerError
 _NOT_BEGUN = frozenset({None, "", "PodInitializing", "ContainerCreating"})
 _REFUSALS = ("OutOf", "UnexpectedAdmissionError", "NodeAffinity", "Insufficient", "TopologyAffinityError")
 _MAX_MESSAGE = 300
+_MAX_WHAT = 1000
 
 
 def read_pod(pod: Pod) -> PodFacts:
@@ -316,7 +317,11 @@ def _image(pod: Pod) -> str:
 
 
 def told(what: str, message: str | None) -> str:
-    """`what`, and the cluster's `message` behind it: one line of it, of bounded length."""
-    printable = "".join(character if character.isprintable() else " " for character in (message or "")[: 1 << 14])
-    line = " ".join(printable.split())[:_MAX_MESSAGE]
-    return f"{what}: {line}" if line else what
+    """`what`, and the cluster's `message` behind it: one printable line, of bounded length."""
+    about, line = _line(what), _line(message or "")[:_MAX_MESSAGE]
+    return f"{about}: {line}" if line else about
+
+
+def _line(text: str) -> str:
+    printable = "".join(character if character.isprintable() else " " for character in text[: 1 << 14])
+    return " ".join(printable.split())[:_MAX_WHAT]

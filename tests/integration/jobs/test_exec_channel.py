@@ -110,12 +110,32 @@ async def test_a_flood_of_output_is_kept_only_in_part(tmp_path: Path) -> None:
             "details": {"causes": [{"reason": "ExitCode", "message": "x"}]},
         },
         b"not json",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        *(
+            {
+                "status": "Failure",
+                "reason": "NonZeroExitCode",
+                "details": {"causes": [{"reason": "ExitCode", "message": code}]},
+            }
+            for code in ("9" * 5000, "-1", "1.5", "\u0663", " 3", "3\n", "")
+        ),
     ],
 )
 async def test_a_program_that_did_not_run_is_refused(tmp_path: Path, outcome: object) -> None:
     async with api_server(tmp_path, websocket(ending(outcome))) as cluster:
         with pytest.raises(ClusterRefused):
             await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+
+
+async def test_a_programs_last_words_are_one_printable_line_of_bounded_length(tmp_path: Path) -> None:
+    """Whoever has the pod writes them, as the reason why Jupyter did not start."""
+    said = b"first\n\x1b[2J\x00the\r disk\xff\xe2\x80\xae is full" + b"!" * 100_000 + b"\n\x07\x1b\n\n" * 40_000
+    async with api_server(tmp_path, websocket(ending(failure(1), (2, said)))) as cluster:
+        result = await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+    assert result.last_words.isprintable()
+    assert result.last_words.startswith("[2J the  disk�  is full!!!")
+    assert len(result.last_words) == 300
 
 
 async def test_a_connection_that_breaks_is_no_outcome(tmp_path: Path) -> None:

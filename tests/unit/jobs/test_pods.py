@@ -110,6 +110,34 @@ def test_a_pods_status_in_words(seen: Pod, state: PodState, words: str) -> None:
     assert words in facts.detail
 
 
+HOSTILE = "\x1b[2J\x00\x07one\r\n\ttwo\u2028\u202ethree\x7f\x9b" + "9" * 5000
+"""Words of a cluster's or a pod's that would move a terminal's cursor, or fill its screen."""
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pod("Failed", message=HOSTILE),
+        pod("Failed", reason=HOSTILE),
+        pod("Failed", reason="Evicted", message=HOSTILE),
+        pod("Failed", reason=f"OutOf{HOSTILE}"),
+        pod(
+            "Failed",
+            containerStatuses=container(terminated={"exitCode": 128, "reason": "StartError", "message": HOSTILE}),
+        ),
+        pod(
+            "Pending", containerStatuses=container(waiting={"reason": "CreateContainerConfigError", "message": HOSTILE})
+        ),
+        pod("Pending", conditions=[{**UNSCHEDULABLE[0], "message": HOSTILE}]),
+    ],
+)
+def test_what_the_cluster_says_is_one_printable_line_of_bounded_length(seen: Pod) -> None:
+    detail = read_pod(seen).detail
+    assert detail.isprintable()
+    assert "one two three" in detail
+    assert len(detail) <= 1400
+
+
 @pytest.mark.parametrize(
     ("seen", "fault"),
     [
