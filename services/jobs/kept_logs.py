@@ -47,7 +47,7 @@ async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, re
         The changed job, also when the log was not to be had; None when it has changed meanwhile.
     """
     try:
-        content = await _read_end(cluster, object_name(job))
+        content = await _read_end(cluster, object_name(job), has_marks=resources.settings.tools_image is not None)
     except (ClusterUnavailable, LogNotThere, TimeoutError) as error:
         log.info("log_not_kept", job_id=str(job.id), error=type(error).__name__)
         return await apply_fact(job=job, fact=LogNotKept(job.epoch), now=now, resources=resources)
@@ -104,9 +104,12 @@ class LastWords:
 
     async def _take_in(self, job: Job, connected: asyncio.Event) -> None:
         try:
+            has_marks = self._resources.settings.tools_image is not None
             tail = tail_that_holds(await find_kept_log(job_id=job.id, resources=self._resources) or b"")
             async with asyncio.timeout(self._resources.settings.grace_seconds + _KEEP_SECONDS):
-                lines = await _read(self._cluster, object_name(job), tail=tail, follow=True, connected=connected)
+                lines = await _read(
+                    self._cluster, object_name(job), tail=tail, has_marks=has_marks, follow=True, connected=connected
+                )
             content = lines.content(limited=tail is not None)
             sealed = await asyncio.to_thread(_seal, self._resources.cipher, job.id, content)
             now = datetime.now(UTC)
@@ -121,7 +124,7 @@ async def find_kept_log(*, job_id: UUID, resources: Resources) -> bytes | None:
     return None if sealed is None else await asyncio.to_thread(_unseal, resources.cipher, job_id, sealed)
 
 
-async def _read_end(cluster: Cluster, pod_name: str) -> bytes:
+async def _read_end(cluster: Cluster, pod_name: str, *, has_marks: bool) -> bytes:
     """What is kept of the log, as well as can be had in time: of a long log first a part that is surely quick."""
     content: bytes | None = None
     tail, over = FIRST_TAIL, False
@@ -129,7 +132,7 @@ async def _read_end(cluster: Cluster, pod_name: str) -> bytes:
     try:
         async with asyncio.timeout_at(began + _KEEP_SECONDS) as limit:
             while not over:
-                lines = await _read(cluster, pod_name, tail=tail)
+                lines = await _read(cluster, pod_name, tail=tail, has_marks=has_marks)
                 limit.reschedule(began + _WHOLE_SECONDS)
                 is_whole = lines.records < tail
                 before, tail = tail, next_tail(tail, lines)
@@ -142,9 +145,15 @@ async def _read_end(cluster: Cluster, pod_name: str) -> bytes:
 
 
 async def _read(
-    cluster: Cluster, pod_name: str, *, tail: int | None, follow: bool = False, connected: asyncio.Event | None = None
+    cluster: Cluster,
+    pod_name: str,
+    *,
+    tail: int | None,
+    has_marks: bool,
+    follow: bool = False,
+    connected: asyncio.Event | None = None,
 ) -> LastLines:
-    lines = LastLines()
+    lines = LastLines(has_marks=has_marks)
     async with cluster.open_log(pod_name, tail=tail, follow=follow) as chunks:
         if connected is not None:
             connected.set()

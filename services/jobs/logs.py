@@ -19,6 +19,7 @@ from services.jobs import storage
 from services.jobs.cluster import Cluster, ClusterUnavailable, LogNotThere
 from services.jobs.domain.job import ENDED_STATUSES, Job
 from services.jobs.domain.log_lines import NOT_KEPT, LineReader, last_lines
+from services.jobs.domain.log_tail import TailFinder
 from services.jobs.domain.manifests import object_name
 from services.jobs.kept_logs import find_kept_log
 from services.jobs.resources import Resources
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 4.0
 _MAX_BREAKS = 3
+_TAIL_GROWTH = 8
 _RETRY_AFTER_SECONDS = 10
 _following = Gauge("gpudev_followed_logs", "Logs that are being followed")
 
@@ -102,22 +104,22 @@ class LogReader:
                 woken.clear()
                 job = await self._look(job_id)
                 if job is not None and job.status in ENDED_STATUSES:
-                    lines.take_up()
                     yield await self._kept(job, lines, tail)
                     return
                 began = lines.last_time
                 was_empty = job is not None
                 if job is not None and job.pod_name is not None:
-                    async with aclosing(self._from_pod(job, lines, tail, follow=True)) as texts:
-                        try:
-                            was_empty = False
+                    try:
+                        was_empty = False
+                        tail = await self._find_tail(job, lines, tail)
+                        async with aclosing(self._from_pod(job, lines, tail, follow=True)) as texts:
                             async for text in texts:
                                 was_empty = True  # connected: without a line it had none, for all that is known
                                 yield text
-                        except LogNotThere:
-                            was_empty = True
-                        except ClusterUnavailable as error:
-                            log.info("log_stream_broke", job_id=str(job.id), error=type(error).__name__)
+                    except LogNotThere:
+                        was_empty = True
+                    except ClusterUnavailable as error:
+                        log.info("log_stream_broke", job_id=str(job.id), error=type(error).__name__)
                 if was_empty or lines.last_time is not None:
                     tail = None  # what there was has been told, or there was nothing: the rest is wanted whole
                     if lines.last_time is None:
@@ -133,6 +135,7 @@ class LogReader:
             if job.status in ENDED_STATUSES or job.pod_name is None:
                 break
             try:
+                tail = await self._find_tail(job, lines, tail)
                 async with aclosing(self._from_pod(job, lines, tail, follow=False)) as texts:
                     async for text in texts:
                         yield text
@@ -144,16 +147,37 @@ class LogReader:
                 tail = tail if lines.last_time is None else None
             else:
                 return
-        lines.take_up()
         rest = await self._kept(job, lines, tail)
         yield b""
         yield rest
+
+    async def _find_tail(self, job: Job, lines: LineReader, tail: int | None) -> int | None:
+        """Have `lines` begin at the last ones, each of which may be many records; what is still wanted of a tail."""
+        if not tail or not self._has_marks:
+            return tail
+        place, asked, whole = None, tail + 2, False
+        while place is None and not whole:
+            finder = TailFinder(tail)
+            async with self._cluster.open_log(object_name(job), tail=asked) as chunks:
+                async for chunk in chunks:
+                    finder.feed(chunk)
+            whole = finder.records < asked
+            place = finder.place(whole=whole)
+            asked *= _TAIL_GROWTH
+        if place is not None:
+            lines.begin_after(place.raw, place.same)
+        return None
+
+    @property
+    def _has_marks(self) -> bool:
+        """Whether the tools write the logs of pods."""
+        return self._resources.settings.tools_image is not None
 
     async def _from_pod(
         self, job: Job, lines: LineReader, tail: int | None, *, follow: bool
     ) -> AsyncGenerator[bytes, None]:
         """New text; at first nothing, when the connection is there."""
-        lines.take_up()
+        lines.take_up(has_marks=self._has_marks)
         since = lines.last_time or lines.since
         # the last line at least, even when none is wanted: from it on is
         wanted = None if tail is None else max(1, tail)
@@ -171,6 +195,7 @@ class LogReader:
         if content is None:
             has_printed = job.launched_at is not None or job.log_tries > 0
             return NOT_KEPT if has_printed and job.status in ENDED_STATUSES else b""
+        lines.take_up()
         text = lines.feed(content) + lines.finish()
         return last_lines(text, tail)
 

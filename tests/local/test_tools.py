@@ -16,6 +16,7 @@ import pytest
 
 from deploy.local.tools.image import make_image
 from deploy.local.tools.listing import fitting, list_tree
+from services.jobs.domain.log_lines import LineReader
 from tests.support.jupyter_settings import THEIRS, write_settings_of_a_user
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
@@ -177,6 +178,25 @@ def test_everything_that_the_shell_has_started_is_asked_to_end_and_may_clean_up(
     assert said.endswith(b"saved\n")
     assert b"unreached" not in said
     assert process.wait(10) == 143
+
+
+def test_a_line_without_an_end_is_seen_while_it_is_printed_and_the_log_is_as_printed(fake_pod: FakePod) -> None:
+    """A runtime hands on what has an end."""
+    go = fake_pod.root / "go"
+    script = (
+        f"printf '\\r10%%'; while [ ! -e {go} ]; do sleep 0.01; done; "
+        "printf '\\r99%%\\n'; printf 'a\\037\\n\\036\\nb\\036\\037\\n\\n'; printf '\\037'; sleep 0.5; printf 'end\\037'"
+    )
+    process = fake_pod.start("run", "--", "/bin/sh", "-c", script)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first == b"\r10%\x1f\n"
+    go.touch()
+    rest, _ = process.communicate(timeout=30)
+    printed = b"\r10%\r99%\na\x1f\n\x1e\nb\x1e\x1f\n\n\x1fend\x1f"
+    with_times = b"".join(b"2026-01-20T18:30:00Z " + line + b"\n" for line in (first + rest).split(b"\n")[:-1])
+    assert LineReader().feed(with_times) == printed
+    assert (fake_pod.root / "gpudev/run/command.log").read_bytes() == printed
 
 
 def test_a_signal_is_passed_to_the_command(fake_pod: FakePod) -> None:

@@ -124,7 +124,11 @@ class Container:
 
     def output(self) -> str:
         """What it has printed on standard output: the pod's log."""
-        return (self._folder / "out").read_text()
+        return self.raw_output().decode()
+
+    def raw_output(self) -> bytes:
+        """The same, byte for byte."""
+        return (self._folder / "out").read_bytes()
 
     def termination_message(self) -> str:
         """What it wrote before its end; readable while it lives."""

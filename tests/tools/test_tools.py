@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.github_keys import make_key_pair
+from services.jobs.domain.log_lines import LineReader
 from tests.tools.conftest import Make, public
 from tests.tools.container import eventually, frame, ssh_options
 
@@ -156,6 +157,42 @@ def test_all_that_was_printed_is_in_the_log_when_it_ends(make: Make) -> None:
     container.start("/bin/sh", "-c", "seq 100000; sleep 600 &")
     assert container.wait() == 0
     assert container.output().splitlines() == [str(number) for number in range(1, 100_001)]
+
+
+BAR = r"""
+printf '\r10%%'; while [ ! -e /tmp/go ]; do sleep 0.01; done
+printf '\r99%%\n'; printf 'a\037\n\036\nb\036\037\n\n'; printf '\037'; sleep 0.5; printf 'end\037'
+""".strip()
+PRINTED = b"\r10%\r99%\na\x1f\n\x1e\nb\x1e\x1f\n\n\x1fend\x1f"
+
+
+def test_a_line_without_an_end_is_seen_while_it_is_printed_and_the_log_is_as_printed(make: Make) -> None:
+    """A runtime hands on what has an end."""
+    container = make(user_id=1000)
+    container.start("/bin/sh", "-c", f"{BAR}; while [ ! -e /tmp/end ]; do sleep 0.01; done")
+    eventually(lambda: container.raw_output() == b"\r10%\x1f\n", container.errors)
+    container.as_user(1000, "touch /tmp/go")
+    told = LineReader()
+    eventually(lambda: container.raw_output().endswith(b"end\x1f\x1f\n"), container.errors)
+    with_times = b"".join(b"2026-01-20T18:30:00Z " + line + b"\n" for line in container.raw_output().split(b"\n")[:-1])
+    assert told.feed(with_times) == PRINTED
+    kept = Path(f"/proc/{container.pid}/root/gpudev/run/command.log")
+    assert kept.read_bytes() == PRINTED
+    container.as_user(1000, "touch /tmp/end")
+    assert container.wait() == 0
+
+
+def test_an_ssh_server_that_dies_beside_a_busy_command_is_started_again(make: Make, key: Path) -> None:
+    container = make()
+    container.start("/bin/sh", "-c", "while :; do echo busy; sleep 0.1; done")
+    container.await_ready()
+    before = container.ssh(key, "cat /gpudev/run/sshd.pid").stdout
+    container.as_user(0, f"kill -9 {before}")
+
+    def again() -> bool:
+        return container.ssh(key, "cat /gpudev/run/sshd.pid").stdout not in {"", before}
+
+    eventually(again, container.errors)
 
 
 def test_the_end_of_a_long_log_is_kept_for_sessions(make: Make, key: Path) -> None:

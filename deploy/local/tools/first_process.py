@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -19,6 +20,9 @@ _CHUNK = 65536
 _RESTART_SECONDS = 1.0
 _PROBE_SECONDS = 0.02
 _DRAIN_SECONDS = 0.2  # what the command has left in the background may hold its output open
+_UNSEEN_SECONDS = 0.3  # the runtime hands on what has no end only when there is much of it
+_CUT, _WHOLE = b"\x1f", b"\x1e"
+_MARKED_END = re.compile(rb"([\x1e\x1f])\n")
 _MESSAGE_BYTES = 4096  # of a termination message: Kubernetes keeps no more
 _MAIN = Path(__file__).with_name("__main__.py")
 
@@ -42,6 +46,7 @@ class FirstProcess:
         self._stopping = False
         self._selector = selectors.DefaultSelector()
         self._command: subprocess.Popen[bytes] | None = None
+        self._records = Records()
         self._sshd: subprocess.Popen[bytes] | None = None
         self._sshd_due = 0.0
         self._jupyter: subprocess.Popen[bytes] | None = None
@@ -140,19 +145,21 @@ class FirstProcess:
             self._turn(_DRAIN_SECONDS)
         while self._turn(_DRAIN_SECONDS):
             pass
+        _write(1, self._records.end())
         return command.returncode if command.returncode >= 0 else 128 - command.returncode
 
     def _turn(self, seconds: float | None) -> bool:
         """Wait for something and attend to it; whether output came."""
-        wait = self._keep_sshd()
-        found = self._selector.select(wait if seconds is None else seconds)
+        waits = (self._keep_sshd(), seconds, self._records.unseen_seconds(time.monotonic()))
+        found = self._selector.select(min((wait for wait in waits if wait is not None), default=None))
+        _write(1, self._records.cut(time.monotonic()))
         output = False
         for key, _ in found:
             data = os.read(key.fd, _CHUNK)
             if key.data is None:
                 continue
             if data:
-                _write(1, data)
+                _write(1, self._records.text(data, time.monotonic()))
                 key.data.write(data)
                 output = True
             else:
@@ -186,6 +193,44 @@ class FirstProcess:
         with contextlib.suppress(OSError):
             listing = list_tree(self._pod.inside(self._listed))
             self._pod.last_message.write_bytes(fitting(listing, _MESSAGE_BYTES))
+
+
+class Records:
+    """A command's output as records of the pod's log, with the marks that `services/jobs/domain/log_marks.py` tells of.
+
+    Text without an end is not seen before its record is ended, which it is when it has waited for a while.
+    """
+
+    def __init__(self) -> None:
+        self._last = b""
+        self._since: float | None = None
+
+    def text(self, data: bytes, now: float) -> bytes:
+        """What was printed, as it is to be written."""
+        written = _MARKED_END.sub(rb"\1" + _WHOLE + b"\n", self._last + data)[len(self._last) :]
+        _, line_feed, rest = data.rpartition(b"\n")
+        if line_feed:
+            self._last, self._since = b"", None
+        if rest:
+            self._last = rest[-1:]
+            self._since = now if self._since is None else self._since
+        return written
+
+    def unseen_seconds(self, now: float) -> float | None:
+        """In how many seconds there is something to cut; None: text is needed first."""
+        return None if self._since is None else max(0.0, self._since + _UNSEEN_SECONDS - now)
+
+    def cut(self, now: float) -> bytes:
+        """What is to be written when text has waited for too long."""
+        return self._end_record() if self.unseen_seconds(now) == 0 else b""
+
+    def end(self) -> bytes:
+        """What is to be written at the end: the last byte is told, even if it looks like a mark."""
+        return self._end_record() if self._last in {_CUT, _WHOLE} else b""
+
+    def _end_record(self) -> bytes:
+        self._last, self._since = b"", None
+        return _CUT + b"\n"
 
 
 class _Log:

@@ -3,6 +3,7 @@
 from collections import deque
 
 from services.jobs.domain.log_lines import HEAD_BYTES, KEPT_BYTES, LineText, Stamp, read_stamp, stamp_end
+from services.jobs.domain.log_marks import MARKS, marked, told_bytes
 
 FIRST_TAIL = 64
 """Records of a log, from its end, that are never much more than what is kept."""
@@ -22,12 +23,16 @@ _Line = tuple[bytes, int, bytes]
 
 
 class LastLines:
-    """The last lines of a log, as many as hold the last `KEPT_BYTES` of text, with their times.
+    """The last lines of a log, as many as hold the last `KEPT_BYTES` of text, with their times and the tools' marks.
 
     Takes bounded memory, however long lines are.
+
+    Args:
+        has_marks: What comes has marks; else they are added, so that whatever is kept is read alike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_marks: bool = True) -> None:
+        self._has_marks = has_marks
         self._lines: deque[_Line] = deque()
         self._bytes = 0
         self._text_bytes = 0
@@ -49,7 +54,8 @@ class LastLines:
         """Take in what comes next."""
         *ended, rest = chunk.split(b"\n")
         for piece in ended:
-            if self._head == b"" and len(piece) < _RECORD_BYTES and (end := stamp_end(piece)):
+            is_plain = self._head == b"" and len(piece) < _RECORD_BYTES and not piece.endswith(MARKS)
+            if is_plain and (end := stamp_end(piece)):
                 self._keep((piece[:end], 0, piece[end + 1 :] + b"\n"))
             else:
                 self._take(piece)
@@ -68,7 +74,7 @@ class LastLines:
     @property
     def sure_bytes(self) -> int:
         """Of text that is kept, without the first line."""
-        return self._text_bytes - len(self._lines[0][2]) if self._lines else 0
+        return self._text_bytes - told_bytes(self._lines[0][2]) if self._lines else 0
 
     def content(self, *, limited: bool) -> bytes:
         """The lines, after a note of what was left out; asked for once, at the end.
@@ -112,7 +118,8 @@ class LastLines:
         if self._stamp is not None:
             self._add(self._line.finish())
             self._shorten()
-            self._keep((self._raw_stamp, self._cut, bytes(self._text) + ending))
+            text = bytes(self._text)
+            self._keep((self._raw_stamp, self._cut, (text if self._has_marks else marked(text)) + ending))
         self._head, self._stamp, self._cut = b"", None, 0
         self._text.clear()
 
@@ -121,11 +128,11 @@ class LastLines:
         self._lines.append(line)
         self.records += 1 + (cut + len(text)) // _RECORD_BYTES
         self._bytes += len(stamp) + len(text)
-        self._text_bytes += len(text)
-        while self._bytes > _KEPT_WITH_TIMES or self._text_bytes - len(self._lines[0][2]) >= KEPT_BYTES:
+        self._text_bytes += told_bytes(text)
+        while self._bytes > _KEPT_WITH_TIMES or self.sure_bytes >= KEPT_BYTES:
             stamp, _, text = self._lines.popleft()
             self._bytes -= len(stamp) + len(text)
-            self._text_bytes -= len(text)
+            self._text_bytes -= told_bytes(text)
             self._note_left_out(stamp)
 
     def _note_left_out(self, stamp: bytes) -> None:

@@ -5,6 +5,8 @@ yet: a progress bar is one line for hours. A reading that broke is taken up by t
 lines that had it and how much of the last one was told, so that nothing is lost or told twice. Times of one log never
 fall.
 
+Where the tools have ended a record before its line (`log_marks`), the line is put together again.
+
 The end of a log that is kept (`LastLines`) says in two more forms what was left out: `<time>!<n> ` is for all lines up
 to the n-th that had that time, `<time>+<n> <text>` is a line without its first n bytes.
 """
@@ -13,6 +15,8 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+
+from services.jobs.domain.log_marks import CUT, MARKS
 
 KEPT_BYTES = 1 << 20
 """Of text that is kept of a job that has ended: the last ones."""
@@ -56,9 +60,10 @@ class LineReader:
     Args:
         since: Lines before it are left out; None: from the beginning.
         pass_over: The first record is only the place from which on text is wanted.
+        has_marks: What comes has marks of the tools.
     """
 
-    def __init__(self, since: datetime | None = None, *, pass_over: bool = False) -> None:
+    def __init__(self, since: datetime | None = None, *, pass_over: bool = False, has_marks: bool = True) -> None:
         self.since = since
         self._since = None if since is None else _nanoseconds_of(since)
         self._pass_over = pass_over
@@ -69,6 +74,7 @@ class LineReader:
         self._same = 0
         self._told = 0
         self._open = False
+        self._goes_on = False
         # of the connection
         self._resuming = False
         self._seen = 0
@@ -76,7 +82,7 @@ class LineReader:
         self._head: bytes | None = b""
         self._silent = False
         self._skip = 0
-        self._text = LineText()
+        self._text = LineText(has_marks=has_marks)
 
     @property
     def last_time(self) -> datetime | None:
@@ -84,10 +90,17 @@ class LineReader:
         last = self._last
         return None if last is None else _EPOCH + timedelta(microseconds=last // 1000)
 
-    def take_up(self) -> None:
+    def take_up(self, *, has_marks: bool = True) -> None:
         """What comes next is from a new connection: it may repeat what was told, and begins with a whole line."""
+        self._text.has_marks = has_marks
         self._resuming, self._seen = self._last is not None, 0
         self._begin_head()
+
+    def begin_after(self, raw: bytes, same: int) -> None:
+        """As if all had been told up to the last of so many records that have this time, unless `since` is later."""
+        stamp = read_stamp(raw)
+        if self._since is None or (stamp is not None and stamp.nanoseconds >= self._since):
+            self._last_raw, self._same = raw, same
 
     def want_all(self) -> None:
         """There was nothing to pass over."""
@@ -98,9 +111,10 @@ class LineReader:
         *ended, rest = chunk.split(b"\n")
         told = []
         for piece in ended:
-            if self._is_plain and len(piece) < _PART_BYTES and (end := stamp_end(piece)):
+            is_plain = self._is_plain and len(piece) < _PART_BYTES and not piece.endswith(MARKS)
+            if is_plain and (end := stamp_end(piece)):
                 self._same = self._same + 1 if self._last_raw == piece[:end] else 1
-                self._last_raw = piece[:end]
+                self._last_raw, self._goes_on = piece[:end], False
                 told.append(piece[end + 1 :] + b"\n")
             else:
                 told += (self._take(piece), self._end())
@@ -138,12 +152,13 @@ class LineReader:
     def _end(self) -> bytes:
         """A line is at its end."""
         begun = b"" if self._head is None else self._begin(self._head)
-        rest = self._tell(self._text.finish())
+        held, goes_on = self._text.end()
+        rest = self._tell(held)
         silent = self._silent or self._skip > 0
         if not self._silent:
-            self._open = False
+            self._open, self._goes_on = False, goes_on
         self._begin_head()
-        return begun + rest + (b"" if silent else b"\n")
+        return begun + rest + (b"" if silent or goes_on else b"\n")
 
     def _begin(self, raw: bytes) -> bytes:
         """A line begins; what is to be said before its text."""
@@ -178,7 +193,7 @@ class LineReader:
 
     def _begin_new(self, stamp: Stamp, last: int | None) -> bytes:
         gap = GAP if self._resuming else b""
-        mark = (b"\n" if gap and self._open else b"") + gap
+        mark = (b"\n" if gap and (self._open or self._goes_on) else b"") + gap
         self._resuming, self._silent = False, False
         self._same = self._same + 1 if stamp.nanoseconds == last else 1
         self._last_raw, self._told, self._open = stamp.text, 0, True
@@ -206,8 +221,8 @@ class LineReader:
                 self._seen += stamp.count if stamp.nanoseconds == last else 0
                 self._resuming = self._seen < self._same
                 return b""
-        begin = b"\n" if self._open and self._told else b""
-        self._resuming, self._open = False, False
+        begin = b"\n" if self._goes_on or (self._open and self._told) else b""
+        self._resuming, self._open, self._goes_on = False, False, False
         self._same = max(self._same if stamp.nanoseconds == last else 0, stamp.count)
         self._last_raw = stamp.text
         return begin + EARLIER_LEFT_OUT
@@ -223,9 +238,14 @@ class LineReader:
 
 
 class LineText:
-    """The text of one line after another, piece by piece, without the times that stand between a line's records."""
+    """The text of one line after another, piece by piece, without the times that stand between a line's records.
 
-    def __init__(self) -> None:
+    Args:
+        has_marks: A mark of the tools at the end of a line is none of its text.
+    """
+
+    def __init__(self, *, has_marks: bool = False) -> None:
+        self.has_marks = has_marks
         self.offset = 0
         """Bytes of the line so far."""
         self._since: int | None = None
@@ -236,7 +256,15 @@ class LineText:
         self._since, self.offset, self._held = since, offset, b""
 
     def feed(self, text: bytes) -> bytes:
-        """What of it is the line's; a beginning of a time is held back."""
+        """What of it is the line's; a beginning of a time is held back, and what may be a mark at the line's end."""
+        told = self._without_times(text)
+        if self.has_marks and told.endswith(MARKS):
+            self._held = told[-1:] + self._held
+            self.offset -= 1
+            return told[:-1]
+        return told
+
+    def _without_times(self, text: bytes) -> bytes:
         text, self._held = self._held + text, b""
         told = []
         while text:
@@ -255,9 +283,16 @@ class LineText:
             text = text[room:]
         return b"".join(told)
 
+    def end(self) -> tuple[bytes, bool]:
+        """The line is over: what was held back of it, and whether its text goes on in the next one."""
+        goes_on = self.has_marks and self._held == CUT
+        return self.finish(), goes_on
+
     def finish(self) -> bytes:
-        """What was held back, when the line is over."""
+        """What was held back, when nothing more comes."""
         held, self._held = self._held, b""
+        if self.has_marks and held in MARKS:
+            return b""
         self.offset += len(held)
         return held
 

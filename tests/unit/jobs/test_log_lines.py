@@ -42,9 +42,9 @@ def test_however_often_it_breaks_each_line_is_told_once(
     log: list[tuple[int, bytes]], breaks: list[float], piece: int
 ) -> None:
     """Each connection begins at the second of the last line, as Kubernetes' sinceTime does."""
-    reader, told = LineReader(), b""
+    reader, told = LineReader(has_marks=False), b""
     for end in [*sorted(breaks), 1.0]:
-        reader.take_up()
+        reader.take_up(has_marks=False)
         since = reader.last_time
         from_second = None if since is None else since.replace(microsecond=0)
         content = b"".join(

@@ -15,9 +15,15 @@
 #include <unistd.h>
 
 #define LOG_BYTES (16l << 20)
+#define OUTPUT_BYTES (1 << 16)
 #define SSHD_PAUSE_MS 1000
 #define SSHD_PROBE_MS 20
 #define DRAIN_MS 200
+#define UNSEEN_MS 300 /* the runtime hands on what has no end only when there is much of it */
+/* Marks of the log, which services/jobs/domain/log_marks.py takes out: a record that ends before its line does, and a line
+   that ends with a mark of its own. */
+#define CUT '\x1f'
+#define WHOLE '\x1e'
 
 struct state {
 	pid_t command, sshd;
@@ -26,6 +32,9 @@ struct state {
 	int output; /* of the command, both its streams in the order of writing; -1 at its end */
 	int log;
 	long logged;
+	char last;     /* of the bytes that were told */
+	long since;    /* when the first byte came of a record that has no end yet; 0: there is none */
+	long sshd_due; /* when it may be started again */
 };
 
 static long milliseconds(void) {
@@ -159,9 +168,34 @@ static void shorten_log(struct state *state) {
 	state->logged = LOG_BYTES;
 }
 
+static bool is_mark(char byte) {
+	return byte == CUT || byte == WHOLE;
+}
+
+/* To the pod's log. */
+static void tell(struct state *state, const char *bytes, size_t length) {
+	static char told[2 * OUTPUT_BYTES];
+	size_t used = 0;
+	long now = milliseconds();
+	for (const char *at = bytes; at < bytes + length; at++) {
+		bool ends = *at == '\n';
+		if (ends && is_mark(state->last)) told[used++] = WHOLE;
+		told[used++] = state->last = *at;
+		state->since = ends ? 0 : state->since ? state->since : now;
+	}
+	(void)!write_all(1, told, used);
+}
+
+static void end_record(struct state *state) {
+	static const char end[] = {CUT, '\n'};
+	(void)!write_all(1, end, sizeof end);
+	state->last = '\n';
+	state->since = 0;
+}
+
 /* Whether there may be more. */
 static bool pass_on(struct state *state) {
-	static char bytes[1 << 16];
+	static char bytes[OUTPUT_BYTES];
 	ssize_t got = read(state->output, bytes, sizeof bytes);
 	if (got < 0) return errno == EINTR || errno == EAGAIN;
 	if (got == 0) return false;
@@ -169,7 +203,7 @@ static bool pass_on(struct state *state) {
 		state->logged += got;
 		if (state->logged > 2 * LOG_BYTES) shorten_log(state);
 	}
-	(void)!write_all(1, bytes, (size_t)got);
+	tell(state, bytes, (size_t)got);
 	return true;
 }
 
@@ -177,6 +211,7 @@ static bool pass_on(struct state *state) {
 static void drain(struct state *state) {
 	struct pollfd more = {.fd = state->output, .events = POLLIN};
 	while (more.fd >= 0 && poll(&more, 1, 0) == 1 && (more.revents & POLLIN) && pass_on(state)) {}
+	if (is_mark(state->last)) end_record(state); /* it was printed, whatever the runtime makes of a last line without an end */
 }
 
 static void reap(struct state *state) {
@@ -188,6 +223,7 @@ static void reap(struct state *state) {
 			state->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 		} else if (child == state->sshd) {
 			state->sshd = 0;
+			state->sshd_due = milliseconds() + SSHD_PAUSE_MS;
 		}
 	}
 }
@@ -221,11 +257,21 @@ static void await_sshd(struct state *state, int signals, int seconds) {
 	}
 }
 
+/* How long there is nothing to do if nothing happens; -1: for ever. */
+static int pause_of(const struct state *state) {
+	long due = -1, now = milliseconds();
+	if (state->sshd == 0) due = state->sshd_due;
+	if (state->since != 0 && (due < 0 || state->since + UNSEEN_MS < due)) due = state->since + UNSEEN_MS;
+	if (state->has_ended && (due < 0 || now + DRAIN_MS < due)) due = now + DRAIN_MS;
+	return due < 0 ? -1 : due > now ? (int)(due - now) : 0;
+}
+
 static void live(struct state *state, int signals) {
 	while (!is_over(state)) {
 		struct pollfd watched[2] = {{.fd = signals, .events = POLLIN}, {.fd = state->output, .events = POLLIN}};
-		int ready = poll(watched, 2, state->sshd == 0 ? SSHD_PAUSE_MS : state->has_ended ? DRAIN_MS : -1);
-		if (ready == 0 && state->sshd == 0) state->sshd = start_sshd();
+		if (poll(watched, 2, pause_of(state)) < 0) continue;
+		if (state->sshd == 0 && milliseconds() >= state->sshd_due) state->sshd = start_sshd();
+		if (state->since != 0 && milliseconds() >= state->since + UNSEEN_MS) end_record(state);
 		if (watched[0].revents & POLLIN) receive_signal(state, signals);
 		if (watched[1].revents && !pass_on(state)) state->output = -1;
 		reap(state);
