@@ -1,6 +1,7 @@
 """A job from inside: its command as it was written, its home, its environment, its end."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,39 @@ async def test_what_python_prints_is_seen_while_it_runs(stack: LocalStack) -> No
         await alice.client.post(f"/v1/jobs/{job_id}/cancel")
         await alice.wait(job_id, "cancelled")
         assert await log_of(alice, job_id) == ["step 1"]
+
+
+async def test_a_progress_bar_is_seen_while_it_runs_and_is_told_as_it_was_printed(
+    stack: LocalStack, tmp_path: Path
+) -> None:
+    """Each state is printed when the one before it was seen; US and RS at ends of lines are the command's own."""
+    awaited = "while [ ! -e {} ]; do sleep 0.02; done"
+    seen = [tmp_path / f"seen-{number}" for number in range(3)]
+    states = [rf"\r{number}0%%" for number in range(3)]
+    steps = "; ".join(f"printf '{state}'; {awaited.format(file)}" for state, file in zip(states, seen, strict=True))
+    printed = "head\n\r00%\r10%\r20%\n\x1f\n\x1e\nend\x1f\n"
+    async with users(stack, "alice") as (alice,):
+        command = rf"printf 'head\n'; {steps}; printf '\n\037\n\036\nend\037\n'; {awaited.format(tmp_path / 'end')}"
+        job_id = await alice.submit(command=command, gpu_count=1)
+        told = ""
+        logs = f"/v1/jobs/{job_id}/logs"
+        async with (
+            asyncio.timeout(40),
+            alice.client.stream("GET", logs, params={"follow": "true"}, timeout=40) as answer,
+        ):
+            async for text in answer.aiter_text():
+                told += text
+                for number, file in enumerate(seen):
+                    if f"\r{number}0%" in told:
+                        file.touch()
+                if told.endswith("end\x1f\n"):
+                    for tail, wanted in ((1, "end\x1f\n"), (4, "\r00%\r10%\r20%\n\x1f\n\x1e\nend\x1f\n"), (5, printed)):
+                        assert (await alice.client.get(logs, params={"tail": tail})).text == wanted
+                    (tmp_path / "end").touch()
+        assert told.lstrip("\n") == printed
+        await alice.wait(job_id, "completed")
+        assert (await alice.client.get(logs)).text == printed
+        assert (await alice.client.get(logs, params={"tail": 4})).text == printed.removeprefix("head\n")
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])

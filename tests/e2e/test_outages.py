@@ -4,14 +4,12 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import httpx
 import pytest
 
-from tests.support.stack import ApiUser, LocalStack, read_events, until, users
+from tests.support.stack import ApiUser, LocalStack, hanging, read_events, until, users
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -19,17 +17,6 @@ ENDS_WITHIN = 5.0
 """From the end of a key to the end of what it has opened."""
 REMEMBERED_SECONDS = 33.0
 """30 s that a key is remembered, and a request."""
-
-
-@contextmanager
-def hanging(stack: LocalStack, part: str) -> Iterator[None]:
-    """The process is there and answers nothing."""
-    pid = stack.parts()[part].pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def healthy(user: ApiUser) -> bool:

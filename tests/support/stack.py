@@ -156,6 +156,17 @@ class LocalStack:
         return ApiUser(self, name, answer.json()["api_key"])
 
 
+@contextmanager
+def hanging(stack: LocalStack, part: str) -> Iterator[None]:
+    """The process is there and answers nothing."""
+    pid = stack.parts()[part].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 _NOT_LOGIN = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"}
 TERMINAL = {"completed", "failed", "cancelled", "expired"}
 
