@@ -20,7 +20,7 @@ from shared.errors import InvalidInput, Problem
 from shared.idempotency import Outcome
 
 _NO_KEYS = (
-    "No SSH keys open this job, since it has no github_user: while it is active, "
+    "No SSH keys open this job, because it has no github_user: while it is active, "
     "POST /v1/jobs/{job_id}/users with a github_username adds that user's keys"
 )
 _MAY_GET_KEYS = frozenset(

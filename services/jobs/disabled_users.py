@@ -14,7 +14,7 @@ from shared.database import Transaction
 
 log = structlog.get_logger(__name__)
 
-REASON = "Cancelled since its user was disabled"
+REASON = "Cancelled because its user was disabled"
 _BATCH = 50
 _PERIOD_SECONDS = 1.0
 

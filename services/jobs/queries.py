@@ -84,5 +84,5 @@ def _one_of(rows: Sequence[Row]) -> Row:
     if not rows:
         raise JobNotFound
     if len(rows) > 1:
-        raise Conflict("Several of your jobs begin with this id: give more of it")
+        raise Conflict("The ids of several of your jobs begin with this: give more of the id")
     return rows[0]

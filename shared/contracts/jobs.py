@@ -84,7 +84,7 @@ class JobStarted(JobEvent, frozen=True, kw_only=True):
 
 
 class JobRestarted(JobEvent, frozen=True, kw_only=True):
-    """Its container ended, and was started again: processes and what was in memory are gone, its time goes on."""
+    """Its container ended, and was restarted: processes and what was in memory are gone, its time goes on."""
 
     EVENT: ClassVar[str] = "restarted"
     restarts: int

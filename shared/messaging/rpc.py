@@ -55,7 +55,9 @@ async def call_rpc(
     except UNREACHABLE as error:
         raise BrokerUnavailable(subject=subject, cause=type(error).__name__) from error
     if message.headers and "Nats-Service-Error-Code" in message.headers:
-        raise Unavailable("A service that this needs failed, try again shortly", retry_after_seconds=2, subject=subject)
+        raise Unavailable(
+            "A service that this request needs has failed, try again shortly", retry_after_seconds=2, subject=subject
+        )
     return msgspec.json.decode(message.data, type=reply)
 
 

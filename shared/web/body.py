@@ -74,7 +74,7 @@ def _bounded(receive: Receive, seconds: float) -> Receive:
         except TimeoutError:
             raise BodyTooSlow from None
         if message["type"] == "http.disconnect":
-            raise InvalidInput([Problem("json_invalid", ("body",), "The body ended before its end")])
+            raise InvalidInput([Problem("json_invalid", ("body",), "The body is incomplete")])
         whole = not message.get("more_body", False)
         return message  # type: ignore[return-value]
 

@@ -41,16 +41,16 @@ _DESCRIPTIONS = {
     400: "Invalid input; every problem is listed",
     401: "The API key is missing, malformed, unknown, expired or revoked",
     403: "The key or identity is valid but may not do this",
-    404: "There is no such thing, or it is someone else's",
-    409: "The current state does not allow this; the text says which state",
+    404: "Not found, or it belongs to another user",
+    409: "The current state does not allow this; the text says why",
     410: "It is marked for deletion",
     408: "The body did not arrive in time",
-    413: "The body is larger than the route takes: 16 KB, or 1 MB for a submit",
+    413: "The body is larger than the route accepts: 16 KB, or 1 MB for a submit",
     415: "The body is not JSON",
     422: "The idempotency key was used with another request",
-    429: "Too many requests; Retry-After says when to come back",
-    500: "An error of ours; the request id names it in the log",
-    503: "Something this depends on is down; Retry-After says when to come back",
+    429: "Too many requests; Retry-After says when to try again",
+    500: "An internal error; the request id identifies it in the log",
+    503: "A dependency is down; Retry-After says when to try again",
 }
 _BODY_CODES = (408, 413, 415)
 _DEFAULT_RETRY_SECONDS = {ErrorKind.UNAVAILABLE: 5, ErrorKind.RATE_LIMITED: 60}

@@ -38,7 +38,7 @@ async def test_the_jobs_of_a_disabled_user_end_and_so_does_all_that_is_open(stac
     async with users(stack, "expelled") as (again,):
         for job_id in (running, waiting):
             job = await again.job(job_id)
-            assert (job["status"], job["status_reason"]) == ("cancelled", "Cancelled since its user was disabled")
+            assert (job["status"], job["status_reason"]) == ("cancelled", "Cancelled because its user was disabled")
         history = (await again.client.get(f"/v1/jobs/{running}/history")).json()
         assert "disabled" in str(history)
 

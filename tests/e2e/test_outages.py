@@ -64,7 +64,7 @@ async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: Local
         await stack.admin("enable-user", "dismissed")
     async with users(stack, "dismissed") as (again,):
         for job_id in (running, meanwhile):
-            assert (await again.wait(job_id, "cancelled"))["status_reason"] == "Cancelled since its user was disabled"
+            assert (await again.wait(job_id, "cancelled"))["status_reason"] == "Cancelled because its user was disabled"
         await until(lambda: healthy(again), "health", seconds=60)
 
 

@@ -58,7 +58,7 @@ class PortsMoved(msgspec.Struct, frozen=True):
 
 
 class PodRestarted(msgspec.Struct, frozen=True):
-    """The container of an active job ended and was started again."""
+    """The container of an active job ended and was restarted."""
 
     epoch: int
     restarts: int

@@ -131,7 +131,7 @@ def _wants_log(job: Job, pod: PodFacts, limits: Limits) -> bool:
 
 def judge_refusal(job: Job, reason: str, now: datetime, limits: Limits) -> PodWaits | PodFailed:
     """What it means that Kubernetes has just refused an object of a job that is being prepared."""
-    detail = told("Kubernetes does not let the job's pod be made", reason)
+    detail = told("Kubernetes refuses to create the job's pod", reason)
     since = job.fault_since if job.fault == Fault.REFUSED.value else None
     if since is not None and now >= since + timedelta(seconds=limits.refusal_seconds):
         return PodFailed(job.epoch, detail)

@@ -55,7 +55,7 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     ready_at: datetime | None = None
     """Since when it has been ready, by the node's clock; None while it is not."""
     restarts: int = 0
-    """How often its container was started again."""
+    """How often its container was restarted."""
     restart_reason: str | None = None
     """Why that happened last, for a person; None when it never did."""
     mounting: bool = False
@@ -81,7 +81,7 @@ _FAULTS = {
 }
 _FAULT_TEXTS = {
     Fault.IMAGE: "The image {image} cannot be pulled",
-    Fault.CONFIG: "The container cannot be made",
+    Fault.CONFIG: "The container cannot be created",
     Fault.CRASH: "The container does not stay up",
     Fault.FINAL: "The image {image} cannot be used",
 }
@@ -104,8 +104,8 @@ _PULL_ERRORS = (
 _NO_TOOLS = "The job's tools could not be installed"
 _POD_TEXTS = {
     "Evicted": "The pod was evicted",
-    "Preempting": "The pod was evicted for a more important one",
-    "Preempted": "The pod was evicted for a more important one",
+    "Preempting": "The pod was evicted in favour of one with a higher priority",
+    "Preempted": "The pod was evicted in favour of one with a higher priority",
     "NodeLost": "The node was lost",
     "NodeShutdown": "The node was shut down",
     "Terminated": "The node was shut down",
@@ -117,9 +117,9 @@ _OUT_OF_MEMORY = "The job ran out of memory and was killed"
 _PARTLY_OUT_OF_MEMORY = "The job ran out of memory: a process of it was killed"
 _DISRUPTIONS = {
     "EvictionByEvictionAPI": "The pod was evicted, as when its node is drained",
-    "PreemptionByScheduler": "The pod was evicted for a more important one",
-    "DeletionByTaintManager": "The pod was evicted from its node, which takes no such pods any more",
-    "DeletionByPodGC": "The pod was deleted since its node is gone",
+    "PreemptionByScheduler": "The pod was evicted in favour of one with a higher priority",
+    "DeletionByTaintManager": "The pod was evicted from its node, which no longer accepts such pods",
+    "DeletionByPodGC": "The pod was deleted because its node is gone",
     "TerminationByKubelet": "The node ended the pod",
 }
 """By the reasons of the condition DisruptionTarget."""
@@ -160,10 +160,10 @@ def _read_restart(container: ContainerStatus | None) -> str | None:
         return None
     before = container.last_state.terminated
     if before is None:
-        return "The container was started again"
+        return "The container was restarted"
     if before.reason == _OOM_KILLED:
-        return f"{_OUT_OF_MEMORY}: its container was started again"
-    return f"The container ended with exit code {before.exit_code} and was started again"
+        return f"{_OUT_OF_MEMORY}: its container was restarted"
+    return f"The container ended with exit code {before.exit_code} and was restarted"
 
 
 def _waits_for_volumes(pod: Pod) -> bool:
@@ -221,7 +221,7 @@ def _read_terminated(terminated: Terminated) -> PodFacts:
         detail = told("The container could not be started", terminated.message)
         return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=terminated.exit_code or None)
     if reason == "ContainerStatusUnknown":
-        detail = told("The node lost the container, as when it is started again", terminated.message)
+        detail = told("The node lost the container, as happens when it restarts", terminated.message)
         return PodFacts(uid="", state=PodState.FAILED, detail=detail, began=True)
     if reason == _OOM_KILLED:
         # the runtime says so also when the command outlived the process that was killed: its 0 is no success then

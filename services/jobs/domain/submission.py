@@ -117,7 +117,7 @@ def _count_problems(count: int, fields: Fields, loc: tuple[str, ...]) -> list[Pr
 def _disk_size(fields: Fields) -> list[Problem]:
     if fields.get("disk_size_gb") is None or fields.get("disk_name") is not None:
         return []
-    return [Problem("value_error", ("body", "disk_size_gb"), "Only together with disk_name")]
+    return [Problem("value_error", ("body", "disk_size_gb"), "Allowed only together with disk_name")]
 
 
 def _command(fields: Fields) -> list[Problem]:

@@ -69,4 +69,4 @@ def node_trouble(name: str, node: Node | None) -> str | None:
     if not any(one.type == "Ready" and one.status == "True" for one in node.status.conditions):
         return f"The node was lost: Node {name} does not answer"
     # kubectl drain, and whatever else empties a node, cordons it first
-    return f"Its node was drained: {name} takes no more pods" if node.spec.unschedulable else None
+    return f"Its node was drained: {name} accepts no more pods" if node.spec.unschedulable else None

@@ -11,7 +11,7 @@ from shared.contracts.auth import UserDisabled, UserEnabled
 from shared.contracts.jobs import JobCancelRequested
 from tests.support.jobs import Client, JobsWorld, job_of, until_status
 
-DISABLED = "Cancelled since its user was disabled"
+DISABLED = "Cancelled because its user was disabled"
 
 
 @pytest.fixture

@@ -178,8 +178,8 @@ def restarted(reason: str, code: int, count: int = 1) -> Pod:
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (restarted("OOMKilled", 137), "The job ran out of memory and was killed: its container was started again"),
-        (restarted("Error", 1), "The container ended with exit code 1 and was started again"),
+        (restarted("OOMKilled", 137), "The job ran out of memory and was killed: its container was restarted"),
+        (restarted("Error", 1), "The container ended with exit code 1 and was restarted"),
     ],
 )
 def test_a_container_that_was_started_again_says_so_on_its_job(seen: Pod, reason: str) -> None:

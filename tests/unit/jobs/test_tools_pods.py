@@ -124,7 +124,7 @@ def test_of_a_failed_pull_only_its_kind_is_told(message: str, told: str) -> None
         (
             pod(INSTALLED, waiting("CreateContainerConfigError", 'secret "s" not found')),
             Fault.CONFIG,
-            'The container cannot be made (CreateContainerConfigError): secret "s" not found',
+            'The container cannot be created (CreateContainerConfigError): secret "s" not found',
         ),
     ],
 )

@@ -17,7 +17,7 @@ Lookup = Callable[[str, str], Object | None]
 
 
 class ConfigError(Exception):
-    """The container cannot be made yet: CreateContainerConfigError. The text is for the user."""
+    """The container cannot be created yet: CreateContainerConfigError. The text is for the user."""
 
 
 def expand(text: str, variables: dict[str, str]) -> str:
