@@ -39,7 +39,7 @@ test-tools: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy services shared deploy
+	$(BIN)/mypy services shared deploy client/src
 	$(BIN)/lint-imports
 
 bench: $(READY)

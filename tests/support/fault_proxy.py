@@ -1,4 +1,4 @@
-"""A proxy before the Kubernetes API that fails as it is told to: errors, breaks, silence."""
+"""A proxy before the Kubernetes API, or before ours, that fails as it is told to: errors, breaks, silence."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -49,7 +49,7 @@ class FaultProxy:
     """Passes requests on, save those that `rule` has a fault for."""
 
     kubeconfig: Path
-    """Of the proxy."""
+    """Of the proxy, when it is before Kubernetes."""
     rule: Rule = field(default=lambda _: None)
     seen: list[tuple[str, str]] = field(default_factory=list)
     """Method and path of each request."""
@@ -57,6 +57,8 @@ class FaultProxy:
     """Answers that are on their way."""
     log_bytes: int = 0
     """Of logs, as far as they were taken."""
+    passed_headers: tuple[str, ...] = ("Content-Type", "Accept")
+    """Of requests."""
 
     @property
     def open_streams(self) -> int:
@@ -83,7 +85,7 @@ class FaultProxy:
         if fault.hang or fault.lines:
             return await self._play(request, fault)
         body = await request.read()
-        headers = {name: request.headers[name] for name in ("Content-Type", "Accept") if name in request.headers}
+        headers = {name: request.headers[name] for name in self.passed_headers if name in request.headers}
         url = f"{base}{request.path_qs}"
         async with upstream.request(request.method, url, data=body or None, headers=headers) as answer:
             if fault.lost:
@@ -153,6 +155,18 @@ async def fault_proxy(kubeconfig: Path, directory: Path) -> AsyncIterator[FaultP
             yield proxy
     finally:
         await api.close()
+
+
+@asynccontextmanager
+async def api_fault_proxy(url: str) -> AsyncIterator[tuple[FaultProxy, str]]:
+    """A proxy before our own API, and its URL."""
+    proxy = FaultProxy(Path(), passed_headers=("Content-Type", "Accept", "Authorization", "Idempotency-Key", "Prefer"))
+    connector = aiohttp.TCPConnector(limit=0)
+    async with (
+        aiohttp.ClientSession(connector=connector, auto_decompress=False) as upstream,
+        _serving(proxy, upstream, url) as port,
+    ):
+        yield proxy, f"http://127.0.0.1:{port}"
 
 
 @asynccontextmanager

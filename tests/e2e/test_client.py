@@ -1,0 +1,144 @@
+"""The Python client and the command line against the whole system."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from gpudev import AsyncClient, Client, errors
+from tests.support.fault_proxy import Fault, api_fault_proxy
+from tests.support.stack import LocalStack
+
+ONE_GPU = {"image": "debian:12", "instance_type": "p5.48xlarge", "duration_hours": 0.1, "gpu_count": 1}
+
+
+@asynccontextmanager
+async def client_of(stack: LocalStack, name: str, url: str | None = None) -> AsyncIterator[AsyncClient]:
+    """The client of a user who has just logged in."""
+    given = await asyncio.to_thread(stack.identity, name)
+    async with AsyncClient(stack.url) as nobody:
+        login = await nobody.aws_login(
+            aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=given["AWS_SESSION_TOKEN"],
+        )
+    stack.secrets |= {given["AWS_SECRET_ACCESS_KEY"], given["AWS_SESSION_TOKEN"], login.api_key}
+    assert login.username == name
+    async with AsyncClient(url or stack.url, login.api_key) as client:
+        yield client
+
+
+async def test_a_job_from_its_submission_to_its_log(stack: LocalStack) -> None:
+    async with client_of(stack, "client-ann") as client:
+        command = "echo begun; sleep 2; echo done; exit 3"
+        jobs = [job async for job in client.launch_job(**ONE_GPU, name="training", command=command)]
+        assert jobs[-1].status in {"active", "failed"}
+        job_id = jobs[-1].job_id
+        log = b"".join([piece async for piece in client.follow_job_logs(job_id)])
+        job = await client.get_job(job_id[:8])
+        history = await client.get_job_history(job_id)
+        listed = [job.job_id async for job in client.iter_jobs()]
+        kept = await client.get_job_logs(job_id)
+    assert log == b"begun\ndone\n"
+    assert kept == "begun\ndone\n"
+    assert (job.status, job.exit_code) == ("failed", 3)
+    assert history.history[-1].status == "failed"
+    assert listed == [job_id]
+
+
+async def test_a_cancelled_job_is_over_when_that_is_answered(stack: LocalStack) -> None:
+    async with client_of(stack, "client-bob") as client:
+        submitted = await client.submit_job(**ONE_GPU)
+        answer = await client.cancel_job(submitted.job_id, reason="enough", wait=30)
+        job = await client.get_job(submitted.job_id)
+        with pytest.raises(errors.Conflict):
+            await client.extend_job(submitted.job_id, extension_hours=1)
+    assert answer.status == "succeeded"
+    assert (job.status, job.status_reason) == ("cancelled", "Cancelled by its user: enough")
+
+
+async def test_the_life_of_a_disk(stack: LocalStack) -> None:
+    async with client_of(stack, "client-cy") as client:
+        created = await client.wait_for_disk_operation(await client.create_disk("data", size_gb=20))
+        assert (created.status, created.error) == ("completed", None)
+        assert (await client.rename_disk("data", new_name="old-data")).new_name == "old-data"
+        await client.wait_for_disk_operation(await client.create_disk_snapshot("old-data"))
+        snapshots = [snapshot async for snapshot in client.iter_disk_snapshots("old-data")]
+        assert [snapshot.state for snapshot in snapshots] == ["completed"]
+        await client.wait_for_disk_operation(await client.delete_disk("old-data"))
+        assert [disk async for disk in client.iter_disks()] == []
+        with pytest.raises(errors.Gone):
+            await client.delete_disk("old-data")
+        await client.restore_disk("old-data")
+        assert (await client.get_disk("old-data")).size_gb == 20
+        assert (await client.get_disk_content("old-data")).disk_name == "old-data"
+        with pytest.raises(errors.InvalidRequest) as told:
+            await client.create_disk("data", size_gb=1)
+    assert [problem.loc for problem in told.value.problems] == [("body", "size_gb")]
+
+
+async def test_a_key_is_rotated_and_revoked(stack: LocalStack) -> None:
+    async with client_of(stack, "client-dee") as client:
+        new = await client.rotate_key()
+        stack.secrets.add(new.api_key)
+        assert new.key_prefix in {key.key_prefix for key in (await client.list_keys()).keys}
+        await client.revoke_key(new.key_prefix)
+        with Client(stack.url, new.api_key) as revoked, pytest.raises(errors.Unauthenticated):
+            await asyncio.to_thread(_until_refused, revoked)
+
+
+def _until_refused(client: Client) -> None:
+    """A revocation holds everywhere within a second."""
+    for _ in range(100):
+        client.list_jobs()
+
+
+async def test_what_the_cluster_has_and_how_it_is(stack: LocalStack) -> None:
+    async with client_of(stack, "client-eve") as client:
+        assert (await client.api_info()).service == "GPU Dev API"
+        assert (await client.health()).services.keys() == {"auth", "jobs", "disks", "capacity"}
+        assert (await client.health_jobs()).service == "jobs"
+        available = await client.gpu_availability()
+        assert available.availability["h100"].total == 16
+        assert (await client.cluster_status()).total_gpus == 32
+        assert "/v1/jobs" in (await client.openapi())["paths"]
+
+
+async def test_connections_that_are_cut_double_nothing_and_lose_nothing(stack: LocalStack) -> None:
+    dice = random.Random(13)
+
+    def cut(request: web.Request) -> Fault | None:
+        if request.method != "POST" or dice.random() > 0.5:
+            return None
+        return dice.choice([Fault(lost=True), Fault(cut_after=20), Fault(status=503, message="away")])
+
+    async with api_fault_proxy(stack.url) as (proxy, url), client_of(stack, "client-fay", url) as client:
+        proxy.rule = cut
+        submitted = await asyncio.gather(*(client.submit_job(**ONE_GPU, name=f"job-{n}") for n in range(36)))
+        proxy.rule = lambda _: None
+        jobs = [job async for job in client.iter_jobs()]
+        posts = proxy.count("POST", "/submit")
+        await asyncio.gather(*(client.cancel_job(job.job_id) for job in jobs))
+    assert sorted(str(job.name) for job in jobs) == sorted(f"job-{n}" for n in range(36))
+    assert {job.job_id for job in jobs} == {answer.job_id for answer in submitted}
+    assert posts > 36 + 10, "connections were cut"
+
+
+async def test_a_followed_log_outlives_the_connections_that_it_comes_over(stack: LocalStack) -> None:
+    async with api_fault_proxy(stack.url) as (proxy, url), client_of(stack, "client-gil", url) as client:
+        command = "for n in $(seq 1 400); do echo line; echo number $n; sleep 0.02; done"
+        submitted = await client.submit_job(**ONE_GPU, command=command, wait=30)
+        told: list[bytes] = []
+        cuts = 0
+        async for piece in client.follow_job_logs(submitted.job_id):
+            told.append(piece)
+            if cuts < 3 and len(b"".join(told).splitlines()) > 150 * (cuts + 1):
+                cuts += 1
+                proxy.break_streams()
+    wanted: Any = [text for n in range(1, 401) for text in ("line", f"number {n}")]
+    assert b"".join(told).decode().splitlines() == wanted
+    assert cuts == 3
