@@ -1,0 +1,5 @@
+"""`python -m gpudev`."""
+
+from gpudev.cli import main
+
+main()

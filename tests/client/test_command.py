@@ -1,0 +1,285 @@
+"""The command line in a process of its own, against a server that answers as a test tells it."""
+
+import asyncio
+import json
+import os
+import sys
+import tomllib
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gpudev.cli import app
+from tests.client.scripted import Answerer, says, scripted, streams
+from tests.client.test_exchange import ACTIVE, ENDED, SUBMITTED
+
+ROOT = Path(__file__).parents[2]
+JOB = SUBMITTED["job_id"]
+OTHER = {**ACTIVE, "job_id": "77777777-93a4-4cfb-a2a5-6f2b2b6ad0f1", "name": "other"}
+NAMED = {**ACTIVE, "name": "training"}
+DONE = says({"job_id": JOB, "action": "cancel", "status": "succeeded", "message": "ok"})
+KEYS = says({"keys": [], "total": 0})
+
+
+def jobs(*found: dict[str, Any]) -> Answerer:
+    return says({"jobs": list(found), "total": len(found)})
+
+
+def login(hours: float = 2.0) -> Answerer:
+    return says(
+        {**new_key("gpudev_first_secret", hours), "aws_arn": "arn:aws:sts::1:assumed-role/R/ann", "ttl_hours": 2}
+    )
+
+
+def new_key(key: str, hours: float) -> dict[str, Any]:
+    ends = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+    prefix = key.rsplit("_", 1)[0]
+    return {"api_key": key, "key_prefix": prefix, "user_id": 1, "username": "ann", "expires_at": ends}
+
+
+class Person:
+    """Somebody at a shell."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "config" / "gpudev"
+
+    async def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """Exit code, output, and what was told beside it."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("GPUDEV_", "AWS_"))}
+        given = {
+            "PYTHONPATH": str(ROOT / "client" / "src"), "XDG_CONFIG_HOME": str(self.config.parent), "TZ": "UTC",
+            "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(self.config.parent),
+        }  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gpudev", *arguments, env={**plain, **given, **environment},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, told = await process.communicate()
+        return process.returncode or 0, output.decode(), told.decode()
+
+    async def log_in(self, url: str) -> tuple[int, str, str]:
+        """With credentials as the shell has them."""
+        aws = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_SESSION_TOKEN": "t0ken"}
+        return await self.run("login", "--url", url, **aws)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return dict(json.loads((self.config / "key.json").read_text()))
+
+    def age(self, *, minutes_left: float) -> None:
+        """The key as it will be later."""
+        now = datetime.now(UTC)
+        times = {"obtained_at": now - timedelta(hours=2), "expires_at": now + timedelta(minutes=minutes_left)}
+        told = {**self.key, **{name: moment.isoformat() for name, moment in times.items()}}
+        (self.config / "key.json").write_text(json.dumps(told))
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    return Person(tmp_path)
+
+
+async def test_a_key_is_kept_for_its_user_alone_and_never_shown(person: Person) -> None:
+    async with scripted(login()) as server:
+        code, output, told = await person.log_in(server.url)
+    assert code == 0, told
+    assert person.key["api_key"] == "gpudev_first_secret"
+    assert (person.config / "key.json").stat().st_mode & 0o777 == 0o600
+    assert person.config.stat().st_mode & 0o777 == 0o700
+    assert "ann" in output
+    assert "secret" not in output + told
+    sent = json.loads(server.seen[0]["body"])
+    assert sent == {"aws_access_key_id": "ASIA1", "aws_secret_access_key": "s3cret", "aws_session_token": "t0ken"}
+
+
+async def test_a_key_that_nears_its_end_is_renewed_once(person: Person) -> None:
+    async with scripted(login(), says(new_key("gpudev_second_secret", 2)), KEYS, KEYS) as server:
+        await person.log_in(server.url)
+        person.age(minutes_left=10)
+        assert (await person.run("keys"))[0] == 0
+        assert (await person.run("keys"))[0] == 0
+    assert [one["path"].split("?")[0] for one in server.seen[1:]] == ["/v1/keys/rotate", "/v1/keys", "/v1/keys"]
+    assert [one["headers"]["authorization"].split("_")[1] for one in server.seen[1:]] == ["first", "second", "second"]
+    assert (person.config / "key.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_at_the_end_of_the_log_in_session_it_is_not_renewed_again(person: Person) -> None:
+    async with scripted(login(), says(new_key("gpudev_second_secret", 1 / 6)), KEYS, KEYS) as server:
+        await person.log_in(server.url)
+        person.age(minutes_left=10)
+        await person.run("keys")
+        person.age(minutes_left=5)
+        await person.run("keys")
+    assert [one["path"].split("?")[0] for one in server.seen[1:]] == ["/v1/keys/rotate", "/v1/keys", "/v1/keys"]
+
+
+async def test_a_key_that_cannot_be_renewed_is_used_to_its_end(person: Person) -> None:
+    async with scripted(login(), says({"detail": "no"}, 500), KEYS) as server:
+        await person.log_in(server.url)
+        person.age(minutes_left=10)
+        assert (await person.run("keys"))[0] == 0
+        person.age(minutes_left=-1)
+        code, _, told = await person.run("keys")
+    assert code == 3
+    assert "gpudev login" in told
+
+
+async def test_logging_out_revokes_the_key_and_forgets_it(person: Person) -> None:
+    gone = says({"key_prefix": "gpudev_first", "status": "revoked", "revoked_at": "2026-01-20T18:30:00Z"})
+    async with scripted(login(), gone) as server:
+        await person.log_in(server.url)
+        assert (await person.run("logout"))[0] == 0
+        assert (server.seen[-1]["method"], server.seen[-1]["path"]) == ("DELETE", "/v1/keys/gpudev_first")
+    assert not (person.config / "key.json").exists()
+    assert (await person.run("list"))[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "step"),
+    [
+        (400, 2, "--help"),
+        (401, 3, "gpudev login"),
+        (403, 4, "operators"),
+        (404, 5, "gpudev list"),
+        (409, 6, "gpudev show"),
+        (500, 1, "request r-7"),
+    ],
+)
+async def test_an_error_has_its_code_and_says_the_next_step(person: Person, status: int, code: int, step: str) -> None:
+    async with scripted(login(), says({"detail": "so it is"}, status, X_Request_Id="r-7")) as server:
+        await person.log_in(server.url)
+        ended, output, told = await person.run("show", JOB)
+    assert ended == code
+    assert output == ""
+    assert told.startswith("gpudev: so it is\n")
+    assert step in told
+
+
+@pytest.mark.parametrize(
+    ("named", "answers"),
+    [
+        ([JOB], []),
+        (["training"], [jobs(OTHER, NAMED)]),
+        ([JOB[:8]], [jobs(OTHER), says(NAMED)]),
+        ([JOB[:3]], [jobs(OTHER), jobs(OTHER, NAMED)]),
+        ([], [jobs(NAMED)]),
+        ([], [jobs(), jobs(ENDED)]),
+    ],
+    ids=["id", "name", "long beginning", "short beginning", "the only one", "the only one, over"],
+)
+async def test_a_job_is_named_as_people_name_it(person: Person, named: list[str], answers: list[Answerer]) -> None:
+    async with scripted(login(), *answers, DONE) as server:
+        await person.log_in(server.url)
+        code, output, told = await person.run("cancel", *named)
+    assert (code, told) == (0, "")
+    assert output == f"{JOB[:8]}: cancel succeeded\n"
+    assert server.seen[-1]["path"] == f"/v1/jobs/{JOB}/cancel"
+    assert server.seen[-1]["headers"]["prefer"] == "wait=30"
+
+
+@pytest.mark.parametrize(
+    ("named", "answers", "code"),
+    [
+        ([], [jobs(OTHER, NAMED)], 2),
+        (["training"], [jobs(NAMED, {**OTHER, "name": "training"})], 2),
+        (["unknown"], [jobs(NAMED)], 5),
+        ([], [jobs()], 5),
+    ],
+    ids=["several", "several of a name", "none of the name", "none"],
+)
+async def test_where_it_is_not_clear_which_job_is_meant_nothing_is_done(
+    person: Person, named: list[str], answers: list[Answerer], code: int
+) -> None:
+    async with scripted(login(), *answers) as server:
+        await person.log_in(server.url)
+        ended, _, told = await person.run("cancel", *named)
+    assert ended == code, told
+    assert {one["method"] for one in server.seen[1:]} == {"GET"}
+
+
+async def test_a_job_is_read_from_a_file_and_options_go_before_it(person: Person, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "image: debian:12\ninstance_type: p5.48xlarge\ngpu_count: 8\nenv_vars: {EPOCHS: 3, DEBUG: true, KEPT: a}\n"
+    )
+    async with scripted(login(), says(SUBMITTED)) as server:
+        await person.log_in(server.url)
+        arguments = ["--file", str(tmp_path / "job.yaml"), "--gpus", "2", "-e", "EPOCHS=4", "-e", "SHELL_HAS"]
+        code, output, told = await person.run("submit", *arguments, SHELL_HAS="it")
+    assert (code, output) == (0, f"{JOB}\n"), told
+    assert json.loads(server.seen[-1]["body"]) == {
+        "image": "debian:12",
+        "instance_type": "p5.48xlarge",
+        "gpu_count": 2,
+        "env_vars": {"EPOCHS": "4", "DEBUG": "true", "KEPT": "a", "SHELL_HAS": "it"},
+    }
+
+
+async def test_a_field_that_there_is_not_is_named(person: Person, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("image: debian:12\ninstance: p5\n")
+    code, _, told = await person.run("submit", "--file", str(tmp_path / "job.yaml"))
+    assert code == 2
+    assert "no such field: instance\n" in told
+
+
+async def test_waiting_is_told_line_by_line_in_a_pipe(person: Person) -> None:
+    queued = says({**ACTIVE, "status": "queued", "status_reason": "Waiting for 8 GPUs"})
+    why = {"job_id": JOB, "status": "queued", "waiting": True, "queue_position": 2}
+    times = {"estimated_start_time": "2126-01-20T18:30:00Z", "estimated_start_time_p90": "2126-01-20T19:30:00Z"}
+    active = says({**ACTIVE, "ssh_command": "ssh somewhere"})
+    async with scripted(
+        login(), says(SUBMITTED), says(SUBMITTED), queued, says({**why, **times}), says(SUBMITTED), active
+    ) as server:
+        await person.log_in(server.url)
+        code, output, told = await person.run("submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait")
+    assert code == 0
+    assert told.splitlines() == [
+        f"{JOB[:8]} queued · place 2 in the queue · starts about Sun 18:30, by Sun 19:30 (p90) · Waiting for 8 GPUs",
+        f"{JOB[:8]} active",
+    ]
+    assert output.splitlines()[0] == JOB
+    assert "ssh somewhere" in output
+    keys = {one["headers"]["idempotency-key"] for one in server.seen if one["path"] == "/v1/jobs/submit"}
+    assert len(keys) == 1
+
+
+async def test_a_job_that_fails_while_it_is_waited_for_ends_the_command_with_8(person: Person) -> None:
+    failed = says({**ACTIVE, "status": "failed", "failure_reason": "The image was not found"})
+    async with scripted(login(), says(SUBMITTED), says(SUBMITTED), failed) as server:
+        await person.log_in(server.url)
+        code, output, told = await person.run("submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait")
+    assert code == 8
+    assert "The image was not found" in output
+    assert "gpudev logs" in told
+
+
+async def test_logs_are_byte_for_byte_and_followed(person: Person) -> None:
+    async with scripted(login(), streams(b"a\xff\n\nb")) as server:
+        await person.log_in(server.url)
+        assert (await person.run("logs", JOB, "--json"))[0] == 0
+    async with scripted(streams(b"a\n", b"b"), says(ENDED)) as server:
+        told = {**person.key, "url": server.url}
+        (person.config / "key.json").write_text(json.dumps(told))
+        assert (await person.run("logs", "-f", JOB))[1] == "a\nb"
+        server.seen.clear()
+        code, output, _ = await person.run("logs", "-f", JOB, "--json")
+    assert code == 0
+    assert [json.loads(line) for line in output.splitlines()] == [{"line": "a"}, {"line": "b"}]
+
+
+def test_every_command_has_json() -> None:
+    def without(command: Any, name: str) -> list[str]:
+        if hasattr(command, "commands"):
+            return [bad for one, each in command.commands.items() for bad in without(each, f"{name} {one}")]
+        return [] if any("--json" in parameter.opts for parameter in command.params) else [name]
+
+    assert without(typer.main.get_command(app), "gpudev") == []
+
+
+def test_the_package_makes_the_command() -> None:
+    made = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
+    module, name = made["scripts"]["gpudev"].split(":")
+    assert callable(getattr(import_module(module), name))
