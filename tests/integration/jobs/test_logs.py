@@ -346,15 +346,19 @@ async def test_a_slow_reader_is_read_for_no_faster(world: JobsWorld, client: Cli
         assert 0 < seen < 20_000_000
 
 
-async def test_a_user_follows_only_so_many_at_once(world: JobsWorld, client: Client) -> None:
-    job_id = await world.submit(client)
-    async with reading(world, max_followed_logs=2) as reader, AsyncExitStack() as stack:
-        job = await own(world, job_id)
-        for _ in range(2):
-            await stack.enter_async_context(aclosing(await reader.open(job, FOLLOW)))
-        with pytest.raises(Exception, match="follow 2 logs") as refused:
-            await reader.open(job, FOLLOW)
-        assert getattr(refused.value, "retry_after_seconds", 0) > 0
+@pytest.mark.parametrize(("kind", "request_of_kind"), [("follow", FOLLOW), ("read", LogRequest())])
+async def test_a_user_follows_and_reads_only_so_many_at_once(
+    world: JobsWorld, client: Client, kind: str, request_of_kind: LogRequest
+) -> None:
+    job = await own(world, await run(world, client, "echo one", "completed"))
+    async with reading(world, max_followed_logs=2, max_read_logs=2) as reader:
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                await stack.enter_async_context(aclosing(await reader.open(job, request_of_kind)))
+            with pytest.raises(Exception, match=f"{kind} 2 logs") as refused:
+                await reader.open(job, request_of_kind)
+            assert getattr(refused.value, "retry_after_seconds", 0) > 0
+        assert await follow(reader, job, request_of_kind) == "one\n"
 
 
 async def test_a_service_that_stops_ends_what_is_followed(world: JobsWorld, client: Client) -> None:
