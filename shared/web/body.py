@@ -4,6 +4,8 @@ Checked after the key, and as the body is read: what a handler does not read cos
 """
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
@@ -14,6 +16,10 @@ SMALL_BODY_BYTES = 16 << 10
 """Of every route that does not say otherwise (`request_max_body_size`)."""
 LARGE_BODY_BYTES = 1 << 20
 """Of a submit: a command and environment variables, of which JSON may make six times as much."""
+
+
+_DRAINED_BYTES = 4 << 20
+_DRAIN_SECONDS = 1.0
 
 
 class NotJson(GpuDevError):
@@ -34,6 +40,42 @@ class BodyTooSlow(GpuDevError):
         super().__init__("The body did not arrive in time")
 
 
+class RequestBody:
+    """The body of a request as it is read, and what of it nobody has.
+
+    A server closes a connection on which a part of the body is left, which resets it: whoever is still sending then
+    loses the answer, a refusal say, and reads a 502 of the ingress instead.
+    """
+
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
+        self._receive = receive
+        self._left = _has_body(headers)
+        self._read = False
+        """Whether somebody reads now."""
+
+    async def receive(self) -> HTTPReceiveMessage:
+        """The next message."""
+        self._read = True
+        try:
+            message: HTTPReceiveMessage = await self._receive()  # type: ignore[assignment]
+        finally:
+            self._read = False
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._left = False
+        return message
+
+    async def drain(self, status: int) -> None:
+        """Read what is left before an answer of this status, and forget it: a little only, and only for a moment."""
+        if status == BodyTooSlow.kind.status_code:
+            return  # it was waited for already
+        room = _DRAINED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._left and room > 0 and not self._read:
+                    message = await self.receive()
+                    room -= len(message["body"]) if message["type"] == "http.request" else 0
+
+
 class BodyMiddleware:
     """Refuses a body of another media type on handlers that read one, and one that does not come whole and in time.
 
@@ -50,7 +92,7 @@ class BodyMiddleware:
         """Serve one request."""
         if scope["type"] == ScopeType.HTTP and scope["method"] in {"POST", "PUT", "PATCH", "DELETE"}:
             headers = dict(scope["headers"])
-            has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+            has_body = _has_body(headers)
             if has_body and scope["route_handler"].parsed_data_field is not None and not _is_json(headers):
                 raise NotJson
             if has_body:
@@ -79,6 +121,10 @@ def _bounded(receive: Receive, seconds: float) -> Receive:
         return message  # type: ignore[return-value]
 
     return next_message
+
+
+def _has_body(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 def _is_json(headers: dict[bytes, bytes]) -> bool:

@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 
 from shared.errors import GpuDevError, InvalidInput, Problem
 from shared.request_context import begin_request
+from shared.web.body import RequestBody
 from shared.web.errors import ErrorBody, ProblemsBody
 
 log = structlog.get_logger(__name__)
@@ -52,11 +53,13 @@ class RequestLayer:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         status = 500
+        body = RequestBody(receive, headers)
 
         async def send_with_id(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                await body.drain(status)
                 message["headers"] = _with_our_headers(message.get("headers", ()), request_id)
                 await send(message)
                 if head:
@@ -72,7 +75,7 @@ class RequestLayer:
 
         refusal = _refusal(scope)
         if refusal is None:
-            await self._app(scope, receive_until_answered if head else receive, send_with_id)
+            await self._app(scope, receive_until_answered if head else body.receive, send_with_id)
         else:
             await _refuse(refusal, send_with_id)
         seconds = time.perf_counter() - started
