@@ -36,7 +36,7 @@ class News:
         )
 
     async def on_queued(self, transaction: Transaction, data: JobQueued, event: CloudEvent) -> None:
-        """Its place in the line is what capacity says."""
+        """Its place in the queue is what capacity says."""
         fact = QueueMoved(data.position, data.estimated_start_at, data.reason)
         await self._take_in(transaction, data.job_id, fact, event.sequence)
 

@@ -458,7 +458,7 @@ async def _insert_job(
 
 
 def submitted_event(job: Job) -> JobSubmitted:
-    """What gives a waiting job its place in the line."""
+    """What gives a waiting job its place in the queue."""
     return JobSubmitted(
         job_id=job.id, user_id=job.user_id, username=job.username, status=job.status,
         instance_type=job.instance_type, gpu_type=job.gpu_type, gpu_count=job.gpu_count,

@@ -13,7 +13,7 @@ UNPLACED_SUBJECT = "gpudev.rpc.capacity.unplaced"
 
 
 class LeaseEvent(EventData, frozen=True, kw_only=True):
-    """An event about a job's place in the line or its GPUs; the entity is the job.
+    """An event about a job's place in the queue or its GPUs; the entity is the job.
 
     Its `sequence` counts capacity's changes of this job; it is not the version of the job itself.
     """
@@ -28,12 +28,12 @@ class LeaseEvent(EventData, frozen=True, kw_only=True):
 
 
 class JobQueued(LeaseEvent, frozen=True, kw_only=True):
-    """The job's place in the line, or what is known of its start, has changed."""
+    """The job's place in the queue, or what is known of its start, has changed."""
 
     EVENT: ClassVar[str] = "queued"
     gpu_type: str
     position: int
-    """1 is the head of the line of its GPU type."""
+    """1 is the head of the queue of its GPU type."""
     estimated_start_at: datetime | None = None
     """None when unknowable."""
     reason: str | None = None
@@ -53,7 +53,7 @@ class LeaseGranted(LeaseEvent, frozen=True, kw_only=True):
 
 
 class LeaseRevoked(LeaseEvent, frozen=True, kw_only=True):
-    """The lease was taken back; a job that had not started is in the line again, one that had has lost its node."""
+    """The lease was taken back; a job that had not started is in the queue again, one that had has lost its node."""
 
     EVENT: ClassVar[str] = "revoked"
     epoch: int
@@ -120,9 +120,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """What a job waits for."""
 
     waiting: bool
-    """False: it does not stand in line; what is below is then null, 0 or empty."""
+    """False: it is not in the queue; what is below is then null, 0 or empty."""
     position: int | None = None
-    """1 is the head of the line of its GPU type."""
+    """1 is the head of the queue of its GPU type."""
     jobs_ahead: int = 0
     gpus_ahead: int = 0
     """GPUs that the jobs ahead wait for."""
@@ -142,4 +142,4 @@ class UnplacedRequest(msgspec.Struct, frozen=True):
 
 class UnplacedReply(msgspec.Struct, frozen=True):
     job_ids: list[UUID]
-    """Those of them that have no place in the line."""
+    """Those of them that have no place in the queue."""

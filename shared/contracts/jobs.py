@@ -43,9 +43,9 @@ class JobSubmitted(JobEvent, frozen=True, kw_only=True):
     gpu_count: int
     duration_seconds: int
     submitted_at: datetime
-    """Order in the line."""
+    """Order in the queue."""
     waits_for_disk: bool
-    """True: it has its place in the line but must not start before `ready`."""
+    """True: it has its place in the queue but must not start before `ready`."""
     disk_id: UUID | None = None
     availability_zone: str | None = None
     """Where its disk is; None when it has none."""
@@ -67,7 +67,7 @@ class JobPreparing(JobEvent, frozen=True, kw_only=True):
 
 
 class JobRequeued(JobEvent, frozen=True, kw_only=True):
-    """Its lease was taken back before it started; it stands in line again."""
+    """Its lease was taken back before it started; it is queued again."""
 
     EVENT: ClassVar[str] = "requeued"
     epoch: int
@@ -107,7 +107,7 @@ class JobExtended(JobEvent, frozen=True, kw_only=True):
 
 
 class JobPrioritised(JobEvent, frozen=True, kw_only=True):
-    """An operator has moved it in the line."""
+    """An operator has moved it in the queue."""
 
     EVENT: ClassVar[str] = "prioritised"
     priority: int

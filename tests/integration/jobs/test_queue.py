@@ -1,4 +1,4 @@
-"""A job's place in the line, as its owner and the operators see it; capacity is played by the test."""
+"""A job's place in the queue, as its owner and the operators see it; capacity is played by the test."""
 
 import asyncio
 from collections.abc import AsyncIterator
