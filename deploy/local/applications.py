@@ -19,7 +19,15 @@ from deploy.local.state import Secrets
 from shared.routes import SERVICES, ServiceName
 
 OWN_VARIABLES = frozenset(
-    {"GPUDEV_KUBECONFIG", "GPUDEV_NAMESPACE", "GPUDEV_NODES", "GPUDEV_PORT", "GPUDEV_REPLICAS", "GPUDEV_STATE"}
+    {
+        "GPUDEV_KUBECONFIG",
+        "GPUDEV_NAMESPACE",
+        "GPUDEV_NODES",
+        "GPUDEV_PORT",
+        "GPUDEV_READ_SECONDS",
+        "GPUDEV_REPLICAS",
+        "GPUDEV_STATE",
+    }
 )
 """What the stack itself is set up with; every other GPUDEV_ variable of the caller is for the services."""
 
@@ -42,6 +50,8 @@ class Applications:
     public_url: str
     ports: Mapping[str, list[int]]
     """Service name to the ports of its replicas."""
+    read_seconds: int
+    """For the head of a request, and until a silent connection is closed."""
 
     def parts(self, logs: Path) -> list[Part]:
         """A process for each replica of each service."""
@@ -94,7 +104,7 @@ class Applications:
         name = f"{service}-{number}"
         return Part(
             name=name,
-            argv=(sys.executable, "-m", "granian", *_granian(service, port)),
+            argv=(sys.executable, "-m", "granian", *_granian(service, port, self.read_seconds)),
             env=self.environment(service, name),
             cwd=self.directory,
             log=logs / f"{name}.log",
@@ -123,9 +133,10 @@ def answers(port: int) -> bool:
         return False
 
 
-def _granian(service: str, port: int) -> list[str]:
+def _granian(service: str, port: int, read_seconds: int) -> list[str]:
     where = ["--host", HOST, "--port", str(port)]
     how = ["--interface", "asgi", "--factory", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
+    patience = ["--http1-header-read-timeout", str(read_seconds * 1000)]
     # Longer than a request may take is of no use: the supervisor's own limit is five seconds.
     end = ["--workers-kill-timeout", "4s", "--log-level", "warning"]
-    return [f"services.{service}.app:create_app", *where, *how, *end]
+    return [f"services.{service}.app:create_app", *where, *how, *patience, *end]

@@ -31,6 +31,8 @@ class Ingress:
     """Service name to the ports of its replicas."""
     error_port: int
     """Of the error pages."""
+    read_seconds: float
+    """For the whole of a request, its body too; answers may take longer."""
     answer_seconds: float = 40
     """Until an answer begins; longer than any is held back on purpose."""
 
@@ -75,7 +77,11 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
         "log": {"level": "WARN", "noColor": True},
         # X_Forwarded_For must not pass for X-Forwarded-For, which Traefik alone sets.
         "entryPoints": {
-            "web": {"address": f"{HOST}:{ingress.port}", "http": {"aliasHeadersStrategy": "delete"}},
+            "web": {
+                "address": f"{HOST}:{ingress.port}",
+                "http": {"aliasHeadersStrategy": "delete"},
+                "transport": {"respondingTimeouts": {"readTimeout": f"{ingress.read_seconds}s"}},
+            },
         },
         "providers": {"file": {"filename": str(dynamic), "watch": False}},
     }
@@ -102,7 +108,10 @@ def dynamic_configuration(routes: Iterable[Route], ingress: Ingress) -> dict[str
                 **{name: service for group in services for name, service in group.items()},
                 "error-pages": {"loadBalancer": {"servers": [{"url": f"http://{HOST}:{ingress.error_port}"}]}},
             },
-            "serversTransports": {"health": _patience(_HEALTH_SECONDS), "service": _patience(ingress.answer_seconds)},
+            "serversTransports": {
+                "health": _patience(ingress, _HEALTH_SECONDS),
+                "service": _patience(ingress, ingress.answer_seconds),
+            },
             "middlewares": {
                 # Traefik's own: no service of ours answers with these.
                 "errors": {"errors": {"status": ["502", "504"], "service": "error-pages", "query": "/{status}"}},
@@ -159,9 +168,13 @@ def _balancer(ports: Sequence[int]) -> dict[str, Any]:
     return {**servers, "healthCheck": {"path": "/livez", "interval": "1s", "timeout": "1s"}}
 
 
-def _patience(seconds: float) -> dict[str, Any]:
-    """How long a service may take until its answer begins; afterwards it may take its time."""
-    return {"forwardingTimeouts": {"responseHeaderTimeout": f"{seconds}s"}}
+def _patience(ingress: Ingress, seconds: float) -> dict[str, Any]:
+    """How long a service may take until its answer begins; afterwards it may take its time.
+
+    A connection is let go before the service closes it for its silence: a request on its way then would be lost.
+    """
+    timeouts = {"responseHeaderTimeout": f"{seconds}s", "idleConnTimeout": f"{ingress.read_seconds / 2}s"}
+    return {"forwardingTimeouts": timeouts}
 
 
 def _retry(replicas: int) -> dict[str, Any]:

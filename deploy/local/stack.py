@@ -50,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """GPUDEV_PORT: of the ingress; 1 to 65535."""
     replicas: int = 1
     """GPUDEV_REPLICAS: processes of each service; 1 to 9."""
+    read_seconds: int = 20
+    """GPUDEV_READ_SECONDS: how long a client may take to send a request, 1 to 60; GPUDEV_BODY_SECONDS is less, so that
+    a body that is too slow is told so by its service."""
     nodes: str = DEMO_FLEET
     """GPUDEV_NODES: the simulator's nodes, instance types separated by commas."""
     kubeconfig: Path | None = None
@@ -72,6 +75,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         state=Path(given["state"] or ".local"),
         port=_number("GPUDEV_PORT", given["port"], default=8000, highest=65_535),
         replicas=_number("GPUDEV_REPLICAS", given["replicas"], default=1, highest=9),
+        read_seconds=_number("GPUDEV_READ_SECONDS", given["read_seconds"], default=20, highest=60),
         nodes=given["nodes"] or DEMO_FLEET,
         kubeconfig=kubeconfig,
         namespace=given["namespace"] or "gpudev",
@@ -198,12 +202,14 @@ class Stack:
             secrets=secrets,
             public_url=self.url,
             ports={name: [next(ports) for _ in range(self._settings.replicas)] for name in SERVICES},
+            read_seconds=self._settings.read_seconds,
         )
         ingress = Ingress(
             directory=self.state.ingress,
             port=self._settings.port,
             backends=applications.ports,
             error_port=next(ports),
+            read_seconds=self._settings.read_seconds,
         )
         make_key_pair(self.state.github, DEMO_USER)
         write_ssh_config(self.state)

@@ -112,10 +112,13 @@ def reference_server(stack: LocalStack, job: str) -> Iterator[int]:
 @contextmanager
 def ingress_of(stack: LocalStack, port: int) -> Iterator[int]:
     """An ingress like the stack's own in front of the reference; its port."""
+    own_port, error_port = free_ports(2)
     ingress = Ingress(
         directory=stack.state.root / "bench-ingress",
-        port=free_ports(1)[0],
+        port=own_port,
         backends={service: [port] for service in SERVICES},
+        error_port=error_port,
+        read_seconds=20,
     )
     part = ingress.part(stack.state.logs / "bench-ingress.log")
     process = parts.spawn(part)

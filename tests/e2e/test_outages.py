@@ -126,6 +126,20 @@ async def test_a_service_that_hangs_is_named_within_two_seconds(stack: LocalStac
         await until(lambda: healthy(alice), "health")
 
 
+@pytest.mark.parametrize("door", ["traefik", "auth-1"])
+async def test_a_body_that_does_not_come_in_time_is_told_so(stack: LocalStack, door: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.parts()[door].port)
+    head = "POST /v1/auth/aws-login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: 500\r\n\r\n{{".encode())
+    try:
+        async with asyncio.timeout(15):
+            answer = await reader.read()
+    finally:
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'{"detail":' in answer
+
+
 def _worker_of(pid: int) -> int:
     with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - of the kernel
         return int(file.read().split()[-1])

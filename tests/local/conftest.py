@@ -202,7 +202,7 @@ def make_stack(fake_services: Path, fake_cluster: FakeCluster) -> Iterator[Calla
 def stack(fake_services: Path, fake_cluster: FakeCluster) -> Iterator[StackProcess]:
     """One that runs, for tests that leave it whole."""
     with _stacks(fake_services, fake_cluster) as make:
-        stack = make(GPUDEV_KEY_TTL_HOURS="1")
+        stack = make(GPUDEV_KEY_TTL_HOURS="1", GPUDEV_READ_SECONDS="2")
         stack.start()
         yield stack
 

@@ -10,7 +10,7 @@ GOLDEN = Path(__file__).with_name("traefik_dynamic.json")
 BACKENDS: dict[str, list[int]] = {
     name: [15_000 + 10 * number, 15_001 + 10 * number] for number, name in enumerate(SERVICES)
 }
-INGRESS = Ingress(directory=Path("/state"), port=8000, backends=BACKENDS, error_port=14_999)
+INGRESS = Ingress(directory=Path("/state"), port=8000, backends=BACKENDS, error_port=14_999, read_seconds=20)
 
 
 def routers() -> dict[str, Any]:

@@ -43,6 +43,17 @@ async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
+async def lasting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that holds its answer for two seconds, and then takes two for its text."""
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(2)
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    for _ in range(4):
+        writer.write(b"line\n")
+        await writer.drain()
+        await asyncio.sleep(0.5)
+
+
 def closing(serve: Serve) -> Serve:
     """Until the other side has gone."""
 
@@ -57,11 +68,18 @@ def closing(serve: Serve) -> Serve:
 
 
 @asynccontextmanager
-async def ingress(folder: Path, *jobs: Serve | None) -> AsyncIterator[httpx.AsyncClient]:
+async def ingress(folder: Path, *jobs: Serve | None, answer_seconds: float = 0.5) -> AsyncIterator[httpx.AsyncClient]:
     """A Traefik before replicas of jobs, and four ports where nobody listens; None is a replica that is dead."""
     port, error_port, *dead = free_ports(3 + len(jobs))
     backends = {**{name: [dead[-1]] for name in SERVICES}, "jobs": dead[: len(jobs)]}
-    front = Ingress(directory=folder, port=port, backends=backends, error_port=error_port, answer_seconds=0.5)
+    front = Ingress(
+        directory=folder,
+        port=port,
+        backends=backends,
+        error_port=error_port,
+        read_seconds=1,
+        answer_seconds=answer_seconds,
+    )
     async with AsyncExitStack() as stack:
         for serve, own in zip(jobs, backends["jobs"], strict=True):
             if serve is not None:
@@ -124,3 +142,33 @@ async def test_what_a_service_says_itself_passes_unchanged(tmp_path: Path) -> No
             for status in (200, 400, 404, 429, 500, 503):
                 answer = await client.get(f"{path}?{status}")
                 assert (answer.status_code, answer.content, answer.headers["retry-after"]) == (status, OWN, "7")
+
+
+async def test_a_request_that_does_not_come_in_time_is_ended_and_an_answer_that_lasts_is_not(tmp_path: Path) -> None:
+    async with ingress(tmp_path, lasting, answer_seconds=10) as client:
+        port = client.base_url.port or 0
+        head = b"POST /v1/jobs/submit HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        slow_head, slow_body, held, posted = await asyncio.gather(
+            trickled(port, head + b"X-Slow: "),
+            trickled(port, head + b"Content-Length: 500\r\n\r\n"),
+            client.get("/v1/jobs/x/logs?follow=true"),
+            client.post("/v1/jobs/submit", json={}),
+        )
+        assert slow_head == b""
+        assert slow_body.startswith(b"HTTP/1.1 504 ")
+        assert held.text == posted.text == "line\n" * 4
+
+
+async def trickled(port: int, begin: bytes) -> bytes:
+    """What is answered to a request whose end never comes, a byte of it five times a second."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(begin)
+    answer = asyncio.ensure_future(reader.read())
+    async with asyncio.timeout(5):
+        while not answer.done():
+            writer.write(b"x")
+            await asyncio.wait([answer], timeout=0.2)
+    writer.close()
+    with suppress(ConnectionError):
+        return await answer
+    return b""

@@ -105,6 +105,14 @@ def test_a_service_that_hangs_is_told_in_the_shape_of_our_errors(stack: StackPro
     assert list(json.loads(caught.value.read())) == ["detail"]
 
 
+@pytest.mark.parametrize("door", ["traefik", "jobs-1"])
+def test_a_request_whose_head_does_not_come_in_time_is_let_go(stack: StackProcess, door: str) -> None:
+    with socket.create_connection(("127.0.0.1", stack.parts()[door].port or 0)) as client:
+        client.settimeout(10)
+        client.sendall(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n")
+        assert client.recv(1) == b""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_stack_leaves_nothing_behind(make_stack: MakeStack, number: signal.Signals) -> None:
     stack = make_stack()
