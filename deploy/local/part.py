@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local import proc
+from deploy.local.gate import Gate
 
 GUARD = Path(__file__).with_name("exec_guard.py")
 POLL_SECONDS = 0.05
@@ -47,6 +48,8 @@ class Part:
     """User and group id to run as; None means as ourselves."""
     strays: Callable[[], list[int]] = _nothing
     """Pids that it left outside its process group and that must be gone before it may start again."""
+    gate: Gate | None = None
+    """Where it is given the socket that it listens on; `ready` opens it. None: it listens for itself."""
 
 
 def base_environment() -> dict[str, str]:
@@ -72,15 +75,24 @@ def spawn(part: Part) -> subprocess.Popen[bytes]:
     """Start the part as the leader of a new session; its pid is its process group.
 
     Call from the main thread: on Linux the child gets its stop signal when the thread that started it ends.
+
+    Raises:
+        PartFailedError: somebody else listens on its port.
     """
     uid, gid = part.user or (-1, -1)
+    try:
+        listener = part.gate.shut() if part.gate else None
+    except OSError as error:
+        raise PartFailedError(f"{part.name} cannot listen on its port: {error.strerror}.") from error
+    passed = listener.fileno() if listener else -1
     guard = [sys.executable, "-I", "-S", str(GUARD), str(int(part.stop_signal)), str(os.getpid())]
     part.log.parent.mkdir(parents=True, exist_ok=True)
     with part.log.open("ab") as log:
         part.log.chmod(0o600)
         return subprocess.Popen(
-            [*guard, str(uid), str(gid), *part.argv],
-            env={**base_environment(), **part.env},
+            [*guard, str(uid), str(gid), str(passed), *part.argv],
+            env={**base_environment(), **part.env, **({"LISTEN_FDNAMES": part.gate.name} if part.gate else {})},
+            pass_fds=[passed] if listener else [],
             cwd=part.cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 
 from deploy.local.error_pages import serve_error_pages
 from deploy.local.ingress import Ingress
-from deploy.local.part import await_ready, spawn, stop
+from deploy.local.part import Part, await_ready, spawn, stop
 from deploy.local.ports import HOST, free_ports
 from shared.routes import SERVICES
+from tests.local.conftest import eventually
 
 pytestmark = pytest.mark.timeout(60)
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+GOOD = b"HTTP/1.1 200 OK"
 OWN = b'{"detail": "The database is unavailable"}'
 
 
@@ -85,13 +88,20 @@ async def ingress(folder: Path, *jobs: Serve | None, answer_seconds: float = 0.5
             if serve is not None:
                 stack.callback((await asyncio.start_server(closing(serve), HOST, own)).close)
         stack.callback((await serve_error_pages(error_port)).close)
-        part = front.part(folder / "traefik.log")
-        process = spawn(part)
-        stack.push_async_callback(asyncio.to_thread, stop, process, part)
-        await asyncio.to_thread(await_ready, process, part)
+        await stack.enter_async_context(running(front.part(folder / "traefik.log")))
         yield await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=10, trust_env=False)
         )
+
+
+@asynccontextmanager
+async def running(part: Part) -> AsyncIterator[None]:
+    process = spawn(part)
+    try:
+        await asyncio.to_thread(await_ready, process, part)
+        yield
+    finally:
+        await asyncio.to_thread(stop, process, part)
 
 
 def assert_our_shape(answer: httpx.Response, *statuses: int) -> None:
@@ -172,3 +182,46 @@ async def trickled(port: int, begin: bytes) -> bytes:
     with suppress(ConnectionError):
         return await answer
     return b""
+
+
+async def test_an_ingress_that_starts_lets_nobody_in_before_it_knows_its_routes(tmp_path: Path) -> None:
+    port, own, error_port = free_ports(3)
+    front = Ingress(
+        directory=tmp_path,
+        port=port,
+        backends={name: [own] for name in SERVICES},
+        error_port=error_port,
+        read_seconds=20,
+    )
+    part = front.part(tmp_path / "traefik.log")
+    answers: Counter[bytes] = Counter()
+
+    async def ask() -> None:
+        while True:
+            answers[await asked(port)] += 1
+
+    async with await asyncio.start_server(closing(answering), HOST, own):
+        asking = [asyncio.create_task(ask()) for _ in range(8)]
+        for start in range(1, 6):
+            async with running(part):
+                await asyncio.to_thread(eventually, lambda: answers[GOOD] >= 20 * start)  # noqa: B023 - ends here
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    assert set(answers) <= {b"", GOOD}
+
+
+async def asked(port: int) -> bytes:
+    """The first line of an answer on a connection of its own; empty when there is no connection, or it breaks."""
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        await asyncio.sleep(0.001)
+        return b""
+    try:
+        writer.write(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return (await reader.readline()).strip()
+    except OSError:
+        return b""
+    finally:
+        writer.close()
