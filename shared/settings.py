@@ -23,6 +23,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Secret that the services share, for auth_urls."""
     body_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 15.0
     """For the whole of a request's body, in seconds; who takes longer gets 408."""
+    failed_keys_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 60
+    """Keys of one address that auth refuses, in this process; beyond them 429 to every key that was not good lately."""
     replica: str = "replica"
     """Name of this process in logs and in NATS; any text."""
     log_level: str = "info"

@@ -10,7 +10,6 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from services.auth import operations
-from services.auth.domain.hashing import counted_address
 from services.auth.operations import Auth
 from services.auth.schemas import (
     AwsLoginRequest,
@@ -28,6 +27,7 @@ from shared.api_key import new_api_key, parse_key_prefix
 from shared.contracts.auth import Identity
 from shared.errors import NotFound
 from shared.idempotency import check_key
+from shared.web.address import client_address
 from shared.web.authentication import PUBLIC
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
@@ -138,10 +138,3 @@ class KeysController(Controller):
             now=datetime.now(UTC),
         )
         return replayable(revoked(outcome))
-
-
-def client_address(request: ASGIConnection[Any, Any, Any, Any]) -> str:
-    """The address that log-ins are counted for."""
-    peer = request.client.host if request.client is not None else ""
-    forwarded = request.headers.getall("x-forwarded-for", [])
-    return counted_address(forwarded[-1] if forwarded else None, peer)

@@ -114,7 +114,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
     health_check = HealthCheck(
         service=base.service, database=base.database, broker=base.broker, consumer=consumer, loops=loops
     )
-    identities = IdentityCache(parts.verify)
+    identities = IdentityCache(parts.verify, failures_per_minute=base.settings.failed_keys_per_minute)
     RevocationListener(base.broker, identities)
     resources = {
         "broker": base.broker,

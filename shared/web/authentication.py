@@ -9,14 +9,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from shared.api_key import ApiKey, parse_api_key
 from shared.contracts.auth import Identity, KeyRevoked
 from shared.contracts.events import CloudEvent
-from shared.errors import Unauthenticated
+from shared.errors import Forbidden, Unauthenticated
 from shared.messaging import Broker
+from shared.web.address import client_address
+from shared.web.failed_keys import FailedKeys
 
 PUBLIC = "public"
 """`opt` of a handler that asks for no key."""
@@ -52,6 +55,7 @@ class IdentityCache:
         verify: Asks auth.
         clock: Monotonic seconds.
         now: The time of day, UTC.
+        failures_per_minute: Keys that auth refuses, of one address, until it is asked about no more for it.
     """
 
     def __init__(
@@ -59,34 +63,35 @@ class IdentityCache:
         verify: Verify,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _utc_now,
+        failures_per_minute: int = 60,
     ) -> None:
         self._verify = verify
         self._clock = clock
         self._now = now
+        self._failed = FailedKeys(failures_per_minute, clock)
         self._entries: dict[str, _Entry] = {}
         self._asking: dict[tuple[str, str], asyncio.Future[Identity]] = {}
         self._refused: dict[str, float] = {}
         """Hashes of keys that auth does not know or no longer takes, and until when that is believed."""
 
-    async def identify(self, key: ApiKey) -> Identity:
-        """The key's identity.
+    async def identify(self, key: ApiKey, address: Callable[[], str] = str) -> Identity:
+        """The key's identity; `address`: where the request comes from.
 
         Raises:
+            RateLimited: Not remembered, and the address has had its share of keys that are not good.
             Unauthenticated: Unknown, expired or revoked.
             Forbidden: The user is disabled.
             Unavailable: Not remembered, and auth does not answer.
         """
         key_hash = key.hash
         entry = self._entries.get(key.key_id)
-        if (
-            entry is None
-            or entry.until <= self._clock()
-            # whoever knows the public id of a key must not learn from timing how near their guess of the rest was
-            or not hmac.compare_digest(entry.key_hash, key_hash)
-        ):
+        # whoever knows the public id of a key must not learn from timing how near their guess of the rest was
+        if entry is None or not hmac.compare_digest(entry.key_hash, key_hash):
             if self._refused.get(key_hash, 0.0) > self._clock():
                 raise Unauthenticated
-            return await self._ask(key.key_id, key_hash)
+            return await self._ask(key.key_id, key_hash, address())
+        if entry.until <= self._clock():
+            return await self._ask(key.key_id, key_hash, None)
         if entry.identity.expires_at <= self._now():
             raise Unauthenticated
         return entry.identity
@@ -97,13 +102,18 @@ class IdentityCache:
         for asked in [asked for asked in self._asking if asked[0] == key_id]:
             del self._asking[asked]
 
-    async def _ask(self, key_id: str, key_hash: str) -> Identity:
+    async def _ask(self, key_id: str, key_hash: str, address: str | None) -> Identity:
+        """Ask auth; `address`: None for a key that was good a moment ago, which is nobody's guess."""
         # a herd of requests with one new key asks once
         asking = self._asking.get((key_id, key_hash))
         if asking is None:
+            if address is not None:
+                self._failed.take(address)
             asking = asyncio.ensure_future(self._verify(key_hash))
             self._asking[key_id, key_hash] = asking
             asking.add_done_callback(partial(self._answered, key_id, key_hash, self._clock()))
+            if address is not None:
+                asking.add_done_callback(partial(self._counted, address))
         return await asyncio.shield(asking)
 
     def _answered(self, key_id: str, key_hash: str, asked_at: float, asking: asyncio.Future[Identity]) -> None:
@@ -118,6 +128,10 @@ class IdentityCache:
             # no key becomes good again, and none is asked about before it was issued: its text is random, and told
             # only after the commit
             _put(self._refused, key_hash, asked_at + REFUSED_SECONDS)
+
+    def _counted(self, address: str, asking: asyncio.Future[Identity]) -> None:
+        if asking.cancelled() or not isinstance(asking.exception(), Unauthenticated | Forbidden):
+            self._failed.give_back(address)
 
     def _remember(self, key_id: str, entry: _Entry) -> None:
         _put(self._entries, key_id, entry)
@@ -170,7 +184,7 @@ class AuthenticationMiddleware:
         """Serve one request."""
         if scope["type"] == ScopeType.HTTP and not scope["route_handler"].opt.get(PUBLIC):
             key = _bearer_key(scope)
-            scope["user"] = await self._cache.identify(key)
+            scope["user"] = await self._cache.identify(key, lambda: client_address(ASGIConnection(scope)))
             scope["state"][API_KEY] = key
         await self._app(scope, receive, send)
 

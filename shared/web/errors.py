@@ -66,7 +66,7 @@ def error_responses(*codes: int, public: bool = False, body: bool = False) -> di
         public: No key is asked for.
         body: It reads a JSON body.
     """
-    every = {400, 500, 503, *codes} | (set() if public else {401, 403}) | (set(_BODY_CODES) if body else set())
+    every = {400, 500, 503, *codes} | (set() if public else {401, 403, 429}) | (set(_BODY_CODES) if body else set())
     return _responses(every)
 
 

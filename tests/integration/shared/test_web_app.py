@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from tests.support.servers import NatsServer, ServerProcess
 
 KEY = new_api_key()
 OTHER = new_api_key()
+FAILED_KEYS = 20
 END = datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -88,7 +90,14 @@ class ThingController(Controller):
         return Made(name, limit)
 
 
-async def verify(key_hash: str) -> Identity:
+@pytest.fixture
+def asked() -> list[str]:
+    """Hashes of keys that auth was asked about."""
+    return []
+
+
+async def verify(asked: list[str], key_hash: str) -> Identity:
+    asked.append(key_hash)
     if key_hash not in {KEY.hash, OTHER.hash}:
         raise Unauthenticated
     number = 1 if key_hash == KEY.hash else 2
@@ -101,17 +110,20 @@ def hanging() -> Loop:
 
 
 @pytest.fixture
-def app(ground_dsn: str, nats_server: NatsServer, hanging: Loop) -> Litestar:
+def app(ground_dsn: str, nats_server: NatsServer, hanging: Loop, asked: list[str]) -> Litestar:
     nats_server.process.start()
     settings = CommonSettings(
-        database_url=ground_dsn, nats_url=nats_server.service_url("disks"), secret_keys=new_secret_keys()
+        database_url=ground_dsn,
+        nats_url=nats_server.service_url("disks"),
+        secret_keys=new_secret_keys(),
+        failed_keys_per_minute=FAILED_KEYS,
     )
     base = Foundation.open("disks", settings)
     return create_service_app(
         base,
         ServiceParts(
             controllers=[ThingController],
-            verify=verify,
+            verify=partial(verify, asked),
             resources={"foundation": base, "counter": Counter()},
             loops=[hanging],
         ),
@@ -237,6 +249,29 @@ async def test_a_request_without_a_good_key_gets_one_text(
     answer = await client.post("/v1/disks/things", content=b"{", headers=headers)  # the key comes before the body
     assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid API key"})
     assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_keys_that_differ_each_time_are_asked_about_so_many_times_and_no_more(
+    client: AsyncTestClient[Litestar], asked: list[str]
+) -> None:
+    good = {"X-Forwarded-For": "198.51.100.7"}
+    assert (await client.get("/v1/disks/things/a", headers=good)).status_code == 200
+
+    answers = [
+        await client.get("/v1/disks/things/a", headers={**good, "Authorization": f"Bearer {new_api_key().text}"})
+        for _ in range(FAILED_KEYS + 10)
+    ]
+
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:FAILED_KEYS] == [401] * FAILED_KEYS
+    assert set(statuses[FAILED_KEYS + 1 :]) == {429}
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert len(set(asked)) <= FAILED_KEYS + 2
+    malformed = await client.get("/v1/disks/things/a", headers={**good, "Authorization": "Bearer x"})
+    elsewhere = {"X-Forwarded-For": "198.51.100.8", "Authorization": f"Bearer {OTHER.text}"}
+    assert malformed.status_code == 401
+    assert (await client.get("/v1/disks/things/a", headers=good)).status_code == 200
+    assert (await client.get("/v1/disks/things/a", headers=elsewhere)).status_code == 200
 
 
 async def test_errors_have_one_shape_and_tell_nothing_internal(client: AsyncTestClient[Litestar]) -> None:

@@ -3,8 +3,9 @@ import hmac
 
 import pytest
 
-from services.auth.domain.hashing import KeyHasher, counted_address
+from services.auth.domain.hashing import KeyHasher
 from shared.api_key import new_api_key
+from shared.web.address import counted_address
 
 
 def test_what_is_stored_of_a_key_is_its_hmac_under_the_server_key() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import Identity, KeyRevoked
-from shared.errors import Unauthenticated, Unavailable
+from shared.errors import RateLimited, Unauthenticated, Unavailable
 from shared.web import authentication
 from shared.web.authentication import IdentityCache, RevocationListener
 from tests.support.ground import eventually
@@ -266,3 +266,47 @@ def _cloud_event(data: KeyRevoked) -> bytes:
             "data": data,
         }
     )
+
+
+async def test_an_address_has_so_many_keys_refused_a_minute_and_then_waits(auth: FakeAuth) -> None:
+    known, waited = auth.give_key(), auth.give_key()
+    await auth.cache.identify(known, lambda: "here")
+    assert await refusals(auth, "here", 70) == [Unauthenticated] * 60 + [RateLimited] * 10
+    assert len(auth.asked) == 61
+    assert await refusals(auth, "there", 1) == [Unauthenticated]
+
+    with pytest.raises(RateLimited) as caught:
+        await auth.cache.identify(waited, lambda: "here")
+    auth.seconds += caught.value.retry_after_seconds or 0
+    assert (await auth.cache.identify(waited, lambda: "here")).user_id == 42
+
+
+async def test_a_key_that_was_good_is_asked_about_again_whatever_its_address_has_tried(auth: FakeAuth) -> None:
+    known = auth.give_key()
+    await auth.cache.identify(known, lambda: "here")
+    auth.seconds += authentication.CACHE_SECONDS
+    await refusals(auth, "here", 70)
+    assert (await auth.cache.identify(known, lambda: "here")).user_id == 42
+
+
+async def test_only_refusals_are_counted_also_at_once(auth: FakeAuth) -> None:
+    for _ in range(70):
+        await auth.cache.identify(auth.give_key(), lambda: "here")
+    auth.down = True
+    assert await refusals(auth, "here", 70) == [Unavailable] * 70
+    auth.down = False
+    auth.gate = asyncio.Event()
+    asking = asyncio.create_task(refusals(auth, "here", 70, at_once=True))
+    await eventually(lambda: len(auth.asked) == 200, "as many as there may be are asked about")
+    auth.gate.set()
+    assert sorted(map(str, await asking)) == sorted(map(str, [Unauthenticated] * 60 + [RateLimited] * 10))
+
+
+async def refusals(auth: FakeAuth, address: str, number: int, *, at_once: bool = False) -> list[type[BaseException]]:
+    """How keys that nobody was given are answered."""
+    asking = [auth.cache.identify(new_api_key(), lambda: address) for _ in range(number)]
+    if at_once:
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+    else:
+        answers = [(await asyncio.gather(one, return_exceptions=True))[0] for one in asking]
+    return [type(answer) for answer in answers]
