@@ -25,7 +25,7 @@ class Job:
     """A pod with an SSH server, whose volumes are links as in the simulator, and the clients' calls."""
 
     def __init__(self, folder: Path) -> None:
-        self.pod = FakePod(folder, disk=True)
+        self.pod = FakePod(folder)
         self.home = folder / "volumes/home"
         self.home.mkdir(parents=True)
         (self.pod.root / "home/dev").rmdir()
@@ -33,12 +33,12 @@ class Job:
         self.pod.install()
         make_key_pair(folder, "alice")
         keys = (folder / "alice.keys").read_text()
-        (self.pod.root / "gpudev-access/authorized_keys").write_text(keys)
+        (self.pod.root / "gpudev/access/authorized_keys").write_text(keys)
         self.key = folder / "alice"
         self._options = ssh_options(self.key, folder)
         self.target = f"dev@{self.pod.environment['GPUDEV_POD_IP']}"
         self.pod.start("run")
-        assert self.pod.call("ready")[0] == 0
+        self.pod.wait_until_ready()
 
     def client(self, program: str, *arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         port = "-p" if program == "ssh" else "-P"

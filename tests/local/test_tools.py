@@ -52,6 +52,11 @@ class FakePod:
         self.running.append(process)
         return process
 
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.call("ready")[0] != 0:
+            assert time.monotonic() < deadline, "the SSH server answers"
+
     def call(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         process = self.start(*arguments)
         out, err = process.communicate(stdin, timeout=30)
@@ -210,7 +215,7 @@ def test_a_signal_is_passed_to_the_command(fake_pod: FakePod) -> None:
 def test_an_idle_pod_is_ready_gets_its_server_again_and_ends_when_asked(fake_pod: FakePod) -> None:
     assert fake_pod.call("ready")[0] == 1
     process = fake_pod.start("run")
-    assert fake_pod.call("ready")[0] == 0
+    fake_pod.wait_until_ready()
     first = sshd_of(process.pid)
     os.kill(first, signal.SIGKILL)
     while fake_pod.call("ready")[0] != 0:

@@ -189,9 +189,23 @@ class Model:
         return {
             "disk_name": disk.name, "s3_path": None, "snapshot_date": disk.listed_at,
             "reservation_id": None if disk.listed_by is None else str(disk.listed_by),
+            "listed_at": disk.listed_at,
+            "listed_after_job": None if disk.listed_by is None else str(disk.listed_by),
+            "missed_after_job": None if disk.missed_by is None else str(disk.missed_by),
+            "message": self._no_listing(disk),
             "size_bytes": None if disk.listing is None else disk.listing["size_bytes"],
             "entries": [] if disk.listing is None else disk.listing["entries"],
         }  # fmt: skip
+
+    def _no_listing(self, disk: Disk) -> str | None:
+        holder = self.holder(disk)
+        if disk.listing is not None:
+            return None
+        if disk.missed_by is not None:
+            return f"No listing could be taken when job {disk.missed_by} ended"
+        if holder is not None:
+            return f"Job {holder.id} is the first to use this disk: what is on it is listed when the job ends"
+        return "No job has used this disk yet"
 
     def operation(self, user: int, name: str, operation_id: UUID) -> dict[str, Any] | None:
         """What is said of an operation; None: nothing is known of it. By every name that the disk has had."""
@@ -499,7 +513,7 @@ def differences(told: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[st
 
 def _same(told: Any, expected: Any) -> bool:
     if isinstance(expected, datetime) and isinstance(told, str):
-        return datetime.fromisoformat(told) == expected
+        return datetime.fromisoformat(told) == expected.replace(microsecond=0)
     if isinstance(expected, Collection) and not isinstance(expected, str | Mapping):
         return list(told) == list(expected)
     return bool(told == expected)
