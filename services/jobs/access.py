@@ -237,14 +237,13 @@ class AccessKeeper:
             result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS)
         else:
             result = await self._run(job, ["jupyter", "stop"], msgspec.json.encode(wish), _KEYS_SECONDS)
-        problem = _problem_of(result)
+        problem = _problem_of(result, secret=token)
         if problem is None:
             return await self._record(job, JupyterSwitched(job.epoch, job.jupyter_revision))
         told = isinstance(result, ExecResult)  # by the program itself: asking it again changes nothing
         asked_at = job.jupyter_requested_at or job.created_at
         if told or _is_overdue(asked_at, datetime.now(UTC), self._resources):
-            reason = problem.replace(token, "…") if token else problem
-            return await self._record(job, JupyterFailed(job.epoch, job.jupyter_revision, reason))
+            return await self._record(job, JupyterFailed(job.epoch, job.jupyter_revision, problem))
         return job
 
     async def _run(self, job: Job, call: list[str], stdin: bytes | None, seconds: float) -> ExecResult | str:
@@ -265,10 +264,12 @@ async def _first_of(call: "asyncio.Task[Job]", changed: asyncio.Event) -> None:
         await cancel_all([news])
 
 
-def _problem_of(result: ExecResult | str) -> str | None:
+def _problem_of(result: ExecResult | str, *, secret: str = "") -> str | None:
     if isinstance(result, str):
         return result
-    return None if result.exit_code == 0 else result.last_words or f"It ended with exit code {result.exit_code}"
+    if result.exit_code == 0:
+        return None
+    return result.last_words(secret=secret) or f"It ended with exit code {result.exit_code}"
 
 
 def _open_work(job: Job, now: datetime) -> datetime | None:

@@ -27,12 +27,13 @@ class ExecResult(msgspec.Struct, frozen=True):
     stderr: bytes
     """Its first MiB."""
 
-    @property
-    def last_words(self) -> str:
-        """The last line on standard error, cut to 300 characters; empty when there is none."""
+    def last_words(self, *, secret: str = "") -> str:
+        """The last line on standard error without the secret, cut to 300 characters; empty when there is none."""
         lines = self.stderr.decode(errors="replace").split("\n")
         printable = ("".join(c if c.isprintable() else " " for c in line).strip() for line in reversed(lines))
-        return next(filter(None, printable), "")[:300]
+        words = next(filter(None, printable), "")
+        # before the cut, which could leave a part of it
+        return (words.replace(secret, "…") if secret else words)[:300]
 
 
 class NotRun(Exception):

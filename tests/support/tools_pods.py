@@ -22,6 +22,9 @@ case $1 in ready) exec "$0-twin" "$@" ;; esac
 while grep -qs hold "$run/fault-$1-$2"; do echo held >> "$run/held"; sleep 0.1; done
 case $(cat "$run/fault-$1" "$run/fault-$1-$2" 2>/dev/null) in
 fail) echo "the disk is full" >&2; exit 1 ;;
+babble)
+    read -r length; frame=$(head -c "$length"); token=$(expr "$frame" : '.*"token":"\\([^"]*\\)')
+    printf '\\033[2J\\007\\302\\205%0270d%s%05000d\\n' 0 "$token" 0 >&2; exit 1 ;;
 hang) echo hung >> "$run/hung"; exec sleep 600 ;;
 esac
 wish() {
@@ -73,7 +76,10 @@ class Tools:
         return (_text(self.directory / "run/calls") or "").splitlines().count(name)
 
     def let(self, call: str, fault: str | None) -> None:
-        """Have `keys`, `jupyter` or `jupyter start` `fail` or `hang` from now on; `hold`: until told otherwise."""
+        """Have `keys`, `jupyter` or `jupyter start` `fail`, `babble`, `hang` or `hold` until told otherwise.
+
+        `babble`: fail with a long line of strange bytes and the token.
+        """
         (self.directory / f"run/fault-{call.replace(' ', '-')}").write_text(fault or "")
 
     @classmethod

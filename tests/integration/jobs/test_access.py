@@ -217,6 +217,16 @@ async def test_jupyter_that_does_not_start_is_told_with_the_programs_words_and_m
     assert (await job_of(client, job_id))["jupyter_error"] is None
 
 
+async def test_what_jupyter_says_is_shown_as_a_short_printable_line_without_any_of_its_token(
+    world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
+) -> None:
+    """The token stands where the line is cut."""
+    job_id, tools = await start(world, client, cluster_simulator)
+    tools.let("jupyter start", "babble")
+    assert (await ask(client, job_id, "jupyter/enable"))["status"] == "refused"
+    assert (await job_of(client, job_id))["jupyter_error"] == f"[2J  {'0' * 270}…{'0' * 24}"
+
+
 async def test_jupyter_asked_for_twice_at_once_is_started_once_and_opposite_wishes_end_as_the_last_one(
     world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
 ) -> None:
