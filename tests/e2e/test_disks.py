@@ -48,20 +48,23 @@ async def backed_up(user: ApiUser, name: str, count: int) -> None:
     await until(counted, f"{name} has {count} snapshots")
 
 
-async def run(user: ApiUser, disk: str, command: str) -> None:
+async def run(user: ApiUser, disk: str, command: str) -> str:
+    """A job with the disk, to its good end; its id."""
     job = await user.wait(await user.submit(disk_name=disk, gpu_count=1, command=command))
     assert (job["status"], job["exit_code"]) == ("completed", 0), job
+    return str(job["job_id"])
 
 
 async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack, user: ApiUser) -> None:
     operation_id = await created(user, "data")
     await run(user, "data", 'echo kept > "$GPUDEV_ROOT/home/dev/file"')
     await backed_up(user, "data", 1)
-    await run(user, "data", 'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = kept')
+    last = await run(user, "data", 'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = kept')
     await backed_up(user, "data", 2)
     content = await call(user, "GET", "/data/content", 200)
     assert [(entry["path"], entry["size_bytes"]) for entry in content["entries"]] == [("file", 5)]
-    assert content["message"].startswith("As it was when job")
+    assert (content["message"], content["listed_after_job"], content["missed_after_job"]) == (None, last, None)
+    assert content["listed_at"]
 
     renamed = await call(user, "POST", "/data/rename", 200, new_name="renamed")
     assert renamed["snapshots_updated"] == 2
@@ -78,7 +81,8 @@ async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack
     await user.client.post(f"/v1/jobs/{holder}/cancel")
     await user.wait(holder)
     await backed_up(user, "renamed", 3)
-    assert holder in (await call(user, "GET", "/renamed/content", 200))["message"], "its pod ran, and was asked"
+    listed = await call(user, "GET", "/renamed/content", 200)
+    assert listed["listed_after_job"] == holder, "its pod ran, and was asked"
     assert stack.cluster_api().list_persistent_volume().items == []
 
     first = await call(user, "GET", "/renamed", 200)

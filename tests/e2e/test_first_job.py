@@ -8,11 +8,12 @@ import signal
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.load import cluster_objects, parse_last_json, shell
-from tests.support.stack import LocalStack, read_events, running_stack, until, users
+from tests.support.stack import ApiUser, LocalStack, read_events, running_stack, until, users
 
 QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart.sh"
 
@@ -41,9 +42,16 @@ async def test_the_contracts_quick_start_ends_in_an_active_job(stack: LocalStack
         assert ended["ended_at"] is not None
 
 
+async def at_rest(user: ApiUser) -> dict[str, dict[str, Any]]:
+    """Availability while no job has or wants a GPU, else nothing."""
+    found = await user.availability()
+    return found if all(entry["in_use"] == entry["queued"] == 0 for entry in found.values()) else {}
+
+
 async def test_a_command_decides_how_its_job_ends(stack: LocalStack) -> None:
     async with users(stack, "alice") as (alice,):
-        before = await alice.availability()
+        # jobs of earlier tests have ended for their users a moment before their GPUs are free
+        before = await until(lambda: at_rest(alice), "a fleet without jobs")
         failing = await alice.submit(command="echo hello; exit 3")
         succeeding = await alice.submit(command="exit 0", instance_type="p4d.24xlarge", gpu_count=2)
         failed, completed = await alice.wait(failing, "failed"), await alice.wait(succeeding, "completed")
