@@ -10,6 +10,8 @@ GPU Dev is ready after {seconds:.1f} s.
   Logs   {logs}/<part>.log
   Stop   Ctrl-C
 
+From the command line: {command} login, then {command} --help
+
 In another terminal, get a key and run a first job:
 
   source {env}
@@ -29,4 +31,4 @@ In another terminal, get a key and run a first job:
 
 def banner(url: str, state: StateDirectory, *, seconds: float) -> str:
     """The text, ready to print."""
-    return _TEXT.format(url=url, logs=state.logs, env=state.env, seconds=seconds)
+    return _TEXT.format(command=state.command, url=url, logs=state.logs, env=state.env, seconds=seconds)

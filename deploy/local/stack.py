@@ -19,6 +19,7 @@ from deploy.local.aws import Cloud, Keys
 from deploy.local.banner import banner
 from deploy.local.broker import TOOLS_USER, Broker
 from deploy.local.cluster_part import DEMO_FLEET, Cluster
+from deploy.local.command_line import write_command
 from deploy.local.error_pages import serve_error_pages
 from deploy.local.github_keys import KeyPages, make_key_pair
 from deploy.local.ingress import Ingress, is_healthy
@@ -213,6 +214,7 @@ class Stack:
         )
         make_key_pair(self.state.github, DEMO_USER)
         write_ssh_config(self.state)
+        write_command(self.state, self.url)
         await together(
             self._start_database(postgres, applications, secrets.databases),
             self._start_part(broker.part(self._log("nats"))),

@@ -76,6 +76,7 @@ class StateDirectory:
         self.disks = self.cluster / "disks"
         self.github = self.root / "github"
         self.ssh_config = self.root / "ssh" / "config"
+        self.command = self.root / "bin" / "gpudev"
         self.tools_image = self.root / "tools"
         self.kubeconfig = self.root / "kubeconfig"
         self._secrets = self.root / "secrets.json"

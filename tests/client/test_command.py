@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tomllib
+from asyncio.subprocess import PIPE
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -47,7 +48,7 @@ class Person:
     def __init__(self, folder: Path) -> None:
         self.config = folder / "config" / "gpudev"
 
-    async def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    async def run(self, *arguments: str, beside: int = PIPE, **environment: str) -> tuple[int, str, str]:
         """Exit code, output, and what was told beside it."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("GPUDEV_", "AWS_"))}
         given = {
@@ -56,15 +57,21 @@ class Person:
         }  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gpudev", *arguments, env={**plain, **given, **environment},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdout=PIPE, stderr=beside,
         )  # fmt: skip
         output, told = await process.communicate()
-        return process.returncode or 0, output.decode(), told.decode()
+        return process.returncode or 0, output.decode(), (told or b"").decode()
 
     async def log_in(self, url: str) -> tuple[int, str, str]:
         """With credentials as the shell has them."""
         aws = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_SESSION_TOKEN": "t0ken"}
         return await self.run("login", "--url", url, **aws)
+
+    def hold_key(self, url: str) -> None:
+        """As after a log-in."""
+        told = {**new_key("gpudev_first_secret", 2), "url": url, "obtained_at": datetime.now(UTC).isoformat()}
+        self.config.mkdir(parents=True, exist_ok=True)
+        (self.config / "key.json").write_text(json.dumps(told))
 
     @property
     def key(self) -> dict[str, Any]:
@@ -150,8 +157,8 @@ async def test_logging_out_revokes_the_key_and_forgets_it(person: Person) -> Non
     ],
 )
 async def test_an_error_has_its_code_and_says_the_next_step(person: Person, status: int, code: int, step: str) -> None:
-    async with scripted(login(), says({"detail": "so it is"}, status, X_Request_Id="r-7")) as server:
-        await person.log_in(server.url)
+    async with scripted(says({"detail": "so it is"}, status, X_Request_Id="r-7")) as server:
+        person.hold_key(server.url)
         ended, output, told = await person.run("show", JOB)
     assert ended == code
     assert output == ""
@@ -172,8 +179,8 @@ async def test_an_error_has_its_code_and_says_the_next_step(person: Person, stat
     ids=["id", "name", "long beginning", "short beginning", "the only one", "the only one, over"],
 )
 async def test_a_job_is_named_as_people_name_it(person: Person, named: list[str], answers: list[Answerer]) -> None:
-    async with scripted(login(), *answers, DONE) as server:
-        await person.log_in(server.url)
+    async with scripted(*answers, DONE) as server:
+        person.hold_key(server.url)
         code, output, told = await person.run("cancel", *named)
     assert (code, told) == (0, "")
     assert output == f"{JOB[:8]}: cancel succeeded\n"
@@ -194,19 +201,19 @@ async def test_a_job_is_named_as_people_name_it(person: Person, named: list[str]
 async def test_where_it_is_not_clear_which_job_is_meant_nothing_is_done(
     person: Person, named: list[str], answers: list[Answerer], code: int
 ) -> None:
-    async with scripted(login(), *answers) as server:
-        await person.log_in(server.url)
+    async with scripted(*answers) as server:
+        person.hold_key(server.url)
         ended, _, told = await person.run("cancel", *named)
     assert ended == code, told
-    assert {one["method"] for one in server.seen[1:]} == {"GET"}
+    assert {one["method"] for one in server.seen} == {"GET"}
 
 
 async def test_a_job_is_read_from_a_file_and_options_go_before_it(person: Person, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
         "image: debian:12\ninstance_type: p5.48xlarge\ngpu_count: 8\nenv_vars: {EPOCHS: 3, DEBUG: true, KEPT: a}\n"
     )
-    async with scripted(login(), says(SUBMITTED)) as server:
-        await person.log_in(server.url)
+    async with scripted(says(SUBMITTED)) as server:
+        person.hold_key(server.url)
         arguments = ["--file", str(tmp_path / "job.yaml"), "--gpus", "2", "-e", "EPOCHS=4", "-e", "SHELL_HAS"]
         code, output, told = await person.run("submit", *arguments, SHELL_HAS="it")
     assert (code, output) == (0, f"{JOB}\n"), told
@@ -231,9 +238,9 @@ async def test_waiting_is_told_line_by_line_in_a_pipe(person: Person) -> None:
     times = {"estimated_start_time": "2126-01-20T18:30:00Z", "estimated_start_time_p90": "2126-01-20T19:30:00Z"}
     active = says({**ACTIVE, "ssh_command": "ssh somewhere"})
     async with scripted(
-        login(), says(SUBMITTED), says(SUBMITTED), queued, says({**why, **times}), says(SUBMITTED), active
+        says(SUBMITTED), says(SUBMITTED), queued, says({**why, **times}), says(SUBMITTED), active
     ) as server:
-        await person.log_in(server.url)
+        person.hold_key(server.url)
         code, output, told = await person.run("submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait")
     assert code == 0
     assert told.splitlines() == [
@@ -246,10 +253,28 @@ async def test_waiting_is_told_line_by_line_in_a_pipe(person: Person) -> None:
     assert len(keys) == 1
 
 
+async def test_waiting_is_one_line_that_changes_on_a_terminal(person: Person) -> None:
+    queued = says({**ACTIVE, "status": "queued", "status_reason": "Waiting for 8 GPUs"})
+    unknown = says({"detail": "no"}, 404)
+    answers = [says(SUBMITTED), says(SUBMITTED), queued, unknown, says(SUBMITTED), says(ACTIVE)]
+    terminal, end = os.openpty()
+    async with scripted(*answers) as server:
+        person.hold_key(server.url)
+        arguments = ["submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait"]
+        code, _, _ = await person.run(*arguments, beside=end, TERM="xterm", COLUMNS="120")
+    os.close(end)
+    told = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert code == 0
+    assert "queued · Waiting for 8 GPUs" in told
+    assert "\x1b[2K" in told, "the line is written over"
+    assert told.count("\n") <= 1
+
+
 async def test_a_job_that_fails_while_it_is_waited_for_ends_the_command_with_8(person: Person) -> None:
     failed = says({**ACTIVE, "status": "failed", "failure_reason": "The image was not found"})
-    async with scripted(login(), says(SUBMITTED), says(SUBMITTED), failed) as server:
-        await person.log_in(server.url)
+    async with scripted(says(SUBMITTED), says(SUBMITTED), failed) as server:
+        person.hold_key(server.url)
         code, output, told = await person.run("submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait")
     assert code == 8
     assert "The image was not found" in output
@@ -257,12 +282,11 @@ async def test_a_job_that_fails_while_it_is_waited_for_ends_the_command_with_8(p
 
 
 async def test_logs_are_byte_for_byte_and_followed(person: Person) -> None:
-    async with scripted(login(), streams(b"a\xff\n\nb")) as server:
-        await person.log_in(server.url)
+    async with scripted(streams(b"a\xff\n\nb")) as server:
+        person.hold_key(server.url)
         assert (await person.run("logs", JOB, "--json"))[0] == 0
     async with scripted(streams(b"a\n", b"b"), says(ENDED)) as server:
-        told = {**person.key, "url": server.url}
-        (person.config / "key.json").write_text(json.dumps(told))
+        person.hold_key(server.url)
         assert (await person.run("logs", "-f", JOB))[1] == "a\nb"
         server.seen.clear()
         code, output, _ = await person.run("logs", "-f", JOB, "--json")

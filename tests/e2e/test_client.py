@@ -1,9 +1,14 @@
 """The Python client and the command line against the whole system."""
 
 import asyncio
+import json
+import os
 import random
+import re
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from gpudev import AsyncClient, Client, errors
 from tests.support.fault_proxy import Fault, api_fault_proxy
 from tests.support.stack import LocalStack
 
+README = Path(__file__).parents[2] / "README.md"
 ONE_GPU = {"image": "debian:12", "instance_type": "p5.48xlarge", "duration_hours": 0.1, "gpu_count": 1}
 
 
@@ -142,3 +148,90 @@ async def test_a_followed_log_outlives_the_connections_that_it_comes_over(stack:
     wanted: Any = [text for n in range(1, 401) for text in ("line", f"number {n}")]
     assert b"".join(told).decode().splitlines() == wanted
     assert cuts == 3
+
+
+class CommandLine:
+    """What `make run` leaves to type, as a user with a shell of their own."""
+
+    def __init__(self, stack: LocalStack, name: str, folder: Path) -> None:
+        self._program = str(stack.state.command)
+        plain = {variable: value for variable, value in os.environ.items() if not variable.startswith("GPUDEV_")}
+        self._environment = {**plain, **stack.identity(name), "GPUDEV_CONFIG_DIR": str(folder / "config")}
+
+    async def type(self, *arguments: str, code: int = 0) -> str:
+        """The output of a command that ends with `code`."""
+        process = await asyncio.create_subprocess_exec(
+            self._program, *arguments, env=self._environment, cwd="/", stdout=PIPE, stderr=PIPE
+        )
+        output, told = await process.communicate()
+        assert process.returncode == code, f"{arguments}: {process.returncode}\n{output.decode()}\n{told.decode()}"
+        return output.decode() if code == 0 else told.decode()
+
+    async def read(self, *arguments: str) -> Any:
+        """Its answer with --json."""
+        return json.loads(await self.type(*arguments, "--json"))
+
+
+async def test_a_day_at_the_command_line(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await asyncio.to_thread(CommandLine, stack, "client-hal", tmp_path)
+    assert "gpudev login" in await shell.type("whoami", code=3)
+    assert "client-hal" in await shell.type("login")
+    stack.secrets.add(json.loads((tmp_path / "config" / "key.json").read_text())["api_key"])
+    assert (await shell.read("whoami"))["username"] == "client-hal"
+    job = ["--image", "debian:12", "-t", "p5.48xlarge", "--gpus", "1", "--hours", "0.5"]
+    told = await shell.type("submit", *job, "--name", "work", "--github-user", "client-hal", "--wait")
+    job_id = told.splitlines()[0]
+    assert "ssh" in told
+    assert job_id[:8] in await shell.type("list")
+    assert (await shell.read("show", "work"))["status"] == "active"
+    assert [one["status"] for one in (await shell.read("history"))["history"]][-1] == "active"
+    assert "does not wait" in await shell.type("explain", job_id[:4])
+    before = (await shell.read("show"))["expires_at"]
+    assert (await shell.read("extend", "--hours", "0.5"))["status"] == "succeeded"
+    assert (await shell.read("show"))["expires_at"] > before
+    assert "http" in await shell.type("jupyter", "on")
+    await shell.type("jupyter", "off")
+    await shell.type("users", "add", "demo")
+    assert (await shell.read("show"))["secondary_users"] == ["demo"]
+    assert "no-such-user" in await shell.type("users", "add", "no-such-user", code=8)
+    await shell.type("cancel", "work", "--reason", "done")
+    assert (await shell.read("show", "work"))["status"] == "cancelled"
+    assert "gpudev show" in await shell.type("extend", "work", code=6)
+    submitted = await shell.read("submit", *job, "--command", "echo a; sleep 1; echo b; exit 4")
+    assert await shell.type("logs", "-f", submitted["job_id"]) == "a\nb\n"
+    assert await shell.type("logs", submitted["job_id"], "--tail", "1") == "b\n"
+    assert "h100" in await shell.type("avail")
+    assert "healthy" in await shell.type("status")
+    assert len(await shell.read("keys")) == 1
+    assert await shell.type("logout") == "Logged out.\n"
+    await shell.type("list", code=3)
+
+
+async def test_disks_at_the_command_line(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await asyncio.to_thread(CommandLine, stack, "client-ivy", tmp_path)
+    await shell.type("login")
+    stack.secrets.add(json.loads((tmp_path / "config" / "key.json").read_text())["api_key"])
+    await shell.type("disk", "create", "data", "--size", "20")
+    await shell.type("disk", "rename", "data", "mine")
+    await shell.type("disk", "snapshots", "mine", "--take")
+    assert [one["state"] for one in await shell.read("disk", "snapshots", "mine")] == ["completed"]
+    assert "available" in await shell.type("disk", "list")
+    await shell.type("disk", "content", "mine")
+    await shell.type("disk", "delete", "mine")
+    assert await shell.read("disk", "list") == []
+    assert "gpudev disk restore" in await shell.type("disk", "delete", "mine", code=6)
+    await shell.type("disk", "restore", "mine")
+    assert (await shell.read("disk", "show", "mine"))["size_gb"] == 20
+    assert "size_gb" in await shell.type("disk", "create", "small", "--size", "1", code=2)
+    assert "gpudev disk list" in await shell.type("disk", "show", "none", code=5)
+
+
+async def test_the_commands_of_the_readme_do_what_it_says(stack: LocalStack) -> None:
+    section = README.read_text().split("\n## From the command line\n")[1]
+    commands = section.split("```sh\n")[1].split("```")[0].replace(".local/bin/gpudev", str(stack.state.command))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "API_", "GPUDEV_"))}
+    process = await asyncio.create_subprocess_exec("sh", "-ec", commands, env=plain, stdout=PIPE, stderr=PIPE)
+    output, told = await process.communicate()
+    assert process.returncode == 0, told.decode()
+    assert re.search(r"^http\S+token=", output.decode(), re.MULTILINE), output.decode()
+    assert output.decode().endswith("\nhello\n")
