@@ -81,7 +81,7 @@ class Container:
         subprocess.run([program, "install", self.root / "gpudev"], check=True)
 
     def start(self, *argv: str, options: Sequence[str] = (), directory: str = "/", **variables: str) -> None:
-        """Start it and return when its first process runs.
+        """Start it and return when its first process runs, or has ended.
 
         Args:
             argv: The command; none: it idles.
@@ -106,10 +106,16 @@ class Container:
                 stdout=out,
                 stderr=err,
             )
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        eventually(lambda: ready.exists() and children.read_text().strip(), self.errors)
-        self.pid = int(children.read_text().split()[0])
-        eventually(self._is_inside, self.errors)
+        process, children = self._process, Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+
+        def is_inside() -> bool:
+            if process.poll() is not None:
+                return True
+            first = children.read_text().split()
+            self.pid = int(first[0]) if first else self.pid
+            return ready.exists() and bool(first) and self._is_inside()
+
+        eventually(is_inside, self.errors)
 
     def _is_inside(self) -> bool:
         """Whether its first process is the program, or was."""
