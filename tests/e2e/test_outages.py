@@ -1,14 +1,13 @@
 """What goes on while one of the things that everything rests on hangs, and that it all recovers by itself."""
 
 import asyncio
-import os
-import signal
 import time
 from functools import partial
 
 import httpx
 import pytest
 
+from tests.support.hanging import hung
 from tests.support.stack import ApiUser, LocalStack, hanging, read_events, until, users
 
 pytestmark = pytest.mark.timeout(180)
@@ -115,11 +114,8 @@ async def test_a_service_that_hangs_is_named_within_two_seconds(stack: LocalStac
         with hanging(stack, "disks-1"):
             # the process group's leader is the server's parent: its worker hangs with it
             worker = await asyncio.to_thread(_worker_of, stack.parts()["disks-1"].pid)
-            os.kill(worker, signal.SIGSTOP)
-            try:
+            with hung(worker):
                 answer = await alice.client.get("/health", timeout=2)
-            finally:
-                os.kill(worker, signal.SIGCONT)
         assert answer.status_code == 503
         assert answer.json()["services"]["disks"]["status"] == "unhealthy"
         assert answer.json()["services"]["jobs"]["status"] == "healthy"

@@ -20,6 +20,7 @@ from deploy.local import leftovers, proc
 from deploy.local.aws import ACCOUNT, DEMO_ROLE
 from shared.routes import SERVICES
 from tests.local.conftest import FakeCluster, StackProcess, alive, eventually, shell_reads
+from tests.support.hanging import hung
 
 pytestmark = pytest.mark.timeout(180)
 MakeStack = Callable[..., StackProcess]
@@ -93,14 +94,8 @@ def _assert_services_know_their_world(stack: StackProcess) -> None:
 
 def test_a_service_that_hangs_is_told_in_the_shape_of_our_errors(stack: StackProcess) -> None:
     hanging = proc.group_members(stack.parts()["disks-1"].pid)
-    for pid in hanging:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            get(stack, "/health/disks")
-    finally:
-        for pid in hanging:
-            os.kill(pid, signal.SIGCONT)
+    with hung(*hanging), pytest.raises(urllib.error.HTTPError) as caught:
+        get(stack, "/health/disks")
     assert caught.value.code == 504
     assert list(json.loads(caught.value.read())) == ["detail"]
 

@@ -24,6 +24,7 @@ from deploy.local.aws import ACCOUNT, DEMO_ROLE
 from deploy.local.ports import free_ports
 from deploy.local.state import RunningPart, RunningStack, StateDirectory
 from shared.contracts.events import STREAM
+from tests.support.hanging import hung
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("auth", "jobs", "disks", "capacity")
@@ -159,12 +160,8 @@ class LocalStack:
 @contextmanager
 def hanging(stack: LocalStack, part: str) -> Iterator[None]:
     """The process is there and answers nothing."""
-    pid = stack.parts()[part].pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with hung(stack.parts()[part].pid):
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 _NOT_LOGIN = {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"}

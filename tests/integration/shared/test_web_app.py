@@ -1,9 +1,6 @@
 import asyncio
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +26,7 @@ from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import PLAIN_TEXT, Body
 from tests.support.ground import eventually, new_secret_keys
+from tests.support.hanging import hung
 from tests.support.servers import NatsServer, ServerProcess
 
 KEY = new_api_key()
@@ -369,7 +367,7 @@ async def test_a_broker_that_hangs_is_unhealthy_within_two_seconds(
     client: AsyncTestClient[Litestar], nats_server: NatsServer
 ) -> None:
     await eventually(lambda: healthy(client), "healthy at first")
-    with hung(nats_server.process):
+    with hung(*with_children(nats_server.process)):
         began = time.monotonic()
         answer = await client.get("/health/disks")
         seconds = time.monotonic() - began
@@ -381,7 +379,7 @@ async def test_a_database_that_hangs_is_unhealthy_within_two_seconds(
     client: AsyncTestClient[Litestar], postgres_server: Any
 ) -> None:
     await eventually(lambda: healthy(client), "healthy at first")  # with connections that will hang
-    with hung(postgres_server.process):
+    with hung(*with_children(postgres_server.process)):
         began = time.monotonic()
         answer = await client.get("/health/disks")
         seconds = time.monotonic() - began
@@ -390,18 +388,9 @@ async def test_a_database_that_hangs_is_unhealthy_within_two_seconds(
     await eventually(lambda: healthy(client), "healthy again", seconds=20)
 
 
-@contextmanager
-def hung(process: ServerProcess) -> Iterator[None]:
-    """A server that neither answers nor ends, its children neither."""
+def with_children(process: ServerProcess) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    pids = [process.pid, *map(int, children)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+    return [process.pid, *map(int, children)]
 
 
 async def test_docs_come_from_this_machine_alone(client: AsyncTestClient[Litestar]) -> None:
