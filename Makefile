@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,9 +15,13 @@ identity: $(READY)
 	@$(BIN)/python -m deploy.local identity "$(NAME)"
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests --ignore tests/e2e --ignore tests/nodes \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests --ignore tests/e2e --ignore tests/nodes \
 	  --ignore tests/tools
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" tests/e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests/e2e
+
+# What takes half a minute by itself, and is run before a change lands all the same.
+test-long: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long tests/e2e
 
 # What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
 # that die while placing; and the linters of the API document, which want Node.js with npm.

@@ -172,6 +172,7 @@ class CommandLine:
         return json.loads(await self.type(*arguments, "--json"))
 
 
+@pytest.mark.long
 async def test_a_day_at_the_command_line(stack: LocalStack, tmp_path: Path) -> None:
     shell = await asyncio.to_thread(CommandLine, stack, "client-hal", tmp_path)
     assert "gpudev login" in await shell.type("whoami", code=3)
@@ -207,6 +208,7 @@ async def test_a_day_at_the_command_line(stack: LocalStack, tmp_path: Path) -> N
     await shell.type("list", code=3)
 
 
+@pytest.mark.long
 async def test_disks_at_the_command_line(stack: LocalStack, tmp_path: Path) -> None:
     shell = await asyncio.to_thread(CommandLine, stack, "client-ivy", tmp_path)
     await shell.type("login")

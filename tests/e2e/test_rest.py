@@ -15,6 +15,7 @@ _REST_SECONDS = 45
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 async def test_a_stack_at_rest_logs_no_warning() -> None:
     """With every period so short that each of them comes several times."""
     with running_stack(GPUDEV_SWEEP_SECONDS="12", GPUDEV_LINE_SECONDS="2") as stack:

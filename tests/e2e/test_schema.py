@@ -35,6 +35,7 @@ async def cancel_all(user: ApiUser) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_no_input_gets_an_undocumented_answer(stack: LocalStack, tmp_path: Path) -> None:
     async with users(stack, "fuzzer") as (user,):
         # the key routes could end the very key that the run uses; health is 503 by design while something is away
