@@ -26,6 +26,7 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
 )
+from botocore.parsers import ResponseParserError
 from prometheus_client import Counter
 
 from services.auth.domain.breaker import CircuitBreaker
@@ -159,7 +160,7 @@ class Sts:
             raise _refusal(error) from None
         except (ConnectTimeoutError, EndpointConnectionError) as error:
             raise StsUnreachable(type(error).__name__) from None
-        except (BotoCoreError, HTTPClientError, KeyError) as error:
+        except (BotoCoreError, HTTPClientError, ResponseParserError, KeyError) as error:
             raise StsUnavailable(type(error).__name__) from None
         except OSError as error:
             raise StsUnreachable(type(error).__name__) from None

@@ -19,6 +19,7 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
 )
+from botocore.parsers import ResponseParserError
 
 from services.disks.domain.aws import (
     TAG_DISK,
@@ -231,7 +232,7 @@ class Ebs:
             raise AwsUnavailable(may_have_happened=unknown, code=code) from error
         except (EndpointConnectionError, ConnectTimeoutError) as error:
             raise AwsUnavailable(may_have_happened=False, cause=type(error).__name__) from error
-        except (BotoCoreError, HTTPClientError, OSError) as error:
+        except (BotoCoreError, HTTPClientError, ResponseParserError, OSError) as error:
             raise AwsUnavailable(cause=type(error).__name__) from error
 
     def _connected(self) -> Any:
