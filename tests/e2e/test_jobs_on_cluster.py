@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -18,6 +18,20 @@ def cluster_stack() -> Iterator[LocalStack]:
     given = os.environ.get("GPUDEV_KUBECONFIG")
     with running_stack(**({"GPUDEV_KUBECONFIG": given} if given else {})) as stack:
         yield stack
+
+
+@pytest.fixture(autouse=True)
+async def left_as_found(cluster_stack: LocalStack) -> AsyncIterator[None]:
+    """The next test, whichever it is, finds an empty cluster of which every GPU is free."""
+    yield
+    async with users(cluster_stack, "observer") as (observer,):
+
+        async def given_back() -> bool:
+            found = await observer.availability()
+            return all(entry["in_use"] == entry["queued"] == 0 for entry in found.values())
+
+        await until(lambda: nothing_left(cluster_stack), "nothing left")
+        await until(given_back, "every GPU given back", seconds=60)
 
 
 async def nothing_left(stack: LocalStack) -> bool:
