@@ -8,7 +8,7 @@ secrets, such as a new API key.
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -60,6 +60,18 @@ class Outcome(msgspec.Struct, Generic[AnswerT], frozen=True):
     """True: the answer of an earlier, equal request; nothing was done now."""
 
 
+class Context(Protocol):
+    """What an idempotent operation needs of a service's context."""
+
+    @property
+    def database(self) -> Database:
+        """Of the effect and of the record."""
+
+    @property
+    def cipher(self) -> Cipher:
+        """Encrypts the answer at rest."""
+
+
 def check_key(text: str) -> str:
     """The header's value if it is usable.
 
@@ -106,10 +118,46 @@ async def once(
     answer = await effect()
     await transaction.execute(_FORGET, user_id=key.user_id, key=key.key)
     await transaction.execute(
-        _STORE, user_id=key.user_id, key=key.key, fingerprint=key.fingerprint,
-        answer=cipher.encrypt(msgspec.json.encode(answer), row=_row(key)), created_at=now,
-    )  # fmt: skip
+        _STORE,
+        user_id=key.user_id,
+        key=key.key,
+        fingerprint=key.fingerprint,
+        answer=cipher.encrypt(msgspec.json.encode(answer), row=_row(key)),
+        created_at=now,
+    )
     return Outcome(answer)
+
+
+async def idempotent(
+    context: Context,
+    effect: Callable[[Transaction], Awaitable[AnswerT]],
+    *,
+    key: IdempotencyKey | None,
+    answer_type: type[AnswerT],
+    now: datetime,
+) -> Outcome[AnswerT]:
+    """Run `effect` in a transaction of its own, unless an equal request with this key has had its effect.
+
+    Args:
+        context: The service's.
+        effect: Makes the change; what it raises undoes it and leaves no record.
+        key: None: no key was given, the effect always runs.
+        answer_type: To read a stored answer.
+        now: Time of the request.
+
+    Raises:
+        IdempotencyMismatch: The key was used with another request.
+        Conflict: The first request with this key is still in flight.
+    """
+    async with context.database.transaction() as transaction:
+        return await once(
+            transaction,
+            lambda: effect(transaction),
+            key=key,
+            answer_type=answer_type,
+            cipher=context.cipher,
+            now=now,
+        )
 
 
 async def find_answer(

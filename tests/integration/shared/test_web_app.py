@@ -16,10 +16,10 @@ from litestar.testing import AsyncTestClient
 from shared.api_key import new_api_key
 from shared.background import Loop
 from shared.contracts.auth import Identity
-from shared.database import Database
+from shared.database import Database, Transaction
 from shared.encryption import Cipher
 from shared.errors import Conflict, DatabaseUnavailable, NotFound, Unauthenticated
-from shared.idempotency import IdempotencyKey, once
+from shared.idempotency import IdempotencyKey, idempotent, once
 from shared.settings import CommonSettings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.errors import error_responses
@@ -64,18 +64,16 @@ class ThingController(Controller):
         foundation: NamedDependency[Foundation],
         counter: NamedDependency[Counter],
     ) -> Response[Made]:
-        async def effect() -> Made:
+        async def effect(_: Transaction) -> Made:
             counter.effects += 1
             if data.name == "clash":
                 raise Conflict("It is taken")
             return Made(data.name, counter.effects)
 
         key = await idempotency_key(request)
-        now = datetime.now(UTC)
-        async with foundation.database.transaction() as transaction:
-            return replayable(
-                await once(transaction, effect, key=key, answer_type=Made, cipher=foundation.cipher, now=now)
-            )
+        return replayable(
+            await idempotent(foundation, effect, key=key, answer_type=Made, now=datetime.now(UTC)),
+        )
 
     @get("/things/{name:str}", responses=error_responses(404))
     async def find(self, name: FromPath[str], limit: FromQuery[int] = 5) -> Made:
