@@ -6,10 +6,12 @@ rest on it.
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy as sa
 
+from shared.background import Loop
 from shared.database.connection import Database
 from shared.database.locks import SCHEMA, lock_key
 from shared.database.statement import Statement
@@ -71,3 +73,42 @@ class LeaderLock:
             self._session.terminate()
         self._session = None
         self._held = False
+
+
+def leader_loop(
+    name: str,
+    turn: Callable[[], Awaitable[bool | None]],
+    *,
+    database: Database,
+    lock: str,
+    period_seconds: float,
+    turn_seconds: float,
+    stale_seconds: float | None = None,
+) -> Loop:
+    """A loop whose turns one replica has at a time, the leader; the others turn in its place when it is gone.
+
+    For work over everything, which two replicas would only do twice. What a turn does must be safe all the same when
+    for a moment two think that they lead.
+
+    Args:
+        name: In logs, metrics and health.
+        turn: As of `Loop`; an outage of what it works on is for it to tell, since health calls a failing loop wedged.
+        database: Whose schema the lock belongs to.
+        lock: Name of the lock.
+        period_seconds: Between two turns.
+        turn_seconds: For one turn: one that takes longer is cancelled, and counts as failed.
+        stale_seconds: Health calls the loop wedged when no turn ended well for so long.
+    """
+    leader_lock = LeaderLock(database, lock, silence_seconds=2 * period_seconds + turn_seconds)
+
+    async def lead() -> bool | None:
+        return await turn() if await leader_lock.held() else False
+
+    return Loop(
+        name,
+        lead,
+        period_seconds=period_seconds,
+        turn_seconds=turn_seconds,
+        stale_seconds=stale_seconds,
+        at_end=leader_lock.release,
+    )

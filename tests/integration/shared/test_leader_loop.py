@@ -1,0 +1,59 @@
+"""The loop of which one replica has the turns."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared.background import Loop
+from shared.database import Database
+from shared.leader_lock import leader_loop
+from tests.support.ground import Ground, eventually, running
+
+
+class Replica:
+    """Counts its turns."""
+
+    def __init__(self, database: Database) -> None:
+        self.turns = 0
+        self.fails = False
+        self.loop: Loop = leader_loop(
+            "counting", self._turn, database=database, lock="test", period_seconds=0.05, turn_seconds=1.0
+        )
+
+    async def _turn(self) -> None:
+        self.turns += 1
+        if self.fails:
+            raise RuntimeError("told to")
+
+
+@asynccontextmanager
+async def leading(replica: Replica) -> AsyncIterator[None]:
+    """The replica runs, and has had a turn."""
+    before = replica.turns
+    async with running(replica.loop.run):
+        await eventually(lambda: replica.turns > before, "it leads")
+        yield
+
+
+async def test_one_replica_has_the_turns_and_another_goes_on_when_it_ends(ground: Ground) -> None:
+    first, second = Replica(ground.database), Replica(ground.database)
+    async with leading(first):
+        standby = asyncio.create_task(second.loop.run())
+        seen = first.turns
+        await eventually(lambda: first.turns >= seen + 5, "the first goes on")
+        assert second.turns == 0
+        assert second.loop.fault() is None, "who stands by is well"
+    await eventually(lambda: second.turns > 0, "the second leads")
+    standby.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await standby
+
+
+async def test_a_leader_whose_turns_fail_goes_on_leading(ground: Ground) -> None:
+    replica = Replica(ground.database)
+    replica.fails = True
+    async with leading(replica):
+        await eventually(lambda: replica.turns >= 3, "it tries again")
+        replica.fails = False
