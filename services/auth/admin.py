@@ -13,8 +13,8 @@ import os
 import sys
 from datetime import UTC, datetime
 
-from services.auth import storage
-from services.auth.operations import disable_user, enable_user
+from services.auth.operations.disable import disable_user, enable_user
+from services.auth.storage.users import FIND_USERS
 from shared.database import Database
 from shared.errors import GpuDevError
 
@@ -51,16 +51,16 @@ async def _run(given: argparse.Namespace, dsn: str) -> str:
         if given.command == "find-user":
             return await _found(database, given.username)
         if given.command == "enable-user":
-            await enable_user(database=database, relay=_NoRelay(), user_id=given.user_id, now=datetime.now(UTC))
+            await enable_user(database, outbox=_NoRelay(), user_id=given.user_id, now=datetime.now(UTC))
             return f"User {given.user_id} is enabled"
-        keys = await disable_user(database=database, relay=_NoRelay(), user_id=given.user_id, now=datetime.now(UTC))
+        keys = await disable_user(database, outbox=_NoRelay(), user_id=given.user_id, now=datetime.now(UTC))
         return f"User {given.user_id} is disabled; keys revoked: {keys}"
     finally:
         await database.close()
 
 
 async def _found(database: Database, username: str) -> str:
-    rows = await database.fetch_all(storage.FIND_USERS, username=username)
+    rows = await database.fetch_all(FIND_USERS, username=username)
     lines = [
         f"{row['id']}  {row['username']}  account {row['account']}  role {row['role_id']}"
         f"{'  disabled' if row['disabled_at'] else ''}"

@@ -1,30 +1,26 @@
 """The auth service, wired."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
 from litestar import Litestar
 
-from services.auth import operations
-from services.auth.api import KeysController, LoginController
+from services.auth.adapters.sts import Sts
+from services.auth.api.keys import KeysController
+from services.auth.api.login import LoginController
+from services.auth.context import Context, LoginPolicy
 from services.auth.domain.hashing import KeyHasher
-from services.auth.last_used import LastUsed
-from services.auth.operations import Auth, LoginLimits
+from services.auth.operations.verify import verify_key
 from services.auth.settings import AuthSettings
-from services.auth.sts import Sts
-from shared.background import Loop
+from services.auth.storage.last_used import LastUsed
+from services.auth.workers.last_used import LastUsedWriter
+from services.auth.workers.retention import Retention
 from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyRequest
-from shared.errors import Unavailable
 from shared.messaging import RpcEndpoint
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.authentication import Verify
 from shared.web.verification import VerifyController, answer_verify
-
-_FLUSH_SECONDS = 3.0
-_PURGE_SECONDS = 60.0
 
 
 def create_app(settings: AuthSettings | None = None) -> Litestar:
@@ -35,59 +31,43 @@ def create_app(settings: AuthSettings | None = None) -> Litestar:
     """
     settings = read_settings(AuthSettings) if settings is None else settings
     base = Foundation.open("auth", settings)
-    auth = _open_auth(base, settings)
-    verify = _verify(auth)
+    context = _open_context(base, settings)
+    verify = _verify(context)
+    writer = LastUsedWriter(context)
     return create_service_app(
         base,
         ServiceParts(
             controllers=[LoginController, KeysController, VerifyController],
             verify=verify,
-            resources={"auth": auth, "verify_key": verify, "internal_token": settings.internal_token or ""},
+            resources={"context": context, "verify_key": verify, "internal_token": settings.internal_token or ""},
             rpc=[RpcEndpoint(VERIFY_SUBJECT, VerifyRequest, partial(answer_verify, verify))],
-            loops=[
-                Loop("last_used", auth.last_used.flush, period_seconds=_FLUSH_SECONDS),
-                Loop("ended_keys", _purge(auth), period_seconds=_PURGE_SECONDS),
-            ],
-            closers=[auth.sts.close, _flush_at_the_end(auth.last_used)],
+            loops=[writer.loop, Retention(context).loop],
+            closers=[context.sts.close, writer.close],
         ),
     )
 
 
-def _open_auth(base: Foundation, settings: AuthSettings) -> Auth:
-    return Auth(
+def _open_context(base: Foundation, settings: AuthSettings) -> Context:
+    return Context(
         database=base.database,
-        relay=base.relay,
+        outbox=base.relay,
         cipher=base.cipher,
+        clock=partial(datetime.now, UTC),
         sts=Sts(endpoint_url=settings.aws_endpoint_url, region=settings.aws_region),
         hasher=KeyHasher(settings.hash_key()),
-        allowed_roles=settings.roles(),
-        operators=settings.operator_sessions(),
-        terms=settings.terms(),
-        limits=LoginLimits(
+        last_used=LastUsed(base.database),
+        policy=LoginPolicy(
+            allowed_roles=settings.roles(),
+            operators=settings.operator_sessions(),
             per_minute_address=settings.login_limit_per_minute_address,
             per_minute_access_key=settings.login_limit_per_minute_access_key,
         ),
-        last_used=LastUsed(base.database),
+        terms=settings.terms(),
     )
 
 
-def _verify(auth: Auth) -> Verify:
+def _verify(context: Context) -> Verify:
     async def verify(key_hash: str) -> Identity:
-        return await operations.verify_key(auth, key_hash=key_hash, now=datetime.now(UTC))
+        return await verify_key(context, key_hash=key_hash, now=context.clock())
 
     return verify
-
-
-def _purge(auth: Auth) -> Callable[[], Awaitable[bool]]:
-    async def purge() -> bool:
-        return await operations.purge_ended(auth, now=datetime.now(UTC))
-
-    return purge
-
-
-def _flush_at_the_end(last_used: LastUsed) -> Callable[[], Awaitable[None]]:
-    async def flush() -> None:
-        with suppress(Unavailable):
-            await last_used.flush()
-
-    return flush

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from services.auth.domain.keys import KeyTerms
-from services.auth.domain.roles import Person
-from services.auth.operations import IssuedKey, KeyPage, RevokedKey
-from services.auth.sts import AwsCredentials
+from services.auth.domain.keys import IssuedKey, KeyPage, KeyTerms, RevokedKey
+from services.auth.domain.roles import AwsCredentials, Person
 from shared.api_key import key_prefix
 from shared.errors import InvalidInput, Problem
 from shared.idempotency import Outcome

@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 
 from litestar import Litestar
 
-from services.capacity.api import ClusterController, GpuController
+from services.capacity.adapters.kubernetes import Cluster
+from services.capacity.api.cluster import ClusterController, GpuController
 from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint
-from services.capacity.nodes import Cluster
-from services.capacity.operations import purge_places
-from services.capacity.reconciler import NodeWatch, Placer, PodWatch
+from services.capacity.operations.purge import purge_places
 from services.capacity.settings import CapacitySettings
+from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
+from services.capacity.workers.scheduler import Placer
 from shared.background import Loop
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app

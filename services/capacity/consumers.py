@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import explain_job, find_unplaced, follow_job
+from services.capacity.operations.apply import find_unplaced, follow_job
+from services.capacity.operations.explain import explain_job
 from shared.contracts.capacity import (
     EXPLAIN_SUBJECT,
     UNPLACED_SUBJECT,

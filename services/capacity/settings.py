@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from services.capacity.domain.kubernetes import Needs
+from services.capacity.domain.kubernetes_objects import Needs
 from services.capacity.domain.placement import Terms
 from shared.settings import CommonSettings
 

@@ -20,8 +20,10 @@ from deploy.local.postgres import DURABLE, Postgres
 from deploy.local.state import new_password
 from services.capacity.domain.estimates import MOST_JOBS
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import explain_job, place_jobs, read_availability, tell_line
-from services.capacity.operations.placing import MOST_GRANTS
+from services.capacity.operations.announce import tell_line
+from services.capacity.operations.explain import explain_job
+from services.capacity.operations.read import read_availability
+from services.capacity.operations.schedule import MOST_GRANTS, place_jobs
 from shared.database import Database, migrate
 from tests.support.servers import PostgresServer, ServerProcess
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
-from services.capacity import storage as capacity
+from services.capacity.storage.snapshot import SNAPSHOT
 from services.jobs import storage as jobs
 from shared.contracts.jobs import JobStatus, JobSubmitted
 from shared.database.connection import _prepare_connection
@@ -72,9 +72,7 @@ class Reference:
 
     async def availability(self, _: Any) -> bytes:
         """The snapshot behind availability and cluster status."""
-        return msgspec.json.encode(
-            dict(await self._capacity.fetchrow(capacity.SNAPSHOT.sql, *capacity.SNAPSHOT.arguments({})))
-        )
+        return msgspec.json.encode(dict(await self._capacity.fetchrow(SNAPSHOT.sql, *SNAPSHOT.arguments({}))))
 
     async def submit(self, receive: Any) -> bytes:
         """The rows of one submit."""

@@ -5,6 +5,8 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -17,13 +19,13 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from deploy.local.aws import ACCOUNT, DEMO_ROLE, Keys, role_arn
+from services.auth.adapters.sts import Sts
 from services.auth.app import create_app
+from services.auth.context import Context, LoginPolicy
 from services.auth.domain.hashing import KeyHasher
 from services.auth.domain.roles import Person
-from services.auth.last_used import LastUsed
-from services.auth.operations import Auth, LoginLimits
 from services.auth.settings import AuthSettings
-from services.auth.sts import Sts
+from services.auth.storage.last_used import LastUsed
 from shared.database import Database, Row, Statement, migrate
 from shared.database.tables import outbox
 from shared.encryption import Cipher
@@ -107,22 +109,26 @@ def new_person(name: str | None = None, **changes: str) -> Person:
     return msgspec.structs.replace(person, **changes)
 
 
-def open_auth(database: Database, **changes: Any) -> Auth:
+def open_auth(database: Database, **changes: Any) -> Context:
     """What operations work with, without AWS and without NATS."""
     settings = auth_settings(aws_endpoint_url="http://127.0.0.1:1")
-    auth = Auth(
+    context = Context(
         database=database,
-        relay=Relay(),
+        outbox=Relay(),
         cipher=Cipher(settings.secret_keys),
+        clock=partial(datetime.now, UTC),
         sts=Sts(endpoint_url=settings.aws_endpoint_url, region=settings.aws_region),
         hasher=KeyHasher(settings.hash_key()),
-        allowed_roles=settings.roles(),
-        operators=settings.operator_sessions(),
-        terms=settings.terms(),
-        limits=LoginLimits(per_minute_address=3, per_minute_access_key=2),
         last_used=LastUsed(database),
+        policy=LoginPolicy(
+            allowed_roles=settings.roles(),
+            operators=settings.operator_sessions(),
+            per_minute_address=3,
+            per_minute_access_key=2,
+        ),
+        terms=settings.terms(),
     )
-    return replace(auth, **changes)
+    return replace(context, **changes)
 
 
 async def events_of(database: Database, user_id: int) -> list[Row]:
@@ -168,7 +174,7 @@ async def auth_database(auth_dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def auth_operations(auth_database: Database) -> AsyncIterator[Auth]:
+async def auth_operations(auth_database: Database) -> AsyncIterator[Context]:
     """What operations work with, on the real schema; times are the test's own."""
     auth = open_auth(auth_database)
     yield auth

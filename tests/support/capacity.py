@@ -17,21 +17,18 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 
-from services.capacity import storage
 from services.capacity.app import create_app
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.domain.fleet import NodeFacts
-from services.capacity.domain.place import Place
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import (
-    PlacingRound,
-    follow_job,
-    place_jobs,
-    read_availability,
-    record_nodes,
-    tell_line,
-)
+from services.capacity.domain.queue_entry import Place
+from services.capacity.operations.announce import tell_line
+from services.capacity.operations.apply import follow_job
+from services.capacity.operations.read import read_availability
+from services.capacity.operations.record import record_nodes
+from services.capacity.operations.schedule import PlacingRound, place_jobs
 from services.capacity.settings import CapacitySettings
+from services.capacity.storage import tables
 from shared.contracts.events import CloudEvent, EventData
 from shared.contracts.jobs import JobEnded, JobEvent, JobStatus, JobSubmitted
 from shared.database import Database, Statement, migrate
@@ -46,8 +43,8 @@ _EVENTS = Statement(
     .where(outbox.c.entity_id == sa.bindparam("entity_id"), outbox.c.type.like("dev.gpudev.capacity.%"))
     .order_by(outbox.c.id)
 )
-_LEASES = Statement(sa.select(storage.leases).order_by(storage.leases.c.node, storage.leases.c.gpu_index))
-_PLACE = Statement(sa.select(storage.places).where(storage.places.c.job_id == sa.bindparam("job_id")))
+_LEASES = Statement(sa.select(tables.leases).order_by(tables.leases.c.node, tables.leases.c.gpu_index))
+_PLACE = Statement(sa.select(tables.places).where(tables.places.c.job_id == sa.bindparam("job_id")))
 
 
 def facts(name: str, gpu_type: str | None = "h100", gpus: int = 8, **changes: Any) -> NodeFacts:
@@ -183,8 +180,8 @@ def capacity_schema(postgres_server: PostgresServer) -> Iterator[str]:
 async def capacity_dsn(capacity_schema: str) -> str:
     """The empty schema."""
     database = Database(capacity_schema, pool_size=1)
-    tables = ", ".join(table.name for table in storage.metadata.sorted_tables)
-    await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, dead_letters")))
+    names = ", ".join(table.name for table in tables.metadata.sorted_tables)
+    await database.execute(Statement(sa.text(f"TRUNCATE {names}, outbox, dead_letters")))
     await database.close()
     return capacity_schema
 

@@ -51,6 +51,37 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
         return self.expires_at if self.dies_at is None else min(self.expires_at, self.dies_at)
 
 
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key and whose it is: the only time that the key is seen."""
+
+    text: str
+    prefix: str
+    user_id: int
+    username: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"IssuedKey({self.prefix}_...)"
+
+
+class RevokedKey(msgspec.Struct, frozen=True, kw_only=True):
+    key_id: str
+    revoked_at: datetime
+    """When it died."""
+
+
+class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
+    key_id: str
+    created_at: datetime
+    ends_at: datetime
+    last_used_at: datetime | None
+
+
+class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
+    keys: list[ListedKey]
+    total: int
+
+
 def session_end(terms: KeyTerms, proved_at: datetime) -> datetime:
     """The absolute end of a login, in whole seconds: no rotation goes past it."""
     return whole_second(proved_at) + terms.session

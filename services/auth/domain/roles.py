@@ -47,6 +47,17 @@ class AllowedRole(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class AwsCredentials(msgspec.Struct, frozen=True, kw_only=True):
+    """Used for one call and dropped: never stored, logged or shown."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None
+
+    def __repr__(self) -> str:
+        return "AwsCredentials(...)"
+
+
 class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What STS says about credentials."""
 

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from services.capacity.domain.fleet import Node, by_type
-from services.capacity.domain.place import PlaceState
+from services.capacity.domain.queue_entry import PlaceState
 from shared.contracts.catalogue import CATALOGUE
 from shared.contracts.jobs import JobStatus
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from services.capacity.domain.pool import Pool
+from services.capacity.domain.free_gpus import Pool
 
 NEVER = None
 """End of what has no known end: GPUs that foreign pods hold."""

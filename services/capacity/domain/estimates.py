@@ -17,9 +17,9 @@ from uuid import UUID
 import msgspec
 
 from services.capacity.domain.fleet import Node
+from services.capacity.domain.free_gpus import Pool, Sizes
 from services.capacity.domain.lease import Lease, Runs
 from services.capacity.domain.placement import Terms, Waiting
-from services.capacity.domain.pool import Pool, Sizes
 
 MOST_JOBS = 300
 """Jobs of one type that are looked at; when those behind them start nobody can know."""

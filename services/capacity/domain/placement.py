@@ -9,7 +9,7 @@ import msgspec
 
 from services.capacity.domain.backfill import Release, Reservation, reserve
 from services.capacity.domain.fleet import Node, by_type
-from services.capacity.domain.pool import Pool, Sizes, in_zone
+from services.capacity.domain.free_gpus import Pool, Sizes, in_zone
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-from services.capacity.storage import metadata
+from services.capacity.storage.tables import metadata
 from shared.database.migrate import run_environment
 from shared.database.tables import shared_metadata
 

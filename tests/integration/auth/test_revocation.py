@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.auth.operations import disable_user
+from services.auth.operations.disable import disable_user
 from shared.api_key import ApiKey, new_api_key, parse_api_key
 from shared.database import Database
 from shared.errors import Forbidden, Unauthenticated
@@ -138,7 +138,7 @@ async def test_disabling_a_user_takes_effect_in_another_service(
     answer, key = await login(auth_client, moto_server)
     assert await other.knows(key)
     # from another process: its relay cannot be woken, and the service's own finds the events by itself
-    await disable_user(database=auth_database, relay=Relay(), user_id=answer["user_id"], now=datetime.now(UTC))
+    await disable_user(auth_database, outbox=Relay(), user_id=answer["user_id"], now=datetime.now(UTC))
 
     async def forbidden() -> bool:
         try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.capacity.operations import read_availability
-from services.capacity.operations.watching import PodListing, record_pod_listing
+from services.capacity.operations.read import read_availability
+from services.capacity.operations.record import PodListing, record_pod_listing
 from shared.database import migrate
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
 from tests.support.capacity_stage import Stage, queued_are

@@ -8,8 +8,11 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from services.capacity.domain.place import PlaceState
-from services.capacity.operations import confirm_node_gone, follow_job, place_jobs, tell_line
+from services.capacity.domain.queue_entry import PlaceState
+from services.capacity.operations.announce import tell_line
+from services.capacity.operations.apply import follow_job
+from services.capacity.operations.record import confirm_node_gone
+from services.capacity.operations.schedule import place_jobs
 from shared.contracts.jobs import JobRequeued, JobStatus
 from shared.database import Database, Statement, Transaction
 from tests.support.capacity import NOW, Capacity, about, ended, facts, later

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from services.capacity.adapters.kubernetes import Cluster, ClusterUnavailable
 from services.capacity.domain.availability import TypeAvailability
-from services.capacity.nodes import Cluster, ClusterUnavailable
-from services.capacity.reconciler import NodeWatch, Placer, PodWatch
+from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
+from services.capacity.workers.scheduler import Placer
 from shared.errors import DatabaseUnavailable
 from tests.support.capacity import NOW, Capacity, ScriptedCluster, capacity_settings, ended, scripted_cluster
 from tests.support.ground import eventually, running
@@ -187,7 +188,7 @@ async def test_a_watch_that_is_too_old_leads_to_a_new_list(watched: Watched) -> 
 
 
 async def test_a_half_open_watch_is_given_up(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.capacity.nodes._GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("services.capacity.adapters.kubernetes._GRACE_SECONDS", 0.5)
     watched.cluster.silent = True
     await watched.listed_again()
     await watched.cluster.put_node("n3")

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 from prometheus_client import REGISTRY
 
-from services.capacity.operations import explain_job, read_cluster_status
-from services.capacity.operations.reading import read_corrections
+from services.capacity.operations.explain import explain_job
+from services.capacity.operations.read import read_cluster_status, read_corrections
 from services.capacity.schemas import ClusterStatusBody
 from shared.contracts.capacity import Explanation
 from tests.support.capacity import NOW, Capacity, ended, facts, later

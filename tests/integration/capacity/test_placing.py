@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 from msgspec import structs
 
-from services.capacity import storage
-from services.capacity.domain.place import PlaceState
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import place_jobs, read_availability, read_cluster_status
+from services.capacity.domain.queue_entry import PlaceState
+from services.capacity.operations.read import read_availability, read_cluster_status
+from services.capacity.operations.schedule import place_jobs
+from services.capacity.storage.leases import GRANT, TRY_PLACER_LOCK
 from shared.contracts.jobs import JobCancelRequested, JobReady, JobRequeued, JobStarted, JobStatus
 from shared.database import Database, Executor, Statement
 from tests.support.capacity import NOW, Bell, Capacity, about, ended, facts, later, submitted
@@ -78,7 +79,7 @@ async def test_a_replica_leaves_the_line_to_the_one_that_is_at_it(capacity: Capa
     await capacity.submit(4)
     other = Database(capacity.dsn, pool_size=1)
     async with other.transaction() as tx:
-        assert await tx.fetch_value(storage.TRY_PLACER_LOCK)
+        assert await tx.fetch_value(TRY_PLACER_LOCK)
         assert not (await capacity.place()).ran
     await other.close()
     assert len((await capacity.place()).granted) == 1
@@ -97,7 +98,7 @@ async def test_the_same_gpu_cannot_be_leased_twice_whatever_the_placer_does(capa
 async def _grant(capacity: Capacity, job_id: UUID, indexes: list[int]) -> None:
     lease_jobs = [job_id] * len(indexes)
     await capacity.database.fetch_all(
-        storage.GRANT, job_ids=[job_id], nodes=["n1"], lease_jobs=lease_jobs, lease_indexes=indexes, now=NOW
+        GRANT, job_ids=[job_id], nodes=["n1"], lease_jobs=lease_jobs, lease_indexes=indexes, now=NOW
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from services.capacity.domain.fleet import GpuPod
 from services.capacity.domain.placement import Terms
-from services.capacity.operations import confirm_node_gone, forget_pod, read_availability, record_pods
+from services.capacity.operations.read import read_availability
+from services.capacity.operations.record import confirm_node_gone, forget_pod, record_pods
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,

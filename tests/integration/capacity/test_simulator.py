@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 from kubernetes.aio import client, config
 
+from services.capacity.adapters.kubernetes import Cluster
 from services.capacity.domain.availability import TypeAvailability
-from services.capacity.nodes import Cluster
-from services.capacity.reconciler import NodeWatch, Placer, PodWatch
+from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
+from services.capacity.workers.scheduler import Placer
 from shared.errors import DatabaseUnavailable
 from tests.support.capacity import Capacity, capacity_settings
 from tests.support.ground import eventually, running

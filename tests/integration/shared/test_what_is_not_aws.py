@@ -6,7 +6,8 @@ from threading import Thread
 
 import pytest
 
-from services.auth.sts import AwsCredentials, Sts, StsUnavailable
+from services.auth.adapters.sts import Sts, StsUnavailable
+from services.auth.domain.roles import AwsCredentials
 from services.disks.ebs import AwsUnavailable, Ebs
 
 

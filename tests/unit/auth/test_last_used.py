@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from services.auth.last_used import LastUsed
+from services.auth.storage.last_used import LastUsed
 from shared.errors import DatabaseUnavailable
 
 NOON = datetime(2026, 1, 20, 12, tzinfo=UTC)

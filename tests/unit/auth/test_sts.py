@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from services.auth import sts as module
-from services.auth.domain.roles import CallerIdentity
-from services.auth.sts import AwsCredentials, CredentialsRefused, Sts, StsUnavailable
+from services.auth.adapters import sts as module
+from services.auth.adapters.sts import CredentialsRefused, Sts, StsUnavailable
+from services.auth.domain.roles import AwsCredentials, CallerIdentity
 
 KEYS = AwsCredentials(access_key_id="ASIAEXAMPLE", secret_access_key="very-secret", session_token="very-token")
 CALLER = {"Account": "308535385114", "Arn": "arn", "UserId": "AROA:x", "ResponseMetadata": {}}

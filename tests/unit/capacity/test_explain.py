@@ -6,8 +6,8 @@ from uuid import UUID
 
 from msgspec import structs
 
+from services.capacity.domain.alternatives import find_sooner
 from services.capacity.domain.estimates import Estimate
-from services.capacity.domain.explain import find_sooner
 from services.capacity.domain.fleet import Node
 from services.capacity.domain.placement import Hold, Terms, Waiting, place
 from shared.contracts.capacity import Sooner

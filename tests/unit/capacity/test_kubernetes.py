@@ -5,7 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.capacity.domain.kubernetes import Needs, NodeObject, PodObject, gpu_pod, node_facts, version_number
+from services.capacity.domain.kubernetes_objects import (
+    Needs,
+    NodeObject,
+    PodObject,
+    gpu_pod,
+    node_facts,
+    version_number,
+)
 from services.capacity.domain.quantity import amount
 
 JOB_ID = "3f2a0000-0000-4000-8000-000000000001"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from services.capacity.domain.place import Place, PlaceState, follow, gives_back
+from services.capacity.domain.queue_entry import Place, PlaceState, follow, gives_back
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,

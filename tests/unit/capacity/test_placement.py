@@ -10,12 +10,12 @@ from msgspec import structs
 from services.capacity.domain.availability import LineCount, Snapshot, count_availability, count_cluster
 from services.capacity.domain.estimates import Correction, Estimate, Facts, estimate_each, estimate_starts
 from services.capacity.domain.fleet import Node
+from services.capacity.domain.free_gpus import Sizes
 from services.capacity.domain.lease import Lease, Runs
-from services.capacity.domain.line import BEHIND, reasons
-from services.capacity.domain.place import PlaceState
 from services.capacity.domain.placement import Hold, Placement, Terms, Waiting
 from services.capacity.domain.placement import place as place_line
-from services.capacity.domain.pool import Sizes
+from services.capacity.domain.queue_entry import PlaceState
+from services.capacity.domain.reasons import BEHIND, reasons
 from shared.contracts.jobs import JobStatus
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""The verbs of auth: one transaction each, state and events together."""

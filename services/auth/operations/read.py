@@ -1,0 +1,15 @@
+"""A user's own keys."""
+
+from datetime import datetime
+
+from services.auth.context import Context
+from services.auth.domain.keys import KeyPage, ListedKey
+from services.auth.storage.api_keys import LIST_KEYS
+from shared.database import to_struct
+
+
+async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, now: datetime) -> KeyPage:
+    """The user's own keys that are alive, newest first; page and total are of one snapshot."""
+    rows = await context.database.fetch_all(LIST_KEYS, user_id=user_id, limit=limit, offset=offset, now=now)
+    keys = [to_struct(row, ListedKey) for row in rows if row["key_id"] is not None]
+    return KeyPage(keys=keys, total=rows[0]["total"])

@@ -1,0 +1,1 @@
+"""Auth's tables and every statement on them."""

@@ -1,0 +1,79 @@
+"""The snapshot of both endpoints."""
+
+import sqlalchemy as sa
+from sqlalchemy import func
+
+from services.capacity.storage.nodes import nodes_in_use
+from services.capacity.storage.tables import (
+    calibrations,
+    gpu_pods,
+    leases,
+    line_counts,
+    nodes,
+    watches,
+)
+from shared.database import Statement
+from shared.database.tables import inbox
+
+_node_rows = nodes_in_use.subquery("node_rows")
+_node_list = sa.select(
+    func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("node_rows"))), sa.text("'[]'::jsonb"))
+).select_from(_node_rows)
+# kept by triggers as changes, in the transaction of each change: counting costs the same for any length of the line
+_counts = (
+    sa.select(
+        line_counts.c.gpu_type,
+        line_counts.c.state,
+        line_counts.c.ready,
+        line_counts.c.cancelling,
+        line_counts.c.status,
+        sa.cast(func.sum(line_counts.c.jobs), sa.BigInteger).label("jobs"),
+        sa.cast(func.sum(line_counts.c.gpus), sa.BigInteger).label("gpus"),
+    )
+    .group_by(
+        line_counts.c.gpu_type, line_counts.c.state, line_counts.c.ready, line_counts.c.cancelling, line_counts.c.status
+    )
+    .having(func.sum(line_counts.c.jobs) != 0)
+    .subquery("counts")
+)
+# changes of one kind become one row; those that commit meanwhile are not seen and stay
+FOLD_COUNTS = Statement(
+    sa.text(
+        "WITH folded AS (DELETE FROM line_counts WHERE (SELECT count(*) FROM line_counts) > 64 "
+        "RETURNING gpu_type, state, ready, cancelling, status, jobs, gpus) "
+        "INSERT INTO line_counts (gpu_type, state, ready, cancelling, status, jobs, gpus) "
+        "SELECT gpu_type, state, ready, cancelling, status, sum(jobs), sum(gpus) FROM folded "
+        "GROUP BY gpu_type, state, ready, cancelling, status HAVING sum(jobs) <> 0 OR sum(gpus) <> 0"
+    )
+)
+_count_list = sa.select(
+    func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("counts"))), sa.text("'[]'::jsonb"))
+).select_from(_counts)
+_complete_at = sa.select(
+    sa.case((func.count() == 2, func.min(watches.c.confirmed_at)))  # noqa: PLR2004 - nodes and pods
+).scalar_subquery()
+# what came in since is in the counts as well; the inbox stands for the line, whose rows have no time
+_newest = func.greatest(
+    sa.select(func.max(nodes.c.seen_at)).scalar_subquery(),
+    sa.select(func.max(nodes.c.gone_at)).scalar_subquery(),
+    sa.select(func.max(gpu_pods.c.seen_at)).scalar_subquery(),
+    sa.select(func.max(leases.c.granted_at)).scalar_subquery(),
+    sa.select(func.max(inbox.c.updated_at)).scalar_subquery(),
+)
+_as_of = sa.case((_complete_at.is_not(None), func.greatest(_complete_at, _newest)))
+# one statement is one snapshot: nodes, leases and line cannot disagree, and nothing is written
+SNAPSHOT = Statement(
+    sa.select(
+        _node_list.scalar_subquery().label("nodes"),
+        _count_list.scalar_subquery().label("counts"),
+        _as_of.label("as_of"),
+        sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.starts), 0), sa.BigInteger))
+        .where(calibrations.c.day > func.current_date() - 30)
+        .scalar_subquery()
+        .label("starts"),
+        sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.in_time), 0), sa.BigInteger))
+        .where(calibrations.c.day > func.current_date() - 30)
+        .scalar_subquery()
+        .label("starts_in_time"),
+    )
+)
