@@ -5,16 +5,22 @@ from datetime import datetime, timedelta
 
 from litestar import Litestar
 
-from services.disks.api import Desk, DisksController
+from services.disks.adapters.ec2 import Ec2
+from services.disks.api.contents import ContentsController
+from services.disks.api.disks import DisksController
+from services.disks.api.operations import OperationsController
+from services.disks.api.snapshots import SnapshotsController
 from services.disks.consumers import claim_endpoint, content_endpoint, job_subscriptions
-from services.disks.domain.changes import Limits
+from services.disks.context import Context
+from services.disks.domain.limits import Limits
 from services.disks.domain.snapshot import Retention
-from services.disks.ebs import Ebs
-from services.disks.reconciler.housekeeping import claim_expiry_loop, history_loop, purge_loop
-from services.disks.reconciler.loop import operations_worker, utc_now
-from services.disks.reconciler.renaming import Renaming
-from services.disks.reconciler.sweeper import Sweeper
+from services.disks.operations.renames import Renaming
 from services.disks.settings import DisksSettings
+from services.disks.workers.claims import claim_expiry_loop
+from services.disks.workers.history import history_loop
+from services.disks.workers.open_operations import operations_worker, utc_now
+from services.disks.workers.purges import purge_loop
+from services.disks.workers.sweeps import Sweeper
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 
@@ -27,38 +33,38 @@ def create_app(settings: DisksSettings | None = None) -> Litestar:
     """
     settings = settings or read_settings(DisksSettings)
     base = Foundation.open("disks", settings)
-    ebs = Ebs(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
-    return create_service_app(base, service_parts(base, settings, ebs))
+    ec2 = Ec2(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
+    return create_service_app(base, service_parts(base, settings, ec2))
 
 
 def service_parts(
-    base: Foundation, settings: DisksSettings, ebs: Ebs, clock: Callable[[], datetime] = utc_now
+    base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Callable[[], datetime] = utc_now
 ) -> ServiceParts:
     """What makes the service this one.
 
     Args:
         base: What it is built on.
         settings: Of the service.
-        ebs: AWS; closed with the application.
+        ec2: AWS; closed with the application.
         clock: The time.
     """
     database, relay = base.database, base.relay
     limits = Limits(disks=settings.max_disks_per_user, gb=settings.max_disk_gb_per_user)
     retention = Retention(newest=settings.snapshots_newest, weeks=settings.snapshots_weeks)
-    reconciler = operations_worker(database=database, relay=relay, ebs=ebs, retention=retention, clock=clock)
-    sweeper = Sweeper(database=database, relay=relay, ebs=ebs, period_seconds=settings.sweep_seconds, clock=clock)
+    reconciler = operations_worker(database=database, relay=relay, ec2=ec2, retention=retention, clock=clock)
+    sweeper = Sweeper(database=database, relay=relay, ec2=ec2, period_seconds=settings.sweep_seconds, clock=clock)
     renaming = Renaming(
-        database=database, relay=relay, ebs=ebs, cipher=base.cipher, seconds=settings.rename_seconds, clock=clock
+        database=database, relay=relay, ec2=ec2, cipher=base.cipher, seconds=settings.rename_seconds, clock=clock
     )
-    desk = Desk(database, relay, reconciler, renaming, base.cipher, settings, limits, clock)
+    context = Context(database, relay, reconciler, renaming, base.cipher, settings, limits, clock)
     claim = claim_endpoint(
         database, reconciler, limits=limits, zone=settings.availability_zone,
         provisional_for=timedelta(seconds=settings.claim_seconds), clock=clock,
     )  # fmt: skip
     return ServiceParts(
-        controllers=[DisksController],
+        controllers=[DisksController, ContentsController, OperationsController, SnapshotsController],
         verify=base.ask_auth(),
-        resources={"desk": desk},
+        resources={"context": context},
         subscriptions=job_subscriptions(relay, clock),
         rpc=[claim, content_endpoint(database)],
         loops=[
@@ -68,5 +74,5 @@ def service_parts(
             history_loop(database, retention, clock),
         ],
         workers=[reconciler],
-        closers=[ebs.close],
+        closers=[ec2.close],
     )

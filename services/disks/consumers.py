@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from services.disks.domain.changes import Limits
 from services.disks.domain.claim import ClaimWish
 from services.disks.domain.disk import Disk
+from services.disks.domain.limits import Limits
 from services.disks.operations.claims import claim_disk, confirm_claim, release_claim
 from services.disks.operations.contents import store_content
 from shared.contracts.disks import (

@@ -18,8 +18,8 @@ from services.disks.domain.disk import (
     Operation,
     owner_label,
 )
+from services.disks.domain.rename import Renamed, TagReport
 from services.disks.domain.snapshot import Snapshot
-from services.disks.operations.tags import Renamed, TagReport
 from shared.contracts.disks import ListingEntry
 from shared.web.response import Answer
 
@@ -28,6 +28,10 @@ DiskName = Annotated[
     # `$` alone would let a line end pass
     msgspec.Meta(pattern=rf"^{NAME_RULE}$(?!\n)", description=NAME_TEXT, examples=["my-training-data"]),
 ]
+
+
+NAME_LOC = ("path", "disk_name")
+"""Where a disk is named in a path."""
 
 
 class CreateDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from services.disks.domain.aws import TAG_DISK, TAG_NAME
 from services.disks.operations.disks import create_disk, delete_disk
 from services.disks.operations.purges import begin_purges
+from services.disks.operations.queries import list_disks
+from services.disks.operations.renames import Renaming
 from services.disks.operations.snapshots import request_snapshot
-from services.disks.queries import list_disks
-from services.disks.reconciler.loop import operations_worker
-from services.disks.reconciler.renaming import Renaming
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import disks, operations, snapshots
+from services.disks.workers.open_operations import operations_worker
 from shared.database import Database, Statement
 from shared.encryption import Cipher
 from shared.idempotency import IdempotencyKey
@@ -64,7 +64,7 @@ class Scene:
     async def turn(self, process: Process) -> None:
         """What is due is worked once."""
         worker = operations_worker(
-            database=process.database, relay=Silent(), ebs=process.ebs, retention=RETENTION, clock=self.clock
+            database=process.database, relay=Silent(), ec2=process.ec2, retention=RETENTION, clock=self.clock
         )
         await worker.work_due()
 
@@ -114,7 +114,7 @@ class Scene:
     async def rename(self, process: Process, key: IdempotencyKey | None) -> UUID:
         """Name the disk `new`; the operation."""
         renaming = Renaming(
-            database=process.database, relay=Silent(), ebs=process.ebs, cipher=self.cipher,
+            database=process.database, relay=Silent(), ec2=process.ec2, cipher=self.cipher,
             seconds=self.rename_seconds,
             clock=self.clock,
         )  # fmt: skip

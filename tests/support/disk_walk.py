@@ -19,12 +19,12 @@ import msgspec
 import nats
 import sqlalchemy as sa
 
+from services.disks.adapters.ec2 import Ec2
 from services.disks.app import service_parts
 from services.disks.domain.ledger import Findings
-from services.disks.ebs import Ebs
-from services.disks.reconciler.sweeper import Sweeper
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import disks, operations, snapshots
+from services.disks.workers.sweeps import Sweeper
 from shared.background import Loop
 from shared.contracts.disks import ClaimReply, ClaimRequest, Listing, ListingEntry
 from shared.database import Database, Statement
@@ -59,7 +59,7 @@ from tests.support.disks import (
     volumes_of,
 )
 from tests.support.ground import eventually
-from tests.support.mortal import Fuse, Killed, MortalDatabase, MortalEbs
+from tests.support.mortal import Fuse, Killed, MortalDatabase, MortalEc2
 from tests.support.servers import MotoServer, stand_in_url
 
 ChosenT = TypeVar("ChosenT")
@@ -151,7 +151,7 @@ class Process:
         self._database = MortalDatabase(settings.database_url, self.fuse)
         # only the service's own parts are mortal: what every service has beside them passes no instants
         mortal = replace(self._base, database=self._database)
-        self.parts: ServiceParts = service_parts(mortal, settings, MortalEbs(settings, self.fuse), clock)
+        self.parts: ServiceParts = service_parts(mortal, settings, MortalEc2(settings, self.fuse), clock)
         self.loops: dict[str, Loop] = {loop.name: loop for loop in self.parts.loops}
         self._stop = asyncio.Event()
         self._holding: asyncio.Task[None] | None = None
@@ -368,12 +368,12 @@ class Walk:
 
     async def sweep(self) -> Findings:
         """Sweep for certain: a turn puts it off when AWS is not to be had."""
-        ebs = Ebs(region=REGION, endpoint_url=self.settings.aws_endpoint_url)
-        sweeper = Sweeper(database=self.database, relay=Silent(), ebs=ebs, period_seconds=60, clock=self.clock)
+        ec2 = Ec2(region=REGION, endpoint_url=self.settings.aws_endpoint_url)
+        sweeper = Sweeper(database=self.database, relay=Silent(), ec2=ec2, period_seconds=60, clock=self.clock)
         try:
             return await sweeper.sweep()
         finally:
-            await ebs.close()
+            await ec2.close()
 
     async def clean(self) -> None:
         """Leave nothing behind."""

@@ -18,13 +18,13 @@ import sqlalchemy as sa
 from nats.aio.client import Client
 
 from deploy.local.region import AVAILABILITY_ZONE, REGION
+from services.disks.adapters.ec2 import Ec2
 from services.disks.app import create_app
 from services.disks.domain.aws import TAG_USER
-from services.disks.domain.changes import Limits
 from services.disks.domain.claim import ClaimWish
 from services.disks.domain.disk import Disk, NewDisk
+from services.disks.domain.limits import Limits
 from services.disks.domain.snapshot import Retention
-from services.disks.ebs import Ebs
 from services.disks.operations.claims import claim_disk
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations
@@ -367,9 +367,9 @@ async def disks_database(disks_settings: DisksSettings) -> AsyncIterator[Databas
 
 
 @pytest.fixture
-async def ebs(disks_settings: DisksSettings) -> AsyncIterator[Ebs]:
+async def ec2(disks_settings: DisksSettings) -> AsyncIterator[Ec2]:
     """The adapter, without the service."""
-    adapter = Ebs(region=disks_settings.aws_region, endpoint_url=disks_settings.aws_endpoint_url)
+    adapter = Ec2(region=disks_settings.aws_region, endpoint_url=disks_settings.aws_endpoint_url)
     yield adapter
     await adapter.close()
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from services.disks.ebs import Ebs
+from services.disks.adapters.ec2 import Ec2
 from services.disks.settings import DisksSettings
 from shared.database import Database, Statement, Transaction
 
@@ -64,7 +64,7 @@ class MortalDatabase(Database):
         self._fuse.step()
 
 
-class MortalEbs(Ebs):
+class MortalEc2(Ec2):
     """Dies before or after a call to AWS."""
 
     def __init__(self, settings: DisksSettings, fuse: Fuse) -> None:
@@ -87,9 +87,9 @@ class Process:
     def __init__(self, settings: DisksSettings, instant: int | None) -> None:
         self.fuse = Fuse(instant)
         self.database = MortalDatabase(settings.database_url, self.fuse)
-        self.ebs = MortalEbs(settings, self.fuse)
+        self.ec2 = MortalEc2(settings, self.fuse)
 
     async def close(self) -> None:
         """Close its connections."""
-        await self.ebs.close()
+        await self.ec2.close()
         await self.database.close()

@@ -7,8 +7,8 @@ from services.disks.domain.aws import TAG_NAME
 from services.disks.domain.disk import DiskState
 from services.disks.domain.ledger import Adoption
 from services.disks.domain.snapshot import SnapshotState
+from services.disks.operations.queries import find_disk_by_id, read_disk
 from services.disks.operations.tags import want_tags
-from services.disks.queries import find_disk_by_id, read_disk
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database
 from shared.messaging import Draft, record_event

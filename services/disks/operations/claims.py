@@ -4,7 +4,6 @@ from datetime import datetime
 from uuid import UUID
 
 from services.disks import storage
-from services.disks.domain.changes import Limits
 from services.disks.domain.claim import (
     ClaimState,
     ClaimWish,
@@ -15,10 +14,11 @@ from services.disks.domain.claim import (
     lost_claim_text,
 )
 from services.disks.domain.disk import DEFAULT_SIZE_GB, Action, Disk, DiskState, NewDisk
+from services.disks.domain.limits import Limits
 from services.disks.operations.announcements import announce_claim
 from services.disks.operations.disks import insert_disk
+from services.disks.operations.queries import read_disk
 from services.disks.operations.snapshots import want_snapshot
-from services.disks.queries import read_disk
 from shared.contracts.disks import DiskOperationFailed, DiskReleased
 from shared.database import Database, Transaction
 from shared.messaging import Draft, record_event

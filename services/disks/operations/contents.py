@@ -2,7 +2,7 @@
 
 from services.disks import storage
 from services.disks.domain.content import bounded
-from services.disks.queries import find_disk_by_id
+from services.disks.operations.queries import find_disk_by_id
 from shared.contracts.disks import ContentReport
 from shared.database import Database
 

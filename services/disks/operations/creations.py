@@ -5,9 +5,9 @@ from datetime import datetime
 from services.disks import storage
 from services.disks.domain.disk import Action, OperationStatus
 from services.disks.operations.announcements import announce_claim
+from services.disks.operations.leases import Work, end_work
+from services.disks.operations.queries import read_disk
 from services.disks.operations.tags import want_tags
-from services.disks.operations.work import Work, end_work
-from services.disks.queries import read_disk
 from shared.contracts.disks import DiskCreated, DiskOperationFailed
 from shared.database import Database
 from shared.messaging import Draft, record_event

@@ -4,19 +4,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.disks import storage
-from services.disks.domain.changes import (
-    DiskExists,
-    Limits,
-    NameTakenSince,
-    Usage,
-    check_deletable,
-    check_limits,
-    check_restorable,
-    check_source,
-)
 from services.disks.domain.disk import Action, Disk, DiskState, NewDisk, Operation, OperationStatus
-from services.disks.operations.work import NewOperation, record_operation
-from services.disks.queries import find_source, read_disk, read_snapshot
+from services.disks.domain.limits import Limits, Usage, check_limits
+from services.disks.domain.refusals import DiskExists, NameTakenSince, check_deletable, check_restorable, check_source
+from services.disks.operations.leases import NewOperation, record_operation
+from services.disks.operations.queries import find_source, read_disk, read_snapshot
 from shared.contracts.disks import DiskDeleted, DiskRestored
 from shared.database import Database, Transaction
 from shared.encryption import Cipher

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 from services.disks import storage
 from services.disks.domain.disk import Action
-from services.disks.operations.work import NewOperation, Work, end_work, record_operation
-from services.disks.queries import read_disk
+from services.disks.operations.leases import NewOperation, Work, end_work, record_operation
+from services.disks.operations.queries import read_disk
 from shared.contracts.disks import DiskPurged
 from shared.database import Database
 from shared.messaging import Draft, record_event
@@ -29,7 +29,7 @@ async def begin_purges(database: Database, *, now: datetime) -> int:
             if name is None:
                 continue
             await tx.execute(storage.snapshots.SET_ALL_DELETING, disk_id=row["id"], now=now)
-            await tx.execute(storage.work.SUPERSEDE_TAGGING, disk_id=row["id"], now=now)
+            await tx.execute(storage.operations.SUPERSEDE_TAGGING, disk_id=row["id"], now=now)
             purge = NewOperation(id=uuid4(), disk_id=row["id"], disk_name=name, action=Action.PURGE, at=now)
             await record_operation(tx, purge)
             begun += 1
@@ -58,7 +58,7 @@ async def forget_history(database: Database, *, before: datetime) -> None:
 
     That is: operations, closed claims, snapshots and disks that never were or are gone.
     """
-    await database.execute(storage.work.FORGET, before=before)
+    await database.execute(storage.operations.FORGET, before=before)
     await database.execute(storage.claims.FORGET, before=before)
     await database.execute(storage.snapshots.FORGET, before=before)
     await database.execute(storage.disks.FORGET_FAILED, before=before)

@@ -6,14 +6,14 @@ from uuid import UUID, uuid4
 import msgspec
 
 from services.disks import storage
-from services.disks.domain.changes import check_idle, check_not_deleted
 from services.disks.domain.disk import Action, Disk, Operation, OperationStatus
+from services.disks.domain.refusals import check_idle, check_not_deleted
 from services.disks.domain.snapshot import Retention, Snapshot, SnapshotState, superfluous
 from services.disks.operations.announcements import announce_claim
 from services.disks.operations.disks import lock_named
+from services.disks.operations.leases import NewOperation, Work, end_work, record_operation, still_held
+from services.disks.operations.queries import read_disk, read_snapshot, snapshots_of
 from services.disks.operations.tags import want_tags
-from services.disks.operations.work import NewOperation, Work, end_work, record_operation, still_held
-from services.disks.queries import read_disk, read_snapshot, snapshots_of
 from shared.contracts.disks import DiskOperationFailed, DiskSnapshotCompleted, DiskSnapshotDeleted, DiskSnapshotStarted
 from shared.database import Database, Transaction
 from shared.encryption import Cipher
@@ -166,7 +166,7 @@ async def prune(tx: Transaction, disk: Disk, retention: Retention, now: datetime
         return 0
     count = await tx.execute(storage.snapshots.SET_DELETING, ids=[snapshot.id for snapshot in let_go], now=now)
     if count and not await tx.fetch_value(
-        storage.work.HAS_OPEN, disk_id=disk.id, action=Action.PRUNE, or_action=Action.PURGE
+        storage.operations.HAS_OPEN, disk_id=disk.id, action=Action.PRUNE, or_action=Action.PURGE
     ):
         new = NewOperation(id=uuid4(), disk_id=disk.id, disk_name=disk.name, action=Action.PRUNE, at=now)
         await record_operation(tx, new)

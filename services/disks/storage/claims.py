@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.claim import ClaimState
+from services.disks.storage.conditions import BEFORE, NOW, alive, holding, word
 from services.disks.storage.tables import claims, disks
-from services.disks.storage.words import BEFORE, NOW, alive, holding, word
 from shared.database import Statement
 
 TAKE = Statement(

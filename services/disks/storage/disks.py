@@ -5,8 +5,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SnapshotState
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
 from services.disks.storage.tables import disks, operations, snapshots
-from services.disks.storage.words import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
 from shared.database import Statement
 from shared.database.locks import lock_key
 

@@ -5,8 +5,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SnapshotState
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, word
 from services.disks.storage.tables import disks, snapshots
-from services.disks.storage.words import BEFORE, LIMIT, NOW, OFFSET, word
 from shared.database import Statement
 
 _ID = sa.bindparam("id", type_=sa.Uuid)

@@ -1,5 +1,5 @@
 """Fixtures of the disks service."""
 
-from tests.support.disks import disks, disks_database, disks_dsn, disks_settings, ebs
+from tests.support.disks import disks, disks_database, disks_dsn, disks_settings, ec2
 
-__all__ = ["disks", "disks_database", "disks_dsn", "disks_settings", "ebs"]
+__all__ = ["disks", "disks_database", "disks_dsn", "disks_settings", "ec2"]

@@ -15,9 +15,9 @@ from services.disks.domain.disk import Disk
 from services.disks.operations.claims import confirm_claim, drop_expired_claims, release_claim
 from services.disks.operations.creations import complete_creation, fail_creation
 from services.disks.operations.disks import delete_disk
-from services.disks.operations.tags import rename_disk
-from services.disks.operations.work import Work, lease_work
-from services.disks.queries import get_disk, list_disks, read_disk
+from services.disks.operations.leases import Work, lease_work
+from services.disks.operations.queries import get_disk, list_disks, read_disk
+from services.disks.operations.renames import rename_disk
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskClaimed, DiskCreated, DiskOperationFailed, DiskReleased
 from shared.contracts.events import CloudEvent

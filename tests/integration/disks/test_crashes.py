@@ -8,18 +8,18 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from services.disks.adapters.ec2 import AwsUnavailable, Ec2
 from services.disks.domain.aws import AwsVolume, VolumeOrder
 from services.disks.domain.disk import NewDisk, OperationStatus
-from services.disks.ebs import AwsUnavailable, Ebs
 from services.disks.operations.creations import complete_creation, fail_creation
 from services.disks.operations.disks import create_disk
+from services.disks.operations.leases import Work, lease_work
 from services.disks.operations.purges import forget_history
-from services.disks.operations.work import Work, lease_work
-from services.disks.queries import get_disk, get_operation
-from services.disks.reconciler import creation as creation_module
-from services.disks.reconciler.loop import operations_worker
+from services.disks.operations.queries import get_disk, get_operation
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations
+from services.disks.workers import creations as creation_module
+from services.disks.workers.open_operations import operations_worker
 from shared import leased_worker
 from shared.contracts.disks import DiskCreated
 from shared.database import Database, Statement
@@ -37,7 +37,7 @@ class Killed(BaseException):
     """The process died here."""
 
 
-class MortalEbs(Ebs):
+class MortalEc2(Ec2):
     """Dies, or loses an answer, once, around the call that makes the volume."""
 
     def __init__(self, settings: DisksSettings, *, before: BaseException | None, after: BaseException | None) -> None:
@@ -86,8 +86,8 @@ class Scene:
             self.database, Silent(), new=self.new, limits=LIMITS, key=None, cipher=Cipher(self.settings.secret_keys)
         )
 
-    def worker(self, ebs: Ebs) -> LeasedWorker[Work, timedelta | None]:
-        return operations_worker(database=self.database, relay=Silent(), ebs=ebs, retention=RETENTION, clock=self.clock)
+    def worker(self, ec2: Ec2) -> LeasedWorker[Work, timedelta | None]:
+        return operations_worker(database=self.database, relay=Silent(), ec2=ec2, retention=RETENTION, clock=self.clock)
 
     async def status(self) -> OperationStatus:
         operation = await get_operation(
@@ -104,8 +104,8 @@ class Scene:
 
         await eventually(far, "the lease is renewed")
 
-    async def work_until_done(self, ebs: Ebs) -> None:
-        worker = self.worker(ebs)
+    async def work_until_done(self, ec2: Ec2) -> None:
+        worker = self.worker(ec2)
         for _ in range(20):
             self.clock.pass_time(60)
             await worker.work_due()
@@ -129,9 +129,9 @@ async def scene(disks_settings: DisksSettings, disks_database: Database, moto_se
 
 
 @pytest.mark.parametrize("point", ["before_call", "after_call"])
-async def test_a_death_around_the_call_leaves_one_volume(scene: Scene, ebs: Ebs, point: str) -> None:
+async def test_a_death_around_the_call_leaves_one_volume(scene: Scene, ec2: Ec2, point: str) -> None:
     """Incident 4."""
-    dying = MortalEbs(
+    dying = MortalEc2(
         scene.settings,
         before=Killed() if point == "before_call" else None,
         after=Killed() if point == "after_call" else None,
@@ -140,13 +140,13 @@ async def test_a_death_around_the_call_leaves_one_volume(scene: Scene, ebs: Ebs,
         await scene.worker(dying).work_due()
     await dying.close()
 
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
 
     await scene.assert_made_once()
 
 
 async def test_a_death_before_the_commit_leaves_one_volume(
-    scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def die(*_: Any, **__: Any) -> bool:
         raise Killed
@@ -154,15 +154,15 @@ async def test_a_death_before_the_commit_leaves_one_volume(
     with monkeypatch.context() as patched:
         patched.setattr(creation_module, "complete_creation", die)
         with pytest.raises(Killed):
-            await scene.work_until_done(ebs)
+            await scene.work_until_done(ec2)
 
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
 
     await scene.assert_made_once()
 
 
 async def test_a_commit_whose_answer_is_lost_is_not_repeated(
-    scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = 0
 
@@ -174,43 +174,43 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(
 
     with monkeypatch.context() as patched:
         patched.setattr(creation_module, "complete_creation", complete_and_die)
-        await scene.work_until_done(ebs)
+        await scene.work_until_done(ec2)
     assert lost == 1
 
     scene.clock.pass_time(60)
-    await scene.worker(ebs).work_due()
+    await scene.worker(ec2).work_due()
 
     await scene.assert_made_once()
 
 
 async def test_an_answer_that_is_lost_is_found_by_its_tag_not_asked_for_again(scene: Scene) -> None:
-    ebs = MortalEbs(scene.settings, before=None, after=AwsUnavailable())
+    ec2 = MortalEc2(scene.settings, before=None, after=AwsUnavailable())
 
-    await scene.work_until_done(ebs)
-    await ebs.close()
+    await scene.work_until_done(ec2)
+    await ec2.close()
 
-    assert ebs.asked == 1
+    assert ec2.asked == 1
     await scene.assert_made_once()
 
 
-async def test_aws_restarts_between_the_volume_and_its_record(scene: Scene, ebs: Ebs, moto_server: MotoServer) -> None:
-    dying = MortalEbs(scene.settings, before=None, after=Killed())
+async def test_aws_restarts_between_the_volume_and_its_record(scene: Scene, ec2: Ec2, moto_server: MotoServer) -> None:
+    dying = MortalEc2(scene.settings, before=None, after=Killed())
     with pytest.raises(Killed):
         await scene.worker(dying).work_due()
     await dying.close()
     moto_server.process.kill()
     scene.clock.pass_time(60)
-    await scene.worker(ebs).work_due()
+    await scene.worker(ec2).work_due()
     assert not (await scene.status()).ended
     moto_server.process.start()
 
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
 
     await scene.assert_made_once()
 
 
-async def test_two_replicas_make_one_volume(scene: Scene, ebs: Ebs) -> None:
-    replicas = [scene.worker(ebs), scene.worker(ebs)]
+async def test_two_replicas_make_one_volume(scene: Scene, ec2: Ec2) -> None:
+    replicas = [scene.worker(ec2), scene.worker(ec2)]
 
     for _ in range(10):
         scene.clock.pass_time(60)
@@ -236,7 +236,7 @@ async def test_a_lease_is_held_by_one_worker_until_it_is_over(scene: Scene) -> N
     assert [work.lease for work in after] == [2]
 
 
-async def test_what_a_stale_worker_brings_back_is_dropped(scene: Scene, ebs: Ebs) -> None:
+async def test_what_a_stale_worker_brings_back_is_dropped(scene: Scene, ec2: Ec2) -> None:
     (stale,) = await lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
     scene.clock.pass_time(60)
     await lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
@@ -248,20 +248,20 @@ async def test_what_a_stale_worker_brings_back_is_dropped(scene: Scene, ebs: Ebs
 
     assert not failed
     assert not completed
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
     await scene.assert_made_once()
 
 
-async def test_a_row_that_always_fails_does_not_stop_the_others(scene: Scene, ebs: Ebs) -> None:
+async def test_a_row_that_always_fails_does_not_stop_the_others(scene: Scene, ec2: Ec2) -> None:
     bad = scene.new.operation_id
     other = Scene(scene.settings, scene.database, scene.cloud)
     await other.request()
 
-    class Picky(Ebs):
+    class Picky(Ec2):
         async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             if order.operation_id == bad:
                 raise ValueError("a fault of ours")
-            return await ebs.create_volume(order)
+            return await ec2.create_volume(order)
 
     picky = Picky(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
     other.clock = scene.clock
@@ -270,11 +270,11 @@ async def test_a_row_that_always_fails_does_not_stop_the_others(scene: Scene, eb
 
     await other.assert_made_once()
     assert not (await scene.status()).ended
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
 
 
 async def test_a_volume_in_error_fails_the_operation_and_is_deleted(scene: Scene) -> None:
-    class Broken(Ebs):
+    class Broken(Ec2):
         async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             volume = await super().create_volume(order)
             return msgspec.structs.replace(volume, state="error")
@@ -288,15 +288,15 @@ async def test_a_volume_in_error_fails_the_operation_and_is_deleted(scene: Scene
 
 
 async def test_a_slow_aws_does_not_cost_a_living_worker_its_lease(
-    scene: Scene, ebs: Ebs, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leased_worker, "_RENEWALS", 800)
     answered = asyncio.Event()
 
-    class Slow(Ebs):
+    class Slow(Ec2):
         async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             await answered.wait()
-            return await ebs.create_volume(order)
+            return await ec2.create_volume(order)
 
     slow = Slow(region=scene.settings.aws_region, endpoint_url=scene.settings.aws_endpoint_url)
     working = asyncio.create_task(scene.worker(slow).work_due())
@@ -312,15 +312,15 @@ async def test_a_slow_aws_does_not_cost_a_living_worker_its_lease(
     await slow.close()
 
     assert stolen == []
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
     await scene.assert_made_once()
 
 
-async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scene, ebs: Ebs) -> None:
+async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scene, ec2: Ec2) -> None:
     made_at = scene.clock()
     await forget_history(scene.database, before=made_at + timedelta(days=1))
     assert await scene.status() is OperationStatus.QUEUED
-    await scene.work_until_done(ebs)
+    await scene.work_until_done(ec2)
 
     await forget_history(scene.database, before=made_at)
     assert await scene.status() is OperationStatus.COMPLETED
@@ -332,7 +332,7 @@ async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scen
 
 
 async def test_a_volume_that_is_not_to_be_seen_yet_is_not_made_twice(scene: Scene) -> None:
-    class Nearsighted(MortalEbs):
+    class Nearsighted(MortalEc2):
         async def find_volume(self, order: VolumeOrder) -> AwsVolume | None:
             del order
             return None
@@ -348,8 +348,8 @@ async def test_a_volume_that_is_not_to_be_seen_yet_is_not_made_twice(scene: Scen
     await scene.assert_made_once()
 
 
-async def test_a_disk_is_not_ready_before_its_volume_is(scene: Scene, ebs: Ebs) -> None:
-    class Unhurried(Ebs):
+async def test_a_disk_is_not_ready_before_its_volume_is(scene: Scene, ec2: Ec2) -> None:
+    class Unhurried(Ec2):
         async def create_volume(self, order: VolumeOrder) -> AwsVolume:
             volume = await super().create_volume(order)
             return msgspec.structs.replace(volume, state="creating")
@@ -362,5 +362,5 @@ async def test_a_disk_is_not_ready_before_its_volume_is(scene: Scene, ebs: Ebs) 
     disk = await get_disk(scene.database, user_id=scene.new.user_id, name=scene.new.name)
     assert (disk.ready, disk.volume_id) == (False, None)
     scene.clock.pass_time(0.5)
-    await scene.worker(ebs).work_due()
+    await scene.worker(ec2).work_due()
     await scene.assert_made_once()

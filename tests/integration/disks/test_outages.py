@@ -8,16 +8,16 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from services.disks import ebs as ebs_module
-from services.disks.domain.changes import DiskBackingUp, DiskBeingMade
+from services.disks.adapters import ec2 as ec2_module
 from services.disks.domain.claim import DiskInUse
 from services.disks.domain.disk import DiskState, OperationStatus
+from services.disks.domain.refusals import DiskBackingUp, DiskBeingMade
 from services.disks.operations.claims import confirm_claim
 from services.disks.operations.disks import create_disk, delete_disk, restore_disk
-from services.disks.queries import find_disk_by_id, get_operation, list_snapshots
-from services.disks.reconciler.renaming import Renaming
-from services.disks.reconciler.tagging import Tagging
+from services.disks.operations.queries import find_disk_by_id, get_operation, list_snapshots
+from services.disks.operations.renames import Renaming
 from services.disks.settings import DisksSettings
+from services.disks.workers.tags import Tagging
 from shared.contracts.disks import DiskClaimed, DiskPurged
 from shared.database import Database
 from tests.support.aws_proxy import Outage, TagTrouble, before_aws
@@ -32,7 +32,7 @@ Act = Callable[[Scene, Process], Awaitable[UUID | None]]
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ebs_module, "_READ_SECONDS", 0.3)
+    monkeypatch.setattr(ec2_module, "_READ_SECONDS", 0.3)
 
 
 @asynccontextmanager
@@ -214,7 +214,7 @@ async def test_the_volume_of_a_disk_that_is_renamed_while_it_is_made_is_no_error
     assert disk is not None
     assert (disk.name, disk.name_tag) == ("new", "old")
 
-    report = await Tagging(database=process.database, ebs=process.ebs, clock=scene.clock).progress(
+    report = await Tagging(database=process.database, ec2=process.ec2, clock=scene.clock).progress(
         new.disk_id, silent=False
     )
 
@@ -240,7 +240,7 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
         trouble.refused.add(str(refused.snapshot_id))
 
         answered = await Renaming(
-            database=process.database, relay=Silent(), ebs=process.ebs, cipher=scene.cipher, seconds=15.0,
+            database=process.database, relay=Silent(), ec2=process.ec2, cipher=scene.cipher, seconds=15.0,
             clock=scene.clock,
         ).rename(user_id=scene.user_id, name="old", new_name="new", key=None)  # fmt: skip
 

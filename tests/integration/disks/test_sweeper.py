@@ -15,11 +15,11 @@ from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USE
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.disks import create_disk
+from services.disks.operations.queries import list_snapshots, read_disk
 from services.disks.operations.tags import stale_tags
-from services.disks.queries import list_snapshots, read_disk
-from services.disks.reconciler.sweeper import Sweeper
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations, snapshots
+from services.disks.workers.sweeps import Sweeper
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database, Statement
 from shared.metrics import ORPHANS
@@ -45,7 +45,7 @@ class Swept(Scene):
 
     async def sweep(self, process: Process) -> Findings:
         sweeper = Sweeper(
-            database=process.database, relay=Silent(), ebs=process.ebs, period_seconds=60, clock=self.clock
+            database=process.database, relay=Silent(), ec2=process.ec2, period_seconds=60, clock=self.clock
         )
         return await sweeper.sweep()
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.auth.adapters.sts import Sts, StsUnavailable
 from services.auth.domain.roles import AwsCredentials
-from services.disks.ebs import AwsUnavailable, Ebs
+from services.disks.adapters.ec2 import AwsUnavailable, Ec2
 
 
 class Page(BaseHTTPRequestHandler):
@@ -37,10 +37,10 @@ async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 async def test_a_page_in_place_of_volumes_is_an_outage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    ebs = Ebs(region="us-east-1", endpoint_url=url)
+    ec2 = Ec2(region="us-east-1", endpoint_url=url)
     with pytest.raises(AwsUnavailable):
-        await ebs.list_volumes()
-    await ebs.close()
+        await ec2.list_volumes()
+    await ec2.close()
 
 
 async def test_a_page_in_place_of_an_identity_is_an_outage(url: str) -> None:

@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
 from services.disks.domain.aws import VolumeOrder
 from services.disks.domain.claim import ClaimWish, check_size, check_wish
 from services.disks.domain.disk import check_name, owner_label
 from services.disks.domain.retries import refused_for_good, retry_after
-from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
 from services.disks.schemas import CreateDiskRequest, DiskInfo, OperationRequested, OperationState
 from shared.errors import InvalidInput
 from shared.web.validation import decode_body
@@ -197,10 +197,10 @@ def refusal(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "because"}}, "Call")
 
 
-async def failing_ebs(error: Exception) -> Ebs:
-    ebs = Ebs(region="us-east-2")
-    ebs._client = FailingClient(error)
-    return ebs
+async def failing_ebs(error: Exception) -> Ec2:
+    ec2 = Ec2(region="us-east-2")
+    ec2._client = FailingClient(error)
+    return ec2
 
 
 @pytest.mark.parametrize(
@@ -210,33 +210,33 @@ async def failing_ebs(error: Exception) -> Ebs:
      ConnectionResetError()],
 )  # fmt: skip
 async def test_throttling_and_silence_of_aws_say_nothing_about_the_volume(error: Exception) -> None:
-    ebs = await failing_ebs(error)
+    ec2 = await failing_ebs(error)
 
     with pytest.raises(AwsUnavailable):
-        await ebs.create_volume(ORDER)
+        await ec2.create_volume(ORDER)
     with pytest.raises(AwsUnavailable):
-        await ebs.find_volume(ORDER)
-    await ebs.close()
+        await ec2.find_volume(ORDER)
+    await ec2.close()
 
 
 async def test_a_refusal_for_good_is_told_in_awss_words() -> None:
-    ebs = await failing_ebs(refusal("VolumeLimitExceeded"))
+    ec2 = await failing_ebs(refusal("VolumeLimitExceeded"))
 
     with pytest.raises(AwsRefused, match=r"AWS refused \(VolumeLimitExceeded\): because"):
-        await ebs.create_volume(ORDER)
-    await ebs.close()
+        await ec2.create_volume(ORDER)
+    await ec2.close()
 
 
 async def test_a_look_that_is_refused_never_reads_as_not_there() -> None:
-    ebs = await failing_ebs(refusal("InvalidParameterValue"))
+    ec2 = await failing_ebs(refusal("InvalidParameterValue"))
 
     with pytest.raises(AwsUnavailable):
-        await ebs.find_volume(ORDER)
-    await ebs.close()
+        await ec2.find_volume(ORDER)
+    await ec2.close()
 
 
 async def test_deleting_a_volume_that_is_gone_is_done() -> None:
-    ebs = await failing_ebs(refusal("InvalidVolume.NotFound"))
+    ec2 = await failing_ebs(refusal("InvalidVolume.NotFound"))
 
-    await ebs.delete_volume("vol-1")
-    await ebs.close()
+    await ec2.delete_volume("vol-1")
+    await ec2.close()

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from services.disks.adapters.ec2 import AwsNotFound, AwsRefused, Ec2
 from services.disks.domain.aws import AwsVolume, VolumeOrder
 from services.disks.domain.retries import LOST_AFTER, poll_after
-from services.disks.ebs import AwsNotFound, AwsRefused, Ebs
 from services.disks.operations.creations import complete_creation, fail_creation
-from services.disks.operations.work import Work
+from services.disks.operations.leases import Work
 from shared.database import Database
 from shared.messaging.outbox import Wakes
 
@@ -19,10 +19,10 @@ _USABLE = ("available", "in-use")
 
 
 class Creation:
-    def __init__(self, *, database: Database, relay: Wakes, ebs: Ebs, clock: Callable[[], datetime]) -> None:
+    def __init__(self, *, database: Database, relay: Wakes, ec2: Ec2, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._relay = relay
-        self._ebs = ebs
+        self._ec2 = ec2
         self._clock = clock
 
     async def advance(self, work: Work) -> timedelta | None:
@@ -41,7 +41,7 @@ class Creation:
             )  # fmt: skip
             return None
         if volume.state == "error":
-            await self._ebs.delete_volume(volume.volume_id)
+            await self._ec2.delete_volume(volume.volume_id)
             await self._fail(work, "AWS could not make the volume")
             return None
         return poll_after(self._clock() - work.created_at)
@@ -53,8 +53,8 @@ class Creation:
             source_snapshot_id=work.source_snapshot_id,
         )  # fmt: skip
         # AWS forgets client tokens after a day; the tag stays. A volume too young to be seen is what the token is for.
-        found = await self._ebs.find_volume(order) if work.lease > 1 else None
-        return found or await self._ebs.create_volume(order)
+        found = await self._ec2.find_volume(order) if work.lease > 1 else None
+        return found or await self._ec2.create_volume(order)
 
     def _may_show_up(self, work: Work, refusal: AwsRefused) -> bool:
         """A snapshot that was seen complete may still be unknown where the volume is made."""

@@ -57,7 +57,7 @@ class NewOperation(msgspec.Struct, frozen=True, kw_only=True):
 async def record_operation(tx: Transaction, new: NewOperation) -> None:
     """Write the operation down, to be worked after the commit."""
     await tx.execute(
-        storage.work.INSERT, id=new.id, disk_id=new.disk_id, disk_name=new.disk_name, action=new.action,
+        storage.operations.INSERT, id=new.id, disk_id=new.disk_id, disk_name=new.disk_name, action=new.action,
         job_id=new.job_id, new_name=new.new_name, lease=0, now=new.at, worked_until=new.not_before or new.at,
         status=OperationStatus.COMPLETED if new.ended else OperationStatus.QUEUED,
     )  # fmt: skip
@@ -65,14 +65,14 @@ async def record_operation(tx: Transaction, new: NewOperation) -> None:
 
 async def lease_work(database: Database, *, now: datetime, lease_for: timedelta, limit: int) -> list[Work]:
     """Lease operations that are due; what other replicas hold is passed over."""
-    rows = await database.fetch_all(storage.work.LEASE, now=now, worked_until=now + lease_for, limit=limit)
+    rows = await database.fetch_all(storage.operations.LEASE, now=now, worked_until=now + lease_for, limit=limit)
     return [_work_of(row) for row in rows]
 
 
 async def lease_one(executor: Executor, *, operation_id: UUID, now: datetime, lease_for: timedelta) -> Work | None:
     """Lease this operation; None when it is not due, is another's, or has ended."""
     row = await executor.fetch_one(
-        storage.work.LEASE_ONE, operation_id=operation_id, now=now, worked_until=now + lease_for
+        storage.operations.LEASE_ONE, operation_id=operation_id, now=now, worked_until=now + lease_for
     )
     return None if row is None else _work_of(row)
 
@@ -85,7 +85,11 @@ async def postpone(database: Database, *, work: Work, until: datetime, failures:
     """
     return bool(
         await database.execute(
-            storage.work.POSTPONE, operation_id=work.id, held_lease=work.lease, worked_until=until, failures=failures
+            storage.operations.POSTPONE,
+            operation_id=work.id,
+            held_lease=work.lease,
+            worked_until=until,
+            failures=failures,
         )
     )
 
@@ -101,14 +105,14 @@ async def end_work(
     """
     return bool(
         await executor.execute(
-            storage.work.END, operation_id=work.id, held_lease=work.lease, status=status, error=error, now=now
+            storage.operations.END, operation_id=work.id, held_lease=work.lease, status=status, error=error, now=now
         )
     )
 
 
 async def still_held(tx: Transaction, work: Work) -> bool:
     """Whether the lease still holds; if so, it does until the end of the transaction."""
-    return await tx.fetch_value(storage.work.LOCK_HELD, operation_id=work.id, held_lease=work.lease) is not None
+    return await tx.fetch_value(storage.operations.LOCK_HELD, operation_id=work.id, held_lease=work.lease) is not None
 
 
 def _work_of(row: Row) -> Work:

@@ -9,10 +9,11 @@ from uuid import UUID
 import structlog
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
+from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
+from services.disks.domain.rename import TagReport
 from services.disks.domain.retries import poll_after, retry_after
-from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
-from services.disks.operations.tags import StaleTags, TagReport, count_tagged, finish_tags, record_tagged, stale_tags
-from services.disks.operations.work import Work
+from services.disks.operations.leases import Work
+from services.disks.operations.tags import StaleTags, count_tagged, finish_tags, record_tagged, stale_tags
 from shared.database import Database
 
 log = structlog.get_logger(__name__)
@@ -31,9 +32,9 @@ def _had_no_effect(error: BaseException) -> bool:
 
 
 class Tagging:
-    def __init__(self, *, database: Database, ebs: Ebs, clock: Callable[[], datetime]) -> None:
+    def __init__(self, *, database: Database, ec2: Ec2, clock: Callable[[], datetime]) -> None:
         self._database = database
-        self._ebs = ebs
+        self._ec2 = ec2
         self._clock = clock
 
     async def advance(self, work: Work) -> timedelta | None:
@@ -117,4 +118,4 @@ class Tagging:
         reraise=True,
     )
     async def _set_name(self, aws_ids: Sequence[str], name: str) -> None:
-        await self._ebs.set_name(aws_ids, name)
+        await self._ec2.set_name(aws_ids, name)

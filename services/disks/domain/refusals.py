@@ -2,8 +2,6 @@
 
 from datetime import date, datetime
 
-import msgspec
-
 from services.disks.domain.claim import DiskInUse
 from services.disks.domain.disk import Disk, DiskState
 from services.disks.domain.snapshot import Snapshot, SnapshotState
@@ -48,38 +46,6 @@ class TooLateToRestore(Gone):
 class SnapshotNotReady(Conflict):
     def __init__(self) -> None:
         super().__init__("The snapshot is not completed")
-
-
-class LimitReached(Conflict):
-    """The user may have no more disks, or no more GB."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one user may have in disks that are not deleted."""
-
-    disks: int
-    gb: int
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one user has in disks that are not deleted."""
-
-    disks: int
-    gb: int
-
-
-def check_limits(usage: Usage, size_gb: int, limits: Limits) -> None:
-    """Refuse one more disk of `size_gb`.
-
-    Raises:
-        LimitReached: With the limit and what there is.
-    """
-    if usage.disks + 1 > limits.disks:
-        raise LimitReached(f"You have {usage.disks} disks; {limits.disks} is the limit")
-    if usage.gb + size_gb > limits.gb:
-        raise LimitReached(
-            f"You have disks of {usage.gb} GB in all; {size_gb} GB more would exceed the limit of {limits.gb} GB"
-        )
 
 
 def check_deletable(disk: Disk) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from services.disks.adapters.ec2 import Ec2
 from services.disks.domain.snapshot import Snapshot, SnapshotState
-from services.disks.ebs import Ebs
+from services.disks.operations.leases import Work
 from services.disks.operations.purges import complete_purge
+from services.disks.operations.queries import snapshots_of
 from services.disks.operations.snapshots import finish_prune, record_deleted
-from services.disks.operations.work import Work
-from services.disks.queries import snapshots_of
 from shared.database import Database
 from shared.messaging.outbox import Wakes
 
@@ -16,10 +16,10 @@ _AT_ONCE = timedelta(0)
 
 
 class Removal:
-    def __init__(self, *, database: Database, relay: Wakes, ebs: Ebs, clock: Callable[[], datetime]) -> None:
+    def __init__(self, *, database: Database, relay: Wakes, ec2: Ec2, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._relay = relay
-        self._ebs = ebs
+        self._ec2 = ec2
         self._clock = clock
 
     async def prune(self, work: Work) -> timedelta | None:
@@ -34,7 +34,7 @@ class Removal:
         if not await self._delete_snapshots(work):
             return None
         if work.volume_id is not None:
-            await self._ebs.delete_volume(work.volume_id)
+            await self._ec2.delete_volume(work.volume_id)
         await complete_purge(self._database, self._relay, work=work, now=self._clock())
         return None
 
@@ -47,5 +47,5 @@ class Removal:
 
     async def _delete(self, work: Work, snapshot: Snapshot) -> bool:
         if snapshot.snapshot_id is not None:
-            await self._ebs.delete_snapshot(snapshot.snapshot_id)
+            await self._ec2.delete_snapshot(snapshot.snapshot_id)
         return await record_deleted(self._database, self._relay, work=work, snapshot=snapshot, now=self._clock())

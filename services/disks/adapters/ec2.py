@@ -74,7 +74,7 @@ class AwsNotFound(AwsRefused):
 _DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"})
 
 
-class Ebs:
+class Ec2:
     """EBS volumes and snapshots in one region.
 
     Every method raises AwsUnavailable when nothing is known: ask again.
@@ -87,7 +87,7 @@ class Ebs:
     def __init__(self, *, region: str, endpoint_url: str | None = None) -> None:
         self._region = region
         self._endpoint_url = endpoint_url
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ebs")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
         self._making = threading.Lock()
         self._client: Any = None
 

@@ -86,7 +86,9 @@ async def get_operation(database: Database, *, user_id: int, name: str, operatio
     Raises:
         NotFound: There is none, or it is someone else's.
     """
-    row = await database.fetch_one(storage.work.FIND, user_id=user_id, name=name, operation_id=_uuid(operation_id))
+    row = await database.fetch_one(
+        storage.operations.FIND, user_id=user_id, name=name, operation_id=_uuid(operation_id)
+    )
     if row is None:
         raise NotFound("Disk operation")
     return _operation_of(row)

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from services.disks.adapters.ec2 import AwsNotFound, AwsRefused, AwsUnavailable, Ec2
 from services.disks.domain.aws import AwsSnapshot, SnapshotOrder
 from services.disks.domain.retries import LOST_AFTER, poll_after
 from services.disks.domain.snapshot import Retention
-from services.disks.ebs import AwsNotFound, AwsRefused, AwsUnavailable, Ebs
+from services.disks.operations.leases import Work
 from services.disks.operations.snapshots import (
     bind_snapshot,
     complete_snapshot,
@@ -21,7 +22,6 @@ from services.disks.operations.snapshots import (
     note_asked,
     read_intent,
 )
-from services.disks.operations.work import Work
 from shared.database import Database
 from shared.messaging.outbox import Wakes
 
@@ -34,11 +34,11 @@ _POLL = timedelta(seconds=1)
 
 class SnapshotTaking:
     def __init__(
-        self, *, database: Database, relay: Wakes, ebs: Ebs, retention: Retention, clock: Callable[[], datetime]
+        self, *, database: Database, relay: Wakes, ec2: Ec2, retention: Retention, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._relay = relay
-        self._ebs = ebs
+        self._ec2 = ec2
         self._retention = retention
         self._clock = clock
 
@@ -54,7 +54,7 @@ class SnapshotTaking:
             return None
 
     async def _follow(self, work: Work, snapshot_id: str) -> timedelta | None:
-        snapshot = await self._ebs.see_snapshot(snapshot_id)
+        snapshot = await self._ec2.see_snapshot(snapshot_id)
         if snapshot is None:
             return await self._unseen(work, f"Snapshot {snapshot_id} is no longer in AWS")
         return await self._judge(work, snapshot)
@@ -65,7 +65,7 @@ class SnapshotTaking:
             volume_id=work.volume_id or "",
         )  # fmt: skip
         if asked_at is not None:
-            found = await self._ebs.find_snapshot(order)
+            found = await self._ec2.find_snapshot(order)
             if found is not None:
                 return await self._bind(work, found)
             if self._clock() < asked_at + _UNSEEN_FOR:
@@ -76,7 +76,7 @@ class SnapshotTaking:
         if not await note_asked(self._database, work=work, at=self._clock()):
             return None
         try:
-            made = await self._ebs.create_snapshot(order)
+            made = await self._ec2.create_snapshot(order)
         except AwsNotFound:
             await note_asked(self._database, work=work, at=None)
             return await self._unseen(work, f"Volume {order.volume_id} is no longer in AWS")
@@ -101,7 +101,7 @@ class SnapshotTaking:
             )
             return None
         if snapshot.state == "error":
-            await self._ebs.delete_snapshot(snapshot.snapshot_id)
+            await self._ec2.delete_snapshot(snapshot.snapshot_id)
             await self._fail(work, "AWS could not take the snapshot")
             return None
         return poll_after(self._clock() - work.created_at)

@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from services.disks.adapters.ec2 import AwsRefused, Ec2
 from services.disks.domain.disk import Action
 from services.disks.domain.retries import retry_after
 from services.disks.domain.snapshot import Retention
-from services.disks.ebs import AwsRefused, Ebs
-from services.disks.operations.work import Work, lease_work, postpone
-from services.disks.reconciler.creation import Creation
-from services.disks.reconciler.removal import Removal
-from services.disks.reconciler.snapshot import SnapshotTaking
-from services.disks.reconciler.tagging import Tagging
+from services.disks.operations.leases import Work, lease_work, postpone
+from services.disks.workers.creations import Creation
+from services.disks.workers.removals import Removal
+from services.disks.workers.snapshots import SnapshotTaking
+from services.disks.workers.tags import Tagging
 from shared.database import Database
 from shared.leased_worker import Budget, LeasedWorker
 from shared.messaging.outbox import Wakes
@@ -40,22 +40,22 @@ class OpenOperations:
     Args:
         database: Where the operations are.
         relay: Woken for events.
-        ebs: AWS.
+        ec2: AWS.
         retention: Which snapshots are kept.
         clock: The time.
     """
 
     def __init__(
-        self, *, database: Database, relay: Wakes, ebs: Ebs, retention: Retention, clock: Callable[[], datetime]
+        self, *, database: Database, relay: Wakes, ec2: Ec2, retention: Retention, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._clock = clock
-        removal = Removal(database=database, relay=relay, ebs=ebs, clock=clock)
-        tagging = Tagging(database=database, ebs=ebs, clock=clock)
+        removal = Removal(database=database, relay=relay, ec2=ec2, clock=clock)
+        tagging = Tagging(database=database, ec2=ec2, clock=clock)
         self._workers: Mapping[Action, Advance] = {
-            Action.CREATE: Creation(database=database, relay=relay, ebs=ebs, clock=clock).advance,
+            Action.CREATE: Creation(database=database, relay=relay, ec2=ec2, clock=clock).advance,
             Action.SNAPSHOT: SnapshotTaking(
-                database=database, relay=relay, ebs=ebs, retention=retention, clock=clock
+                database=database, relay=relay, ec2=ec2, retention=retention, clock=clock
             ).advance,
             Action.RENAME: tagging.advance,
             Action.TAG: tagging.advance,
@@ -92,10 +92,10 @@ class OpenOperations:
 
 
 def operations_worker(
-    *, database: Database, relay: Wakes, ebs: Ebs, retention: Retention, clock: Callable[[], datetime] = utc_now
+    *, database: Database, relay: Wakes, ec2: Ec2, retention: Retention, clock: Callable[[], datetime] = utc_now
 ) -> LeasedWorker[Work, timedelta | None]:
     """What works open operations until their outcome is known; arguments as of `OpenOperations`."""
-    rows = OpenOperations(database=database, relay=relay, ebs=ebs, retention=retention, clock=clock)
+    rows = OpenOperations(database=database, relay=relay, ec2=ec2, retention=retention, clock=clock)
     return LeasedWorker(
         "disk_work", rows, at_once=_AT_ONCE, budget_seconds=_BUDGET_SECONDS, expected=(AwsRefused,), period_seconds=0.5
     )

@@ -12,8 +12,8 @@ import structlog
 from prometheus_client import Gauge
 
 from services.disks import storage
+from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
 from services.disks.domain.ledger import Findings, Ledger, LedgerDisk, LedgerSnapshot
-from services.disks.ebs import AwsRefused, AwsUnavailable, Ebs
 from services.disks.operations.adoptions import adopt_snapshot, note_name
 from shared.background import Loop
 from shared.database import Database
@@ -35,17 +35,17 @@ class Sweeper:
     Args:
         database: Where the ledger is.
         relay: Woken for events.
-        ebs: AWS.
+        ec2: AWS.
         period_seconds: Between two sweeps.
         clock: The time.
     """
 
     def __init__(
-        self, *, database: Database, relay: Wakes, ebs: Ebs, period_seconds: float, clock: Callable[[], datetime]
+        self, *, database: Database, relay: Wakes, ec2: Ec2, period_seconds: float, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
         self._relay = relay
-        self._ebs = ebs
+        self._ec2 = ec2
         self._clock = clock
         self._leader_lock = LeaderLock(database, _LEADER_LOCK, silence_seconds=2 * period_seconds + 10)
         self.loop = Loop(
@@ -65,7 +65,7 @@ class Sweeper:
     async def sweep(self) -> Findings:
         """One sweep, whoever else sweeps."""
         now = self._clock()
-        volumes, snapshots = await self._ebs.list_volumes(), await self._ebs.list_snapshots()
+        volumes, snapshots = await self._ec2.list_volumes(), await self._ec2.list_snapshots()
         ledger = Ledger(
             [msgspec.convert(dict(row), LedgerDisk) for row in await self._database.fetch_all(storage.ledger.DISKS)],
             [
@@ -85,9 +85,9 @@ class Sweeper:
         for aws_id, name in findings.names.items():
             await note_name(self._database, aws_id=aws_id, name=name, now=now)
         for volume_id in findings.leftover_volumes:
-            await self._delete(volume_id, self._ebs.delete_volume)
+            await self._delete(volume_id, self._ec2.delete_volume)
         for snapshot_id in findings.leftover_snapshots:
-            await self._delete(snapshot_id, self._ebs.delete_snapshot)
+            await self._delete(snapshot_id, self._ec2.delete_snapshot)
 
     async def _delete(self, aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None:
         log.warning("leftover_deleted", aws_id=aws_id)

@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.disks.domain.disk import Action, OperationStatus
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, still_open, word
 from services.disks.storage.tables import disks, operations, snapshots
-from services.disks.storage.words import BEFORE, LIMIT, NOW, still_open, word
 from shared.database import Statement
 
 _ID = sa.bindparam("operation_id", type_=sa.Uuid)

@@ -1,0 +1,70 @@
+"""Snapshots of disks."""
+
+from typing import Annotated, Any
+from uuid import uuid4
+
+from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, Parameter
+
+from services.disks.context import Context
+from services.disks.domain.disk import check_name
+from services.disks.operations.queries import list_snapshots
+from services.disks.operations.snapshots import request_snapshot
+from services.disks.schemas import (
+    NAME_LOC,
+    OperationRequested,
+    SnapshotList,
+    requested,
+    snapshot_info,
+)
+from shared.contracts.auth import Identity
+from shared.idempotency import Outcome
+from shared.web.errors import error_responses
+from shared.web.idempotency import idempotency_key, replayable
+
+
+class SnapshotsController(Controller):
+    """Snapshots of disks."""
+
+    path = "/v1/disks"
+    tags = ["Disk Operations"]  # noqa: RUF012 - Litestar's class attribute
+
+    @get(
+        "/{disk_name:str}/snapshots",
+        operation_id="list_disk_snapshots",
+        summary="List the snapshots of a disk",
+        responses=error_responses(404),
+    )
+    async def show_snapshots(
+        self,
+        request: Request[Identity, Any, Any],
+        disk_name: FromPath[str],
+        context: NamedDependency[Context],
+        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
+        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
+    ) -> SnapshotList:
+        """The disk's snapshots, newest first."""
+        name = check_name(disk_name, NAME_LOC)
+        page = await list_snapshots(
+            context.database, user_id=request.user.user_id, name=name, limit=limit, offset=offset
+        )
+        return SnapshotList(snapshots=[snapshot_info(snapshot) for snapshot in page.snapshots], total=page.total)
+
+    @post(
+        "/{disk_name:str}/snapshots",
+        status_code=200,
+        operation_id="create_disk_snapshot",
+        summary="Take a snapshot of a disk that is not in use",
+        responses=error_responses(404, 409, 410, 422),
+    )
+    async def take_snapshot(
+        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
+    ) -> Response[OperationRequested]:
+        """The answer comes at once. Poll the operation to learn when the snapshot is complete."""
+        outcome = await request_snapshot(
+            context.database, context.relay, context.reconciler, user_id=request.user.user_id,
+            name=check_name(disk_name, NAME_LOC), operation_id=uuid4(), key=await idempotency_key(request),
+            cipher=context.cipher, now=context.clock(),
+        )  # fmt: skip
+        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
