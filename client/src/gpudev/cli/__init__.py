@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from gpudev.cli import account, disks, jobs, submitting
+from gpudev.cli import account, disks, jobs, mcp, submitting
 from gpudev.cli.ending import CommandError, ExitCode, ending_of
 from gpudev.cli.output import tell
 from gpudev.errors import GpuDevError
@@ -36,6 +36,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cancel": jobs.cancel,
     "avail": account.avail,
     "status": account.status,
+    "mcp": mcp.mcp,
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)
