@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month chart identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -68,6 +68,10 @@ bench-logs: $(READY)
 # A lab's month on the rules of the queue, beside plain first come first served: minutes.
 simulate-month: $(READY)
 	$(BIN)/python -m tests.bench.month
+
+# What the chart has of the code: its schema, its routes, and deploy/kubernetes, which is the chart rendered.
+chart: $(READY)
+	$(BIN)/python -m deploy.chart.generate
 
 # The lock names versions and hashes only; where they come from is the installer's setting.
 lock: $(READY)

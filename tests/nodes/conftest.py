@@ -1,4 +1,4 @@
-"""A stack on a real cluster whose node runs containers, with the rights of deploy/kubernetes/rbac.yaml and no others.
+"""A stack on a real cluster whose node runs containers, with the rights of the chart's roles and no others.
 
 The cluster has one node, labelled as a p5.48xlarge with 8 GPUs, which holds the tools image, `local/debian:bookworm`
 (with python3) and `local/busybox:static` (a static busybox as /bin/sh, nothing else).
@@ -15,7 +15,7 @@ from kubernetes import client, config, utils
 
 from tests.support.stack import LocalStack, running_stack
 
-RULES = Path(__file__).parents[2] / "deploy" / "kubernetes" / "rbac.yaml"
+INSTALLATION = Path(__file__).parents[2] / "deploy" / "kubernetes" / "install.yaml"
 NAMESPACE = "gpudev"
 ACCOUNT = "gpudev-stack"
 
@@ -25,9 +25,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a service account that may do what the two services may together."""
     given = needed("GPUDEV_KUBECONFIG", "the kubeconfig of a cluster whose nodes run containers")
     api = config.new_client_from_config(given)
-    for document in yaml.safe_load_all(RULES.read_text()):
-        make(api, document)
-    for document in bindings():
+    for document in [*roles(), *bindings()]:
         make(api, document)
     request = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=7200))
     token = client.CoreV1Api(api).create_namespaced_service_account_token(ACCOUNT, NAMESPACE, request).status.token
@@ -67,6 +65,14 @@ def make(api: client.ApiClient, document: dict[str, Any]) -> None:
     except utils.FailToCreateError as error:
         if any(one.status != 409 for one in error.api_exceptions):
             raise
+
+
+def roles() -> Iterator[dict[str, Any]]:
+    """What the services may do in a cluster, and the namespace of the jobs."""
+    yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    for document in yaml.safe_load_all(INSTALLATION.read_text()):
+        if document["kind"] in {"Role", "ClusterRole"}:
+            yield document
 
 
 def bindings() -> list[dict[str, Any]]:

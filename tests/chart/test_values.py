@@ -1,0 +1,145 @@
+"""Every setting of every service can be said in the values, and nothing else can."""
+
+import base64
+import json
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+import yaml
+
+from deploy.chart import generate, settings
+from shared.routes import SERVICES, ServiceName
+from tests.support.chart import environment, objects, refusal
+
+DEFAULTS = yaml.safe_load((generate.CHART / "values.yaml").read_text())
+OPEN = {"annotations", "labels", "nodeSelector", "affinity", "resources", "controlPlaneLabels", "jobsLabels"}
+
+
+def value_for(schema: dict[str, Any], name: str) -> Any:
+    """A value that the schema takes and that is not the default."""
+    (kind, _) = schema["type"]
+    if kind == "string":
+        return f'text of {name}: {{ip}} "quoted" $x'
+    if kind == "boolean":
+        return not schema.get("default")
+    low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
+    high = schema.get("maximum", schema.get("exclusiveMaximum", 10_000_000_000))
+    number = min(high, max(low + 1, 1_234_567_890 if high > 2e9 else high - 1))
+    return number + 0.5 if kind == "number" and number + 0.5 < high else number
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_of_a_service_can_be_set(service: ServiceName) -> None:
+    schema = settings.service_schema(service)["properties"]
+    wanted = {name: value_for(schema[name], name) for name in settings.names(service)}
+    found = environment(service, objects(services={service: {"settings": wanted}}))
+    for name, value in wanted.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        assert found[f"GPUDEV_{name.upper()}"] == text
+    fields = {field.name: field.type for field in msgspec.structs.fields(settings.SETTINGS[service])}
+    for name, value in wanted.items():
+        # as the service itself reads its environment
+        assert msgspec.convert(found[f"GPUDEV_{name.upper()}"], fields[name], strict=False) == value
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_field_of_the_settings_is_somewhere(service: ServiceName) -> None:
+    everywhere = {*settings.names(service), *settings.secrets(service), *settings.ELSEWHERE}
+    fields = {field.name for field in msgspec.structs.fields(settings.SETTINGS[service])}
+    assert fields <= everywhere
+    found = environment(service, objects(namespaces={"jobs": "research"}, metrics={"port": 9123}))
+    for name in fields & set(settings.ELSEWHERE):
+        assert found[f"GPUDEV_{name.upper()}"] == {"namespace": "research", "metrics_port": "9123"}[name]
+    for name in settings.secrets(service):
+        source = found[f"GPUDEV_{name.upper()}"]["secretKeyRef"]
+        assert source == {"name": f"gpudev-{service}", "key": f"GPUDEV_{name.upper()}"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_setting_that_sounds_secret_is_one(service: ServiceName) -> None:
+    """Or is named here, with the reason."""
+    plain = {
+        "login_limit_per_minute_access_key",  # a number
+        "failed_keys_per_minute",  # a number
+        "key_ttl_hours",  # a number
+    }
+    sounding = [name for name in settings.names(service) if set(name.split("_")) & {"key", "keys", "token", "password"}]
+    assert set(sounding) <= plain
+
+
+def test_a_setting_of_every_service_can_be_said_once() -> None:
+    made = objects(settings={"log_level": "debug"}, services={"jobs": {"settings": {"log_level": "error"}}})
+    found = {service: environment(service, made)["GPUDEV_LOG_LEVEL"] for service in SERVICES}
+    assert found == {"auth": "debug", "jobs": "error", "disks": "debug", "capacity": "debug"}
+
+
+def test_null_and_empty_are_the_default_of_the_code() -> None:
+    made = objects(settings={"log_level": None}, services={"jobs": {"settings": {"user_email_domain": ""}}})
+    assert "GPUDEV_LOG_LEVEL" not in environment("jobs", made)
+    assert "GPUDEV_USER_EMAIL_DOMAIN" not in environment("jobs", made)
+
+
+def test_false_and_zero_are_values() -> None:
+    made = objects(services={"jobs": {"settings": {"disabled_user_grace_seconds": 0}}})
+    assert environment("jobs", made)["GPUDEV_DISABLED_USER_GRACE_SECONDS"] == "0"
+
+
+def test_the_defaults_pass_their_schema() -> None:
+    assert jsonschema_rs.Draft7Validator(json.loads(generate.schema())).is_valid(DEFAULTS)
+
+
+def test_a_misspelt_value_is_refused_wherever_it_is() -> None:
+    validator = jsonschema_rs.Draft7Validator(json.loads(generate.schema()))
+    places = list(closed_places(DEFAULTS))
+    assert len(places) > 40
+    for path in places:
+        values = json.loads(json.dumps(DEFAULTS))
+        place = values
+        for key in path:
+            place = place[key]
+        place["mispelt"] = 1
+        faults = [error.message for error in validator.iter_errors(values)]
+        assert any("mispelt" in fault for fault in faults), path
+
+
+def closed_places(values: Any, path: tuple[str, ...] = ()) -> Any:
+    """Paths of the mappings whose keys are the chart's own."""
+    if isinstance(values, dict) and not set(path) & OPEN:
+        yield path
+        for key, value in values.items():
+            yield from closed_places(value, (*path, key))
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"replicas": 3}, "replicas"),
+        ({"services": {"auth": {"replicsa": 3}}}, "replicsa"),
+        ({"services": {"jobs": {"settings": {"max_totl_hours": 3}}}}, "max_totl_hours"),
+        ({"services": {"disks": {"settings": {"max_total_hours": 3}}}}, "max_total_hours"),
+        ({"settings": {"log_levle": "debug"}}, "log_levle"),
+        ({"services": {"queue": {}}}, "queue"),
+        ({"services": {"auth": {"settings": {"key_ttl_hours": 0}}}}, "key_ttl_hours"),
+        ({"services": {"auth": {"settings": {"key_ttl_hours": "two"}}}}, "key_ttl_hours"),
+        ({"services": {"auth": {"settings": {"key_hash_key": base64.b64encode(bytes(32)).decode()}}}}, "key_hash_key"),
+        ({"settings": {"database_url": "postgresql://gpudev_auth:hidden@db/gpudev"}}, "database_url"),
+        ({"services": {"jobs": {"settings": {"namespace": "elsewhere"}}}}, "namespace"),
+    ],
+)
+def test_helm_refuses_by_name(major: int, values: dict[str, Any], word: str) -> None:
+    assert word in refusal(values, major)
+
+
+def test_settings_cannot_be_said_past_the_schema() -> None:
+    values = {"services": {"auth": {"env": [{"name": "GPUDEV_KEY_HASH_KEY", "value": "hidden"}]}}}
+    assert "env" in refusal(values)
+    assert "hidden" not in refusal(values)
+
+
+def test_every_setting_is_explained() -> None:
+    for service in SERVICES:
+        for name, schema in settings.service_schema(service)["properties"].items():
+            assert len(schema["description"]) > 10, (service, name)
