@@ -6,6 +6,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+
 
 class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service needs. A service's own Struct extends it."""
@@ -21,6 +23,17 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     None: then only keys of the last 30 s are known."""
     internal_token: str | None = None
     """Secret that the services share, for auth_urls."""
+    host: str = "0.0.0.0"  # noqa: S104 - in a pod; who may come in is the network's to say
+    """Address to listen on, for requests and metrics."""
+    http_port: Port = 8000
+    """Port for requests."""
+    metrics_port: Port = 9000
+    """Port for metrics, for nobody but who collects them."""
+    head_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
+    """For the head of a request, and until a silent connection is closed, in seconds; longer than whatever stands
+    before the service keeps one, or a request on its way is lost."""
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=300)] = 10.0
+    """From SIGTERM to the end of what is held: until then requests are served, for those who still send them here."""
     body_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 15.0
     """For the whole of a request's body, in seconds; who takes longer gets 408."""
     failed_keys_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 60

@@ -1,6 +1,7 @@
 """The four services as parts of the stack: their processes and their environment."""
 
 import os
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -31,6 +32,9 @@ OWN_VARIABLES = frozenset(
 )
 """What the stack itself is set up with; every other GPUDEV_ variable of the caller is for the services."""
 
+_DRAIN_SECONDS = "3"
+"""Longer than the ingress takes to notice: it looks every second, and waits a second for the answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Applications:
@@ -50,6 +54,8 @@ class Applications:
     public_url: str
     ports: Mapping[str, list[int]]
     """Service name to the ports of its replicas."""
+    metrics_ports: Mapping[str, list[int]]
+    """Likewise, of their metrics."""
     read_seconds: int
     """For the head of a request, and until a silent connection is closed."""
 
@@ -72,6 +78,7 @@ class Applications:
     def environment(self, service: ServiceName, replica: str) -> dict[str, str]:
         """One replica's variables: what the caller passes on, then ours, which win."""
         return {
+            "GPUDEV_DRAIN_SECONDS": _DRAIN_SECONDS,
             **(self.jobs_defaults if service == "jobs" else {}),
             **passed_on(os.environ),
             "GPUDEV_DATABASE_URL": self.database_url(service),
@@ -104,12 +111,21 @@ class Applications:
         name = f"{service}-{number}"
         return Part(
             name=name,
-            argv=(sys.executable, "-m", "granian", *_granian(service, port, self.read_seconds)),
-            env=self.environment(service, name),
+            argv=(sys.executable, "-m", "shared.serve", service),
+            env={
+                **self.environment(service, name),
+                "GPUDEV_HOST": HOST,
+                "GPUDEV_HTTP_PORT": str(port),
+                "GPUDEV_METRICS_PORT": str(self.metrics_ports[service][number - 1]),
+                "GPUDEV_HEAD_SECONDS": str(self.read_seconds),
+            },
             cwd=self.directory,
             log=logs / f"{name}.log",
             ready=lambda: answers(port),
             port=port,
+            metrics_port=self.metrics_ports[service][number - 1],
+            # SIGINT: the whole stack goes, so nobody has to be given the time to turn elsewhere.
+            stop_signal=signal.SIGINT,
         )
 
 
@@ -131,12 +147,3 @@ def answers(port: int) -> bool:
         return True
     except (OSError, ValueError):
         return False
-
-
-def _granian(service: str, port: int, read_seconds: int) -> list[str]:
-    where = ["--host", HOST, "--port", str(port)]
-    how = ["--interface", "asgi", "--factory", "--workers", "1", "--loop", "uvloop", "--http", "1", "--no-ws"]
-    patience = ["--http1-header-read-timeout", str(read_seconds * 1000)]
-    # Longer than a request may take is of no use: the supervisor's own limit is five seconds.
-    end = ["--workers-kill-timeout", "4s", "--log-level", "warning"]
-    return [f"services.{service}.app:create_app", *where, *how, *patience, *end]

@@ -102,7 +102,7 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
 def dynamic_configuration(routes: Iterable[Route], ingress: Ingress) -> dict[str, Any]:
     """Routers for the rows of the route table, services for their replicas, error pages where these are silent."""
     routers = {_name(route): _router(route) for route in routes}
-    # The front door has pages that are nobody's outside the deployment, such as /metrics: it is asked for none by name.
+    # The front door has pages that are nobody's outside the deployment, such as /readyz: it is asked for none by name.
     routers["everything-else"] = {
         "entryPoints": [_ENTRY_POINT],
         "rule": "PathPrefix(`/`)",
@@ -176,8 +176,8 @@ def _balancer(ports: Sequence[int]) -> dict[str, Any]:
     if len(ports) == 1:
         # With nowhere else to go, a look once a second would only make the outage a second longer.
         return servers
-    # Alive, not ready: a replica whose database is down still gives the honest answer, a 503 in our shape.
-    return {**servers, "healthCheck": {"path": "/livez", "interval": "1s", "timeout": "1s"}}
+    # One check of readiness only: a replica whose database is down still gives the honest answer, a 503 in our shape.
+    return {**servers, "healthCheck": {"path": "/readyz/shutdown", "interval": "1s", "timeout": "1s"}}
 
 
 def _patience(ingress: Ingress, seconds: float) -> dict[str, Any]:

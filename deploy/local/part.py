@@ -39,6 +39,8 @@ class Part:
     """Its whole environment beyond PATH, HOME and the language."""
     cwd: Path | None = None
     port: int | None = None
+    metrics_port: int | None = None
+    """None: it tells none."""
     ready_seconds: float = 30.0
     """How long it may take to serve before it counts as failed."""
     stop_signal: signal.Signals = signal.SIGTERM

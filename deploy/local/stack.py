@@ -181,7 +181,7 @@ class Stack:
         self._report(f"GPU Dev starts; its state is in {self.state.root}")
         self.state.put_logs_away()
         secrets = self.state.secrets()
-        ports = iter(free_ports(6 + self._settings.replicas * len(SERVICES)))
+        ports = iter(free_ports(6 + 2 * self._settings.replicas * len(SERVICES)))
         postgres = Postgres(directory=self.state.postgres, port=next(ports), password=secrets.postgres)
         broker = Broker(
             directory=self.state.broker,
@@ -203,6 +203,7 @@ class Stack:
             secrets=secrets,
             public_url=self.url,
             ports={name: [next(ports) for _ in range(self._settings.replicas)] for name in SERVICES},
+            metrics_ports={name: [next(ports) for _ in range(self._settings.replicas)] for name in SERVICES},
             read_seconds=self._settings.read_seconds,
         )
         ingress = Ingress(

@@ -45,6 +45,8 @@ class RunningPart(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """Start time as the kernel tells it: with the pid it names one process for ever."""
     port: int | None
+    metrics_port: int | None = None
+    """Of a service, http://127.0.0.1:<port>/metrics for Prometheus."""
     log: str
 
 

@@ -238,5 +238,6 @@ def _describe(item: _Running) -> RunningPart:
         pid=pid,
         started=proc.start_time(pid) or "",
         port=item.part.port,
+        metrics_port=item.part.metrics_port,
         log=str(item.part.log),
     )

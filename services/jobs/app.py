@@ -52,6 +52,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
             LineKeeper(resources).loop,
         ],
         tasks=[reconciler.watch],
-        closers=[resources.changes.close, reconciler.close, access.close, github.close, cluster.close],
+        releases=[resources.changes.close],
+        closers=[reconciler.close, access.close, github.close, cluster.close],
     )
     return create_service_app(base, parts)

@@ -28,6 +28,7 @@ from shared.settings import CommonSettings
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
 from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
 from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
+from shared.web.drain import Drain
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
 from shared.web.lasting import KEY_HOLDS, KeyHolds
@@ -39,6 +40,8 @@ from shared.web.verification import verify_by_http, verify_by_rpc
 log = structlog.get_logger(__name__)
 
 _PURGE_SECONDS = 600.0
+DRAIN = "drain"
+"""Of the application's state: its Drain."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class ServiceParts:
     """Their loops are run like the others; they give back what they have begun at the end."""
     tasks: Sequence[Callable[[], Awaitable[None]]] = ()
     """Run from start to stop, such as watches; one that ends or raises is logged and started again."""
+    releases: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Called when held answers have to end, before the last requests are served."""
     closers: Sequence[Callable[[], Awaitable[None]]] = ()
     """Called at the end, such as clients' close."""
 
@@ -111,8 +116,14 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
     if base.service == FRONT_DOOR:
         # the one whose user may change the stream, and is believed by all already
         loops.append(StreamKeeper(base.broker).loop)
+    drain = Drain()
     health_check = HealthCheck(
-        service=base.service, database=base.database, broker=base.broker, consumer=consumer, loops=loops
+        service=base.service,
+        database=base.database,
+        broker=base.broker,
+        consumer=consumer,
+        loops=loops,
+        drain=drain,
     )
     identities = IdentityCache(parts.verify, failures_per_minute=base.settings.failed_keys_per_minute)
     RevocationListener(base.broker, identities)
@@ -127,7 +138,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         [FrontDocsController, FrontHealthController, service_health_controller(base.service), *parts.controllers],
         dependencies={name: _provide(resource) for name, resource in resources.items()},
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=[_lifespan(base, parts, loops)],
+        lifespan=[_lifespan(base, parts, loops, drain)],
         middleware=[
             DefineMiddleware(AuthenticationMiddleware, cache=identities),
             DefineMiddleware(BodyMiddleware, seconds=base.settings.body_seconds),
@@ -135,7 +146,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         openapi_config=openapi_config(),
         request_max_body_size=SMALL_BODY_BYTES,
         response_class=StructResponse,
-        state=State({**resources, KEY_HOLDS: KeyHolds(parts.verify)}),
+        state=State({**resources, DRAIN: drain, KEY_HOLDS: KeyHolds(parts.verify, drain)}),
         logging_config=None,
     )
     RpcServer(
@@ -147,7 +158,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             RpcEndpoint(openapi_subject(base.service), Empty, _own_document(app, base.service)),
         ],
     )
-    app.asgi_handler = RequestLayer(app.asgi_handler)
+    app.asgi_handler = RequestLayer(app.asgi_handler, drain)
     return app
 
 
@@ -179,22 +190,31 @@ def _own_document(app: Litestar, service: ServiceName) -> Callable[[Empty], Awai
     return document
 
 
-def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop]) -> Any:
+def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop], drain: Drain) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         running = [asyncio.create_task(base.broker.run(), name="broker")]
         running += [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
         running += [asyncio.create_task(_kept_running(task)) for task in parts.tasks]
+        releasing = asyncio.create_task(_release(drain, parts.releases))
         log.info("service_started")
         try:
             yield
         finally:
+            drain.release()
+            await releasing
             await cancel_all(running)
             for close in (*(worker.close for worker in parts.workers), *parts.closers, base.database.close):
                 await close()
             log.info("service_stopped")
 
     return lifespan
+
+
+async def _release(drain: Drain, releases: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    await drain.released()
+    for release in releases:
+        await release()
 
 
 async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:

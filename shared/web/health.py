@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.background import Loop
 from shared.contracts.health import ServiceHealth, health_subject
@@ -22,6 +21,7 @@ from shared.messaging.outbox import oldest_unpublished
 from shared.messaging.rpc import Empty
 from shared.routes import SERVICES
 from shared.web.authentication import PUBLIC
+from shared.web.drain import Drain
 from shared.web.errors import bad_request
 from shared.web.response import Answer
 
@@ -51,12 +51,21 @@ class HealthCheck:
 
     Args:
         loops: Background loops; one without a good turn for too long makes the service unhealthy.
+        drain: Says whether this replica is on its way out.
     """
 
     def __init__(
-        self, *, service: str, database: Database, broker: Broker, consumer: Consumer | None, loops: Sequence[Loop]
+        self,
+        *,
+        service: str,
+        database: Database,
+        broker: Broker,
+        consumer: Consumer | None,
+        loops: Sequence[Loop],
+        drain: Drain,
     ) -> None:
         self._service = service
+        self._drain = drain
         self._database = database
         self._broker = broker
         self._consumer = consumer
@@ -82,9 +91,13 @@ class HealthCheck:
             unprocessed_messages=waiting,
         )
 
-    async def ready(self) -> bool:
-        """Whether requests can be served: the database answers."""
-        return await self._database_fault() is None
+    async def not_ready(self) -> str | None:
+        """Why no requests should be sent here; None when they can be served: the database answers."""
+        return self.stopping() or await self._database_fault()
+
+    def stopping(self) -> str | None:
+        """That this replica is on its way out; None when it is not."""
+        return "this replica is about to stop" if self._drain.begun else None
 
     async def _database_fault(self) -> str | None:
         try:
@@ -135,6 +148,10 @@ async def ask_health(broker: Broker, service: str) -> ServiceHealth:
 
 def _combined(parts: Sequence[str]) -> str:
     return UNHEALTHY if any(part != HEALTHY for part in parts) else HEALTHY
+
+
+def _probe(fault: str | None) -> Response[str]:
+    return Response(fault or "ok", status_code=503 if fault else 200)
 
 
 def _status(status: str) -> int:
@@ -209,12 +226,11 @@ def service_health_controller(service: str) -> type[Controller]:
         @get("/readyz", include_in_schema=False, media_type=MediaType.TEXT)
         async def readyz(self, health_check: NamedDependency[HealthCheck]) -> Response[str]:
             """Whether requests should be sent here."""
-            ready = await health_check.ready()
-            return Response("ok" if ready else "database unavailable", status_code=200 if ready else 503)
+            return _probe(await health_check.not_ready())
 
-        @get("/metrics", include_in_schema=False)
-        async def metrics(self) -> Response[bytes]:
-            """Prometheus metrics of this process."""
-            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        @get("/readyz/shutdown", include_in_schema=False, media_type=MediaType.TEXT)
+        async def readyz_shutdown(self, health_check: NamedDependency[HealthCheck]) -> Response[str]:
+            """One of the checks of readiness: whether the replica stays. It asks nobody."""
+            return _probe(health_check.stopping())
 
     return ServiceHealthController

@@ -22,6 +22,7 @@ from shared.background import cancel_all
 from shared.contracts.auth import Identity
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 from shared.web.authentication import API_KEY, Verify
+from shared.web.drain import Drain
 
 log = structlog.get_logger(__name__)
 
@@ -45,10 +46,12 @@ class KeyHolds:
 
     Args:
         verify: Asks auth.
+        drain: Ends answers that wait for news, whatever their key.
     """
 
-    def __init__(self, verify: Verify) -> None:
+    def __init__(self, verify: Verify, drain: Drain) -> None:
         self._verify = verify
+        self.drain = drain
         self._held: dict[str, tuple[asyncio.Task[KeyEnded], int]] = {}
 
     async def ended(self, key: ApiKey, identity: Identity) -> KeyEnded:
@@ -110,6 +113,10 @@ class KeyHold:
     async def ended(self) -> KeyEnded:
         """Wait until the key is no longer good; why."""
         return await self._holds.ended(self._key, self._identity)
+
+    async def released(self) -> None:
+        """Wait until the replica stops: an answer that waits for news has to end."""
+        await self._holds.drain.released()
 
 
 def key_hold(request: Request[Identity, Any, Any]) -> KeyHold:

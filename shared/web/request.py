@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 from shared.errors import GpuDevError, InvalidInput, Problem
 from shared.request_context import begin_request
 from shared.web.body import RequestBody
+from shared.web.drain import Drain
 from shared.web.errors import ErrorBody, ProblemsBody
 
 log = structlog.get_logger(__name__)
@@ -31,10 +32,17 @@ _CONTROL_BYTES = frozenset(range(0x20)) | {0x7F}
 
 
 class RequestLayer:
-    """Wraps the whole application, unknown paths included."""
+    """Wraps the whole application, unknown paths included.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: What is wrapped.
+        drain: On the replica's way out each answer is the last one of its connection, so that no request is on its way
+            on one that closes.
+    """
+
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self._app = app
+        self._drain = drain
         # resolving the labels of a metric costs more than observing it
         self._observers: dict[tuple[str, str, int], Any] = {}
 
@@ -60,7 +68,7 @@ class RequestLayer:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 await body.drain(status)
-                message["headers"] = _with_our_headers(message.get("headers", ()), request_id)
+                message["headers"] = _with_our_headers(message.get("headers", ()), request_id, last=self._drain.begun)
                 await send(message)
                 if head:
                     answered.set()
@@ -94,11 +102,21 @@ class RequestLayer:
         observer.observe(seconds)
 
 
-def _with_our_headers(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-    """The request's id, and that no cache keeps what is somebody's own, unless the answer says otherwise."""
+def _with_our_headers(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str, *, last: bool
+) -> list[tuple[bytes, bytes]]:
+    """The request's id, and that no cache keeps what is somebody's own, unless the answer says otherwise.
+
+    Args:
+        headers: Of the answer.
+        request_id: Of the request.
+        last: The connection ends with it.
+    """
     ours = [*headers, (b"x-request-id", request_id.encode())]
     if not any(name == b"cache-control" for name, _ in ours):
         ours.append((b"cache-control", b"no-store"))
+    if last:
+        ours.append((b"connection", b"close"))
     return ours
 
 

@@ -33,7 +33,8 @@ TEXT_RESPONSE = ResponseSpec(
 class TextStream(Response[Any]):
     """An answer whose text comes piece by piece, no faster than the client takes it.
 
-    It ends, with a line that says why, when the key that asked for it does.
+    It ends, with a line that says why, when the key that asked for it does. One that waits for news ends without a word
+    when its replica stops: the client sees that what it follows is not over, and asks again.
 
     Args:
         pieces: Closed at the end, and as soon as the client has gone. An error in it breaks the connection, so that the
@@ -61,16 +62,27 @@ class TextStream(Response[Any]):
         gone = asyncio.create_task(_disconnected(receive))
         ended = asyncio.create_task(self._hold.ended())
         sending = asyncio.create_task(self._send(send))
+        released = asyncio.create_task(self._released())
         try:
-            await asyncio.wait([sending, gone, ended], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([sending, gone, ended, released], return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
             elif ended.done():
                 await cancel_all([sending])
-                await self._say_why(send, ended.result())
+                await self._end(send, self._reason(ended.result()))
+            elif released.done():
+                await cancel_all([sending])
+                await self._end(send, b"")
         finally:
-            await cancel_all([sending, gone, ended])
+            await cancel_all([sending, gone, ended, released])
             await self._pieces.aclose()
+
+    async def _released(self) -> None:
+        """Text that is there already is sent to its end: cut off, it would pass for the whole."""
+        if self._kept_alive:
+            await self._hold.released()
+        else:
+            await asyncio.Event().wait()
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._pieces):
@@ -110,11 +122,14 @@ class TextStream(Response[Any]):
         await self._begin(send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _say_why(self, send: Send, error: KeyEnded) -> None:
+    def _reason(self, error: KeyEnded) -> bytes:
         text = f"[gpudev: this answer ends here: {error.why}]\n".encode()
+        return text if self._at == b"\n" else b"\n" + text
+
+    async def _end(self, send: Send, text: bytes) -> None:
         with suppress(TimeoutError):  # a client that takes nothing is not waited for
             async with asyncio.timeout(_LAST_SECONDS):
-                await self._put(send, text if self._at == b"\n" else b"\n" + text)
+                await self._put(send, text)
                 await self._finish(send)
 
 

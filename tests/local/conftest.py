@@ -26,18 +26,23 @@ FAKE_STACK = Path(__file__).with_name("fake_stack.py")
 
 FAKE_SERVICE = """
 import json, os
+from contextlib import asynccontextmanager
+from shared.web.drain import Drain
 
-def create_app():
-    async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            while (await receive())["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+class App:
+    def __init__(self):
+        self.state = {"drain": Drain()}
+
+    @asynccontextmanager
+    async def lifespan(self):
+        yield
+
+    async def __call__(self, scope, receive, send):
         seen = {"path": scope["path"], "environment": dict(os.environ), "pid": os.getpid()}
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
-    return app
+
+create_app = App
 """
 
 
@@ -87,6 +92,7 @@ def fake_services() -> Iterator[Path]:
             (package / "__init__.py").touch()
             (package / "app.py").write_text(FAKE_SERVICE)
         (Path(folder) / "services" / "__init__.py").touch()
+        (Path(folder) / "shared").symlink_to(Path(__file__).parents[2] / "shared")
         yield Path(folder)
 
 

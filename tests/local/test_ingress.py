@@ -63,7 +63,7 @@ def test_requests_are_spread_over_live_replicas() -> None:
     balancer = dynamic_configuration(ROUTES, INGRESS)["http"]["services"]["jobs-replicas"]["loadBalancer"]
 
     assert [server["url"] for server in balancer["servers"]] == ["http://127.0.0.1:15010", "http://127.0.0.1:15011"]
-    assert balancer["healthCheck"]["path"] == "/livez"
+    assert balancer["healthCheck"]["path"] == "/readyz/shutdown"
 
 
 def test_a_lone_replica_is_always_tried() -> None:

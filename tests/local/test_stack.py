@@ -278,6 +278,7 @@ def test_a_service_that_cannot_start_takes_the_stack_down_with_its_log(make_stac
         (package / name / "__init__.py").touch()
         (package / name / "app.py").write_text("def create_app():\n    raise SystemExit('a setting is missing')\n")
     (package / "__init__.py").touch()
+    (tmp_path / "shared").symlink_to(Path(__file__).parents[2] / "shared")
     stack.services = tmp_path
 
     assert stack.launch().wait(60) == 1
@@ -292,7 +293,8 @@ def test_nothing_listens_beyond_this_machine(stack: StackProcess) -> None:
     if address is None:
         pytest.skip("this machine has no address but 127.0.0.1")
 
-    for port in [stack.port, *(part.port for part in stack.parts().values() if part.port)]:
+    ports = [port for part in stack.parts().values() for port in (part.port, part.metrics_port)]
+    for port in filter(None, [stack.port, *ports]):
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((address, port), timeout=5).close()
 

@@ -68,6 +68,7 @@ UNDOCUMENTED: dict[Route, Serves] = {
     ("get", "/docs/assets/swagger-ui.css"): Serves.ANYBODY,
     ("get", "/livez"): Serves.NOBODY,
     ("get", "/readyz"): Serves.NOBODY,
+    ("get", "/readyz/shutdown"): Serves.NOBODY,
     ("get", "/metrics"): Serves.NOBODY,
     ("post", "/internal/verify"): Serves.NOBODY,
     ("get", "/internal/schema"): Serves.NOBODY,

@@ -52,6 +52,11 @@ class ServerProcess:
         """Whether it has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def returncode(self) -> int | None:
+        """Of the program that was started last; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         """Start it and return when it serves; does nothing if it runs."""
         if self.running:

@@ -6,7 +6,6 @@ REPLICAS_SCALE=25 makes it 10,000 waiting jobs and 1,500 nodes (`make bench-deat
 import asyncio
 import os
 import random
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,13 +17,11 @@ import msgspec
 import nats
 import pytest
 
-from deploy.local.applications import answers
-from deploy.local.part import Part
-from deploy.local.ports import free_ports
 from shared.contracts.events import event_subject
 from shared.contracts.jobs import JobSubmitted
 from tests.support.capacity import NOW, ScriptedCluster, capacity_settings, cloud_event, scripted_cluster, submitted
 from tests.support.ground import eventually
+from tests.support.replica import Replica
 from tests.support.servers import NatsServer, PostgresServer, ServerProcess
 
 pytestmark = pytest.mark.slow
@@ -47,17 +44,8 @@ def replicas(count: int, directory: Path, **environment: str) -> Iterator[list[S
     """The service in processes of its own."""
     made = []
     for number in range(count):
-        port = free_ports(1)[0]
-        argv = (
-            sys.executable, "-m", "granian", "services.capacity.app:create_app", "--factory", "--interface", "asgi",
-            "--workers", "1", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning",
-        )  # fmt: skip
-        part = Part(
-            name=f"capacity-{number}", argv=argv, env={**os.environ, **environment, "GPUDEV_REPLICA": f"r{number}"},
-            cwd=Path(__file__).parents[3], log=directory / f"replica-{number}.log",
-            ready=lambda port=port: answers(port), port=port,
-        )  # fmt: skip
-        made.append(ServerProcess(part))
+        own = {**os.environ, **environment, "GPUDEV_REPLICA": f"r{number}"}
+        made.append(Replica("capacity", directory / f"replica-{number}.log", own))
     try:
         for replica in made:
             replica.start()

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 import sqlalchemy as sa
+from prometheus_client import generate_latest
 
 from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
@@ -223,10 +224,10 @@ async def test_the_service_sweeps_by_itself_and_shows_what_it_found(
         TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
     )  # fmt: skip
     ORPHANS.labels("volume").set(0)
-    async with disks_stage(disks_settings, disks_database, cloud) as disks:
+    async with disks_stage(disks_settings, disks_database, cloud):
 
         async def shown() -> bool:
-            metrics = (await disks.client.get("/metrics")).text
+            metrics = generate_latest().decode()
             return any(float(line.split()[1]) > 0 for line in metrics.splitlines() if line.startswith(SHOWN))
 
         await eventually(shown, "the orphan is in the metrics", seconds=20)

@@ -1,0 +1,127 @@
+"""Run one replica of a service: `python -m shared.serve <service>`.
+
+It serves HTTP on GPUDEV_HTTP_PORT and metrics on GPUDEV_METRICS_PORT until SIGTERM. Then, one after the other:
+
+1. Readiness says 503 for GPUDEV_DRAIN_SECONDS, so that whoever balances the load has the time to notice. Requests that
+   still come are served; each answer asks for the end of its connection.
+2. Answers that are held end: followed logs with the end of their text, `Prefer: wait` with the present state.
+3. The listener is closed, and requests under way are served to their end.
+4. The application shuts down: loops end, leases and leader locks are given back, connections are closed.
+
+SIGINT, and any second signal, leave out the wait of the first step.
+"""
+
+import argparse
+import asyncio
+import importlib
+import signal
+import sys
+from contextlib import suppress
+
+import structlog
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.embed import Server
+from litestar import Litestar
+from prometheus_client import start_http_server
+
+from shared.routes import SERVICES
+from shared.settings import CommonSettings, SettingsError, read_settings
+from shared.web.app import DRAIN
+from shared.web.drain import Drain
+
+log = structlog.get_logger(__name__)
+
+FINISH_SECONDS = 10.0
+"""For requests that are under way when the listener is closed."""
+
+
+class Stop:
+    """What signals ask of the process."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._receive, number)
+
+    def _receive(self, number: signal.Signals) -> None:
+        if self.asked.is_set() or number == signal.SIGINT:
+            self.at_once.set()
+        self.asked.set()
+
+
+async def serve(service: str, settings: CommonSettings) -> None:
+    """Run the service until a signal, and bring it to its end.
+
+    Raises:
+        OSError: A port is taken.
+        SettingsError: A setting of the service is missing or wrong.
+    """
+    stop = Stop()
+    stop.listen()
+    app: Litestar = importlib.import_module(f"services.{service}.app").create_app()
+    start_http_server(settings.metrics_port, settings.host)
+    async with app.lifespan():
+        server = _server(app, settings)
+        serving = asyncio.create_task(server.serve())
+        asked = asyncio.create_task(stop.asked.wait())
+        await asyncio.wait([serving, asked], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            asked.cancel()
+            serving.result()
+            raise OSError("the HTTP server has ended by itself")
+        await _drain(app.state[DRAIN], stop, settings.drain_seconds)
+        await _finish(server, serving)
+
+
+def _server(app: Litestar, settings: CommonSettings) -> Server:
+    return Server(
+        app,
+        address=settings.host,
+        port=settings.http_port,
+        # the application's lifespan is ours: it has to outlast the last request
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=round(1000 * settings.head_seconds)),
+        websockets=False,
+        backlog=1024,
+        log_level=LogLevels.error,
+    )
+
+
+async def _drain(drain: Drain, stop: Stop, seconds: float) -> None:
+    log.info("draining", seconds=seconds)
+    drain.begin()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.at_once.wait()
+    drain.release()
+
+
+async def _finish(server: Server, serving: "asyncio.Task[None]") -> None:
+    server.stop()  # type: ignore[no-untyped-call]
+    await asyncio.wait([serving], timeout=FINISH_SECONDS)
+    if not serving.done():
+        log.warning("requests_cut_off", seconds=FINISH_SECONDS)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of `python -m shared.serve`."""
+    parser = argparse.ArgumentParser(prog="python -m shared.serve", description=__doc__.partition("\n")[0])
+    parser.add_argument("service", choices=SERVICES)
+    service = parser.parse_args(arguments).service
+    try:
+        uvloop.run(serve(service, read_settings(CommonSettings)))
+    except (SettingsError, OSError) as error:
+        sys.exit(f"{service} does not start: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""A service's process from its start to its end."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.database.migrate import upgrade
+from tests.support.ground import eventually, new_secret_keys
+from tests.support.replica import Replica
+from tests.support.servers import NatsServer, PostgresServer
+
+
+@pytest.fixture
+def dsn(postgres_server: PostgresServer) -> Iterator[str]:
+    """Of a database as disks wants it."""
+    dsn = postgres_server.make_service_database("disks")
+    upgrade("disks", dsn)
+    yield dsn
+    postgres_server.drop_database(dsn)
+
+
+@pytest.fixture
+def make_replica(dsn: str, nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    """Starts a replica of disks; settings by name."""
+    nats_server.process.start()
+    made: list[Replica] = []
+
+    def make(**settings: str) -> Replica:
+        environment = {
+            "GPUDEV_DATABASE_URL": dsn,
+            "GPUDEV_NATS_URL": nats_server.service_url("disks"),
+            "GPUDEV_SECRET_KEYS": new_secret_keys(),
+            "GPUDEV_AWS_REGION": "us-east-2",
+            "GPUDEV_AVAILABILITY_ZONE": "us-east-2a",
+            "GPUDEV_AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+            "AWS_ACCESS_KEY_ID": "none",
+            "AWS_SECRET_ACCESS_KEY": "none",
+            **settings,
+        }
+        replica = Replica("disks", tmp_path / f"disks-{len(made)}.log", environment)
+        made.append(replica)
+        replica.start()
+        return replica
+
+    yield make
+    for replica in made:
+        replica.kill()
+
+
+async def ended(replica: Replica, *, seconds: float = 20.0) -> None:
+    await eventually(lambda: not replica.running, "the process has ended", seconds=seconds)
+
+
+async def test_a_replica_that_has_to_go_says_so_and_serves_before_it_shuts_down(
+    make_replica: Callable[..., Replica],
+) -> None:
+    replica = make_replica(GPUDEV_DRAIN_SECONDS="3")
+    async with httpx.AsyncClient(base_url=replica.url, trust_env=False) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        assert "connection" not in (await client.get("/livez")).headers
+        os.kill(replica.pid, signal.SIGTERM)
+        began = time.monotonic()
+        not_ready = await eventually(partial(_unready, client), "it says that it goes")
+        assert not_ready == "this replica is about to stop"
+        assert (await client.get("/readyz/shutdown")).status_code == 503
+        while time.monotonic() - began < 2.5:
+            served = await client.get("/livez")
+            assert (served.status_code, served.headers["connection"]) == (200, "close")
+            await asyncio.sleep(0.05)
+    await ended(replica)
+    assert replica.returncode == 0
+    assert time.monotonic() - began >= 3
+    assert "service_stopped" in replica.log.read_text()
+
+
+async def _unready(client: httpx.AsyncClient) -> str | None:
+    answer = await client.get("/readyz")
+    return answer.text if answer.status_code == 503 else None
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+async def test_at_the_terminal_nobody_waits_for_a_balancer(
+    make_replica: Callable[..., Replica], signals: list[signal.Signals]
+) -> None:
+    replica = make_replica(GPUDEV_DRAIN_SECONDS="60")
+    os.kill(replica.pid, signals[0])
+    for number in signals[1:]:
+        await eventually(lambda: "draining" in replica.log.read_text(), "the first is taken")
+        os.kill(replica.pid, number)
+    await ended(replica)
+    assert replica.returncode == 0
+    assert "service_stopped" in replica.log.read_text()
+
+
+async def test_a_request_under_way_is_served_to_its_end(make_replica: Callable[..., Replica]) -> None:
+    """Its body comes only once the listener is closed."""
+    replica = make_replica()
+    url = httpx.URL(replica.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n")
+    writer.write(b"a")
+    await writer.drain()
+    os.kill(replica.pid, signal.SIGTERM)
+    await eventually(partial(_refuses, url), "no new connection is taken")
+    writer.write(b"b")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    assert head.startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await ended(replica)
+    assert replica.returncode == 0
+
+
+async def _refuses(url: httpx.URL) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(url.host, url.port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+async def test_metrics_are_on_a_port_of_their_own(make_replica: Callable[..., Replica]) -> None:
+    replica = make_replica()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{replica.url}/metrics")).status_code == 404
+        metrics = await client.get(replica.metrics_url)
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert "gpudev_loop_turns_total{" in metrics.text
+
+
+async def test_a_wrong_setting_is_named_and_ends_the_process(make_replica: Callable[..., Replica]) -> None:
+    with pytest.raises(Exception, match="GPUDEV_SWEEP_SECONDS") as failed:
+        make_replica(GPUDEV_SWEEP_SECONDS="often")
+    assert "Traceback" not in str(failed.value)
