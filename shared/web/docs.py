@@ -5,7 +5,8 @@ Each service tells its own OpenAPI document over NATS; whichever service is the 
 
 import asyncio
 import time
-from importlib.resources import files
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +25,14 @@ log = structlog.get_logger(__name__)
 
 API_VERSION = "1.0.0"
 _REMEMBER_SECONDS = 10.0
-_ASSETS = files("drf_spectacular_sidecar") / "static" / "drf_spectacular_sidecar" / "swagger-ui-dist"
+# Found, not imported: the package's own code wants Django, which nothing here does.
+_ASSETS = Path(
+    str(
+        distribution("drf-spectacular-sidecar").locate_file(
+            "drf_spectacular_sidecar/static/drf_spectacular_sidecar/swagger-ui-dist"
+        )
+    )
+)
 _ASSET_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui-standalone-preset.js": "text/javascript",

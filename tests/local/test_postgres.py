@@ -1,10 +1,16 @@
+from pathlib import Path
+
 import asyncpg
 import pytest
 
 from deploy.local import proc
-from deploy.local.postgres import prepare_database
+from deploy.local.part import PartFailedError
+from deploy.local.ports import free_ports
+from deploy.local.postgres import DATABASE, FAST, SUPERUSER, Postgres, execute, prepare_database, service_dsn
+from deploy.local.state import new_password
+from shared.routes import SERVICES
 from tests.local.conftest import eventually
-from tests.support.servers import PostgresServer
+from tests.support.servers import PostgresServer, ServerProcess
 
 
 async def test_a_service_works_in_its_own_schema(postgres_server: PostgresServer) -> None:
@@ -100,3 +106,29 @@ async def test_a_stopped_server_refuses_and_returns_on_the_same_port(postgres_se
 
     connection = await asyncpg.connect(postgres_server.admin_dsn)
     await connection.close()
+
+
+def test_a_role_that_is_no_superuser_can_prepare_a_database(tmp_path: Path) -> None:
+    """As on RDS, whose first role has CREATEROLE and CREATEDB."""
+    server = Postgres(directory=tmp_path / "postgres", port=free_ports(1)[0], password=new_password())
+    server.initialise()
+    process = ServerProcess(server.part(tmp_path / "log", FAST))
+    process.start()
+    try:
+        execute(server.dsn(), "CREATE ROLE rds LOGIN CREATEROLE CREATEDB PASSWORD 'p';")
+        admin = server.dsn().replace(f"{SUPERUSER}:{server.password}", "rds:p")
+        passwords = {service: new_password() for service in SERVICES}
+
+        prepare_database(admin, DATABASE, passwords)
+        passwords["jobs"] = new_password()
+        prepare_database(admin, DATABASE, passwords)
+
+        for service in SERVICES:
+            own = service_dsn(service, passwords[service], server.dsn(), DATABASE)
+            execute(own, "CREATE TABLE things (id int); SELECT * FROM things;")
+            with pytest.raises(PartFailedError, match="permission denied"):
+                execute(own, f"SELECT * FROM {'auth' if service == 'jobs' else 'jobs'}.things;")
+            with pytest.raises(PartFailedError, match="permission denied"):
+                execute(own, "CREATE TABLE public.things (id int);")
+    finally:
+        process.stop()

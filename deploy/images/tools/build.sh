@@ -17,48 +17,9 @@ PYTHON=(python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib
   libffi8 libgcc-s1 liblzma5 libncursesw6 libreadline8 libsqlite3-0 libssl3 libstdc++6 libtinfo6 libuuid1 zlib1g)
 PREFIX=/gpudev/jupyter
 
-say() { echo "tools image: [$SECONDS s] $*" >&2; }
-die() { say "$*"; exit 1; }
-
-# Run a command; its output is shown only when it fails.
-quietly() {
-  "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; die "failed: $*"; }
-}
-
-install_packages() {
-  local missing=() package
-  for package in "${PACKAGES[@]}"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-  done
-  (( ${#missing[@]} )) || return 0
-  (( EUID == 0 )) || die "these packages are needed: ${missing[*]}"
-  say "installing ${missing[*]}"
-  quietly apt-get -qq update
-  quietly apt-get -qq install -y --no-install-recommends "${missing[@]}"
-}
-
-# Debian 12 with its updates, as this machine's apt knows it but for what is installed, with its sources, in lists of our own.
-prepare_apt() {
-  local key=/usr/share/keyrings/debian-archive-keyring.gpg
-  mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
-  : >"$work/apt/status"
-  [ -n "$(apt-get indextargets 'Codename: bookworm-security' 2>/dev/null)" ] || quietly apt-get -qq update
-  # shellcheck disable=SC2016  # apt's own variables
-  apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' |
-    sort -u | while read -r site suite; do
-      case $suite in
-        bookworm | bookworm-updates | bookworm-security)
-          printf '%s [signed-by=%s] %s %s main\n' deb "$key" "$site" "$suite" deb-src "$key" "$site" "$suite" ;;
-      esac
-    done >"$work/apt/sources.list"
-  for suite in bookworm bookworm-security; do
-    grep -q " $suite main" "$work/apt/sources.list" || die "apt knows no suite $suite here"
-  done
-  apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/apt/sources.list" -o Dir::Etc::SourceParts=-
-    -o "Dir::State::Lists=$work/apt/lists" -o "Dir::State::status=$work/apt/status" -o "Dir::Cache=$work/apt"
-    -o APT::Sandbox::User=root)
-  quietly "${apt[@]}" update
-}
+name="tools image"
+# shellcheck source=../debian.sh
+. "$here/../debian.sh"
 
 # What Debian has now, one line a file: its name, which holds the version, and its checksum.
 resolve() {
@@ -163,7 +124,7 @@ build() {
   fetch_busybox
   say "bundling JupyterLab"
   bundle_jupyter
-  python3 "$here/sbom.py" "$work/resolved" "$work/jupyter/lib/python3/dist-packages" >"$work/root/sbom.cdx.json"
+  python3 "$here/../sbom.py" gpudev-tools "$work/resolved" "$work/jupyter/lib/python3/dist-packages" >"$work/root/sbom.cdx.json"
   mkdir -p "$cache"
   rm -rf "$built.new"
   cp -a "$work/root" "$built.new"
@@ -172,11 +133,11 @@ build() {
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-install_packages
+install_packages "${PACKAGES[@]}"
 prepare_apt
 resolve
 # all but the program, which takes a second
-built=$cache/$(cd "$here" && cat build.sh sbom.py jupyter.txt dropbear/* src/gpudev.h src/user.c "$work/resolved" | sha256sum | cut -c1-16)
+built=$cache/$(cd "$here" && cat build.sh ../debian.sh ../sbom.py jupyter.txt dropbear/* src/gpudev.h src/user.c "$work/resolved" | sha256sum | cut -c1-16)
 [ -d "$built" ] || build
 mkdir -p "$into"
 cp -a "$built/." "$into"

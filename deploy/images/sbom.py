@@ -1,4 +1,4 @@
-"""What the tools image is made of, as CycloneDX: python3 sbom.py RESOLVED PACKAGES.
+"""What an image is made of, as CycloneDX: python3 sbom.py IMAGE RESOLVED PACKAGES.
 
 RESOLVED has a line for each file that was taken from Debian, its name and checksum; PACKAGES is the wheels' folder. The
 same content gives the same document. Standard library only: it runs where the image is built.
@@ -17,10 +17,10 @@ _BINARY = re.compile(r"(?P<name>[^_]+)_(?P<version>[^_]+)_(?P<arch>[^_]+)\.deb")
 _SOURCE = re.compile(r"(?P<name>[^_]+)_(?P<version>[^_]+)\.dsc")
 
 
-def main(resolved: Path, packages: Path) -> None:
+def main(name: str, resolved: Path, packages: Path) -> None:
     """Print the document."""
     found = [*_of_debian(resolved.read_text()), *_wheels(packages)]
-    image = {"type": "container", "name": "gpudev-tools"}
+    image = {"type": "container", "name": name}
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -51,4 +51,4 @@ def _component(kind: str, name: str, version: str, qualifiers: str = "") -> dict
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
