@@ -27,7 +27,7 @@ SECRETS = frozenset({"database_url", "nats_url", "secret_keys", "internal_token"
 """They come out of the service's Secret, and are no values."""
 NEEDED_SECRETS = SECRETS
 """Secrets that a service is not started without, although the code may have a default."""
-ELSEWHERE = {"namespace": "namespaces.jobs", "metrics_port": "metrics.port"}
+ELSEWHERE = {"namespace": "namespaces.jobs", "http_port": "ports.http", "metrics_port": "ports.metrics"}
 """Settings that more than the service depends on, and the value that says them."""
 
 Schema = dict[str, Any]

@@ -49,9 +49,10 @@ def test_every_field_of_the_settings_is_somewhere(service: ServiceName) -> None:
     everywhere = {*settings.names(service), *settings.secrets(service), *settings.ELSEWHERE}
     fields = {field.name for field in msgspec.structs.fields(settings.SETTINGS[service])}
     assert fields <= everywhere
-    found = environment(service, objects(namespaces={"jobs": "research"}, metrics={"port": 9123}))
-    for name in fields & set(settings.ELSEWHERE):
-        assert found[f"GPUDEV_{name.upper()}"] == {"namespace": "research", "metrics_port": "9123"}[name]
+    found = environment(service, objects(namespaces={"jobs": "research"}, ports={"http": 8123, "metrics": 9123}))
+    for name, value in {"namespace": "research", "http_port": "8123", "metrics_port": "9123"}.items():
+        if name in fields:
+            assert found[f"GPUDEV_{name.upper()}"] == value
     for name in settings.secrets(service):
         source = found[f"GPUDEV_{name.upper()}"]["secretKeyRef"]
         assert source == {"name": f"gpudev-{service}", "key": f"GPUDEV_{name.upper()}"}

@@ -23,6 +23,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- (index $root.Values.services $name).secret | default (printf "%s-%s" $root.Release.Name $name) }}
 {{- end }}
 
+{{- /* Where a service answers inside the cluster. Takes (list $ "auth"). */ -}}
+{{- define "gpudev.url" -}}
+{{- $root := index . 0 -}}
+http://{{ $root.Release.Name }}-{{ index . 1 }}.{{ $root.Release.Namespace }}:{{ $root.Values.ports.http }}
+{{- end }}
+
 {{- /* A setting's value as text. Numbers by toJson: Helm reads them as floats, and prints large ones as 1e+09. */ -}}
 {{- define "gpudev.text" -}}
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end }}
@@ -33,7 +39,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- $root := index . 0 }}{{- $name := index . 1 }}
 {{- $service := index $root.Values.services $name }}
 {{- $known := $root.Files.Get "files/generated.yaml" | fromYaml }}
-{{- $own := dict "metrics_port" $root.Values.metrics.port "auth_urls" (printf "http://%s-auth.%s:8000" $root.Release.Name $root.Release.Namespace) }}
+{{- $own := dict "http_port" $root.Values.ports.http "metrics_port" $root.Values.ports.metrics "auth_urls" (include "gpudev.url" (list $root "auth")) }}
 {{- if has $name $known.cluster }}{{ $_ := set $own "namespace" $root.Values.namespaces.jobs }}{{ end }}
 {{- if eq $name "jobs" }}{{ $_ := set $own "tools_image" (include "gpudev.image" (list $root "tools")) }}{{ end }}
 {{- $settings := dict }}
