@@ -2,20 +2,21 @@
 
 from litestar import Litestar
 
-from services.jobs.access import AccessKeeper
-from services.jobs.api import JobsController
-from services.jobs.changes import Changes
-from services.jobs.cluster import Cluster
-from services.jobs.consumers import News
-from services.jobs.disabled_users import DisabledUsers
-from services.jobs.github import GitHub
-from services.jobs.line import LineKeeper
-from services.jobs.logs import LogReader
-from services.jobs.queue import QueueController
-from services.jobs.reconciler import Reconciler
-from services.jobs.resources import Resources
+from services.jobs.adapters.github import GitHub
+from services.jobs.adapters.kubernetes import Cluster
+from services.jobs.api.access import AccessController
+from services.jobs.api.jobs import JobsController
+from services.jobs.api.logs import LogsController
+from services.jobs.api.queue import QueueController
+from services.jobs.consumers import Consumers
+from services.jobs.context import Context, WakeUps, utc_now
+from services.jobs.operations.stream_log import LogReader
 from services.jobs.settings import JobsSettings
-from services.jobs.sweeper import Sweeper
+from services.jobs.workers.access_keeper import AccessKeeper
+from services.jobs.workers.disabled_users import DisabledUsers
+from services.jobs.workers.queue_keeper import QueueKeeper
+from services.jobs.workers.reconciler import Reconciler
+from services.jobs.workers.sweeper import Sweeper
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.authentication import Verify
@@ -30,29 +31,34 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     """
     settings = settings or read_settings(JobsSettings)
     base = Foundation.open("jobs", settings)
-    resources = Resources(
-        database=base.database, broker=base.broker, relay=base.relay, cipher=base.cipher, settings=settings,
-        changes=Changes(base.broker),
-    )  # fmt: skip
+    context = Context(
+        database=base.database,
+        broker=base.broker,
+        outbox=base.relay,
+        cipher=base.cipher,
+        settings=settings,
+        clock=utc_now,
+        wake_ups=WakeUps(base.broker),
+    )
     cluster = Cluster(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
     github = GitHub(url=settings.github_url, seconds=settings.github_seconds)
-    reconciler = Reconciler(resources, cluster, github)
-    access = AccessKeeper(resources, cluster, github)
-    sweeper = Sweeper(resources, cluster)
+    reconciler = Reconciler(context, cluster, github)
+    access = AccessKeeper(context, cluster, github)
+    sweeper = Sweeper(context, cluster)
     parts = ServiceParts(
-        controllers=[JobsController, QueueController],
+        controllers=[JobsController, AccessController, LogsController, QueueController],
         verify=verify or base.ask_auth(),
-        resources={"resources": resources, "log_reader": LogReader(resources, cluster)},
-        subscriptions=News(resources).subscriptions(),
+        resources={"context": context, "log_reader": LogReader(context, cluster)},
+        subscriptions=Consumers(context).subscriptions(),
         loops=[
             reconciler.loop,
             access.loop,
             sweeper.loop,
-            DisabledUsers(resources).loop,
-            LineKeeper(resources).loop,
+            DisabledUsers(context).loop,
+            QueueKeeper(context).loop,
         ],
         tasks=[reconciler.watch],
-        releases=[resources.changes.close],
+        releases=[context.wake_ups.close],
         closers=[reconciler.close, access.close, github.close, cluster.close],
     )
     return create_service_app(base, parts)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from services.jobs.disabled_users import note_disabled
+from services.jobs.context import Context
 from services.jobs.domain.facts import DiskFailed, DiskReady, Granted, QueueMoved, Revoked
-from services.jobs.operations import take_in_news
-from services.jobs.resources import Resources
+from services.jobs.operations.cancel import note_disabled
+from services.jobs.operations.transition import apply_event
 from shared.contracts.auth import UserDisabled, UserEnabled
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
@@ -18,10 +18,10 @@ from shared.messaging import Subscription
 
 
 @dataclass(frozen=True)
-class News:
+class Consumers:
     """Handlers of other services' events."""
 
-    resources: Resources
+    context: Context
 
     def subscriptions(self) -> Sequence[Subscription[Any]]:
         """What the service listens to."""
@@ -38,24 +38,24 @@ class News:
     async def on_queued(self, transaction: Transaction, data: JobQueued, event: CloudEvent) -> None:
         """Its place in the queue is what capacity says."""
         fact = QueueMoved(data.position, data.estimated_start_at, data.reason)
-        await self._take_in(transaction, data.job_id, fact, event.sequence)
+        await self._apply(transaction, data.job_id, fact, event.sequence)
 
     async def on_granted(self, transaction: Transaction, data: LeaseGranted, event: CloudEvent) -> None:
         """It has GPUs: the intent to make its pod is committed here, before any pod exists."""
-        await self._take_in(transaction, data.job_id, Granted(data.epoch, data.node), event.sequence)
+        await self._apply(transaction, data.job_id, Granted(data.epoch, data.node), event.sequence)
 
     async def on_revoked(self, transaction: Transaction, data: LeaseRevoked, event: CloudEvent) -> None:
         """Its GPUs are gone."""
-        await self._take_in(transaction, data.job_id, Revoked(data.epoch, data.reason), event.sequence)
+        await self._apply(transaction, data.job_id, Revoked(data.epoch, data.reason), event.sequence)
 
     async def on_disk_claimed(self, transaction: Transaction, data: DiskClaimed, _: CloudEvent) -> None:
         """Its disk can be used."""
-        await self._take_in(transaction, data.job_id, DiskReady(data.volume_id, data.availability_zone), None)
+        await self._apply(transaction, data.job_id, DiskReady(data.volume_id, data.availability_zone), None)
 
     async def on_disk_failed(self, transaction: Transaction, data: DiskOperationFailed, _: CloudEvent) -> None:
         """Its disk will never be there."""
         if data.job_id is not None:
-            await self._take_in(transaction, data.job_id, DiskFailed(data.error), None)
+            await self._apply(transaction, data.job_id, DiskFailed(data.error), None)
 
     async def on_user_disabled(self, transaction: Transaction, data: UserDisabled, event: CloudEvent) -> None:
         """The user's jobs end, after the grace that is configured."""
@@ -64,7 +64,7 @@ class News:
             user_id=data.user_id,
             disabled_at=data.disabled_at,
             sequence=event.sequence,
-            resources=self.resources,
+            context=self.context,
         )
 
     async def on_user_enabled(self, transaction: Transaction, data: UserEnabled, event: CloudEvent) -> None:
@@ -74,11 +74,11 @@ class News:
             user_id=data.user_id,
             disabled_at=None,
             sequence=event.sequence,
-            resources=self.resources,
+            context=self.context,
         )
 
-    async def _take_in(self, transaction: Transaction, job_id: Any, fact: Any, sequence: int | None) -> None:
-        await take_in_news(
+    async def _apply(self, transaction: Transaction, job_id: Any, fact: Any, sequence: int | None) -> None:
+        await apply_event(
             transaction=transaction, job_id=job_id, fact=fact, sequence=sequence,
-            now=datetime.now(UTC), resources=self.resources,
+            now=datetime.now(UTC), context=self.context,
         )  # fmt: skip

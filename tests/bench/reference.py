@@ -49,25 +49,25 @@ class Reference:
             await asyncpg.create_pool(dsn, min_size=0, max_size=10, init=_prepare_connection, reset=_nothing)
             for dsn in self._dsns
         ]
-        row = await self._jobs.fetchrow(jobs.FIND.sql, self._job_id)
-        self._job = jobs.to_job(row)
+        row = await self._jobs.fetchrow(jobs.jobs.FIND.sql, self._job_id)
+        self._job = jobs.jobs.to_job(row)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def get(self, _: Any) -> bytes:
         """One job."""
-        arguments = jobs.FIND_OWN.arguments(
+        arguments = jobs.jobs.FIND_OWN.arguments(
             {"user_id": self._job.user_id, "first_id": self._job_id, "last_id": self._job_id}
         )
-        return msgspec.json.encode(dict((await self._jobs.fetch(jobs.FIND_OWN.sql, *arguments))[0]))
+        return msgspec.json.encode(dict((await self._jobs.fetch(jobs.jobs.FIND_OWN.sql, *arguments))[0]))
 
     async def list(self, _: Any) -> bytes:
         """Fifty jobs and how many there are."""
-        arguments = jobs.LIST_OWN.arguments(
+        arguments = jobs.jobs.LIST_OWN.arguments(
             {"user_id": self._job.user_id, "statuses": _ALL_STATUSES, "limit": 50, "offset": 0}
         )
-        rows = await self._jobs.fetch(jobs.LIST_OWN.sql, *arguments)
+        rows = await self._jobs.fetch(jobs.jobs.LIST_OWN.sql, *arguments)
         return msgspec.json.encode([dict(row) for row in rows])
 
     async def availability(self, _: Any) -> bytes:
@@ -84,12 +84,12 @@ class Reference:
             instance_type="p5.48xlarge", gpu_type="none", gpu_count=8, duration_seconds=3600, submitted_at=now,
             waits_for_disk=True,
         )  # fmt: skip
-        arguments = jobs.SUBMIT.arguments(
-            jobs.submit_columns(msgspec.structs.replace(self._job, id=job_id, node=None))
+        arguments = jobs.jobs.SUBMIT.arguments(
+            jobs.jobs.submit_columns(msgspec.structs.replace(self._job, id=job_id, node=None))
             | draft_columns(Draft(data=data, version=1, occurred_at=now))
             | {"request_mac": b"", "env_sealed": None, "due_at": now}
         )
-        number = await self._jobs.fetchval(jobs.SUBMIT.sql, *arguments)
+        number = await self._jobs.fetchval(jobs.jobs.SUBMIT.sql, *arguments)
         return msgspec.json.encode({"job_id": job_id, "message": number, "at": time.time()})
 
 

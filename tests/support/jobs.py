@@ -21,13 +21,12 @@ from litestar import Litestar
 from deploy.local.namespace import ensure_namespace
 from deploy.local.region import AVAILABILITY_ZONE
 from services.jobs import storage
+from services.jobs.adapters.github import GitHub
+from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.app import create_app
-from services.jobs.changes import Changes
-from services.jobs.cluster import Cluster
+from services.jobs.context import Context, WakeUps, utc_now
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import Meta
-from services.jobs.github import GitHub
-from services.jobs.resources import Resources
 from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import Identity
@@ -50,11 +49,11 @@ IMAGE = "docker.io/library/debian:bookworm"
 _END = datetime(2100, 1, 1, tzinfo=UTC)
 _EVENTS = Statement(sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("job_id")).order_by(outbox.c.id))
 _HISTORY = Statement(
-    sa.select(storage.job_history.c.status)
-    .where(storage.job_history.c.job_id == sa.bindparam("job_id"))
-    .order_by(storage.job_history.c.revision)
+    sa.select(storage.tables.job_history.c.status)
+    .where(storage.tables.job_history.c.job_id == sa.bindparam("job_id"))
+    .order_by(storage.tables.job_history.c.revision)
 )
-_ROW = Statement(sa.select(storage.jobs).where(storage.jobs.c.id == sa.bindparam("job_id")))
+_ROW = Statement(sa.select(storage.tables.jobs).where(storage.tables.jobs.c.id == sa.bindparam("job_id")))
 _UPDATE = "UPDATE jobs SET {what}, revision = revision + 1 WHERE id = '{job_id}'"
 
 
@@ -153,14 +152,19 @@ class JobsWorld:
             client.headers.update(self.people.bearer(username))
             yield client
 
-    def resources(self) -> Resources:
+    def context(self) -> Context:
         """As the service has them, for tests that call operations."""
         relay = Relay(database=self.database, broker=self.broker, service="jobs")
         cipher = Cipher(self.settings.secret_keys)
-        return Resources(
-            database=self.database, broker=self.broker, relay=relay, cipher=cipher, settings=self.settings,
-            changes=Changes(self.broker),
-        )  # fmt: skip
+        return Context(
+            database=self.database,
+            outbox=relay,
+            broker=self.broker,
+            cipher=cipher,
+            settings=self.settings,
+            clock=utc_now,
+            wake_ups=WakeUps(self.broker),
+        )
 
     @asynccontextmanager
     async def disks_answering(self, reply: ClaimReply) -> AsyncIterator[list[ClaimRequest]]:
@@ -319,7 +323,7 @@ async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -
         unschedulable_seconds=0.5,
     )
     database = Database(dsn, pool_size=4)
-    tables = ", ".join(table.name for table in storage.metadata.sorted_tables)
+    tables = ", ".join(table.name for table in storage.tables.metadata.sorted_tables)
     await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys")))
     broker = Broker(stand_in_url(nats_url), name="test")
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)

@@ -1,4 +1,4 @@
-from services.jobs.storage import metadata
+from services.jobs.storage.tables import metadata
 from shared.database.migrate import run_environment
 from shared.database.tables import shared_metadata
 

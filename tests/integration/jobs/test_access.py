@@ -7,12 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from services.jobs import access, storage
-from services.jobs.access import AccessKeeper
-from services.jobs.actions import add_user, switch_jupyter
-from services.jobs.cluster import Cluster
+from services.jobs import storage
+from services.jobs.adapters.exec_channel import ExecResult
+from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.domain.job import Job
-from services.jobs.exec_channel import ExecResult
+from services.jobs.operations.access import add_user, switch_jupyter
+from services.jobs.workers import access_keeper
+from services.jobs.workers.access_keeper import AccessKeeper
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, job_of, later, until_status
 from tests.support.servers import ClusterSimulator
@@ -133,7 +134,7 @@ async def test_keys_that_cannot_be_brought_in_are_tried_again_and_then_refused_w
 async def test_a_call_that_hangs_is_given_up_and_repeated(
     world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_KEYS_SECONDS", 1.0)
+    monkeypatch.setattr(access_keeper, "_KEYS_SECONDS", 1.0)
     job_id, tools = await start(world, client, cluster_simulator)
     tools.let("keys", "hang")
     asked = asyncio.create_task(add(client, job_id, "bob"))
@@ -241,7 +242,7 @@ async def test_jupyter_asked_for_twice_at_once_is_started_once_and_opposite_wish
             await client.post(f"/v1/jobs/{job_id}/jupyter/{action}")
 
         async def settled() -> bool:
-            return storage.to_job(await world.row(job_id)).jupyter_applied == 4
+            return storage.jobs.to_job(await world.row(job_id)).jupyter_applied == 4
 
         await eventually(settled, "the last wish is in effect")
     assert tools.jupyter is None
@@ -285,11 +286,11 @@ async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_an
     async with world.service() as client:
         job_id, tools = await start(world, client, cluster_simulator)
     dying = KilledAfterExec(kubeconfig=world.settings.kubeconfig, namespace=world.settings.namespace)
-    resources, github = world.resources(), github_of(world)
-    asked = {"user_id": 1, "job_id": str(job_id), "key": None, "now": later(), "resources": resources}
+    context, github = world.context(), github_of(world)
+    asked = {"user_id": 1, "job_id": str(job_id), "key": None, "now": later(), "context": context}
 
     async def work(cluster: Cluster) -> Job:
-        job, _ = await AccessKeeper(resources, cluster, github).run_pass(storage.to_job(await world.row(job_id)))
+        job, _ = await AccessKeeper(context, cluster, github).run_pass(storage.jobs.to_job(await world.row(job_id)))
         return job
 
     try:

@@ -1,6 +1,7 @@
 """Extension, history and held answers, with Kubernetes away: none of them needs it."""
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -16,15 +17,18 @@ import pytest
 import sqlalchemy as sa
 
 from services.jobs import storage
-from services.jobs.actions import JobNotActive, extend_job
+from services.jobs.context import Context
 from services.jobs.domain.facts import PodGone
 from services.jobs.domain.job import Phase
 from services.jobs.domain.plan import Limits, Record, next_step
 from services.jobs.domain.pod_facts import PodFacts, PodState
 from services.jobs.domain.submission import read_submission
-from services.jobs.operations import apply_fact, cancel_job, submit_job
-from services.jobs.resources import Resources
-from services.jobs.waiting import await_job
+from services.jobs.operations.cancel import cancel_job
+from services.jobs.operations.extend import extend_job
+from services.jobs.operations.lock import JobNotActive
+from services.jobs.operations.submit import submit_job
+from services.jobs.operations.transition import apply_fact
+from services.jobs.operations.wait import await_job
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobExtended
 from shared.database import Database, Statement
@@ -116,7 +120,7 @@ async def test_an_extension_has_taken_effect_before_it_is_shown(world: JobsWorld
     await world.update(job_id, "expires_at = now() + interval '300 milliseconds'")
     shown = await end_shown(client, job_id)
     assert (await extend(client, job_id, 2)).status_code == 200
-    job = storage.to_job(await world.row(job_id))
+    job = storage.jobs.to_job(await world.row(job_id))
     assert job.expires_at is not None
     assert job.expires_at.replace(microsecond=0) == shown + timedelta(hours=2)
     pod = PodFacts(uid="", state=PodState.READY, detail="running")
@@ -186,7 +190,7 @@ async def test_a_job_that_ends_before_its_extension_is_shown_shows_what_was_acce
     before = await end_shown(client, job_id)
     await extend(client, job_id, 1)
     await client.post(f"/v1/jobs/{job_id}/cancel")
-    await end_elsewhere(world, world.resources(), job_id)
+    await end_elsewhere(world, world.context(), job_id)
     job = await job_of(client, job_id)
     assert (job["status"], time_of(job, "expires_at")) == ("cancelled", before + timedelta(hours=1))
 
@@ -237,7 +241,7 @@ async def test_a_job_is_extended_to_its_limit_and_not_past_it(world: JobsWorld, 
     assert "by 167 hours more" in past.json()["detail"]
     assert (await extend(client, job_id, 167)).status_code == 200
     assert "by 0 hours more" in (await extend(client, job_id, 0.001)).json()["detail"]
-    assert storage.to_job(await world.row(job_id)).duration_seconds == 168 * 3600
+    assert storage.jobs.to_job(await world.row(job_id)).duration_seconds == 168 * 3600
 
 
 async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> None:
@@ -277,36 +281,32 @@ async def test_an_extension_and_the_expiry_race_and_exactly_one_wins(world: Jobs
     assert set(wins) == {"extension", "expiry"}, "the races are no races"
 
 
-async def replica(world: JobsWorld, stack: AsyncExitStack) -> Resources:
+async def replica(world: JobsWorld, stack: AsyncExitStack) -> Context:
     database = Database(world.settings.database_url, pool_size=1)
     stack.push_async_callback(database.close)
-    base = world.resources()
-    return Resources(
-        database=database, broker=base.broker, relay=base.relay, cipher=base.cipher, settings=base.settings,
-        changes=base.changes,
-    )  # fmt: skip
+    return dataclasses.replace(world.context(), database=database)
 
 
-async def race(world: JobsWorld, replicas: list[Resources], seed: int) -> str:
+async def race(world: JobsWorld, replicas: list[Context], seed: int) -> str:
     random = Random(seed)
     job_id = uuid4()
     await submit_job(
         owner=OWNER, submission=read_submission(body()), job_id=job_id, key=None, now=later(),
-        resources=replicas[seed % 2],
+        context=replicas[seed % 2],
     )  # fmt: skip
     await world.update(job_id, f"{RUNNING}, warned_minutes = 5, warning = 'Expires in 5 minutes'")
     end = (await world.row(job_id))["expires_at"]
 
-    async def lag(resources: Resources) -> None:
+    async def lag(context: Context) -> None:
         for _ in range(random.randrange(4)):  # round trips: what separates two replicas that race
-            await resources.database.fetch_value(ROUND_TRIP)
+            await context.database.fetch_value(ROUND_TRIP)
 
     async def ask() -> bool:
         await lag(replicas[0])
         try:
             await extend_job(
                 user_id=1, job_id=str(job_id), seconds=3600, shown_at_once=seed % 3 == 0, key=None,
-                now=end - timedelta(seconds=1), resources=replicas[0],
+                now=end - timedelta(seconds=1), context=replicas[0],
             )  # fmt: skip
         except JobNotActive:
             return False
@@ -314,16 +314,16 @@ async def race(world: JobsWorld, replicas: list[Resources], seed: int) -> str:
 
     async def expire() -> bool:
         await lag(replicas[1])
-        job = storage.to_job(await replicas[1].database.fetch_one(storage.FIND, job_id=job_id))
+        job = storage.jobs.to_job(await replicas[1].database.fetch_one(storage.jobs.FIND, job_id=job_id))
         await lag(replicas[1])
         step = next_step(job, PodFacts(uid="", state=PodState.READY, detail="running"), end, Limits())
         if not isinstance(step, Record):
             return False
-        return await apply_fact(job=job, fact=step.fact, now=end, resources=replicas[1]) is not None
+        return await apply_fact(job=job, fact=step.fact, now=end, context=replicas[1]) is not None
 
     extended, expired = await asyncio.gather(ask(), expire())
     assert extended != expired
-    job = storage.to_job(await world.row(job_id))
+    job = storage.jobs.to_job(await world.row(job_id))
     names = await world.told(job_id)
     if extended:
         assert (job.phase, job.expires_at) == (Phase.ACTIVE, end + timedelta(hours=1))
@@ -390,16 +390,16 @@ async def test_a_held_answer_is_woken_by_another_replica_and_holds_no_connection
         await eventually(all_asked, "all have asked")
         assert (await waiting.get("/v1/jobs")).status_code == 200
         assert not any(task.done() for task in held)
-        resources = world.resources()
+        context = world.context()
         for job_id in jobs:
-            await end_elsewhere(world, resources, job_id)
+            await end_elsewhere(world, context, job_id)
         answers = await asyncio.wait_for(asyncio.gather(*held), 10)
     assert {answer.json()["status"] for answer in answers} == {"succeeded"}
 
 
-async def end_elsewhere(world: JobsWorld, resources: Resources, job_id: UUID) -> None:
-    job = storage.to_job(await world.row(job_id))
-    assert await apply_fact(job=job, fact=PodGone(job.epoch), now=later(), resources=resources) is not None
+async def end_elsewhere(world: JobsWorld, context: Context, job_id: UUID) -> None:
+    job = storage.jobs.to_job(await world.row(job_id))
+    assert await apply_fact(job=job, fact=PodGone(job.epoch), now=later(), context=context) is not None
 
 
 async def test_a_held_submission_tells_when_the_job_has_left_the_line(world: JobsWorld, client: Client) -> None:
@@ -410,7 +410,7 @@ async def test_a_held_submission_tells_when_the_job_has_left_the_line(world: Job
         return list((await client.get("/v1/jobs")).json()["jobs"])
 
     [job] = await eventually(there, "the job is there")
-    await cancel_job(user_id=1, job_id=job["job_id"], key=None, now=later(), resources=world.resources())
+    await cancel_job(user_id=1, job_id=job["job_id"], key=None, now=later(), context=world.context())
     answer = await asyncio.wait_for(held, 10)
     assert (answer.json()["status"], answer.headers["preference-applied"]) == ("cancelled", "wait=30")
     again = await client.post("/v1/jobs/submit", json=body(), headers=wait)
@@ -418,9 +418,9 @@ async def test_a_held_submission_tells_when_the_job_has_left_the_line(world: Job
 
 
 async def test_a_service_that_stops_ends_the_waits(world: JobsWorld) -> None:
-    resources = world.resources()
+    context = world.context()
 
-    waiting = asyncio.create_task(await_job(uuid4(), lambda _: False, 30, resources))
-    await eventually(lambda: resources.changes.waiting, "it waits")
-    await resources.changes.close()
+    waiting = asyncio.create_task(await_job(uuid4(), lambda _: False, 30, context))
+    await eventually(lambda: context.wake_ups.waiting, "it waits")
+    await context.wake_ups.close()
     assert await asyncio.wait_for(waiting, 5) is None

@@ -13,11 +13,11 @@ from uuid import UUID
 import pytest
 
 from services.jobs import storage
-from services.jobs.cluster import Cluster
+from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.pod_facts import PodState, read_pod
-from services.jobs.operations import cancel_job
-from services.jobs.reconciler import Reconciler
+from services.jobs.operations.cancel import cancel_job
+from services.jobs.workers.reconciler import Reconciler
 from shared.database import Database, Statement, Transaction
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, later, new_disk_claimed
@@ -117,11 +117,11 @@ async def granted(world: JobsWorld, client: Client) -> UUID:
 
 
 async def read(world: JobsWorld, job_id: UUID) -> Job:
-    return storage.to_job(await world.row(job_id))
+    return storage.jobs.to_job(await world.row(job_id))
 
 
 async def cancel(world: JobsWorld, job_id: UUID) -> None:
-    await cancel_job(user_id=1, job_id=str(job_id), key=None, now=later(), resources=world.resources())
+    await cancel_job(user_id=1, job_id=str(job_id), key=None, now=later(), context=world.context())
 
 
 async def prepare(world: JobsWorld, job_id: UUID, steps: Steps) -> None:
@@ -130,7 +130,7 @@ async def prepare(world: JobsWorld, job_id: UUID, steps: Steps) -> None:
         database, cluster, github = SteppingDatabase(world, steps), SteppingCluster(world, steps), github_of(world)
         for closing in (database.close, cluster.close, github.close):
             stack.push_async_callback(closing)
-        reconciler = Reconciler(replace(world.resources(), database=database), cluster, github)
+        reconciler = Reconciler(replace(world.context(), database=database), cluster, github)
         job, _ = await reconciler.run_pass(await read(world, job_id))
 
         async def ready() -> bool:
@@ -146,7 +146,7 @@ async def prepare(world: JobsWorld, job_id: UUID, steps: Steps) -> None:
 async def finish(world: JobsWorld, job_id: UUID) -> Job:
     """Another worker goes on until the job has ended."""
     github = github_of(world)
-    reconciler = Reconciler(world.resources(), world.cluster, github)
+    reconciler = Reconciler(world.context(), world.cluster, github)
 
     async def ended() -> bool:
         job = await read(world, job_id)

@@ -9,15 +9,17 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.jobs import storage
-from services.jobs.cluster import Cluster, ClusterUnavailable
-from services.jobs.consumers import News
+from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable
+from services.jobs.consumers import Consumers
+from services.jobs.context import Context
 from services.jobs.domain.facts import Cancel, Granted, PodReady, PodWaits
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.submission import read_submission
 from services.jobs.domain.table import change
-from services.jobs.operations import LeaseTooEarly, apply_fact, cancel_job, submit_job, take_in_news, write_change
-from services.jobs.reconciler import Reconciler
-from services.jobs.resources import Resources
+from services.jobs.operations.cancel import cancel_job
+from services.jobs.operations.submit import submit_job
+from services.jobs.operations.transition import LeaseTooEarly, apply_event, apply_fact, write_change
+from services.jobs.workers.reconciler import Reconciler
 from shared.contracts.auth import Identity
 from tests.support.ground import eventually
 from tests.support.jobs import JobsWorld, body, github_of, later
@@ -59,7 +61,7 @@ async def breaking(world: JobsWorld, fails_at: int, failure: tuple[Any, bool], o
     cluster = BreakingCluster(world, fails_at=fails_at, failure=failure, only=only)
     with suppress(Killed, ClusterUnavailable):
         try:
-            yield Reconciler(world.resources(), cluster, github_of(world))
+            yield Reconciler(world.context(), cluster, github_of(world))
         finally:
             await cluster.close()
     assert cluster.failed
@@ -75,45 +77,45 @@ async def world(jobs_world: JobsWorld) -> JobsWorld:
 
 
 @pytest.fixture
-def resources(world: JobsWorld) -> Resources:
-    return world.resources()
+def context(world: JobsWorld) -> Context:
+    return world.context()
 
 
 @pytest.fixture
-async def reconciler(world: JobsWorld, resources: Resources) -> AsyncIterator[Reconciler]:
+async def reconciler(world: JobsWorld, context: Context) -> AsyncIterator[Reconciler]:
     """Its loop does not run: a test drives it pass by pass."""
-    made = Reconciler(resources, world.cluster, github_of(world))
+    made = Reconciler(context, world.cluster, github_of(world))
     yield made
     await made.close()
 
 
-async def submitted(resources: Resources, **changes: Any) -> UUID:
+async def submitted(context: Context, **changes: Any) -> UUID:
     submission = read_submission(body(**changes))
     outcome = await submit_job(
-        owner=OWNER, submission=submission, job_id=uuid4(), key=None, now=later(), resources=resources
+        owner=OWNER, submission=submission, job_id=uuid4(), key=None, now=later(), context=context
     )
     return outcome.answer.job_id
 
 
-async def granted(world: JobsWorld, resources: Resources, epoch: int = 1, **changes: Any) -> UUID:
-    job_id = await submitted(resources, **changes)
-    await news(resources, job_id, Granted(epoch, world.node), sequence=epoch)
+async def granted(world: JobsWorld, context: Context, epoch: int = 1, **changes: Any) -> UUID:
+    job_id = await submitted(context, **changes)
+    await news(context, job_id, Granted(epoch, world.node), sequence=epoch)
     return job_id
 
 
-async def news(resources: Resources, job_id: UUID, fact: Any, sequence: int | None) -> None:
-    async with resources.database.transaction() as transaction:
-        await take_in_news(
-            transaction=transaction, job_id=job_id, fact=fact, sequence=sequence, now=later(), resources=resources
+async def news(context: Context, job_id: UUID, fact: Any, sequence: int | None) -> None:
+    async with context.database.transaction() as transaction:
+        await apply_event(
+            transaction=transaction, job_id=job_id, fact=fact, sequence=sequence, now=later(), context=context
         )
 
 
 async def read(world: JobsWorld, job_id: UUID) -> Job:
-    return storage.to_job(await world.row(job_id))
+    return storage.jobs.to_job(await world.row(job_id))
 
 
-async def cancel(resources: Resources, job_id: UUID) -> None:
-    await cancel_job(user_id=1, job_id=str(job_id), key=None, now=later(), resources=resources)
+async def cancel(context: Context, job_id: UUID) -> None:
+    await cancel_job(user_id=1, job_id=str(job_id), key=None, now=later(), context=context)
 
 
 async def passes_until(world: JobsWorld, reconciler: Reconciler, job_id: UUID, *phases: Phase) -> Job:
@@ -137,7 +139,7 @@ async def test_making_the_pod_survives_a_failure_at_every_call(
     world: JobsWorld, reconciler: Reconciler, fails_at: int, failure: tuple[Any, bool]
 ) -> None:
     """Incidents 4 and 5."""
-    job_id = await granted(world, world.resources())
+    job_id = await granted(world, world.context())
     async with breaking(world, fails_at, failure) as dying:
         await dying.run_pass(await read(world, job_id))
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
@@ -147,13 +149,13 @@ async def test_making_the_pod_survives_a_failure_at_every_call(
 
 @pytest.mark.parametrize("fails_at", range(1, CALLS_TO_MAKE + 1))
 async def test_a_cancel_at_every_call_of_making_leaves_nothing(
-    world: JobsWorld, resources: Resources, reconciler: Reconciler, fails_at: int
+    world: JobsWorld, context: Context, reconciler: Reconciler, fails_at: int
 ) -> None:
     """Incident 9."""
-    job_id = await granted(world, resources)
+    job_id = await granted(world, context)
     async with breaking(world, fails_at, KILLED) as dying:
         await dying.run_pass(await read(world, job_id))
-    await cancel(resources, job_id)
+    await cancel(context, job_id)
     await passes_until(world, reconciler, job_id, Phase.ENDED)
     await eventually(lambda: nothing(world, job_id), "nothing is left")
     assert await world.told(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
@@ -161,11 +163,11 @@ async def test_a_cancel_at_every_call_of_making_leaves_nothing(
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
 async def test_ending_survives_a_kill_at_every_deletion(
-    world: JobsWorld, resources: Resources, reconciler: Reconciler, fails_at: int
+    world: JobsWorld, context: Context, reconciler: Reconciler, fails_at: int
 ) -> None:
-    job_id = await granted(world, resources)
+    job_id = await granted(world, context)
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
-    await cancel(resources, job_id)
+    await cancel(context, job_id)
     async with breaking(world, fails_at, KILLED, only="DELETE") as dying:
         await passes_until(world, dying, job_id, Phase.ENDED)
     await passes_until(world, reconciler, job_id, Phase.ENDED)
@@ -178,11 +180,11 @@ async def nothing(world: JobsWorld, job_id: UUID) -> bool:
 
 
 async def test_two_workers_on_one_job_make_one_pod_and_one_history(
-    world: JobsWorld, resources: Resources, reconciler: Reconciler
+    world: JobsWorld, context: Context, reconciler: Reconciler
 ) -> None:
-    job_id = await granted(world, resources)
+    job_id = await granted(world, context)
     stale = await read(world, job_id)
-    other = Reconciler(world.resources(), world.cluster, github_of(world))
+    other = Reconciler(world.context(), world.cluster, github_of(world))
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
     await other.run_pass(stale)
     assert (await read(world, job_id)).phase is Phase.ACTIVE
@@ -190,67 +192,65 @@ async def test_two_workers_on_one_job_make_one_pod_and_one_history(
     assert await world.told(job_id) == ["submitted", "preparing", "started"]
 
 
-async def test_what_a_stale_worker_saw_is_refused(
-    world: JobsWorld, resources: Resources, reconciler: Reconciler
-) -> None:
+async def test_what_a_stale_worker_saw_is_refused(world: JobsWorld, context: Context, reconciler: Reconciler) -> None:
     """Incident 3."""
-    job_id = await granted(world, resources)
+    job_id = await granted(world, context)
     stale = await read(world, job_id)
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
-    waits = await apply_fact(job=stale, fact=PodWaits(1, "pulling"), now=later(), resources=resources)
-    starts = await apply_fact(job=stale, fact=PodReady(1, None), now=later(), resources=resources)
+    waits = await apply_fact(job=stale, fact=PodWaits(1, "pulling"), now=later(), context=context)
+    starts = await apply_fact(job=stale, fact=PodReady(1, None), now=later(), context=context)
     assert (waits, starts) == (None, None)
     assert (await read(world, job_id)).phase is Phase.ACTIVE
     assert await world.told(job_id) == ["submitted", "preparing", "started"]
 
 
 async def test_a_cancel_between_decision_and_write_wins(
-    world: JobsWorld, resources: Resources, reconciler: Reconciler
+    world: JobsWorld, context: Context, reconciler: Reconciler
 ) -> None:
-    job_id = await granted(world, resources)
+    job_id = await granted(world, context)
     decided = await read(world, job_id)
-    await cancel(resources, job_id)
-    assert await apply_fact(job=decided, fact=PodReady(1, None), now=later(), resources=resources) is None
+    await cancel(context, job_id)
+    assert await apply_fact(job=decided, fact=PodReady(1, None), now=later(), context=context) is None
     await passes_until(world, reconciler, job_id, Phase.ENDED)
     assert (await read(world, job_id)).status == "cancelled"
 
 
 async def test_a_change_whose_transaction_fails_leaves_neither_state_nor_event(
-    world: JobsWorld, resources: Resources
+    world: JobsWorld, context: Context
 ) -> None:
-    job_id = await granted(world, resources)
+    job_id = await granted(world, context)
     job = await read(world, job_id)
     changed = change(job, Cancel(), later())
     assert changed is not None
     with suppress(Killed):
-        async with resources.database.transaction() as transaction:
-            await write_change(transaction=transaction, before=job, changed=changed, now=later(), resources=resources)
+        async with context.database.transaction() as transaction:
+            await write_change(transaction=transaction, before=job, changed=changed, now=later(), context=context)
             raise Killed
     assert await read(world, job_id) == job
     assert await world.told(job_id) == ["submitted", "preparing"]
 
 
-async def test_a_newer_lease_waits_until_the_older_is_given_back(world: JobsWorld, resources: Resources) -> None:
-    job_id = await granted(world, resources)
+async def test_a_newer_lease_waits_until_the_older_is_given_back(world: JobsWorld, context: Context) -> None:
+    job_id = await granted(world, context)
     job = await read(world, job_id)
     with pytest.raises(LeaseTooEarly):
-        await news(resources, job_id, Granted(2, world.node), sequence=2)
+        await news(context, job_id, Granted(2, world.node), sequence=2)
     assert await read(world, job_id) == job
 
 
-async def test_a_job_is_one_workers_until_its_lease_ends(world: JobsWorld, resources: Resources) -> None:
-    job_id = await granted(world, resources)
+async def test_a_job_is_one_workers_until_its_lease_ends(world: JobsWorld, context: Context) -> None:
+    job_id = await granted(world, context)
     claim = {"now": later(seconds=1), "hinted": [], "limit": 10}
     first, second = uuid4(), uuid4()
     lease = later(seconds=5) - later()
-    mine = await world.database.fetch_all(storage.CLAIM, **claim, lease=lease, worker=first)
-    theirs = await world.database.fetch_all(storage.CLAIM, **claim, lease=lease, worker=second)
+    mine = await world.database.fetch_all(storage.leases.CLAIM, **claim, lease=lease, worker=first)
+    theirs = await world.database.fetch_all(storage.leases.CLAIM, **claim, lease=lease, worker=second)
     assert ([row["id"] for row in mine], theirs) == ([job_id], [])
     await world.update(job_id, "worked_until = now() - interval '1 second'")
-    assert await world.database.fetch_all(storage.CLAIM, **claim, lease=lease, worker=second)
+    assert await world.database.fetch_all(storage.leases.CLAIM, **claim, lease=lease, worker=second)
     finish = {"job_id": job_id, "known_revision": 1, "next_look_at": later()}
-    assert await world.database.execute(storage.FINISH, **finish, worker=first) == 0
-    assert await world.database.execute(storage.FINISH, **finish, worker=second) == 1
+    assert await world.database.execute(storage.leases.FINISH, **finish, worker=first) == 0
+    assert await world.database.execute(storage.leases.FINISH, **finish, worker=second) == 1
 
 
 async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> None:
@@ -270,7 +270,7 @@ async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> No
 
 
 def test_consumers_listen_to_what_the_design_says() -> None:
-    names = {subscription.event.subject_filter() for subscription in News(None).subscriptions()}  # type: ignore[arg-type]
+    names = {subscription.event.subject_filter() for subscription in Consumers(None).subscriptions()}  # type: ignore[arg-type]
     assert names == {
         "gpudev.v1.capacity.queued.*",
         "gpudev.v1.capacity.granted.*",

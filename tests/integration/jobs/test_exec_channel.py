@@ -10,7 +10,7 @@ import pytest
 import yaml
 from aiohttp import WSMsgType, web
 
-from services.jobs.cluster import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUnavailable
 
 SUCCESS = {"status": "Success"}
 Talk = Callable[[web.WebSocketResponse], Awaitable[None]]

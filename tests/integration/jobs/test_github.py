@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from services.jobs.github import GitHub, GitHubUnavailable, NoKeys
+from services.jobs.adapters.github import GitHub, GitHubUnavailable, NoKeys
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJv0VB9G2dN6l1iJqzL3iYcM3qzGq5c2b6kq1C0vXh1m"
 Page = Callable[[web.Request], Any]

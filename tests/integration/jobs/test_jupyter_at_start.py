@@ -165,7 +165,7 @@ async def test_the_last_wish_wins_also_at_the_moment_of_the_start(
         await until_status(client, job_id, "active", seconds=30)
 
         async def settled() -> bool:
-            return not storage.to_job(await world.row(job_id)).awaits_jupyter
+            return not storage.jobs.to_job(await world.row(job_id)).awaits_jupyter
 
         for turn in range(6):
             one, two = (client, other) if turn % 2 else (other, client)

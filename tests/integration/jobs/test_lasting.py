@@ -16,7 +16,7 @@ from tests.support.jobs import Client, JobsWorld, body, later
 
 ENDS_WITHIN = 5.0
 WAIT = {"Prefer": "wait=30"}
-_JOBS = Statement(sa.select(storage.jobs.c.id))
+_JOBS = Statement(sa.select(storage.tables.jobs.c.id))
 
 
 @pytest.fixture

@@ -63,12 +63,12 @@ async def test_it_is_told_with_its_priority_and_past_its_earlier_leases(jobs_wit
     world = jobs_without_cluster
     async with world.service(**QUICK) as client:
         job_id = await world.submit(client)
-        resources = world.resources()
+        context = world.context()
         for priority in (3, 7):
             data = JobPrioritised(job_id=job_id, user_id=1, username="alice", status="queued", priority=priority)  # type: ignore[arg-type]
             async with world.database.transaction() as transaction:
                 draft = Draft(data=data, version=priority, occurred_at=(await world.row(job_id))["created_at"])
-                await record_event(transaction, draft, resources.relay)
+                await record_event(transaction, draft, context.outbox)
         await world.update(job_id, "epoch = 2")
         async with capacity_lacking(world, {job_id}):
             await eventually(lambda: _count(world, job_id, 2), "told again")

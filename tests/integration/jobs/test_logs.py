@@ -1,6 +1,7 @@
 """Logs: from the pod while there is one, from what was kept afterwards, over connections that break."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
@@ -12,12 +13,12 @@ import msgspec
 import pytest
 
 from services.jobs import storage
-from services.jobs.cluster import Cluster, ClusterUnavailable
+from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable
+from services.jobs.context import Context, Hints
 from services.jobs.domain.log_lines import EARLIER_LEFT_OUT, KEPT_BYTES, NOT_KEPT, RECORD_BYTES
-from services.jobs.kept_logs import find_kept_log, keep_log
-from services.jobs.logs import LogReader, LogRequest
-from services.jobs.queries import get_job
-from services.jobs.resources import Resources
+from services.jobs.operations.archive_log import find_kept_log, keep_log
+from services.jobs.operations.read import get_job
+from services.jobs.operations.stream_log import LogReader, LogRequest
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy, is_log
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, later, until_status
@@ -47,20 +48,17 @@ async def proxy(world: JobsWorld, tmp_path: Path) -> AsyncIterator[FaultProxy]:
 @asynccontextmanager
 async def reading(world: JobsWorld, kubeconfig: Path | None = None, **settings: Any) -> AsyncIterator[LogReader]:
     """A reader of logs as a replica has it."""
-    resources = with_settings(world.resources(), **settings)
+    context = with_settings(world.context(), **settings)
     cluster = Cluster(kubeconfig=str(kubeconfig or world.settings.kubeconfig), namespace=world.settings.namespace)
     try:
-        yield LogReader(resources, cluster)
+        yield LogReader(context, cluster)
     finally:
-        await resources.changes.close()
+        await context.wake_ups.close()
         await cluster.close()
 
 
-def with_settings(resources: Resources, **settings: Any) -> Resources:
-    return Resources(
-        database=resources.database, broker=resources.broker, relay=resources.relay, cipher=resources.cipher,
-        settings=msgspec.structs.replace(resources.settings, **settings), changes=resources.changes,
-    )  # fmt: skip
+def with_settings(context: Context, **settings: Any) -> Context:
+    return dataclasses.replace(context, settings=msgspec.structs.replace(context.settings, **settings), hints=Hints())
 
 
 async def run(world: JobsWorld, client: Client, command: str | None, *statuses: str) -> UUID:
@@ -84,7 +82,7 @@ async def follow(reader: LogReader, job: Any, request: LogRequest = FOLLOW) -> s
 
 
 async def own(world: JobsWorld, job_id: UUID) -> Any:
-    return await get_job(user_id=1, job_id=str(job_id), resources=world.resources())
+    return await get_job(user_id=1, job_id=str(job_id), context=world.context())
 
 
 async def printed(client: Client, job_id: UUID, text: str) -> None:
@@ -219,7 +217,7 @@ async def test_a_kept_log_is_the_last_megabyte_and_is_encrypted(world: JobsWorld
     assert text.startswith(EARLIER_LEFT_OUT.decode())
     assert KEPT_BYTES <= len(text) - len(EARLIER_LEFT_OUT) < KEPT_BYTES + 10
     assert text.endswith("190000\ns3cr3t\n")
-    row = await world.database.fetch_one(storage.KEPT_LOG, job_id=job_id)
+    row = await world.database.fetch_one(storage.logs.KEPT_LOG, job_id=job_id)
     assert b"s3cr3t" not in row["sealed"]
     assert len(row["sealed"]) < KEPT_BYTES
 
@@ -365,9 +363,9 @@ async def test_a_service_that_stops_ends_what_is_followed(world: JobsWorld, clie
     job_id = await world.submit(client)
     async with reading(world) as reader:
         following = asyncio.create_task(follow(reader, await own(world, job_id)))
-        resources = reader._resources
-        await eventually(lambda: resources.changes.waiting, "it waits for the job")
-        await resources.changes.close()
+        context = reader._context
+        await eventually(lambda: context.wake_ups.waiting, "it waits for the job")
+        await context.wake_ups.close()
         assert not await asyncio.wait_for(following, 5)
 
 
@@ -389,11 +387,11 @@ async def test_a_log_is_kept_with_its_note_on_the_job_or_not_at_all(world: JobsW
     await printed(client, job_id, "one\n")
     await world.update(job_id, "outcome = 'failed', worked_until = now() + interval '1 minute'")
     job = await own(world, job_id)
-    keep = partial(keep_log, final=False, cluster=world.cluster, now=later(), resources=world.resources())
+    keep = partial(keep_log, final=False, cluster=world.cluster, now=later(), context=world.context())
     assert await keep(job=msgspec.structs.replace(job, revision=job.revision - 1)) is None
-    assert await find_kept_log(job_id=job_id, resources=world.resources()) is None
+    assert await find_kept_log(job_id=job_id, context=world.context()) is None
     kept = await keep(job=job)
     assert kept is not None
     assert (kept.log_kept, kept.log_final) == (True, False)
-    assert b" one\n" in (await find_kept_log(job_id=job_id, resources=world.resources()) or b"")
+    assert b" one\n" in (await find_kept_log(job_id=job_id, context=world.context()) or b"")
     assert await keep(job=job) is None

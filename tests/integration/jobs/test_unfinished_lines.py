@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from services.jobs.logs import LogReader, LogRequest
-from services.jobs.queries import get_job
+from services.jobs.operations.read import get_job
+from services.jobs.operations.stream_log import LogReader, LogRequest
 from tests.support.jobs import Client, JobsWorld, until_status
 from tests.support.tools_pods import key_pages
 
@@ -33,9 +33,9 @@ async def client(world: JobsWorld) -> AsyncIterator[Client]:
 @pytest.fixture
 async def reader(world: JobsWorld) -> AsyncIterator[LogReader]:
     """Of a replica."""
-    resources = world.resources()
-    yield LogReader(resources, world.cluster)
-    await resources.changes.close()
+    context = world.context()
+    yield LogReader(context, world.cluster)
+    await context.wake_ups.close()
 
 
 def awaiting(file: Path) -> str:
@@ -52,7 +52,7 @@ async def run(world: JobsWorld, client: Client, command: str) -> UUID:
 async def follow(reader: LogReader, world: JobsWorld, job_id: UUID, until: str = "", tail: int | None = None) -> str:
     """What is told; up to where it has this text, if one is given."""
     told = ""
-    job = await get_job(user_id=1, job_id=str(job_id), resources=world.resources())
+    job = await get_job(user_id=1, job_id=str(job_id), context=world.context())
     async with asyncio.timeout(40), aclosing(await reader.open(job, LogRequest(follow=True, tail=tail))) as pieces:
         async for piece in pieces:
             told += piece.decode()

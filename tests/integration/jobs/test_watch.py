@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import REGISTRY
 
-from services.jobs import cluster
+from services.jobs.adapters import kubernetes as cluster
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, is_watch
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, job_of, kube, until_status

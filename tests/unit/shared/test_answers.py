@@ -11,12 +11,11 @@ import pytest
 from services.auth import schemas as auth
 from services.capacity import schemas as capacity
 from services.disks import schemas as disks
-from services.jobs import queue
 from services.jobs import schemas as jobs
 from shared.web import health
 from shared.web.response import Answer
 
-MODULES = (auth, jobs, queue, disks, capacity, health)
+MODULES = (auth, jobs, disks, capacity, health)
 
 
 class Sample(Answer, frozen=True, kw_only=True):

@@ -1,7 +1,10 @@
 """The longest that one body of each route may hold up the event loop, on the processor's own clock."""
 
+import pkgutil
 import time
+from collections.abc import Iterator
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -13,21 +16,30 @@ from litestar.handlers import HTTPRouteHandler
 from shared.errors import InvalidInput
 from shared.web.body import SMALL_BODY_BYTES
 
-_MODULES = ("auth.api", "jobs.api", "jobs.queue", "disks.api", "capacity.api")
+_SERVICES = ("auth", "jobs", "disks", "capacity")
 _SECONDS = 0.15
+
+
+def handler_modules() -> Iterator[ModuleType]:
+    """Every module of the services that has handlers."""
+    for service in _SERVICES:
+        room = import_module(f"services.{service}.api")
+        yield room
+        for module in pkgutil.iter_modules(getattr(room, "__path__", ())):
+            yield import_module(f"{room.__name__}.{module.name}")
 
 
 def routes() -> dict[str, tuple[type[AbstractDTO[Any]], int]]:
     """The decoder and the limit of every route that reads a body."""
     found = {}
-    for name in _MODULES:
-        for controller in vars(import_module(f"services.{name}")).values():
+    for module in handler_modules():
+        for controller in vars(module).values():
             if isinstance(controller, type) and issubclass(controller, Controller) and controller is not Controller:
                 for handler in vars(controller).values():
                     if isinstance(handler, HTTPRouteHandler) and isinstance(handler.dto, type):
                         limit = handler.request_max_body_size
                         size = limit if isinstance(limit, int) else SMALL_BODY_BYTES
-                        found[f"{name}:{handler.operation_id}"] = (handler.dto, size)
+                        found[f"{module.__name__}:{handler.operation_id}"] = (handler.dto, size)
     return found
 
 

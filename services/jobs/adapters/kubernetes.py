@@ -18,10 +18,10 @@ import structlog
 from kubernetes.aio import client, config
 from prometheus_client import Gauge
 
+from services.jobs.adapters.exec_channel import PROTOCOL, Broken, ExecResult, NotRun, converse
 from services.jobs.domain.manifests import MANAGED_BY, Manifest, owner_reference
 from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, Meta, Pod
 from services.jobs.domain.trouble import Node, PodEvent, newest, node_trouble
-from services.jobs.exec_channel import PROTOCOL, Broken, ExecResult, NotRun, converse
 from shared.errors import Conflict, Unavailable
 
 log = structlog.get_logger(__name__)

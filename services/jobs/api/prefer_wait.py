@@ -1,32 +1,22 @@
-"""Waiting for the outcome of a request, without holding anything: no transaction, no connection, no thread."""
+"""`Prefer: wait`: an answer is held until the outcome of its request is known."""
 
-import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeAlias
-from uuid import UUID
 
-import structlog
 from litestar import Request, Response
 from msgspec.structs import replace
 
-from services.jobs import storage
+from services.jobs.context import Context
 from services.jobs.domain.access import find_user
 from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job, Phase, UserState
-from services.jobs.resources import Resources
+from services.jobs.operations.wait import await_job
 from services.jobs.schemas import ActionAnswer, ActionStatus, SubmitAnswer
 from shared.contracts.auth import Identity
-from shared.errors import Unavailable
 from shared.idempotency import Outcome
 from shared.web.idempotency import replayable
 from shared.web.lasting import while_key_holds
 from shared.web.preferences import applied_wait, preferred_wait
-
-log = structlog.get_logger(__name__)
-
-_LOOK_SECONDS = 2.0
-"""Between two looks when no news comes: what no event tells, and what another replica did while NATS is away."""
-
 
 Settles: TypeAlias = Callable[[Job], tuple[ActionStatus, str | None] | None]
 """What a job says of a request: its outcome, with a text in place of the answer's where there is more to tell; None
@@ -78,7 +68,7 @@ def _over(job: Job) -> tuple[ActionStatus, str | None] | None:
 
 
 async def held_answer(
-    request: Request[Identity, Any, Any], outcome: Outcome[ActionAnswer], settles: Settles, resources: Resources
+    request: Request[Identity, Any, Any], outcome: Outcome[ActionAnswer], settles: Settles, context: Context
 ) -> Response[ActionAnswer]:
     """The answer to a request whose outcome shows on the job: at once, or, with `Prefer: wait`, when it is known.
 
@@ -86,9 +76,9 @@ async def held_answer(
         KeyEnded: The request's key is no longer good.
     """
     answer = outcome.answer
-    with _granted_wait(request, resources) as seconds:
+    with _granted_wait(request, context) as seconds:
         if seconds is not None:
-            waiting = await_job(answer.job_id, lambda job: settles(job) is not None, seconds, resources)
+            waiting = await_job(answer.job_id, lambda job: settles(job) is not None, seconds, context)
             job = await while_key_holds(request, waiting)
             settled = settles(job) if job is not None else None
             if settled is not None:
@@ -97,7 +87,7 @@ async def held_answer(
 
 
 async def held_submission(
-    request: Request[Identity, Any, Any], outcome: Outcome[SubmitAnswer], resources: Resources
+    request: Request[Identity, Any, Any], outcome: Outcome[SubmitAnswer], context: Context
 ) -> Response[SubmitAnswer]:
     """The answer to a submission: at once, or, with `Prefer: wait`, when the job has left the line.
 
@@ -105,20 +95,20 @@ async def held_submission(
         KeyEnded: The request's key is no longer good.
     """
     answer = outcome.answer
-    with _granted_wait(request, resources) as seconds:
+    with _granted_wait(request, context) as seconds:
         if seconds is not None:
-            waiting = await_job(answer.job_id, lambda job: job.status not in WAITING_STATUSES, seconds, resources)
+            waiting = await_job(answer.job_id, lambda job: job.status not in WAITING_STATUSES, seconds, context)
             job = await while_key_holds(request, waiting)
             answer = replace(answer, status=job.status, status_reason=job.reason) if job is not None else answer
         return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
 
 
 @contextmanager
-def _granted_wait(request: Request[Identity, Any, Any], resources: Resources) -> Iterator[int | None]:
+def _granted_wait(request: Request[Identity, Any, Any], context: Context) -> Iterator[int | None]:
     """The seconds that the request's answer is held; None: not at all, also for users who have too many held."""
     seconds, user_id = preferred_wait(request), request.user.user_id
-    held = resources.changes.held_answers
-    if seconds is None or held[user_id] >= resources.settings.max_held_answers:
+    held = context.wake_ups.held_answers
+    if seconds is None or held[user_id] >= context.settings.max_held_answers:
         yield None
         return
     held[user_id] += 1
@@ -128,38 +118,3 @@ def _granted_wait(request: Request[Identity, Any, Any], resources: Resources) ->
         held[user_id] -= 1
         if not held[user_id]:
             del held[user_id]
-
-
-async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float, resources: Resources) -> Job | None:
-    """The job as soon as `settled` says so of it; None when that is not within `seconds`, or cannot be known now.
-
-    The request whose outcome it is has been accepted, so an outage here is no error of it.
-    """
-    try:
-        async with asyncio.timeout(seconds), resources.changes.of(job_id) as woken:
-            return await _settled_job(job_id, settled, woken, resources)
-    except TimeoutError:
-        return None
-
-
-async def _settled_job(
-    job_id: UUID, settled: Callable[[Job], bool], woken: asyncio.Event, resources: Resources
-) -> Job | None:
-    while not resources.changes.closing:
-        woken.clear()
-        job = await _look(job_id, resources)
-        if job is not None and settled(job):
-            return job
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await woken.wait()
-    return None
-
-
-async def _look(job_id: UUID, resources: Resources) -> Job | None:
-    try:
-        row = await resources.database.fetch_one(storage.FIND, job_id=job_id)
-    except Unavailable as error:
-        log.info("job_not_looked_at", job_id=str(job_id), error=type(error).__name__)
-        return None
-    return storage.to_shown_job(row) if row is not None else None

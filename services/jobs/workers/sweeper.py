@@ -5,9 +5,9 @@ from uuid import UUID
 import structlog
 
 from services.jobs import storage
-from services.jobs.cluster import KINDS, Cluster, job_of
+from services.jobs.adapters.kubernetes import KINDS, Cluster, job_of
+from services.jobs.context import Context
 from services.jobs.domain.pod import EPOCH_LABEL, Meta
-from services.jobs.resources import Resources
 from shared.background import Loop
 from shared.errors import Unavailable
 from shared.metrics import ORPHANS
@@ -19,14 +19,14 @@ class Sweeper:
     """Deletes what is left over.
 
     Args:
-        resources: The service's.
+        context: The service's.
         cluster: Where to look.
     """
 
-    def __init__(self, resources: Resources, cluster: Cluster) -> None:
-        self._resources = resources
+    def __init__(self, context: Context, cluster: Cluster) -> None:
+        self._context = context
         self._cluster = cluster
-        period = resources.settings.sweep_seconds
+        period = context.settings.sweep_seconds
         self.loop = Loop("sweeper", self.sweep, period_seconds=period, turn_seconds=60.0, stale_seconds=5 * period + 60)
 
     async def sweep(self) -> None:
@@ -42,7 +42,7 @@ class Sweeper:
         # objects are listed before rows are read: an object's row is committed before it is made, so a row that is
         # not there now was never going to be
         jobs = {job_id for meta in objects if (job_id := job_of(meta)) is not None}
-        rows = await self._resources.database.fetch_all(storage.LEASES, ids=list(jobs))
+        rows = await self._context.database.fetch_all(storage.leases.LEASES, ids=list(jobs))
         leases: dict[UUID, int] = {row["id"]: row["epoch"] for row in rows if row["live"]}
         return [meta for meta in objects if not _has_lease(meta, leases)]
 

@@ -16,13 +16,13 @@ import structlog
 from prometheus_client import Gauge
 
 from services.jobs import storage
-from services.jobs.cluster import Cluster, ClusterUnavailable, LogNotThere
+from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable, LogNotThere
+from services.jobs.context import Context
 from services.jobs.domain.job import ENDED_STATUSES, Job
 from services.jobs.domain.log_lines import NOT_KEPT, LineReader, last_lines
 from services.jobs.domain.log_tail import TailFinder
 from services.jobs.domain.manifests import object_name
-from services.jobs.kept_logs import find_kept_log
-from services.jobs.resources import Resources
+from services.jobs.operations.archive_log import find_kept_log
 from shared.errors import RateLimited, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -53,12 +53,12 @@ class LogReader:
     """Streams logs.
 
     Args:
-        resources: The service's.
+        context: The service's.
         cluster: Where pods live.
     """
 
-    def __init__(self, resources: Resources, cluster: Cluster) -> None:
-        self._resources = resources
+    def __init__(self, context: Context, cluster: Cluster) -> None:
+        self._context = context
         self._cluster = cluster
         self._open: Counter[tuple[int, bool]] = Counter()
 
@@ -74,7 +74,7 @@ class LogReader:
         return stream
 
     async def _counted(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
-        settings, kind = self._resources.settings, (job.user_id, request.follow)
+        settings, kind = self._context.settings, (job.user_id, request.follow)
         limit = settings.max_followed_logs if request.follow else settings.max_read_logs
         if self._open[kind] >= limit:
             raise TooManyLogs(limit, "follow" if request.follow else "read")
@@ -99,8 +99,8 @@ class LogReader:
 
     async def _until_over(self, job_id: UUID, request: LogRequest) -> AsyncGenerator[bytes, None]:
         lines, tail, pause = _reader(request), request.tail, _FIRST_PAUSE_SECONDS
-        async with self._resources.changes.of(job_id) as woken:
-            while not self._resources.changes.closing:
+        async with self._context.wake_ups.of(job_id) as woken:
+            while not self._context.wake_ups.closing:
                 woken.clear()
                 job = await self._look(job_id)
                 if job is not None and job.status in ENDED_STATUSES:
@@ -171,7 +171,7 @@ class LogReader:
     @property
     def _has_marks(self) -> bool:
         """Whether the tools write the logs of pods."""
-        return self._resources.settings.tools_image is not None
+        return self._context.settings.tools_image is not None
 
     async def _from_pod(
         self, job: Job, lines: LineReader, tail: int | None, *, follow: bool
@@ -191,7 +191,7 @@ class LogReader:
                 raise ClusterUnavailable(kind="log", cause="the node has lost it")
 
     async def _kept(self, job: Job, lines: LineReader, tail: int | None) -> bytes:
-        content = await find_kept_log(job_id=job.id, resources=self._resources)
+        content = await find_kept_log(job_id=job.id, context=self._context)
         if content is None:
             has_printed = job.launched_at is not None or job.log_tries > 0
             return NOT_KEPT if has_printed and job.status in ENDED_STATUSES else b""
@@ -201,11 +201,11 @@ class LogReader:
 
     async def _look(self, job_id: UUID) -> Job | None:
         try:
-            row = await self._resources.database.fetch_one(storage.FIND, job_id=job_id)
+            row = await self._context.database.fetch_one(storage.jobs.FIND, job_id=job_id)
         except Unavailable as error:
             log.info("job_not_looked_at", job_id=str(job_id), error=type(error).__name__)
             return None
-        return storage.to_job(row) if row is not None else None
+        return storage.jobs.to_job(row) if row is not None else None
 
 
 def _reader(request: LogRequest) -> LineReader:

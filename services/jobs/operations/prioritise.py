@@ -1,14 +1,16 @@
-"""What operators do with the line."""
+"""Setting a job's priority, for operators."""
 
 from datetime import datetime
 from functools import partial
 
 from msgspec.structs import replace
 
+from services.jobs.context import Context
+from services.jobs.domain.accepted import Accepted
 from services.jobs.domain.change import Change
 from services.jobs.domain.job import Job, Phase
-from services.jobs.operations import Accepted, lock_any, write_change
-from services.jobs.resources import Resources
+from services.jobs.operations.lock import lock_any
+from services.jobs.operations.transition import write_change
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobPrioritised
 from shared.database import Transaction
@@ -29,7 +31,7 @@ class JobHasLeftTheLine(Conflict):
 
 
 async def prioritise_job(
-    *, asker: Identity, job_id: str, priority: int, key: IdempotencyKey | None, now: datetime, resources: Resources
+    *, asker: Identity, job_id: str, priority: int, key: IdempotencyKey | None, now: datetime, context: Context
 ) -> Outcome[Accepted]:
     """Set the priority of anybody's job that has not started; capacity orders its line by it.
 
@@ -40,13 +42,13 @@ async def prioritise_job(
     """
     if not asker.is_operator:
         raise OperatorsOnly
-    async with resources.database.transaction() as transaction:
-        effect = partial(_prioritise, transaction, job_id, priority, now, resources)
-        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=resources.cipher, now=now)
+    async with context.database.transaction() as transaction:
+        effect = partial(_prioritise, transaction, job_id, priority, now, context)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
 
 
 async def _prioritise(
-    transaction: Transaction, job_id: str, priority: int, now: datetime, resources: Resources
+    transaction: Transaction, job_id: str, priority: int, now: datetime, context: Context
 ) -> Accepted:
     job = await lock_any(transaction, job_id=job_id)
     if job.phase not in _BEFORE_ITS_START:
@@ -56,6 +58,6 @@ async def _prioritise(
     )
     after = replace(job, version=job.version + 1, revision=job.revision + 1, updated_at=now)
     written = await write_change(
-        transaction=transaction, before=job, changed=Change(after, (event,)), now=now, resources=resources
+        transaction=transaction, before=job, changed=Change(after, (event,)), now=now, context=context
     )
     return Accepted(job.id, written.job.status, written.message_ids[0])

@@ -13,9 +13,9 @@ import structlog
 from prometheus_client import Counter
 
 from services.jobs import storage
-from services.jobs.access import fetch_user, stored_keys
-from services.jobs.cluster import Cluster, ClusterForbids, ClusterRefused, NameTaken
-from services.jobs.contents import tell_content
+from services.jobs.adapters.github import GitHub
+from services.jobs.adapters.kubernetes import Cluster, ClusterForbids, ClusterRefused, NameTaken
+from services.jobs.context import Context
 from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
 from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade, PortsMoved
 from services.jobs.domain.job import Job, Phase
@@ -44,11 +44,13 @@ from services.jobs.domain.plan import (
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import PodFacts, read_pod
 from services.jobs.domain.trouble import with_event
-from services.jobs.github import GitHub
-from services.jobs.kept_logs import LastWords, keep_log
-from services.jobs.operations import apply_fact, unseal_environment
-from services.jobs.resources import Resources
+from services.jobs.operations.access import fetch_user, stored_keys
+from services.jobs.operations.archive_log import keep_log
+from services.jobs.operations.list_disk import tell_content
+from services.jobs.operations.seal import unseal_environment
+from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
+from services.jobs.workers.final_log import FinalLog
 from shared.background import Loop
 from shared.errors import Unavailable
 
@@ -69,21 +71,21 @@ class Reconciler:
     """Works the jobs that have a lease.
 
     Args:
-        resources: The service's.
+        context: The service's.
         cluster: Where pods live.
         github: Where keys come from.
     """
 
-    def __init__(self, resources: Resources, cluster: Cluster, github: GitHub) -> None:
-        self._resources = resources
+    def __init__(self, context: Context, cluster: Cluster, github: GitHub) -> None:
+        self._context = context
         self._github = github
         self._cluster = cluster
-        self._limits = limits_of(resources.settings)
-        self._policy = policy_of(resources.settings)
-        self._last_words = LastWords(cluster, resources)
+        self._limits = limits_of(context.settings)
+        self._policy = policy_of(context.settings)
+        self._final_log = FinalLog(cluster, context)
         self._working: dict[UUID, asyncio.Task[None]] = {}
         self.loop = Loop("reconciler", self._turn, period_seconds=1.0, turn_seconds=15.0)
-        resources.hints.on_hint(self.loop.wake)
+        context.hints.on_hint(self.loop.wake)
 
     async def close(self) -> None:
         """Stop working; what was begun is finished by the next worker."""
@@ -91,26 +93,26 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._last_words.close()
+        await self._final_log.close()
 
     async def watch(self) -> None:
         """Let changes of pods wake it; runs until cancelled."""
-        await self._cluster.watch_pods(self._resources.hints.add)
+        await self._cluster.watch_pods(self._context.hints.add)
 
     async def _turn(self) -> None:
-        room = self._resources.settings.concurrency - len(self._working)
+        room = self._context.settings.concurrency - len(self._working)
         if room <= 0:
             return  # each pass that ends wakes the loop
-        hints = self._resources.hints.waiting
+        hints = self._context.hints.waiting
         hinted = set(hints)
         worker = uuid4()
-        rows = await self._resources.database.fetch_all(
-            storage.CLAIM, now=datetime.now(UTC), hinted=list(hinted), lease=_LEASE, worker=worker, limit=room
+        rows = await self._context.database.fetch_all(
+            storage.leases.CLAIM, now=datetime.now(UTC), hinted=list(hinted), lease=_LEASE, worker=worker, limit=room
         )
         # what is being worked on here is looked at again when that pass ends; for the rest the claim was the answer
         hints -= hinted - self._working.keys()
         for row in rows:
-            job = storage.to_job(row)
+            job = storage.jobs.to_job(row)
             hints.discard(job.id)
             task = asyncio.create_task(self._work(job, worker))
             self._working[job.id] = task
@@ -143,8 +145,8 @@ class Reconciler:
 
     async def _finish(self, job: Job, worker: UUID, look_at: datetime) -> None:
         try:
-            await self._resources.database.execute(
-                storage.FINISH, job_id=job.id, worker=worker, known_revision=job.revision, next_look_at=look_at
+            await self._context.database.execute(
+                storage.leases.FINISH, job_id=job.id, worker=worker, known_revision=job.revision, next_look_at=look_at
             )
         except Unavailable:
             log.warning("job_lease_not_returned", job_id=str(job.id))  # it ends by itself
@@ -180,18 +182,18 @@ class Reconciler:
             fact = await (self._make(job) if isinstance(step, Make) else self._ask_node(job, step))
             return await self._record(job, fact)
         if isinstance(step, FetchKeys):
-            fact = await fetch_user(job=job, user=step.user, github=self._github, resources=self._resources)
+            fact = await fetch_user(job=job, user=step.user, github=self._github, context=self._context)
             return await self._record(job, fact)
         if isinstance(step, Keep):
             return await keep_log(
-                job=job, final=step.final, cluster=self._cluster, now=datetime.now(UTC), resources=self._resources
+                job=job, final=step.final, cluster=self._cluster, now=datetime.now(UTC), context=self._context
             )
         if isinstance(step, Delete):
             await tell_content(
                 job=job, last_message=step.last_message, cluster=self._cluster, now=datetime.now(UTC),
-                resources=self._resources,
+                context=self._context,
             )  # fmt: skip
-            await self._last_words.listen(job)
+            await self._final_log.listen(job)
             await self._cluster.delete_pod(object_name(job), step.uid)
         if isinstance(step, Clear):
             return await self._leave(job)
@@ -200,11 +202,11 @@ class Reconciler:
     async def _leave(self, job: Job) -> Job | None:
         if not await self._clear(job):
             return None
-        await self._last_words.heard(job.id)
+        await self._final_log.heard(job.id)
         return await self._record(job, PodGone(job.epoch))
 
     async def _record(self, job: Job, fact: Fact) -> Job | None:
-        changed = await apply_fact(job=job, fact=fact, now=datetime.now(UTC), resources=self._resources)
+        changed = await apply_fact(job=job, fact=fact, now=datetime.now(UTC), context=self._context)
         log.info(
             "job_fact", job_id=str(job.id), fact=type(fact).__name__, applied=changed is not None,
             status=changed.status if changed else None,
@@ -237,12 +239,12 @@ class Reconciler:
         return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"), pod.spec.active_deadline_seconds)
 
     async def _ensure_secret(self, job: Job) -> None:
-        keys = await stored_keys(job=job, resources=self._resources) if job.users else ""
+        keys = await stored_keys(job=job, context=self._context) if job.users else ""
         await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job), keys))
 
     async def _ensure_disk(self, job: Job) -> None:
         name = object_name(job)
-        volume = volume_manifest(job, name, labels(job), self._resources.settings.namespace)
+        volume = volume_manifest(job, name, labels(job), self._context.settings.namespace)
         await self._cluster.ensure_disk(volume, volume_claim_manifest(name, labels(job)))
 
     async def _keep(self, job: Job) -> Fact | None:
@@ -293,10 +295,10 @@ class Reconciler:
         return await self._cluster.release_disk(name) if has_disk(job) else True
 
     async def _environment(self, job: Job) -> dict[str, str]:
-        sealed = await self._resources.database.fetch_value(storage.ENVIRONMENT, job_id=job.id)
+        sealed = await self._context.database.fetch_value(storage.jobs.ENVIRONMENT, job_id=job.id)
         if sealed is None:
             return {}
-        return unseal_environment(job.id, sealed, self._resources)
+        return unseal_environment(job.id, sealed, self._context)
 
 
 def _has_pod(job: Job, seen: PodFacts | None) -> bool:

@@ -14,24 +14,17 @@ import msgspec
 import structlog
 
 from services.jobs import storage
-from services.jobs.cluster import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.adapters.exec_channel import ExecResult
+from services.jobs.adapters.github import GitHub
+from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.context import Context
 from services.jobs.domain.access import next_try, users_to_apply, users_to_fetch
-from services.jobs.domain.facts import (
-    Fact,
-    JupyterFailed,
-    JupyterSwitched,
-    KeysApplied,
-    KeysFetched,
-    UserDelayed,
-    UserRefused,
-)
-from services.jobs.domain.job import Job, JobUser
+from services.jobs.domain.facts import Fact, JupyterFailed, JupyterSwitched, KeysApplied, UserRefused
+from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import TOOL, object_name
-from services.jobs.domain.ssh_keys import authorized_keys
-from services.jobs.exec_channel import ExecResult
-from services.jobs.github import GitHub, GitHubUnavailable, NoKeys
-from services.jobs.operations import apply_to_newest, unseal_jupyter_token
-from services.jobs.resources import Resources
+from services.jobs.operations.access import fetch_user, is_overdue, stored_keys
+from services.jobs.operations.seal import unseal_jupyter_token
+from services.jobs.operations.transition import apply_to_newest
 from shared.background import Loop, cancel_all
 from shared.errors import Unavailable
 
@@ -47,51 +40,22 @@ _CONCURRENCY = 16
 _RETRY = timedelta(seconds=1)
 
 
-async def fetch_user(*, job: Job, user: JobUser, github: GitHub, resources: Resources) -> Fact:
-    """Have a user's keys and store them; what became of it. Idempotent."""
-    now = datetime.now(UTC)
-    try:
-        keys = await github.fetch_keys(user.name)
-    except NoKeys as error:
-        return UserRefused(job.epoch, user.name, error.text)
-    except GitHubUnavailable as error:
-        log.warning("github_unavailable", job_id=str(job.id), **error.context)
-        if not user.first and _is_overdue(user.requested_at, now, resources):
-            return UserRefused(job.epoch, user.name, error.text)
-        return UserDelayed(job.epoch, user.name, f"{error.text}, it is tried again")
-    await resources.database.execute(
-        storage.KEEP_KEYS, job_id=job.id, name=user.name.lower(), keys=keys, fetched_at=now
-    )
-    return KeysFetched(job.epoch, user.name)
-
-
-async def stored_keys(*, job: Job, resources: Resources) -> str:
-    """The authorized_keys of everyone whose keys were had."""
-    rows = await resources.database.fetch_all(storage.KEYS, job_id=job.id)
-    keys = dict.fromkeys(key for row in rows for key in row["keys"])
-    return authorized_keys(list(keys))
-
-
-def _is_overdue(asked_at: datetime, now: datetime, resources: Resources) -> bool:
-    return now > asked_at + timedelta(seconds=resources.settings.access_seconds)
-
-
 class AccessKeeper:
     """Works the running jobs whose pods lack keys or Jupyter.
 
     Args:
-        resources: The service's.
+        context: The service's.
         cluster: Where pods live.
         github: Where keys come from.
     """
 
-    def __init__(self, resources: Resources, cluster: Cluster, github: GitHub) -> None:
-        self._resources = resources
+    def __init__(self, context: Context, cluster: Cluster, github: GitHub) -> None:
+        self._context = context
         self._cluster = cluster
         self._github = github
         self._working: dict[UUID, asyncio.Task[None]] = {}
         self.loop = Loop("access", self._turn, period_seconds=1.0, turn_seconds=15.0)
-        resources.hints.on_hint(self.loop.wake)
+        context.hints.on_hint(self.loop.wake)
 
     async def close(self) -> None:
         """Stop working; what was begun is begun again by the next worker."""
@@ -102,11 +66,11 @@ class AccessKeeper:
         if room <= 0:
             return
         worker = uuid4()
-        rows = await self._resources.database.fetch_all(
-            storage.CLAIM_ACCESS, now=datetime.now(UTC), lease=_LEASE, worker=worker, limit=room
+        rows = await self._context.database.fetch_all(
+            storage.access.CLAIM_ACCESS, now=datetime.now(UTC), lease=_LEASE, worker=worker, limit=room
         )
         for row in rows:
-            job = storage.to_job(row)
+            job = storage.jobs.to_job(row)
             task = asyncio.create_task(self._work(job, worker))
             self._working[job.id] = task
             task.add_done_callback(partial(self._done, job.id))
@@ -143,8 +107,8 @@ class AccessKeeper:
             await asyncio.sleep(_RENEWAL_SECONDS)
             now = asyncio.get_running_loop().time()
             try:
-                held = await self._resources.database.fetch_value(
-                    storage.RENEW_ACCESS, job_id=job_id, worker=worker, lease=_LEASE
+                held = await self._context.database.fetch_value(
+                    storage.access.RENEW_ACCESS, job_id=job_id, worker=worker, lease=_LEASE
                 )
                 held_until = now + _LEASE.total_seconds() if held else now
             except Unavailable:
@@ -155,8 +119,8 @@ class AccessKeeper:
 
     async def _finish(self, job: Job, worker: UUID, next_try_at: datetime | None) -> None:
         try:
-            await self._resources.database.execute(
-                storage.FINISH_ACCESS, job_id=job.id, worker=worker, known_revision=job.revision,
+            await self._context.database.execute(
+                storage.access.FINISH_ACCESS, job_id=job.id, worker=worker, known_revision=job.revision,
                 next_try_at=next_try_at,
             )  # fmt: skip
         except Unavailable:
@@ -171,14 +135,14 @@ class AccessKeeper:
 
     async def _bring_keys(self, job: Job) -> Job:
         for user in users_to_fetch(job):
-            fact = await fetch_user(job=job, user=user, github=self._github, resources=self._resources)
+            fact = await fetch_user(job=job, user=user, github=self._github, context=self._context)
             job = await self._record(job, fact)
         return await self._apply_keys(job) if users_to_apply(job) else job
 
     async def _follow_wishes(self, job: Job) -> Job:
         """Have Jupyter as its owner wants it, until the last wish was tried: another may come while it starts."""
         tried = -1
-        async with self._resources.changes.of(job.id) as changed:
+        async with self._context.wake_ups.of(job.id) as changed:
             while job.wants_access_work and job.awaits_jupyter and job.jupyter_revision != tried:
                 tried = job.jupyter_revision
                 job = await self._try_wish(job, changed)
@@ -206,25 +170,25 @@ class AccessKeeper:
 
     async def _look(self, job: Job) -> Job:
         try:
-            row = await self._resources.database.fetch_one(storage.FIND, job_id=job.id)
+            row = await self._context.database.fetch_one(storage.jobs.FIND, job_id=job.id)
         except Unavailable:
             return job  # the call's own outcome tells
-        return storage.to_job(row) if row is not None else job
+        return storage.jobs.to_job(row) if row is not None else job
 
     async def _record(self, job: Job, *facts: Fact) -> Job:
         for fact in facts:
-            job = await apply_to_newest(job=job, fact=fact, now=datetime.now(UTC), resources=self._resources)
+            job = await apply_to_newest(job=job, fact=fact, now=datetime.now(UTC), context=self._context)
             log.info("job_access", job_id=str(job.id), fact=type(fact).__name__)
         return job
 
     async def _apply_keys(self, job: Job) -> Job:
         users = users_to_apply(job)
-        stdin = (await stored_keys(job=job, resources=self._resources)).encode()
+        stdin = (await stored_keys(job=job, context=self._context)).encode()
         problem = _problem_of(await self._run(job, ["keys"], stdin, _KEYS_SECONDS))
         if problem is None:
             return await self._record(job, KeysApplied(job.epoch, tuple(user.name for user in users)))
         now = datetime.now(UTC)
-        overdue = [user for user in users if _is_overdue(user.requested_at, now, self._resources)]
+        overdue = [user for user in users if is_overdue(user.requested_at, now, self._context)]
         return await self._record(job, *(UserRefused(job.epoch, user.name, problem) for user in overdue))
 
     async def _switch_jupyter(self, job: Job) -> Job:
@@ -232,7 +196,7 @@ class AccessKeeper:
         wish: dict[str, Any] = {"wish": job.jupyter_revision}
         token = ""
         if job.jupyter_wanted:
-            token = unseal_jupyter_token(job, self._resources)
+            token = unseal_jupyter_token(job, self._context)
             stdin = msgspec.json.encode({"token": token, **wish})
             result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS)
         else:
@@ -242,7 +206,7 @@ class AccessKeeper:
             return await self._record(job, JupyterSwitched(job.epoch, job.jupyter_revision))
         told = isinstance(result, ExecResult)  # by the program itself: asking it again changes nothing
         asked_at = job.jupyter_requested_at or job.created_at
-        if told or _is_overdue(asked_at, datetime.now(UTC), self._resources):
+        if told or is_overdue(asked_at, datetime.now(UTC), self._context):
             return await self._record(job, JupyterFailed(job.epoch, job.jupyter_revision, problem))
         return job
 

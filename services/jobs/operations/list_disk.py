@@ -5,13 +5,13 @@ from uuid import UUID
 
 import structlog
 
-from services.jobs.cluster import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.context import Context
 from services.jobs.domain.disk_manifests import has_disk
 from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import Job
 from services.jobs.domain.listing import read_listing
 from services.jobs.domain.manifests import TOOL, object_name
-from services.jobs.resources import Resources
 from shared.contracts.disks import CONTENT_SUBJECT, ContentReply, ContentReport, Listing
 from shared.errors import Unavailable
 from shared.messaging import call_rpc
@@ -24,7 +24,7 @@ _TELLING_SECONDS = 1.0
 
 
 async def tell_content(
-    *, job: Job, last_message: str | None, cluster: Cluster, now: datetime, resources: Resources
+    *, job: Job, last_message: str | None, cluster: Cluster, now: datetime, context: Context
 ) -> None:
     """Tell what is on the disk of a job whose pod is about to be deleted.
 
@@ -36,7 +36,7 @@ async def tell_content(
         last_message: What its container left at its end; None while it runs, and can be asked.
         cluster: Where the pod is.
         now: The time.
-        resources: The service's.
+        context: The service's.
     """
     if job.disk_id is None or job.launched_at is None or not has_disk(job):
         return
@@ -45,7 +45,7 @@ async def tell_content(
     if listing is None:
         log.info("content_not_listed", job_id=str(job.id), asked=last_message is None)
         return
-    await _tell(job, job.disk_id, listing, now, resources)
+    await _tell(job, job.disk_id, listing, now, context)
 
 
 async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
@@ -59,12 +59,10 @@ async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
     return result.stdout if result.exit_code == 0 else b""
 
 
-async def _tell(job: Job, disk_id: UUID, listing: Listing, now: datetime, resources: Resources) -> None:
+async def _tell(job: Job, disk_id: UUID, listing: Listing, now: datetime, context: Context) -> None:
     report = ContentReport(job_id=job.id, disk_id=disk_id, epoch=job.epoch, taken_at=now, listing=listing)
     try:
-        reply = await call_rpc(
-            resources.broker, CONTENT_SUBJECT, report, ContentReply, timeout_seconds=_TELLING_SECONDS
-        )
+        reply = await call_rpc(context.broker, CONTENT_SUBJECT, report, ContentReply, timeout_seconds=_TELLING_SECONDS)
     except Unavailable as error:
         log.info("content_not_told", job_id=str(job.id), error=type(error).__name__)
     else:

@@ -1,19 +1,27 @@
-"""Who waits for a job to change, and what wakes them."""
+"""What operations and workers work with."""
 
 import asyncio
+import hashlib
+import hmac
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from services.jobs.settings import JobsSettings
 from shared.contracts.events import SUBJECT_ROOT
+from shared.database import Database
+from shared.encryption import Cipher
 from shared.errors import BrokerUnavailable
 from shared.messaging import Broker
 from shared.messaging.broker import UNREACHABLE
+from shared.messaging.outbox import Wakes
 
 
-class Changes:
+class WakeUps:
     """Wakes those who wait for a job: of commits here at once, of other replicas' by their events.
 
     Only a wake: whoever is woken looks at the row.
@@ -69,3 +77,46 @@ class Changes:
             return await self._broker.client.subscribe(f"{SUBJECT_ROOT}.jobs.*.{job_id}", cb=on_event)
         except (*UNREACHABLE, BrokerUnavailable):
             return None
+
+
+class Hints:
+    """Jobs that are worth a look now. Only a hint: losing one costs time, never truth."""
+
+    def __init__(self) -> None:
+        self.waiting: set[UUID] = set()
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_hint(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each hint."""
+        self._listeners.append(listener)
+
+    def add(self, job_id: UUID) -> None:
+        """Look at this job soon."""
+        self.waiting.add(job_id)
+        for listener in self._listeners:
+            listener()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    database: Database
+    outbox: Wakes
+    """Woken when an event was committed."""
+    broker: Broker
+    cipher: Cipher
+    settings: JobsSettings
+    clock: Callable[[], datetime]
+    wake_ups: WakeUps
+    """Of those who wait for a job to change."""
+    hints: Hints = field(default_factory=Hints)
+    """For the workers: jobs that are worth a look now."""
+
+    def request_mac(self, request: bytes) -> bytes:
+        """Keyed hash by which equal requests are recognised; tells nothing about the secrets in them."""
+        key = hashlib.sha256(b"gpudev request\0" + self.settings.secret_keys.rpartition(",")[2].encode()).digest()
+        return hmac.digest(key, request, "sha256")
+
+
+def utc_now() -> datetime:
+    """The clock of a service that runs."""
+    return datetime.now(UTC)

@@ -1,0 +1,91 @@
+"""Routes about who and what enters a running job: SSH keys of users, and Jupyter."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from litestar import Controller, Request, Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from services.jobs.api.prefer_wait import (
+    held_answer,
+    until_jupyter_is,
+    until_user_is,
+)
+from services.jobs.context import Context
+from services.jobs.operations.access import add_user, switch_jupyter
+from services.jobs.schemas import (
+    ActionAnswer,
+    AddUserRequest,
+    action_answer,
+)
+from shared.contracts.auth import Identity
+from shared.web.errors import error_responses
+from shared.web.idempotency import idempotency_key
+from shared.web.preferences import PREFER_WAIT
+from shared.web.validation import Body
+
+AuthenticatedRequest = Request[Identity, Any, Any]
+
+
+class AccessController(Controller):
+    path = "/v1/jobs"
+    tags = ("Job Management",)
+
+    @post(
+        "/{job_id:str}/users", status_code=200, operation_id="add_user",
+        opt={PREFER_WAIT: True}, summary="Add a user to a job",
+        dto=Body[AddUserRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
+    )  # fmt: skip
+    async def add_user(
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        data: JSONBody[AddUserRequest],
+        context: NamedDependency[Context],
+    ) -> Response[ActionAnswer]:
+        """Give a GitHub user SSH access to an active job, with the public keys of their GitHub account.
+
+        The job then lists them in `secondary_users`; otherwise its `access_error` says why not.
+        """
+        name = data.github_username
+        outcome = await add_user(
+            user_id=request.user.user_id, job_id=job_id, name=name, key=await idempotency_key(request),
+            now=datetime.now(UTC), context=context,
+        )  # fmt: skip
+        answer = action_answer(outcome, "add_user", f"Add user request submitted for GitHub user '{name}'")
+        return await held_answer(request, answer, until_user_is(name), context)
+
+    @post(
+        "/{job_id:str}/jupyter/enable", status_code=200, operation_id="enable_jupyter",
+        opt={PREFER_WAIT: True}, summary="Enable Jupyter",
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def enable_jupyter(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
+    ) -> Response[ActionAnswer]:
+        """Start JupyterLab in an active job, which then has a `jupyter_url` with a new token, or a `jupyter_error`."""
+        return await _switch(request, job_id, wanted=True, context=context)
+
+    @post(
+        "/{job_id:str}/jupyter/disable", status_code=200, operation_id="disable_jupyter",
+        opt={PREFER_WAIT: True}, summary="Disable Jupyter",
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def disable_jupyter(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
+    ) -> Response[ActionAnswer]:
+        """Stop JupyterLab in an active job. Its token no longer works."""
+        return await _switch(request, job_id, wanted=False, context=context)
+
+
+async def _switch(
+    request: AuthenticatedRequest, job_id: str, *, wanted: bool, context: Context
+) -> Response[ActionAnswer]:
+    outcome = await switch_jupyter(
+        user_id=request.user.user_id, job_id=job_id, wanted=wanted, key=await idempotency_key(request),
+        now=datetime.now(UTC), context=context,
+    )  # fmt: skip
+    verb = "enable" if wanted else "disable"
+    answer = action_answer(outcome, f"{verb}_jupyter", f"Jupyter {verb} request submitted")
+    return await held_answer(request, answer, until_jupyter_is(wanted=wanted), context)

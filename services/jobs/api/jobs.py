@@ -1,0 +1,178 @@
+"""Routes of a job's life: submit, read, cancel, extend."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import uuid4
+
+import msgspec
+from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, Parameter
+
+from services.jobs.api.prefer_wait import (
+    held_answer,
+    held_submission,
+    until_extended,
+    until_over,
+)
+from services.jobs.context import Context
+from services.jobs.domain.submission import read_submission
+from services.jobs.operations.cancel import cancel_job
+from services.jobs.operations.extend import extend_job
+from services.jobs.operations.read import get_job, job_history, list_jobs, shown_jupyter_token
+from services.jobs.operations.submit import submit_job
+from services.jobs.schemas import (
+    ActionAnswer,
+    ExtendRequest,
+    JobAnswer,
+    JobHistory,
+    JobList,
+    SubmitAnswer,
+    SubmitBody,
+    SubmitRequest,
+    action_answer,
+    history_answer,
+    job_answer,
+    submit_answer,
+)
+from shared.contracts.auth import Identity
+from shared.contracts.jobs import JobStatus
+from shared.errors import InvalidInput, Problem
+from shared.web.body import LARGE_BODY_BYTES
+from shared.web.errors import error_responses
+from shared.web.idempotency import idempotency_key
+from shared.web.preferences import PREFER_WAIT, preferred_wait
+from shared.web.validation import Body
+
+AuthenticatedRequest = Request[Identity, Any, Any]
+
+
+class JobsController(Controller):
+    path = "/v1/jobs"
+    tags = ("Job Management",)
+
+    @post(
+        "/submit", status_code=200, operation_id="submit_job", opt={PREFER_WAIT: True}, summary="Submit a job",
+        dto=SubmitBody, return_dto=None, responses=error_responses(409, 422, body=True),
+        request_max_body_size=LARGE_BODY_BYTES,
+    )  # fmt: skip
+    async def submit(
+        self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], context: NamedDependency[Context]
+    ) -> Response[SubmitAnswer]:
+        """Queue a job for GPUs. `Prefer: wait=10` holds the answer until the job leaves the queue, 30 s at most."""
+        outcome = await submit_job(
+            owner=request.user, submission=read_submission(msgspec.structs.asdict(data)), job_id=uuid4(),
+            key=await idempotency_key(request), now=datetime.now(UTC), context=context,
+        )  # fmt: skip
+        return await held_submission(request, submit_answer(outcome), context)
+
+    @get("/{job_id:str}", operation_id="get_job", summary="Get a job", responses=error_responses(404, 409))
+    async def get_one(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
+    ) -> JobAnswer:
+        """One of your jobs, by its id or by a unique prefix of the id of at least 8 characters."""
+        job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)
+        return job_answer(job, datetime.now(UTC), context.settings, shown_jupyter_token(job, context))
+
+    @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses())
+    async def list_own(
+        self,
+        request: AuthenticatedRequest,
+        context: NamedDependency[Context],
+        status: FromQuery[str | None] = None,
+        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
+        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
+    ) -> JobList:
+        """Your jobs, newest first. `status` selects one or more statuses, separated by commas."""
+        page = await list_jobs(
+            user_id=request.user.user_id, statuses=read_statuses(status), limit=limit, offset=offset,
+            context=context,
+        )  # fmt: skip
+        now = datetime.now(UTC)
+        jobs = [job_answer(job, now, context.settings, shown_jupyter_token(job, context)) for job in page.jobs]
+        return JobList(jobs=jobs, total=page.total, limit=limit, offset=offset)
+
+    @post(
+        "/{job_id:str}/cancel", status_code=200, operation_id="cancel_job",
+        opt={PREFER_WAIT: True}, summary="Cancel a job",
+        responses=error_responses(404, 409, 422),
+    )  # fmt: skip
+    async def cancel(
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        context: NamedDependency[Context],
+        reason: FromQuery[Annotated[str | None, Parameter(max_length=200)]] = None,
+    ) -> Response[ActionAnswer]:
+        """Cancel a job that has not ended. Its status becomes `cancelled` when its pod is gone.
+
+        With `Prefer: wait=10` the answer is held until then, 30 s at most. `reason` is shown in the job's
+        `status_reason`. Operators may cancel any user's job, by its full id.
+        """
+        outcome = await cancel_job(
+            user_id=request.user.user_id,
+            job_id=job_id,
+            key=await idempotency_key(request),
+            now=datetime.now(UTC),
+            context=context,
+            is_operator=request.user.is_operator,
+            reason=reason,
+        )
+        answer = action_answer(outcome, "cancel", "Cancellation request submitted")
+        return await held_answer(request, answer, until_over, context)
+
+    @post(
+        "/{job_id:str}/extend", status_code=200, operation_id="extend_job",
+        opt={PREFER_WAIT: True}, summary="Extend a job",
+        dto=Body[ExtendRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
+    )  # fmt: skip
+    async def extend(
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        data: JSONBody[ExtendRequest],
+        context: NamedDependency[Context],
+    ) -> Response[ActionAnswer]:
+        """Give an active job more time, up to the maximum duration, which counts from the job's start.
+
+        The extension takes effect with this answer. The job's `expires_at` shows it three seconds later, or at once
+        with `Prefer: wait=10`.
+        """
+        outcome = await extend_job(
+            user_id=request.user.user_id, job_id=job_id, seconds=max(1, round(data.extension_hours * 3600)),
+            shown_at_once=bool(preferred_wait(request)), key=await idempotency_key(request), now=datetime.now(UTC),
+            context=context,
+        )  # fmt: skip
+        text = f"Extension request submitted for {_hours_text(data.extension_hours)} hours"
+        return await held_answer(request, action_answer(outcome, "extend", text), until_extended, context)
+
+    @get(
+        "/{job_id:str}/history", operation_id="get_job_history", summary="Get a job's history",
+        responses=error_responses(404, 409),
+    )  # fmt: skip
+    async def history(
+        self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
+    ) -> JobHistory:
+        """The statuses that one of your jobs has had, with times and reasons, oldest first."""
+        job, rows = await job_history(user_id=request.user.user_id, job_id=job_id, context=context)
+        return history_answer(job, rows)
+
+
+def read_statuses(text: str | None) -> list[JobStatus] | None:
+    """Statuses in a comma list; None for no filter, which an empty list is too.
+
+    Raises:
+        InvalidInput: One of them is unknown.
+    """
+    if text is None or not text.strip():
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if any(name not in set(JobStatus) for name in names):
+        message = f"Must be a comma-separated list of {', '.join(JobStatus)}"
+        raise InvalidInput([Problem("literal_error", ("query", "status"), message)])
+    return [JobStatus(name) for name in names]
+
+
+def _hours_text(hours: float) -> str:
+    """As in JSON: 2 and not 2.0."""
+    return str(int(hours)) if hours.is_integer() else str(hours)

@@ -1,0 +1,16 @@
+"""What an accepted request is answered with."""
+
+from uuid import UUID
+
+import msgspec
+
+from shared.contracts.jobs import JobStatus
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A request that was taken."""
+
+    job_id: UUID
+    status: JobStatus
+    message_id: int
+    """By which users can follow it: the same number is in its event."""

@@ -1,0 +1,112 @@
+"""Cancelling jobs: by their users, by operators, and because their user was disabled."""
+
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+
+from services.jobs import storage
+from services.jobs.context import Context
+from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.facts import Cancel
+from services.jobs.domain.job import ENDED_STATUSES
+from services.jobs.domain.table import change
+from services.jobs.operations.lock import lock_own, lock_own_or_any
+from services.jobs.operations.transition import write_change
+from shared.contracts.jobs import JobStatus
+from shared.database import Transaction
+from shared.errors import Conflict
+from shared.idempotency import IdempotencyKey, Outcome, once
+
+log = structlog.get_logger(__name__)
+
+REASON = "Cancelled because its user was disabled"
+
+
+class JobHasEnded(Conflict):
+    def __init__(self, status: JobStatus) -> None:
+        super().__init__(f"The job has already ended: it is {status}")
+
+
+async def cancel_job(
+    *,
+    user_id: int,
+    job_id: str,
+    key: IdempotencyKey | None,
+    now: datetime,
+    context: Context,
+    is_operator: bool = False,
+    reason: str | None = None,
+) -> Outcome[Accepted]:
+    """Ask for the end of a job; one without a pod ends at once. Asked again, the first answer is given again.
+
+    Args:
+        user_id: Who asks.
+        job_id: Or a unique beginning of it; the whole id of another's.
+        key: Idempotency key, None without.
+        now: Time of the request.
+        context: The service's.
+        is_operator: Who asks may cancel anybody's.
+        reason: Told to its owner; None: nothing was said.
+
+    Raises:
+        NotFound: No such job, or someone else's.
+        JobHasEnded: It ended by itself.
+    """
+    async with context.database.transaction() as transaction:
+        effect = partial(_cancel, transaction, user_id, job_id, now, context, is_operator, reason)
+        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
+
+
+async def _cancel(  # noqa: PLR0917 - private, and each is something else
+    transaction: Transaction,
+    user_id: int,
+    job_id: str,
+    now: datetime,
+    context: Context,
+    is_operator: bool,
+    reason: str | None,
+) -> Accepted:
+    lock = lock_own_or_any if is_operator else lock_own
+    job = await lock(transaction, user_id=user_id, job_id=job_id)
+    if job.cancel_message_id is None:
+        who = "its user" if job.user_id == user_id else "an operator"
+        changed = change(job, Cancel(f"Cancelled by {who}" + (f": {reason}" if reason else "")), now)
+        if changed is None or job.status in ENDED_STATUSES:
+            raise JobHasEnded(job.status)
+        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        job = written.job
+    assert job.cancel_message_id is not None  # noqa: S101 - the change has this event
+    return Accepted(job.id, job.status, job.cancel_message_id)
+
+
+async def note_disabled(
+    *, transaction: Transaction, user_id: int, disabled_at: datetime | None, sequence: int, context: Context
+) -> None:
+    """Write down that a user was disabled, or, with None, enabled again.
+
+    Args:
+        transaction: The consumer's.
+        user_id: Auth's.
+        disabled_at: When; the grace counts from then.
+        sequence: Auth's number of the change; what is older than what is known changes nothing.
+        context: The service's.
+    """
+    grace = timedelta(seconds=context.settings.disabled_user_grace_seconds)
+    jobs_end_at = None if disabled_at is None else disabled_at + grace
+    await transaction.execute(
+        storage.disabled_users.NOTE_DISABLED, user_id=user_id, sequence=sequence, jobs_end_at=jobs_end_at
+    )
+
+
+async def cancel_jobs_of_disabled(*, limit: int, now: datetime, context: Context) -> int:
+    """Cancel jobs of users who are disabled and whose grace is over, at most `limit`; how many were found."""
+    async with context.database.transaction() as transaction:
+        rows = await transaction.fetch_all(storage.disabled_users.LOCK_JOBS_OF_DISABLED, now=now, limit=limit)
+        for row in rows:
+            job = storage.jobs.to_job(row)
+            changed = change(job, Cancel(REASON), now)
+            if changed is not None:
+                log.info("job_of_disabled_user_cancelled", job_id=str(job.id), user_id=job.user_id)
+                await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+    return len(rows)

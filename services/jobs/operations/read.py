@@ -1,0 +1,113 @@
+"""What is asked about jobs: no write."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from services.jobs import storage
+from services.jobs.context import Context
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.job_id import id_range
+from services.jobs.operations.seal import unseal_jupyter_token
+from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
+from shared.contracts.jobs import JobStatus
+from shared.database import Row
+from shared.errors import Conflict, NotFound
+from shared.messaging import call_rpc
+
+_EXPLAIN_SECONDS = 10.0
+
+
+class JobNotFound(NotFound):
+    """Missing, or someone else's: nobody can tell which."""
+
+    def __init__(self) -> None:
+        super().__init__("Job")
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    jobs: list[Job]
+    total: int
+    """Of all pages, from the same snapshot."""
+
+
+async def get_job(*, user_id: int, job_id: str, context: Context) -> Job:
+    """One's own job as it is shown, by its id or by a beginning of it of at least 8 characters.
+
+    Raises:
+        JobNotFound: No such job, or someone else's.
+        Conflict: Several of one's jobs begin like this.
+    """
+    first_id, last_id = known_range(job_id)
+    rows = await context.database.fetch_all(
+        storage.jobs.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id
+    )  # fmt: skip
+    return storage.jobs.to_shown_job(_one_of(rows))
+
+
+async def list_jobs(
+    *, user_id: int, statuses: Sequence[JobStatus] | None, limit: int, offset: int, context: Context
+) -> JobPage:
+    """One's own jobs as they are shown, newest first; `statuses` None means all."""
+    rows = await context.database.fetch_all(
+        storage.jobs.LIST_OWN, user_id=user_id, statuses=None if statuses is None else list(statuses),
+        limit=limit, offset=offset,
+    )  # fmt: skip
+    return JobPage([storage.jobs.to_shown_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
+
+
+async def job_history(*, user_id: int, job_id: str, context: Context) -> tuple[Job, list[Row]]:
+    """One's own job, and each status it had with its time (`at`) and reason, oldest first; raises as `get_job`."""
+    job = await get_job(user_id=user_id, job_id=job_id, context=context)
+    return job, await context.database.fetch_all(storage.jobs.HISTORY, job_id=job.id)
+
+
+def known_range(text: str) -> tuple[UUID, UUID]:
+    """First and last id that begin with `text`.
+
+    Raises:
+        JobNotFound: It is no beginning of an id, or too short.
+    """
+    found = id_range(text)
+    if found is None:
+        raise JobNotFound
+    return found
+
+
+def one_of(rows: Sequence[Row]) -> Job:
+    """The job that was looked for.
+
+    Raises:
+        JobNotFound: There is none.
+        Conflict: There are two.
+    """
+    return storage.jobs.to_job(_one_of(rows))
+
+
+def _one_of(rows: Sequence[Row]) -> Row:
+    if not rows:
+        raise JobNotFound
+    if len(rows) > 1:
+        raise Conflict("The ids of several of your jobs begin with this: give more of the id")
+    return rows[0]
+
+
+def shown_jupyter_token(job: Job, context: Context) -> str | None:
+    """The token for the job's owner; None unless Jupyter answers with it."""
+    is_on = job.phase is Phase.ACTIVE and job.jupyter_enabled and job.jupyter_applied == job.jupyter_revision
+    if not is_on or job.jupyter_token_sealed is None:
+        return None
+    return unseal_jupyter_token(job, context)
+
+
+async def explain_job(*, user_id: int, job_id: str, context: Context) -> tuple[Job, Explanation]:
+    """One's own job, and what capacity says of its place in the queue; raises as `get_job`.
+
+    Raises:
+        Unavailable: Capacity does not answer.
+    """
+    job = await get_job(user_id=user_id, job_id=job_id, context=context)
+    return job, await call_rpc(
+        context.broker, EXPLAIN_SUBJECT, ExplainRequest(job.id), Explanation, timeout_seconds=_EXPLAIN_SECONDS
+    )

@@ -1,0 +1,157 @@
+"""The one place where a job's transition is written: its row, its history and its events, in one transaction."""
+
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from services.jobs import storage
+from services.jobs.context import Context
+from services.jobs.domain.access import find_user
+from services.jobs.domain.change import Change
+from services.jobs.domain.facts import Fact, Granted
+from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.table import change
+from shared.contracts.jobs import JobCancelRequested, JobEvent, JobJupyterRequested, JobUserRequested
+from shared.database import Transaction
+from shared.errors import Unavailable
+from shared.messaging import Draft, record_event
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A change that was written."""
+
+    job: Job
+    message_ids: tuple[int, ...]
+    """Of its events, in their order."""
+
+
+class StaleJob(Unavailable):
+    """The job changed between the decision and its write; whoever decided looks again."""
+
+    def __init__(self) -> None:
+        super().__init__("The job is changing, try again", retry_after_seconds=1)
+
+
+class LeaseTooEarly(Unavailable):
+    """A lease came while an older one is still being given back; it is taken in when that is done."""
+
+    def __init__(self) -> None:
+        super().__init__("An older lease of the job is still being given back", retry_after_seconds=1)
+
+
+async def apply_event(
+    *,
+    transaction: Transaction,
+    job_id: UUID,
+    fact: Fact,
+    sequence: int | None,
+    now: datetime,
+    context: Context,
+) -> None:
+    """Let a fact that another service told take effect.
+
+    Args:
+        transaction: The consumer's.
+        job_id: May be unknown here; then nothing is done.
+        fact: What happened.
+        sequence: Capacity's number of this change of the job, None when capacity does not tell it. What is older
+            than what was taken in is dropped.
+        now: Time of taking in.
+        context: The service's.
+
+    Raises:
+        LeaseTooEarly: Deliver it again later.
+    """
+    row = await transaction.fetch_one(storage.jobs.LOCK, job_id=job_id)
+    if row is None:
+        return
+    job = storage.jobs.to_job(row)
+    if job.phase is Phase.ENDED or (sequence is not None and sequence <= job.capacity_sequence):
+        return
+    if isinstance(fact, Granted) and fact.epoch > job.epoch and job.phase in _NOT_FREE_FOR_A_LEASE:
+        raise LeaseTooEarly
+    changed = change(job, fact, now) or Change(replace(job, revision=job.revision + 1))
+    noted = replace(changed.job, capacity_sequence=sequence or job.capacity_sequence)
+    await write_change(
+        transaction=transaction, before=job, changed=Change(noted, changed.events), now=now, context=context
+    )
+
+
+_NOT_FREE_FOR_A_LEASE = frozenset({Phase.PENDING, Phase.PREPARING, Phase.GIVING_BACK})
+
+
+async def apply_fact(*, job: Job, fact: Fact, now: datetime, context: Context) -> Job | None:
+    """Let what the reconciler saw take effect, unless the job has changed since `job` was read.
+
+    Returns:
+        The changed job; None when the fact is stale or changes nothing.
+    """
+    changed = change(job, fact, now)
+    if changed is None:
+        return None
+    try:
+        async with context.database.transaction() as transaction:
+            written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+    except StaleJob:
+        return None
+    return written.job
+
+
+async def apply_to_newest(*, job: Job, fact: Fact, now: datetime, context: Context) -> Job:
+    """Let a fact take effect on the job as it is now, for facts that say themselves what they answer.
+
+    Returns:
+        The job as it is then, changed or not.
+    """
+    async with context.database.transaction() as transaction:
+        row = await transaction.fetch_one(storage.jobs.LOCK, job_id=job.id)
+        newest = storage.jobs.to_job(row) if row is not None else job
+        changed = change(newest, fact, now)
+        if changed is None:
+            return newest
+        written = await write_change(
+            transaction=transaction, before=newest, changed=changed, now=now, context=context
+        )  # fmt: skip
+        return written.job
+
+
+async def write_change(
+    *, transaction: Transaction, before: Job, changed: Change, now: datetime, context: Context
+) -> Written:
+    """Write a change with its events; who waits for the job is woken at commit.
+
+    Raises:
+        StaleJob: The row is not what `before` was; the transaction must not be committed.
+    """
+    job, message_ids = changed.job, []
+    for number, event in enumerate(changed.events, start=1):
+        draft = Draft(data=event, version=before.version + number, occurred_at=now)
+        message_ids.append(await record_event(transaction, draft, context.outbox))
+        job = _with_message_id(job, event, message_ids[-1])
+    saved = await transaction.fetch_value(
+        storage.jobs.SAVE, **storage.jobs.save_columns(job),
+        job_id=before.id, old_revision=before.revision, old_status=before.status, due_at=now,
+    )  # fmt: skip
+    if not saved:
+        raise StaleJob
+    if job.node is not None:
+        transaction.after_commit(partial(context.hints.add, job.id))
+    transaction.after_commit(partial(context.wake_ups.tell, job.id))
+    return Written(job, tuple(message_ids))
+
+
+def _with_message_id(job: Job, event: JobEvent, message_id: int) -> Job:
+    """The job with the number of a request, by which its repetition is answered."""
+    if isinstance(event, JobCancelRequested):
+        return replace(job, cancel_message_id=message_id)
+    if isinstance(event, JobJupyterRequested):
+        return replace(job, jupyter_message_id=message_id)
+    if isinstance(event, JobUserRequested):
+        asked = find_user(job, event.github_username)
+        return replace(
+            job, users=[replace(user, message_id=message_id) if user is asked else user for user in job.users]
+        )
+    return job

@@ -1,0 +1,32 @@
+"""Users who are disabled, and the jobs that end for it."""
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+
+from services.jobs.storage.jobs import JOB_COLUMNS
+from services.jobs.storage.tables import TIME, disabled_users, jobs
+from shared.database import Statement
+
+_noted = insert(disabled_users).values(
+    {name: bindparam(name, type_=disabled_users.c[name].type) for name in ("user_id", "sequence", "jobs_end_at")}
+)
+NOTE_DISABLED = Statement(
+    _noted.on_conflict_do_update(
+        index_elements=[disabled_users.c.user_id],
+        set_={"sequence": _noted.excluded.sequence, "jobs_end_at": _noted.excluded.jobs_end_at},
+        where=disabled_users.c.sequence < _noted.excluded.sequence,
+    )
+)
+LOCK_JOBS_OF_DISABLED = Statement(
+    sa.select(*JOB_COLUMNS)
+    .join(disabled_users, disabled_users.c.user_id == jobs.c.user_id)
+    .where(
+        disabled_users.c.jobs_end_at <= bindparam("now", type_=TIME),
+        jobs.c.released_at.is_(None),
+        jobs.c.outcome.is_(None),
+    )
+    .limit(bindparam("limit", type_=sa.BigInteger))
+    .with_for_update(skip_locked=True, of=jobs)
+)
+"""Also of a job that was submitted while the news was on its way."""

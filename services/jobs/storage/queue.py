@@ -1,0 +1,38 @@
+"""Jobs that wait."""
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from services.jobs.storage.tables import TIME, jobs
+from shared.database import Statement
+from shared.database.locks import lock_key
+from shared.database.tables import outbox
+
+# held until the commit: two submissions of one user at once cannot both be the last that is allowed
+LOCK_WAITING = Statement(
+    sa.select(
+        sa.func.pg_advisory_xact_lock(lock_key("wait"), sa.func.hashint8(bindparam("user_id", type_=sa.BigInteger)))
+    )
+)
+COUNT_WAITING = Statement(
+    sa.select(sa.func.count()).where(
+        jobs.c.user_id == bindparam("user_id"),
+        jobs.c.status == sa.any_(sa.literal(["pending", "queued"], sa.ARRAY(sa.Text))),
+    )
+)
+WAITING = Statement(
+    sa.select(jobs.c.id)
+    .where(
+        sa.text("status IN ('pending', 'queued')"),
+        jobs.c.id > bindparam("after", type_=sa.Uuid),
+        jobs.c.updated_at < bindparam("before", type_=TIME),
+    )
+    .order_by(jobs.c.id)
+    .limit(bindparam("limit", type_=sa.BigInteger))
+)
+LAST_PRIORITY = Statement(
+    sa.select(outbox.c.data["priority"].astext.cast(sa.Integer))
+    .where(outbox.c.entity_id == bindparam("entity_id"), outbox.c.type == bindparam("type"))
+    .order_by(outbox.c.id.desc())
+    .limit(1)
+)
