@@ -1,1 +1,1 @@
-"""Capacity: nodes, GPU leases and the line for them."""
+"""Capacity: nodes, GPU leases and the queue for them."""

@@ -1,9 +1,7 @@
-"""The jobs service's events: each changes the job's place."""
+"""The jobs service's events and questions."""
 
-from datetime import UTC, datetime
-
-from services.capacity.domain.placement import Terms
-from services.capacity.operations.apply import find_unplaced, follow_job
+from services.capacity.context import Context
+from services.capacity.operations.apply import apply_job_event, find_unknown_jobs
 from services.capacity.operations.explain import explain_job
 from shared.contracts.capacity import (
     EXPLAIN_SUBJECT,
@@ -28,11 +26,10 @@ from shared.contracts.jobs import (
     JobStarted,
     JobSubmitted,
 )
-from shared.database import Database, Transaction
+from shared.database import Transaction
 from shared.messaging import RpcEndpoint, Subscription
-from shared.messaging.outbox import Wakes
 
-FOLLOWED: tuple[type[JobEvent], ...] = (
+APPLIED: tuple[type[JobEvent], ...] = (
     JobSubmitted,
     JobReady,
     JobPreparing,
@@ -47,33 +44,28 @@ FOLLOWED: tuple[type[JobEvent], ...] = (
 )
 
 
-def explain_endpoint(database: Database, terms: Terms) -> RpcEndpoint[ExplainRequest, Explanation]:
-    """Answers the jobs service's questions about its users' jobs."""
+def subscriptions(context: Context) -> list[Subscription[JobEvent]]:
+    """Applies each event of a job to its entry in the queue."""
+
+    async def on_job_event(tx: Transaction, data: JobEvent, event: CloudEvent) -> None:
+        await apply_job_event(context, tx, data, sequence=event.sequence, now=context.clock())
+
+    return [Subscription(event, on_job_event) for event in APPLIED]
+
+
+def explain_endpoint(context: Context) -> RpcEndpoint[ExplainRequest, Explanation]:
+    """Explains to the jobs service why a job waits."""
 
     async def explain(request: ExplainRequest) -> Explanation:
-        return await explain_job(database, job_id=request.job_id, now=datetime.now(UTC), terms=terms)
+        return await explain_job(context, job_id=request.job_id, now=context.clock())
 
     return RpcEndpoint(EXPLAIN_SUBJECT, ExplainRequest, explain)
 
 
-def unplaced_endpoint(database: Database) -> RpcEndpoint[UnplacedRequest, UnplacedReply]:
-    """Tells the jobs service which of its waiting jobs were never heard of here, or were lost."""
+def unplaced_endpoint(context: Context) -> RpcEndpoint[UnplacedRequest, UnplacedReply]:
+    """Tells the jobs service which of its waiting jobs have no entry here, so that it publishes their events again."""
 
     async def unplaced(request: UnplacedRequest) -> UnplacedReply:
-        return UnplacedReply(await find_unplaced(database, job_ids=request.job_ids))
+        return UnplacedReply(await find_unknown_jobs(context.database, job_ids=request.job_ids))
 
     return RpcEndpoint(UNPLACED_SUBJECT, UnplacedRequest, unplaced)
-
-
-def subscriptions(*, relay: Wakes, placer: Wakes) -> list[Subscription[JobEvent]]:
-    """What capacity listens to.
-
-    Args:
-        relay: Woken when an event of ours was recorded.
-        placer: Woken when the line changed.
-    """
-
-    async def on_job_event(tx: Transaction, data: JobEvent, event: CloudEvent) -> None:
-        await follow_job(tx, data, sequence=event.sequence, now=datetime.now(UTC), relay=relay, placer=placer)
-
-    return [Subscription(event, on_job_event) for event in FOLLOWED]

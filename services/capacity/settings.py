@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from services.capacity.domain.kubernetes_objects import Needs
-from services.capacity.domain.placement import Terms
+from services.capacity.domain.fleet import RequestsPerGpu
+from services.capacity.domain.placement import SchedulingPolicy
 from shared.settings import CommonSettings
 
 
@@ -23,19 +23,19 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     max_gpus_per_user: int | None = None
     """GPUs that one user may hold at once, of all types; None: no limit."""
     prepare_seconds: float = 3600.0
-    """From a lease to the start of its time box at most, as the jobs service holds to: by it the head of a line is
+    """From a lease to the start of its time box at most, as the jobs service holds to: by it the head of a queue is
     promised its start."""
     grace_seconds: int = 30
     """From asking a pod to end to killing it."""
 
-    def needs(self) -> Needs:
+    def requests_per_gpu(self) -> RequestsPerGpu:
         """Of jobs' pods."""
         memory = self.memory_gib_per_gpu
-        return Needs(cpu=self.cpu_per_gpu, memory_bytes=None if memory is None else memory * 2**30)
+        return RequestsPerGpu(cpu=self.cpu_per_gpu, memory_bytes=None if memory is None else memory * 2**30)
 
-    def terms(self) -> Terms:
-        """For the placer."""
-        return Terms(
+    def policy(self) -> SchedulingPolicy:
+        """For the scheduler."""
+        return SchedulingPolicy(
             most_gpus_per_user=self.max_gpus_per_user,
             preparation=timedelta(seconds=self.prepare_seconds),
             release=timedelta(seconds=self.grace_seconds + _RECONCILE_SECONDS),

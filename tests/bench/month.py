@@ -19,7 +19,7 @@ def main() -> None:
     print(f"{lab.days} days, {lab.users} users, {lab.nodes} nodes of 8 GPUs, seed {lab.seed}")
     print(f"{'':<24} {'backfill':>12} {'plain FIFO':>12}")
     began = time.monotonic()
-    ours, plain = Month(lab).play(), Month(lab, backfill=False).play()
+    ours, plain = Month(lab).scenario_(), Month(lab, backfill=False).scenario_()
     rows = {
         "jobs started": lambda report: f"{len(report.waits)}",
         "utilisation": lambda report: f"{report.utilisation:.1%}",

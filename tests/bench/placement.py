@@ -1,4 +1,4 @@
-"""`make bench-placement`: durable leases a second, and the latency of availability and explain, by the line's length.
+"""`make bench-placement`: durable leases a second, and the latency of availability and explain, by the queue's length.
 
 Real PostgreSQL with its durability on, 1,000 nodes of 8 GPUs, jobs of 1, 2, 4 and 8 GPUs. The reference, in the same
 run, is bare asyncpg that writes the same rows of `leases` in transactions of the same size, and nothing else.
@@ -18,28 +18,24 @@ import asyncpg
 from deploy.local.ports import free_ports
 from deploy.local.postgres import DURABLE, Postgres
 from deploy.local.state import new_password
+from services.capacity.context import Context
 from services.capacity.domain.estimates import MOST_JOBS
-from services.capacity.domain.placement import Terms
-from services.capacity.operations.announce import tell_line
+from services.capacity.operations.announce import announce_queue
 from services.capacity.operations.explain import explain_job
 from services.capacity.operations.read import read_availability
-from services.capacity.operations.schedule import MOST_GRANTS, place_jobs
+from services.capacity.operations.schedule import MOST_GRANTS, schedule_jobs
 from shared.database import Database, migrate
+from tests.support.capacity import Capacity
 from tests.support.servers import PostgresServer, ServerProcess
 
 NODES = 1000
-LINES = (1_000, 10_000, 50_000)
+QUEUE_LENGTHS = (1_000, 10_000, 50_000)
 _SIZES = (1, 1, 2, 1, 4, 1, 2, 8)
 _NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
 
 
-class _Silent:
-    def wake(self) -> None:
-        """Nobody listens here."""
-
-
 async def fill(connection: Any, waiting: int) -> None:
-    """An empty fleet and this many jobs in line."""
+    """An empty fleet and this many jobs in the queue."""
     await connection.execute("TRUNCATE nodes, places, leases, line_counts, outbox")
     await connection.executemany(
         "INSERT INTO nodes (name, uid, resource_version, gpu_type, gpus, ready, schedulable, version, seen_at) "
@@ -65,33 +61,33 @@ async def fill(connection: Any, waiting: int) -> None:
     await connection.execute("ANALYZE nodes")
 
 
-async def measure_latency(database: Database) -> float:
+async def measure_latency(context: Context) -> float:
     """Median of availability, in ms."""
     taken = []
     for _ in range(40):
         began = time.perf_counter()
-        await read_availability(database)
+        await read_availability(context)
         taken.append(1000 * (time.perf_counter() - began))
     return statistics.median(taken)
 
 
-async def place_all(database: Database) -> tuple[int, float]:
+async def schedule_all(context: Context) -> tuple[int, float]:
     """Rounds until nothing more is placed: jobs and seconds."""
     placed, began = 0, time.perf_counter()
     while True:
-        done = await place_jobs(database, now=_NOW, relay=_Silent(), terms=Terms())
+        done = await schedule_jobs(context, now=_NOW)
         placed += len(done.granted)
         if not done.more:
             return placed, time.perf_counter() - began
 
 
-async def measure_explain(database: Database, connection: Any) -> float:
+async def measure_explain(context: Context, connection: Any) -> float:
     """Slowest of the head, the last of those with an estimate, and the last of all, in ms; 0 when nobody waits."""
     rows = await connection.fetch("SELECT job_id FROM places WHERE state = 'waiting' ORDER BY submitted_at")
     taken = [0.0]
     for row in [*rows[:1], *rows[MOST_JOBS - 1 : MOST_JOBS], *rows[-1:]]:
         began = time.perf_counter()
-        await explain_job(database, job_id=row["job_id"], now=_NOW, terms=Terms())
+        await explain_job(context, job_id=row["job_id"], now=_NOW)
         taken.append(1000 * (time.perf_counter() - began))
     return max(taken)
 
@@ -128,18 +124,19 @@ async def _measure(server: PostgresServer) -> None:
     dsn = server.make_service_database("capacity")
     await asyncio.to_thread(migrate.upgrade, "capacity", dsn)
     database, connection = Database(dsn, pool_size=3), await asyncpg.connect(dsn)
+    context = Capacity(dsn, database).context
     await fill(connection, 10)
-    print(f"availability with 10 waiting: {await measure_latency(database):.1f} ms (median)")
+    print(f"availability with 10 waiting: {await measure_latency(context):.1f} ms (median)")
     heads = f"{'waiting':>8} {'placed':>7} {'jobs/s':>8} {'bare/s':>8} {'ratio':>6} {'avail. ms':>10} {'tell s':>7}"
     print(f"{heads} {'explain ms':>11}")
-    for waiting in LINES:
+    for waiting in QUEUE_LENGTHS:
         await fill(connection, waiting)
-        latency = await measure_latency(database)
-        jobs, seconds = await place_all(database)
+        latency = await measure_latency(context)
+        jobs, seconds = await schedule_all(context)
         began = time.perf_counter()
-        await tell_line(database, now=_NOW, relay=_Silent(), terms=Terms())
+        await announce_queue(context, now=_NOW)
         told = time.perf_counter() - began
-        explained = await measure_explain(database, connection)
+        explained = await measure_explain(context, connection)
         bare, bare_seconds = await write_bare(connection)
         rate, reference = jobs / seconds, bare / bare_seconds
         rates = f"{rate:>8.0f} {reference:>8.0f} {rate / reference:>6.2f}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,15 +18,16 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from services.capacity.app import create_app
+from services.capacity.context import Context
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.domain.fleet import NodeFacts
-from services.capacity.domain.placement import Terms
-from services.capacity.domain.queue_entry import Place
-from services.capacity.operations.announce import tell_line
-from services.capacity.operations.apply import follow_job
+from services.capacity.domain.placement import SchedulingPolicy
+from services.capacity.domain.queue_entry import QueueEntry
+from services.capacity.operations.announce import announce_queue
+from services.capacity.operations.apply import apply_job_event
 from services.capacity.operations.read import read_availability
 from services.capacity.operations.record import record_nodes
-from services.capacity.operations.schedule import PlacingRound, place_jobs
+from services.capacity.operations.schedule import RoundOutcome, schedule_jobs
 from services.capacity.settings import CapacitySettings
 from services.capacity.storage import tables
 from shared.contracts.events import CloudEvent, EventData
@@ -44,7 +45,7 @@ _EVENTS = Statement(
     .order_by(outbox.c.id)
 )
 _LEASES = Statement(sa.select(tables.leases).order_by(tables.leases.c.node, tables.leases.c.gpu_index))
-_PLACE = Statement(sa.select(tables.places).where(tables.places.c.job_id == sa.bindparam("job_id")))
+_ENTRY = Statement(sa.select(tables.queue_entries).where(tables.queue_entries.c.job_id == sa.bindparam("job_id")))
 
 
 def facts(name: str, gpu_type: str | None = "h100", gpus: int = 8, **changes: Any) -> NodeFacts:
@@ -95,10 +96,14 @@ class Bell:
     """Counts how often it is rung."""
 
     rung: int = 0
+    listener: Callable[[], None] | None = None
+    """Called with each ring."""
 
     def wake(self) -> None:
         """Ring."""
         self.rung += 1
+        if self.listener is not None:
+            self.listener()
 
 
 @dataclass
@@ -107,42 +112,56 @@ class Capacity:
 
     dsn: str
     database: Database
-    placer: Bell = field(default_factory=Bell)
-    relay: Bell = field(default_factory=Bell)
+    scheduler: Bell = field(default_factory=Bell)
+    announcer: Bell = field(default_factory=Bell)
+    outbox: Bell = field(default_factory=Bell)
     sequences: dict[UUID, int] = field(default_factory=dict)
-    terms: Terms = field(default_factory=Terms)
+    policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
     submitted: list[JobSubmitted] = field(default_factory=list)
+
+    @property
+    def context(self) -> Context:
+        """What the operations work with; times are the test's own."""
+        return Context(
+            database=self.database,
+            outbox=self.outbox,
+            settings=capacity_settings(),
+            policy=self.policy,
+            clock=partial(datetime.now, UTC),
+            scheduler=self.scheduler,
+            announcer=self.announcer,
+        )
 
     async def nodes(self, *nodes: NodeFacts, now: datetime = NOW) -> int:
         """Kubernetes says this of these nodes."""
-        return await record_nodes(self.database, nodes, complete=True, now=now, relay=self.relay, placer=self.placer)
+        return await record_nodes(self.context, nodes, complete=True, now=now)
 
-    async def follow(self, event: JobEvent, *, sequence: int | None = None) -> Place:
+    async def apply(self, event: JobEvent, *, sequence: int | None = None) -> QueueEntry:
         """An event of the jobs service arrives; its sequence is the next of the job."""
         if sequence is None:
             sequence = self.sequences[event.job_id] = self.sequences.get(event.job_id, 0) + 1
         async with self.database.transaction() as tx:
-            return await follow_job(tx, event, sequence=sequence, now=NOW, relay=self.relay, placer=self.placer)
+            return await apply_job_event(self.context, tx, event, sequence=sequence, now=NOW)
 
     async def submit(self, gpu_count: int = 8, gpu_type: str = "h100", **changes: Any) -> JobSubmitted:
         """A job is submitted."""
         event = submitted(gpu_count, gpu_type, **changes)
-        await self.follow(event)
+        await self.apply(event)
         self.submitted.append(event)
         return event
 
-    async def place(self, now: datetime = NOW) -> PlacingRound:
-        """Rounds of the placer until nothing is left to place, then the line is told."""
-        placed = await place_jobs(self.database, now=now, relay=self.relay, terms=self.terms)
-        while placed.more:
-            placed = await place_jobs(self.database, now=now, relay=self.relay, terms=self.terms)
-        if placed.ran:
-            await tell_line(self.database, now=now, relay=self.relay, terms=self.terms)
-        return placed
+    async def schedule(self, now: datetime = NOW) -> RoundOutcome:
+        """Rounds of the scheduler until nothing is left to do, and then a round of announcements."""
+        outcome = await schedule_jobs(self.context, now=now)
+        while outcome.more:
+            outcome = await schedule_jobs(self.context, now=now)
+        if outcome.ran:
+            await announce_queue(self.context, now=now)
+        return outcome
 
-    async def place_row(self, job_id: UUID) -> Any:
+    async def entry_row(self, job_id: UUID) -> Any:
         """The job's row."""
-        return await self.database.fetch_one(_PLACE, job_id=job_id)
+        return await self.database.fetch_one(_ENTRY, job_id=job_id)
 
     async def leases(self) -> list[tuple[str, int, UUID]]:
         """Every lease: node, index, job."""
@@ -163,7 +182,7 @@ class Capacity:
 
     async def available(self, gpu_type: str = "h100") -> TypeAvailability:
         """What the endpoint would say of a type."""
-        reading = await read_availability(self.database)
+        reading = await read_availability(self.context)
         return {entry.gpu_type: entry for entry in reading.types}[gpu_type]
 
 
@@ -307,7 +326,10 @@ class ScriptedCluster:
         name = request.match_info["name"]
         self.gets.append(name)
         node = self.objects["nodes"].get(name)
-        return web.json_response(node) if node else web.Response(status=404)
+        if node is None:
+            status = {"kind": "Status", "code": 404, "reason": "NotFound", "message": f'nodes "{name}" not found'}
+            return web.json_response(status, status=404)
+        return web.json_response(node)
 
     async def _watch(self, request: web.Request, kind: str) -> web.StreamResponse:
         response = web.StreamResponse()

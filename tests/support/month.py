@@ -13,7 +13,7 @@ from msgspec import structs
 from services.capacity.domain.estimates import Correction, Facts, estimate_starts
 from services.capacity.domain.fleet import Node
 from services.capacity.domain.lease import Lease, Runs
-from services.capacity.domain.placement import Placement, Terms, Waiting, place
+from services.capacity.domain.placement import Placement, SchedulingPolicy, WaitingJob, schedule
 from shared.contracts.jobs import JobStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,14 +33,14 @@ class Lab:
     nodes: int = 64
     load: float = 0.92
     """GPU hours that jobs will use, of those there are."""
-    terms: Terms = field(default_factory=Terms)
+    policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
 
 
 @dataclass(frozen=True)
 class Arrival:
     """A job of the trace: what its user asks for, and what fate makes of it."""
 
-    job: Waiting
+    job: WaitingJob
     prepares: timedelta
     runs: timedelta
 
@@ -86,7 +86,7 @@ def trace(lab: Lab) -> Iterator[Arrival]:
         number += 1
         used += arrival.job.gpu_count * (arrival.runs + arrival.prepares) / timedelta(hours=1)
         yield arrival
-        # the next comes when the line can bear it on average: the load is what was asked for, whatever the dice say
+        # the next comes when the queue can bear it on average: the load is what was asked for, whatever the dice say
         pace = 1.5 if 8 <= hours % 24 < 20 else 0.5
         hours += chance.expovariate(1.0) * used / (number * wanted) / pace
 
@@ -97,7 +97,7 @@ def _arrival(chance: random.Random, hours: float, activity: list[float], shapes:
     asked = min(max(math.exp(chance.gauss(math.log(2.5) + shift, 1.2)), 5 / 60), 72)
     fate = chance.random()
     share = chance.uniform(0.005, 0.1) if fate < 0.2 else 1.0 if fate > thrift else chance.uniform(0.1, 1.0)
-    job = Waiting(
+    job = WaitingJob(
         job_id=UUID(int=chance.getrandbits(128)),
         gpu_type="h100",
         gpu_count=chance.choices(_SIZES, _SIZE_WEIGHTS)[0],
@@ -124,7 +124,7 @@ class Month:
             f"n{number:03}": Node(name=f"n{number:03}", gpu_type="h100", gpus=GPUS, ready=True, schedulable=True)
             for number in range(lab.nodes)
         }
-        self._line: dict[UUID, Arrival] = {}
+        self._queue: dict[UUID, Arrival] = {}
         self._running: dict[UUID, tuple[Lease, Placement, Arrival]] = {}
         self._events: list[tuple[datetime, int, UUID]] = []
         self._told: dict[UUID, datetime] = {}
@@ -134,13 +134,13 @@ class Month:
         self._held_hours = 0.0
         self.report = Report()
 
-    def play(self) -> Report:
+    def scenario_(self) -> Report:
         """Play it to the last arrival; who waits then is left out."""
         last = START
         for arrival in trace(self._lab):
             self._run_until(arrival.job.submitted_at)
             last = arrival.job.submitted_at
-            self._line[arrival.job.job_id] = arrival
+            self._queue[arrival.job.job_id] = arrival
             self._round(last)
         held = self._held_hours + sum(
             lease.gpu_count * (last - lease.granted_at) / timedelta(hours=1) for lease, _, _ in self._running.values()
@@ -160,32 +160,39 @@ class Month:
                 self._round(now)
 
     def _round(self, now: datetime) -> None:
-        terms = self._lab.terms
-        holds = [lease.hold(now, terms) for lease, _, _ in self._running.values()]
-        line = [arrival.job for arrival in self._line.values()]
-        for placement in place(self._nodes.values(), line, holds=holds, now=now, terms=terms):
+        policy = self._lab.policy
+        allocations = [lease.allocation(now, policy) for lease, _, _ in self._running.values()]
+        queue = [arrival.job for arrival in self._queue.values()]
+        for placement in schedule(self._nodes.values(), queue, allocations=allocations, now=now, policy=policy):
             if self._backfill or not placement.backfilled:
                 self._start(placement, now)
-        if self._backfill and now - self._told_at >= _TELLING and self._line.keys() - self._told.keys():
+        if self._backfill and now - self._told_at >= _TELLING and self._queue.keys() - self._told.keys():
             self._told_at = now
-            self._tell(now)
+            self._announce(now)
 
     def _start(self, placement: Placement, now: datetime) -> None:
-        arrival = self._line.pop(placement.job_id)
+        arrival = self._queue.pop(placement.job_id)
         job = arrival.job
         self._occupy(placement, taken=True)
         lease = Lease(
-            job_id=job.job_id, node=placement.node, gpu_count=job.gpu_count, user_id=job.user_id,
-            duration=job.duration, granted_at=now, started_at=None, expires_at=None, cancelling=False,
+            job_id=job.job_id,
+            node=placement.node,
+            gpu_count=job.gpu_count,
+            user_id=job.user_id,
+            duration=job.duration,
+            granted_at=now,
+            started_at=None,
+            expires_at=None,
+            cancelling=False,
             status=JobStatus.PREPARING,
-        )  # fmt: skip
+        )
         self._running[job.job_id] = (lease, placement, arrival)
         begins = now + arrival.prepares
         heapq.heappush(self._events, (begins, 0, job.job_id))
         heapq.heappush(self._events, (begins + arrival.runs, 1, job.job_id))
         self._count(job, placement, now)
 
-    def _count(self, job: Waiting, placement: Placement, now: datetime) -> None:
+    def _count(self, job: WaitingJob, placement: Placement, now: datetime) -> None:
         wait = (now - job.submitted_at) / timedelta(hours=1)
         self.report.waits.append(wait)
         self.report.backfilled += placement.backfilled
@@ -210,15 +217,17 @@ class Month:
         after = before | change if taken else before - change
         self._nodes[node.name] = structs.replace(node, leased=tuple(sorted(after)))
 
-    def _tell(self, now: datetime) -> None:
+    def _announce(self, now: datetime) -> None:
         leases = [lease for lease, _, _ in self._running.values()]
-        line = [arrival.job for arrival in self._line.values()]
+        queue = [arrival.job for arrival in self._queue.values()]
         shares, preparations = zip(*self._runs, strict=True) if self._runs else ((), ())
         facts = Facts(
-            nodes=list(self._nodes.values()), leases=leases, runs=Runs.of(shares, preparations),
+            nodes=list(self._nodes.values()),
+            leases=leases,
+            runs=Runs.of(shares, preparations),
             corrections={"h100": self._correction},
-        )  # fmt: skip
-        found = estimate_starts(facts, line, now=now, terms=self._lab.terms)
+        )
+        found = estimate_starts(facts, queue, now=now, policy=self._lab.policy)
         for job_id, estimate in found.items():
             if estimate is not None:
                 self._told.setdefault(job_id, estimate.p90)

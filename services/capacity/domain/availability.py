@@ -1,8 +1,8 @@
-"""What is free, counted from nodes and leases of one snapshot.
+"""What is free, counted from the nodes and leases of one snapshot.
 
-`total`, `in_use` and `available` are all counted over the same nodes, those that are ready and schedulable, so that
-`total = available + in_use` holds whatever happens. A lease on a cordoned node is in none of the three; it is seen in
-that node's own row.
+`total`, `in_use` and `available` are counted over the same nodes, those that are ready and schedulable, so that
+`total = available + in_use` always holds. A lease on a cordoned node counts in none of the three; that node's own row
+shows it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,39 +11,39 @@ from datetime import datetime
 import msgspec
 
 from services.capacity.domain.fleet import Node, by_type
-from services.capacity.domain.queue_entry import PlaceState
+from services.capacity.domain.queue_entry import EntryState
 from shared.contracts.catalogue import CATALOGUE
 from shared.contracts.jobs import JobStatus
 
 OVER = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
-"""Statuses of jobs that are over for their users; their GPUs may still be held."""
+"""Statuses of jobs that are over for their users, although their GPUs may still be held."""
 
 
-class LineCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs of one kind that have not ended."""
+class QueueCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs that have not ended are equal in these fields."""
 
     gpu_type: str
-    state: PlaceState
+    state: EntryState
     ready: bool
     cancelling: bool
     status: JobStatus
-    """As jobs told last."""
+    """The latest that the jobs service reported."""
     jobs: int
     gpus: int
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the answers are made of, of one instant."""
+    """Everything that the answers are made from, as it is at one instant."""
 
     nodes: tuple[Node, ...]
-    """Of known types, not gone."""
-    counts: tuple[LineCount, ...]
+    """Those of a known GPU type that are not gone."""
+    counts: tuple[QueueCount, ...]
     as_of: datetime | None
-    """Time of the newest fact that is counted; None: Kubernetes has never answered."""
+    """Time of the newest fact that is counted; None: Kubernetes has not answered yet."""
     starts: int = 0
-    """Jobs of the last 30 days that had been told a p90 and have started."""
+    """Jobs that started in the last 30 days and had been given a p90 before."""
     starts_in_time: int = 0
-    """Of these, those that started before the p90 that they were told first."""
+    """Those of them that started before the first p90 that they were given."""
 
 
 class TypeAvailability(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +52,10 @@ class TypeAvailability(msgspec.Struct, frozen=True, kw_only=True):
     available: int
     in_use: int
     queued: int
-    """GPUs that jobs in the line wait for."""
+    """GPUs that waiting jobs ask for."""
     max_per_node: int
     max_placeable: int
-    """Largest job that fits on a node now."""
+    """GPUs of the largest job that could start now."""
     nodes: tuple[Node, ...]
 
 
@@ -66,12 +66,12 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def count_availability(snapshot: Snapshot) -> tuple[TypeAvailability, ...]:
-    """One entry for each GPU type with nodes or with jobs in the line, in the order of the catalogue."""
+    """One entry for each GPU type with nodes or with jobs in the queue, in the order of the catalogue."""
     fleets = by_type(snapshot.nodes)
-    in_line = {count.gpu_type for count in snapshot.counts if status_of(count) in _IN_LINE}
+    in_queue = {count.gpu_type for count in snapshot.counts if status_of(count) in _IN_QUEUE}
     return tuple(
         _availability_of(gpu_type, fleets.get(gpu_type, []), snapshot.counts)
-        for gpu_type in sorted(fleets.keys() | in_line, key=_catalogue_order)
+        for gpu_type in sorted(fleets.keys() | in_queue, key=_catalogue_order)
     )
 
 
@@ -85,26 +85,26 @@ def count_cluster(snapshot: Snapshot) -> ClusterStatus:
     return ClusterStatus(types=count_availability(snapshot), jobs=jobs)
 
 
-def status_of(count: LineCount) -> JobStatus | None:
+def status_of(count: QueueCount) -> JobStatus | None:
     """The status under which these jobs are counted; None: they are over, only their pods may not be gone yet.
 
     Capacity knows first who waits and who holds GPUs; only the jobs service knows whose pod is ready.
     """
-    if count.state in {PlaceState.UNKNOWN, PlaceState.ENDED} or count.status in OVER:
+    if count.state in {EntryState.UNKNOWN, EntryState.ENDED} or count.status in OVER:
         return None
-    if count.state == PlaceState.LEASED:
+    if count.state == EntryState.LEASED:
         return JobStatus.ACTIVE if count.status == JobStatus.ACTIVE else JobStatus.PREPARING
     if count.cancelling:
         return None
     return JobStatus.QUEUED if count.ready else JobStatus.PENDING
 
 
-_IN_LINE = frozenset({JobStatus.QUEUED, JobStatus.PENDING})
+_IN_QUEUE = frozenset({JobStatus.QUEUED, JobStatus.PENDING})
 _ORDER = {instance.gpu_type: index for index, instance in reversed(list(enumerate(CATALOGUE)))}
 _PER_NODE = {instance.gpu_type: instance.gpus_per_node for instance in CATALOGUE}
 
 
-def _availability_of(gpu_type: str, fleet: Sequence[Node], counts: Iterable[LineCount]) -> TypeAvailability:
+def _availability_of(gpu_type: str, fleet: Sequence[Node], counts: Iterable[QueueCount]) -> TypeAvailability:
     usable = [node for node in fleet if node.usable]
     return TypeAvailability(
         gpu_type=gpu_type,

@@ -1,4 +1,4 @@
-"""Nodes and what holds their GPUs, as the placer and the answers see them."""
+"""Nodes, and what holds their GPUs."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -6,27 +6,43 @@ from uuid import UUID
 import msgspec
 
 
+class RequestsPerGpu(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job's pod asks for with each GPU; None: nothing, so it never runs short."""
+
+    cpu: float | None = None
+    """Cores."""
+    memory_bytes: float | None = None
+
+    def gpus_by_cpu(self, cores: float) -> float | None:
+        """For how many GPUs so many cores are enough."""
+        return cores / self.cpu if self.cpu else None
+
+    def gpus_by_memory(self, size_bytes: float) -> float | None:
+        """For how many GPUs so much memory is enough."""
+        return size_bytes / self.memory_bytes if self.memory_bytes else None
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What Kubernetes says of one node."""
+    """What Kubernetes says about one node."""
 
     name: str
     uid: str
     """Changes when a node of the same name joins anew."""
     resource_version: int
-    """Of the Node object; higher is newer."""
+    """Of the Node object; a higher one is newer."""
     instance_type: str | None
     gpu_type: str | None
-    """None: a node of no known type; nothing is placed there."""
+    """None: the node is of no known type, and no job runs there."""
     zone: str | None
     gpus: int
     """Allocatable."""
     ready: bool
     schedulable: bool
-    """Neither cordoned nor tainted against our pods."""
-    cpu_worth: float | None = None
-    """For how many GPUs of our pods its CPU is enough; None: our pods ask for none."""
-    memory_worth: float | None = None
-    """Likewise its memory."""
+    """Neither cordoned nor tainted against jobs' pods."""
+    gpus_by_cpu: float | None = None
+    """For how many GPUs of jobs its CPU is enough; None: jobs ask for no CPU."""
+    gpus_by_memory: float | None = None
+    """The same for its memory."""
 
     @property
     def relevant(self) -> bool:
@@ -35,7 +51,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GpuPod(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod that holds GPUs of a node, whoever's it is; or CPU or memory that our pods would need."""
+    """Any pod that holds GPUs of a node, or CPU or memory that jobs' pods would need."""
 
     uid: str
     resource_version: int
@@ -44,15 +60,15 @@ class GpuPod(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     gpus: int
     job_id: UUID | None
-    """Job that it is of; None: not ours."""
-    cpu_worth: float | None = None
-    """For how many GPUs of our pods the CPU that it asks for would be enough; None: our pods ask for none."""
-    memory_worth: float | None = None
-    """Likewise its memory."""
+    """The job that it belongs to; None: it is no job's."""
+    gpus_by_cpu: float | None = None
+    """For how many GPUs of jobs the CPU that it asks for would be enough; None: jobs ask for no CPU."""
+    gpus_by_memory: float | None = None
+    """The same for its memory."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A node and the use of its GPUs, in one snapshot."""
+    """A node and how its GPUs are used, in one snapshot."""
 
     name: str
     gpu_type: str
@@ -64,11 +80,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     leased: tuple[int, ...] = ()
     """Indexes of leased GPUs, ascending."""
     foreign: int = 0
-    """GPUs held by pods without a lease."""
-    cpu_room: float | None = None
-    """For how many GPUs of our pods, leased ones included, foreign pods leave CPU; None: it does not matter."""
-    memory_room: float | None = None
-    """Likewise memory."""
+    """GPUs held by foreign pods, which have no lease."""
+    gpus_by_free_cpu: float | None = None
+    """For how many GPUs of jobs, leased ones included, foreign pods leave enough CPU; None: jobs ask for no CPU."""
+    gpus_by_free_memory: float | None = None
+    """The same for memory."""
 
     @property
     def usable(self) -> bool:
@@ -82,10 +98,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def withheld(self) -> int:
-        """Free GPUs that no pod of ours could use, since foreign pods hold the CPU or memory that it would need."""
-        rooms = [int(room) for room in (self.cpu_room, self.memory_room) if room is not None]
+        """Free GPUs that no job could use, since foreign pods hold the CPU or memory that it would need."""
+        enough_for = [int(gpus) for gpus in (self.gpus_by_free_cpu, self.gpus_by_free_memory) if gpus is not None]
         free = max(0, self.gpus - self.held)
-        return max(0, free - max(0, min(rooms) - len(self.leased))) if rooms else 0
+        return max(0, free - max(0, min(enough_for) - len(self.leased))) if enough_for else 0
 
     @property
     def in_use(self) -> int:

@@ -1,4 +1,4 @@
-"""The free GPUs of one type, kept so that the fullest node that fits is found without looking at every node."""
+"""The free GPUs of one type, indexed so that finding the fullest node that fits does not look at every node."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
@@ -9,42 +9,43 @@ ANYWHERE = None
 """Zone of a node whose zone is unknown, and of a job that may run in any."""
 
 
-class Pool:
-    """Usable nodes of one GPU type by zone and free GPUs; changes as GPUs are taken and given back.
+class FreeGpus:
+    """The usable nodes of one GPU type, indexed by zone and by number of free GPUs.
 
-    Finding, taking and giving back cost the number of zones and of GPUs per node, not the number of nodes.
+    Finding a node, taking its GPUs and giving them back each cost the number of zones and of GPUs per node, however
+    many nodes there are.
 
     Args:
-        fleet: Of one type. Nodes that are not ready or not schedulable are left out.
+        fleet: Nodes of one type. Those that are not ready or not schedulable are left out.
     """
 
     def __init__(self, fleet: Iterable[Node]) -> None:
         self.nodes = {node.name: node for node in fleet if node.usable}
-        self.free = {node.name: node.placeable for node in self.nodes.values()}
+        self.by_node = {node.name: node.placeable for node in self.nodes.values()}
         self._zones = {node.zone for node in self.nodes.values()}
-        self._most = max(self.free.values(), default=0)
-        # lazily kept: an entry counts only while the node still has so many free GPUs
+        self._most = max(self.by_node.values(), default=0)
+        # cleaned up lazily: an entry counts only while its node still has so many free GPUs
         self._buckets: dict[tuple[str | None, int], list[str]] = {}
-        for name, free in self.free.items():
+        for name, free in self.by_node.items():
             self._buckets.setdefault((self.nodes[name].zone, free), []).append(name)
         for bucket in self._buckets.values():
             heapify(bucket)
 
-    def copy(self) -> "Pool":
-        """The same state, to be changed apart; costs the number of nodes."""
-        twin = Pool(())
+    def copy(self) -> "FreeGpus":
+        """The same state, to be changed independently; costs the number of nodes."""
+        twin = FreeGpus(())
         twin.nodes, twin._zones, twin._most = self.nodes, self._zones, self._most
-        twin.free = dict(self.free)
+        twin.by_node = dict(self.by_node)
         twin._buckets = {key: list(bucket) for key, bucket in self._buckets.items()}
         return twin
 
     def fullest(self, gpu_count: int, zone: str | None, excluded: Collection[str | None] = ()) -> str | None:
-        """The node with the fewest free GPUs that has as many as wanted; None when there is none.
+        """Of the nodes with enough free GPUs, the one with the fewest; None: no node has enough.
 
         Args:
-            gpu_count: Wanted.
-            zone: Where; ANYWHERE: no matter.
-            excluded: Nodes that will not do.
+            gpu_count: GPUs wanted.
+            zone: Only nodes of this zone, and those whose zone is unknown; ANYWHERE: all nodes.
+            excluded: Nodes to leave out.
         """
         zones = self._zones if zone is ANYWHERE else self._zones & {zone, ANYWHERE}
         for free in range(gpu_count, self._most + 1):
@@ -54,18 +55,18 @@ class Pool:
         return None
 
     def take(self, name: str, gpu_count: int) -> None:
-        """GPUs of the node are held."""
-        self.free[name] -= gpu_count
+        """So many more GPUs of the node are held."""
+        self.by_node[name] -= gpu_count
         self._enter(name)
 
     def give(self, name: str, gpu_count: int) -> None:
-        """GPUs of the node are free again."""
-        self.free[name] += gpu_count
-        self._most = max(self._most, self.free[name])
+        """So many GPUs of the node come free."""
+        self.by_node[name] += gpu_count
+        self._most = max(self._most, self.by_node[name])
         self._enter(name)
 
     def suiting(self, gpu_count: int, zone: str | None) -> Iterator[Node]:
-        """Nodes that are large enough and in the zone, whatever is free there."""
+        """The nodes that are large enough and in the zone, whatever is free there now."""
         return (node for node in self.nodes.values() if node.gpus >= gpu_count and in_zone(node, zone))
 
     def _first(self, zone: str | None, free: int, excluded: Collection[str | None]) -> str | None:
@@ -73,7 +74,7 @@ class Pool:
         passed: list[str] = []
         first = None
         while bucket and first is None:
-            if self.free[bucket[0]] != free:
+            if self.by_node[bucket[0]] != free:
                 heappop(bucket)
             elif bucket[0] in excluded:
                 passed.append(heappop(bucket))
@@ -84,7 +85,7 @@ class Pool:
         return first
 
     def _enter(self, name: str) -> None:
-        heappush(self._buckets.setdefault((self.nodes[name].zone, self.free[name]), []), name)
+        heappush(self._buckets.setdefault((self.nodes[name].zone, self.by_node[name]), []), name)
 
 
 def in_zone(node: Node, zone: str | None) -> bool:
@@ -92,8 +93,8 @@ def in_zone(node: Node, zone: str | None) -> bool:
     return zone is ANYWHERE or node.zone is ANYWHERE or node.zone == zone
 
 
-class Sizes:
-    """What is the largest job that each zone's nodes could hold, were they empty, ready and schedulable.
+class NodeSizes:
+    """The largest job that a node of each zone could run if it were empty, ready and schedulable.
 
     Args:
         fleet: Every node of one type, usable or not.
@@ -105,7 +106,7 @@ class Sizes:
             self._largest[node.zone] = max(self._largest.get(node.zone, 0), node.gpus)
         self._overall = max(self._largest.values(), default=0)
 
-    def hold(self, gpu_count: int, zone: str | None) -> bool:
+    def fits(self, gpu_count: int, zone: str | None) -> bool:
         """Whether a job of this size could ever start here."""
         if zone is ANYWHERE:
             return gpu_count <= self._overall

@@ -1,8 +1,8 @@
-"""A job's place: how it changes with each event of the jobs service.
+"""A job's entry in the queue, and how each event of the jobs service changes it.
 
-Events may come repeated and in any order, so every rule here takes what is new of an event and cannot be undone by an
-older one: flags only rise, ends of time boxes only grow, epochs only rise, and ended stays ended. Whatever the order,
-the same events lead to the same place; only a requeue is of its moment, and its epoch says of which.
+Events may come repeated and in any order. So an entry takes from each event what is new, and an older event undoes
+nothing: flags are only set, ends of time boxes only move later, epochs only rise, and ended stays ended. The same
+events lead to the same entry in whatever order they come. A requeue alone depends on its moment, which its epoch names.
 """
 
 from datetime import datetime
@@ -26,22 +26,22 @@ from shared.contracts.jobs import (
 )
 
 
-class PlaceState(StrEnum):
+class EntryState(StrEnum):
     UNKNOWN = "unknown"
     """Its `submitted` has not come yet."""
     WAITING = "waiting"
     LEASED = "leased"
     REVOKED = "revoked"
-    """It lost its node; the jobs service says whether it stands in line again or is over."""
+    """Its node is gone; the jobs service decides whether it is queued again or is over."""
     ENDED = "ended"
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
-    state: PlaceState = PlaceState.UNKNOWN
+    state: EntryState = EntryState.UNKNOWN
     user_id: int | None = None
     gpu_type: str | None = None
-    """None, as are the four below, until `submitted` has come."""
+    """This and the four fields below are None until `submitted` has come."""
     gpu_count: int | None = None
     duration_seconds: int | None = None
     submitted_at: datetime | None = None
@@ -49,13 +49,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     """It waits for nothing but GPUs."""
     cancelling: bool = False
-    """Its user wants it gone: it leaves the line."""
+    """Its user has cancelled it: it is no longer scheduled."""
     status: JobStatus = JobStatus.PENDING
-    """As the jobs service told last."""
+    """The latest that the jobs service reported."""
     job_version: int = 0
-    """Of the job, when `status` was told."""
+    """Version of the job at that status."""
     epoch: int = 0
-    """Of its last lease; 0: never had one."""
+    """Number of its last lease; 0: it never had one."""
     node: str | None = None
     """Of its lease; None without one."""
     expires_at: datetime | None = None
@@ -68,85 +68,85 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     priority_version: int = 0
     """Version of the job when its priority was set."""
     avoids: str | None = None
-    """Node where its last pod found no room."""
+    """Node where Kubernetes could not run its last pod."""
 
 
-def follow(place: Place, event: JobEvent, sequence: int) -> Place:
-    """The place after an event of the jobs service.
+def apply_event(entry: QueueEntry, event: JobEvent, sequence: int) -> QueueEntry:
+    """The entry after an event of the jobs service.
 
     Args:
-        place: As it is.
-        event: Any of the job.
+        entry: As it is.
+        event: About the job.
         sequence: Version of the job after the event.
     """
-    place = _note_status(place, event, sequence)
+    entry = _note_status(entry, event, sequence)
     match event:
         case JobSubmitted():
-            place = _submitted(place, event)
+            entry = _submitted(entry, event)
         case JobReady():
-            place = msgspec.structs.replace(place, ready=True, zone=event.availability_zone or place.zone)
+            entry = msgspec.structs.replace(entry, ready=True, zone=event.availability_zone or entry.zone)
         case JobStarted() | JobExtended() | JobExpiring():
-            place = _runs_until(place, event)
+            entry = _runs_until(entry, event)
         case JobPrioritised():
-            if sequence > place.priority_version:
-                place = msgspec.structs.replace(place, priority=event.priority, priority_version=sequence)
+            if sequence > entry.priority_version:
+                entry = msgspec.structs.replace(entry, priority=event.priority, priority_version=sequence)
         case JobRequeued():
-            place = _requeued(place, event)
+            entry = _requeued(entry, event)
         case JobCancelRequested():
-            place = msgspec.structs.replace(place, cancelling=True)
+            entry = msgspec.structs.replace(entry, cancelling=True)
         case JobEnded():
-            place = _ended(place, event)
-    return place
+            entry = _ended(entry, event)
+    return entry
 
 
-def gives_back(before: Place, after: Place) -> bool:
+def ends_lease(before: QueueEntry, after: QueueEntry) -> bool:
     """Whether the change ends a lease."""
-    return before.state == PlaceState.LEASED and after.state != PlaceState.LEASED
+    return before.state == EntryState.LEASED and after.state != EntryState.LEASED
 
 
-def _note_status(place: Place, event: JobEvent, sequence: int) -> Place:
-    if sequence <= place.job_version:
-        return place
-    return msgspec.structs.replace(place, status=event.status, job_version=sequence, user_id=event.user_id)
+def _note_status(entry: QueueEntry, event: JobEvent, sequence: int) -> QueueEntry:
+    if sequence <= entry.job_version:
+        return entry
+    return msgspec.structs.replace(entry, status=event.status, job_version=sequence, user_id=event.user_id)
 
 
-def _submitted(place: Place, event: JobSubmitted) -> Place:
-    if place.gpu_type is not None:
-        return place
+def _submitted(entry: QueueEntry, event: JobSubmitted) -> QueueEntry:
+    if entry.gpu_type is not None:
+        return entry
     return msgspec.structs.replace(
-        place,
-        state=PlaceState.WAITING if place.state == PlaceState.UNKNOWN else place.state,
+        entry,
+        state=EntryState.WAITING if entry.state == EntryState.UNKNOWN else entry.state,
         gpu_type=event.gpu_type,
         gpu_count=event.gpu_count,
         duration_seconds=event.duration_seconds,
         submitted_at=event.submitted_at,
-        zone=place.zone or event.availability_zone,
-        ready=place.ready or not event.waits_for_disk,
+        zone=entry.zone or event.availability_zone,
+        ready=entry.ready or not event.waits_for_disk,
     )
 
 
-def _runs_until(place: Place, event: JobStarted | JobExtended | JobExpiring) -> Place:
-    latest = max(filter(None, (place.expires_at, event.expires_at)))
-    started_at = event.started_at if isinstance(event, JobStarted) else place.started_at
-    return msgspec.structs.replace(place, expires_at=latest, started_at=started_at)
+def _runs_until(entry: QueueEntry, event: JobStarted | JobExtended | JobExpiring) -> QueueEntry:
+    latest = max(filter(None, (entry.expires_at, event.expires_at)))
+    started_at = event.started_at if isinstance(event, JobStarted) else entry.started_at
+    return msgspec.structs.replace(entry, expires_at=latest, started_at=started_at)
 
 
-def _requeued(place: Place, event: JobRequeued) -> Place:
-    if event.epoch < place.epoch or place.state == PlaceState.ENDED:
-        return place
-    place = msgspec.structs.replace(place, epoch=event.epoch)
-    if place.state in {PlaceState.LEASED, PlaceState.REVOKED}:
+def _requeued(entry: QueueEntry, event: JobRequeued) -> QueueEntry:
+    if event.epoch < entry.epoch or entry.state == EntryState.ENDED:
+        return entry
+    entry = msgspec.structs.replace(entry, epoch=event.epoch)
+    if entry.state in {EntryState.LEASED, EntryState.REVOKED}:
         # None after `revoked`: the node is gone, there is nothing to avoid
-        avoids = place.node or place.avoids
+        avoids = entry.node or entry.avoids
         return msgspec.structs.replace(
-            place, state=PlaceState.WAITING, node=None, expires_at=None, started_at=None, avoids=avoids
+            entry, state=EntryState.WAITING, node=None, expires_at=None, started_at=None, avoids=avoids
         )
-    return place
+    return entry
 
 
-def _ended(place: Place, event: JobEnded) -> Place:
+def _ended(entry: QueueEntry, event: JobEnded) -> QueueEntry:
     # whatever epoch it ended under: nothing of it runs any more, and a lease that it never saw must not stay
-    epoch = max(place.epoch, event.epoch)
+    epoch = max(entry.epoch, event.epoch)
     return msgspec.structs.replace(
-        place, state=PlaceState.ENDED, node=None, epoch=epoch, ended_at=place.ended_at or event.ended_at
+        entry, state=EntryState.ENDED, node=None, epoch=epoch, ended_at=entry.ended_at or event.ended_at
     )

@@ -7,59 +7,65 @@ from uuid import UUID
 
 import msgspec
 
-from services.capacity.domain.alternatives import find_sooner, smaller
-from services.capacity.domain.placement import Terms, Waiting
-from services.capacity.domain.queue_entry import Place, PlaceState
+from services.capacity.context import Context
+from services.capacity.domain.alternatives import find_alternatives, smaller
+from services.capacity.domain.placement import SchedulingPolicy, WaitingJob
+from services.capacity.domain.queue_entry import EntryState, QueueEntry
 from services.capacity.domain.reasons import BEHIND
-from services.capacity.operations.announce import Outlook, read_outlook
-from services.capacity.operations.apply import place_of
-from services.capacity.storage.queue import AHEAD, FIND_PLACE
+from services.capacity.operations.read import QueueSnapshot, read_queue_snapshot
+from services.capacity.storage.queue import AHEAD, FIND_ENTRY
 from shared.contracts.capacity import Explanation
-from shared.database import Database
+from shared.database import to_struct
 
 _DISK = "Waiting for its disk; it keeps its place in the queue"
 
 
-async def explain_job(database: Database, *, job_id: UUID, now: datetime, terms: Terms) -> Explanation:
-    """What a job waits for, from facts of this moment; whoever asks has seen to it that they may.
+async def explain_job(context: Context, *, job_id: UUID, now: datetime) -> Explanation:
+    """What a job waits for, from the facts of this moment. The caller has checked whose job it is.
 
     Raises:
         DatabaseUnavailable: Nobody can say.
     """
-    async with database.transaction() as tx:
-        row = await tx.fetch_one(FIND_PLACE, job_id=job_id)
-        place = None if row is None else place_of(row)
-        if place is None or place.state != PlaceState.WAITING or place.cancelling:
+    async with context.database.transaction() as tx:
+        row = await tx.fetch_one(FIND_ENTRY, job_id=job_id)
+        entry = None if row is None else to_struct(row, QueueEntry)
+        if entry is None or entry.state != EntryState.WAITING or entry.cancelling:
             return Explanation(waiting=False)
-        job = _waiting(place)
+        job = _waiting_job(entry)
         ahead: Any = await tx.fetch_one(
             AHEAD, gpu_type=job.gpu_type, priority=job.priority, submitted_at=job.submitted_at, job_id=job_id
         )
-        outlook = await read_outlook(tx)
-    explanation = await asyncio.to_thread(_explain, outlook, job, now, terms)
+        snapshot = await read_queue_snapshot(tx)
+    explanation = await asyncio.to_thread(_explain, snapshot, job, now, context.policy)
     return msgspec.structs.replace(
         explanation, position=ahead["jobs"] + 1, jobs_ahead=ahead["jobs"], gpus_ahead=ahead["gpus"]
     )
 
 
-def _explain(outlook: Outlook, job: Waiting, now: datetime, terms: Terms) -> Explanation:
+def _explain(snapshot: QueueSnapshot, job: WaitingJob, now: datetime, policy: SchedulingPolicy) -> Explanation:
     if not job.ready:
         return Explanation(waiting=True, priority=job.priority, reason=_DISK)
-    estimates = outlook.estimate_sizes([job, *smaller(job)], now, terms)
-    found = estimates.get(job.gpu_count)
+    estimates = snapshot.estimate_sizes([job, *smaller(job)], now, policy)
+    own = estimates.get(job.gpu_count)
+    alternatives = find_alternatives(
+        snapshot.facts.nodes,
+        snapshot.queue,
+        job,
+        allocations=snapshot.allocations(now, policy),
+        now=now,
+        policy=policy,
+        estimates=estimates,
+    )
     return Explanation(
         waiting=True,
         priority=job.priority,
-        estimated_start_at=found.p50 if found else None,
-        estimated_start_p90_at=found.p90 if found else None,
-        reason=outlook.reasons(now, terms).get(job.job_id, BEHIND),
-        sooner=find_sooner(
-            outlook.facts.nodes, outlook.line, job, holds=outlook.holds(now, terms), now=now, terms=terms,
-            estimates=estimates,
-        ),
-    )  # fmt: skip
+        estimated_start_at=own.p50 if own else None,
+        estimated_start_p90_at=own.p90 if own else None,
+        reason=snapshot.reasons(now, policy).get(job.job_id, BEHIND),
+        sooner=alternatives,
+    )
 
 
-def _waiting(place: Place) -> Waiting:
-    fields = {name: getattr(place, name) for name in Waiting.__struct_fields__ if name != "duration"}
-    return msgspec.convert(fields | {"duration": timedelta(seconds=place.duration_seconds or 0)}, Waiting)
+def _waiting_job(entry: QueueEntry) -> WaitingJob:
+    fields = {name: getattr(entry, name) for name in WaitingJob.__struct_fields__ if name != "duration"}
+    return msgspec.convert(fields | {"duration": timedelta(seconds=entry.duration_seconds or 0)}, WaitingJob)

@@ -2,17 +2,17 @@
 
 from datetime import datetime, timedelta
 
-from services.capacity.storage.queue import PURGE_PLACES, PURGE_RUNS
+from services.capacity.storage.forecasts import PURGE_RUNS
+from services.capacity.storage.queue import PURGE_ENTRIES
 from shared.database import Executor
 
-RETENTION = timedelta(days=9)
-"""Longer than the event stream keeps anything: a late event of an ended job must find its tombstone."""
+ENTRIES_KEPT = timedelta(days=9)
+"""Longer than the event stream keeps anything: a late event must still find that its job has ended."""
+RUNS_KEPT = timedelta(days=90)
+"""For the estimates."""
 
-MEMORY = timedelta(days=90)
-"""For so long the lengths of ended jobs are kept for the estimates."""
 
-
-async def purge_places(database: Executor, now: datetime) -> int:
-    """Delete the places of jobs that ended before the stream's oldest event; how many."""
-    await database.execute(PURGE_RUNS, before=now - MEMORY)
-    return await database.execute(PURGE_PLACES, before=now - RETENTION)
+async def purge_queue(database: Executor, now: datetime) -> int:
+    """Delete the entries of jobs that ended before the oldest event of the stream; how many."""
+    await database.execute(PURGE_RUNS, before=now - RUNS_KEPT)
+    return await database.execute(PURGE_ENTRIES, before=now - ENTRIES_KEPT)

@@ -1,10 +1,13 @@
-"""What the endpoints answer, one SQL statement each and no write; and what the placer and the estimates look at."""
+"""What the endpoints answer, in one SQL statement each; and what scheduling and estimates start from."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
+from services.capacity.context import Context
 from services.capacity.domain.availability import (
     ClusterStatus,
     Snapshot,
@@ -12,15 +15,24 @@ from services.capacity.domain.availability import (
     count_availability,
     count_cluster,
 )
-from services.capacity.domain.estimates import Correction
+from services.capacity.domain.estimates import (
+    MOST_JOBS,
+    Correction,
+    Estimate,
+    Facts,
+    estimate_each,
+    estimate_starts,
+)
 from services.capacity.domain.fleet import Node
 from services.capacity.domain.lease import Lease, Runs
-from services.capacity.domain.placement import Waiting
-from services.capacity.storage.announcements import CORRECTIONS, LINE_WITH_UNREADY, MOST_RUNS, SHARES
-from services.capacity.storage.leases import LEASED, LINE
+from services.capacity.domain.placement import Allocation, SchedulingPolicy, WaitingJob
+from services.capacity.domain.reasons import reasons
+from services.capacity.storage.forecasts import CORRECTIONS, MOST_RUNS, SHARES
+from services.capacity.storage.leases import LEASED
 from services.capacity.storage.nodes import NODES_IN_USE
+from services.capacity.storage.queue import QUEUE, QUEUE_WITH_UNREADY
 from services.capacity.storage.snapshot import SNAPSHOT
-from shared.database import Executor, Row
+from shared.database import Executor, Transaction, to_struct
 
 
 class AvailabilityReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,60 +45,97 @@ class ClusterReading(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: Snapshot
 
 
-async def read_availability(database: Executor) -> AvailabilityReading:
+class QueueSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What waiting jobs get their estimates and reasons from."""
+
+    facts: Facts
+    queue: list[WaitingJob]
+    """The beginning of each type's queue."""
+
+    def estimates(self, now: datetime, policy: SchedulingPolicy) -> dict[UUID, Estimate | None]:
+        """When each job of the queue starts."""
+        return estimate_starts(self.facts, self.queue, now=now, policy=policy)
+
+    def estimate_sizes(
+        self, choices: Sequence[WaitingJob], now: datetime, policy: SchedulingPolicy
+    ) -> dict[int, Estimate | None]:
+        """By number of GPUs, when one job of the queue would start with it; empty when too many jobs are ahead.
+
+        Args:
+            choices: The job with each number of GPUs.
+            now: Time of the estimate.
+            policy: The operators'.
+        """
+        job = choices[0]
+        if all(other.job_id != job.job_id for other in self.queue):
+            return {}
+        ahead = [other for other in self.queue if other.gpu_type == job.gpu_type and other.order < job.order]
+        found = estimate_each(self.facts, ahead, choices, now=now, policy=policy)
+        return {choice.gpu_count: estimate for choice, estimate in zip(choices, found, strict=True)}
+
+    def allocations(self, now: datetime, policy: SchedulingPolicy) -> list[Allocation]:
+        """What running jobs hold, as the scheduler counts it."""
+        return [lease.allocation(now, policy) for lease in self.facts.leases]
+
+    def reasons(self, now: datetime, policy: SchedulingPolicy) -> dict[UUID, str]:
+        """Why each job of the queue waits."""
+        return reasons(self.facts.nodes, self.queue, self.allocations(now, policy), policy)
+
+
+async def read_availability(context: Context) -> AvailabilityReading:
     """GPUs of each type, counted from one snapshot."""
-    snapshot = await read_snapshot(database)
+    snapshot = await read_snapshot(context.database)
     return AvailabilityReading(types=count_availability(snapshot), snapshot=snapshot)
 
 
-async def read_cluster_status(database: Executor) -> ClusterReading:
+async def read_cluster_status(context: Context) -> ClusterReading:
     """The same counts, and the jobs by status."""
-    snapshot = await read_snapshot(database)
+    snapshot = await read_snapshot(context.database)
     return ClusterReading(status=count_cluster(snapshot), snapshot=snapshot)
 
 
 async def read_snapshot(database: Executor) -> Snapshot:
-    """Nodes, leases and line of one instant: one statement."""
-    row: Any = await database.fetch_one(SNAPSHOT)
-    return msgspec.convert(dict(row), Snapshot)
+    """Nodes, leases and queue of one instant: one statement."""
+    (row,) = await database.fetch_all(SNAPSHOT)
+    return to_struct(row, Snapshot)
 
 
 async def read_nodes(database: Executor) -> list[Node]:
     """Nodes of known types that are not gone, with what holds their GPUs."""
-    return _structs(await database.fetch_all(NODES_IN_USE), Node)
+    return [to_struct(row, Node) for row in await database.fetch_all(NODES_IN_USE)]
 
 
 async def read_leases(database: Executor) -> list[Lease]:
     """Jobs that hold GPUs."""
-    return _structs(await database.fetch_all(LEASED), Lease)
+    return [to_struct(row, Lease) for row in await database.fetch_all(LEASED)]
 
 
-async def read_line(
+async def read_queue(
     database: Executor, *, gpu_types: Sequence[str], full_users: Sequence[int], depth: int
-) -> list[Waiting]:
+) -> list[WaitingJob]:
     """The first `depth` jobs of each type that wait for nothing but GPUs, without those of `full_users`."""
-    rows = await database.fetch_all(
-        LINE, gpu_types=list(gpu_types), full_users=list(full_users), depth=depth
-    )  # fmt: skip
-    return _structs(rows, Waiting)
+    rows = await database.fetch_all(QUEUE, gpu_types=list(gpu_types), full_users=list(full_users), depth=depth)
+    return [to_struct(row, WaitingJob) for row in rows]
 
 
-async def read_line_with_unready(database: Executor, *, depth: int) -> list[Waiting]:
-    """The first `depth` jobs of each type, also those that wait for their disk."""
-    return _structs(await database.fetch_all(LINE_WITH_UNREADY, depth=depth), Waiting)
-
-
-async def read_runs(database: Executor) -> Runs:
-    """How long the last jobs ran, of what they asked for."""
-    rows = await database.fetch_all(SHARES, most=MOST_RUNS)
-    return Runs.of([row["share"] for row in rows], [row["preparation"] for row in rows])
+async def read_queue_snapshot(tx: Transaction) -> QueueSnapshot:
+    """The first MOST_JOBS of each type's queue, also those that wait for their disk, and the facts for estimates."""
+    facts = Facts(
+        nodes=await read_nodes(tx),
+        leases=await read_leases(tx),
+        runs=await _read_runs(tx),
+        corrections=await read_corrections(tx),
+    )
+    rows = await tx.fetch_all(QUEUE_WITH_UNREADY, depth=MOST_JOBS)
+    return QueueSnapshot(facts=facts, queue=[to_struct(row, WaitingJob) for row in rows])
 
 
 async def read_corrections(database: Executor) -> dict[str, Correction]:
-    """What was learned of the p90, by GPU type."""
+    """What was learned about the p90, by GPU type."""
     rows = await database.fetch_all(CORRECTIONS)
-    return {row["gpu_type"]: Correction(factor=row["factor"]) for row in rows}
+    return {row["gpu_type"]: to_struct(row, Correction) for row in rows}
 
 
-def _structs(rows: Sequence[Row], model: type[Any]) -> list[Any]:
-    return msgspec.convert([dict(row) for row in rows], list[model])  # type: ignore[valid-type]
+async def _read_runs(database: Executor) -> Runs:
+    rows: Sequence[Any] = await database.fetch_all(SHARES, most=MOST_RUNS)
+    return Runs.of([row["share"] for row in rows], [row["preparation"] for row in rows])

@@ -1,7 +1,7 @@
-"""What the watches saw goes into the tables: facts about nodes and about pods that hold GPUs.
+"""Recording what the watches saw: facts about nodes, and about pods that hold GPUs.
 
-Both replicas watch and both write. A fact that is older than the one in the table (by Kubernetes's resourceVersion) is
-dropped, so that a replica that lags behind undoes nothing.
+Every replica watches, and every replica writes. A fact that is older than the one in the table, by Kubernetes's
+resourceVersion, is dropped, so that a replica that lags behind undoes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,11 @@ from typing import Any
 
 import msgspec
 
+from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod, NodeFacts
-from services.capacity.domain.queue_entry import Place, PlaceState
-from services.capacity.operations.apply import place_of, save_place
+from services.capacity.domain.queue_entry import EntryState, QueueEntry
+from services.capacity.operations.apply import save_entry
+from services.capacity.storage.leases import DELETE_LEASES
 from services.capacity.storage.nodes import (
     CONFIRM_WATCH,
     DELETE_MISSING_PODS,
@@ -24,17 +26,17 @@ from services.capacity.storage.nodes import (
     UPDATE_NODE,
     UPSERT_PODS,
 )
-from services.capacity.storage.queue import DELETE_LEASES, END_LEASE, LOCK_PLACES_ON_NODE
+from services.capacity.storage.queue import END_LEASE, LOCK_ENTRIES_ON_NODE
 from shared.contracts.capacity import LeaseRevoked, NodeChanged
-from shared.database import Database, Row, Transaction
-from shared.messaging.outbox import Draft, Wakes, record_event
+from shared.database import Database, Row, Transaction, to_struct
+from shared.messaging.outbox import Draft, record_event
 
 FORGET = timedelta(minutes=5)
-"""After so long without a sight, a fact is replaced whatever its resourceVersion: another cluster counts anew."""
+"""A fact not seen for so long is replaced whatever its resourceVersion, since a new cluster begins to count anew."""
 _FRESH = timedelta(minutes=1)
-"""So long a sight of an unchanged node is not worth a write."""
+"""For so long a node that has not changed is not written again."""
 _PUBLIC = ("gpu_type", "gpus", "ready", "schedulable")
-_FACTS = (*_PUBLIC, "uid", "instance_type", "zone", "cpu_worth", "memory_worth")
+_FACTS = (*_PUBLIC, "uid", "instance_type", "zone", "gpus_by_cpu", "gpus_by_memory")
 
 
 class PodListing(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,29 +46,25 @@ class PodListing(msgspec.Struct, frozen=True, kw_only=True):
     resource_version: int
 
 
-async def record_nodes(
-    database: Database, facts: Sequence[NodeFacts], *, complete: bool, now: datetime, relay: Wakes, placer: Wakes
-) -> int:
-    """Write what Kubernetes says of these nodes; how many changed. Says nothing of nodes that are not among them.
+async def record_nodes(context: Context, facts: Sequence[NodeFacts], *, complete: bool, now: datetime) -> int:
+    """Write what Kubernetes says about these nodes, and nothing about any other node; how many changed.
 
     Args:
-        database: Capacity's.
+        context: The service's.
         facts: One for each node.
-        complete: They are a full list, so the table is now known to be up to date.
-        now: Time of the sight.
-        relay: Woken when an event was recorded.
-        placer: Woken when something changed.
+        complete: They are a full list, so that the table is up to date now.
+        now: When Kubernetes said it.
     """
-    async with database.transaction() as tx:
+    async with context.database.transaction() as tx:
         rows = await tx.fetch_all(LOCK_NODES, names=[fact.name for fact in facts])
         known = {row["name"]: row for row in rows}
         changed = 0
         for fact in sorted(facts, key=lambda one: one.name):
-            changed += await _record_node(tx, fact, known.get(fact.name), now, relay)
+            changed += await _record_node(context, tx, fact, known.get(fact.name), now)
         if complete:
             await tx.execute(CONFIRM_WATCH, kind="nodes", now=now)
         if changed:
-            tx.after_commit(placer.wake)
+            tx.after_commit(context.scheduler.wake)
     return changed
 
 
@@ -75,42 +73,41 @@ async def list_present_nodes(database: Database) -> dict[str, str]:
     return {row["name"]: row["uid"] for row in await database.fetch_all(PRESENT_NODES)}
 
 
-async def confirm_node_gone(
-    database: Database, *, name: str, uid: str, now: datetime, relay: Wakes, placer: Wakes
-) -> int:
-    """Take a node out and take back its leases; how many jobs lost theirs.
+async def confirm_node_gone(context: Context, *, name: str, uid: str, now: datetime) -> int:
+    """Mark a node as gone and revoke its leases; how many jobs lost theirs.
 
-    Only for a node of which a live GET has said 404: never because a list lacked it or a watch broke.
+    Call it only when Kubernetes has answered a live GET with 404, and never because a list lacked the node or a watch
+    broke.
     """
-    async with database.transaction() as tx:
+    async with context.database.transaction() as tx:
         row = await tx.fetch_one(MARK_NODE_GONE, node_name=name, uid=uid, now=now)
         if row is None:
-            return 0  # the other replica was faster, or the node has joined anew
-        await record_event(tx, Draft(data=_node_changed(row), version=row["version"], occurred_at=now), relay)
-        places = [place_of(place) for place in await tx.fetch_all(LOCK_PLACES_ON_NODE, node=name)]
-        for place in places:
-            await _revoke(tx, place, f"Node {name} is gone", now, relay)
-        tx.after_commit(placer.wake)
-    return len(places)
+            return 0  # another replica was faster, or the node has joined anew
+        await record_event(tx, Draft(data=_node_changed(row), version=row["version"], occurred_at=now), context.outbox)
+        entries = [to_struct(row, QueueEntry) for row in await tx.fetch_all(LOCK_ENTRIES_ON_NODE, node=name)]
+        for entry in entries:
+            await _revoke(context, tx, entry, f"Node {name} is gone", now)
+        tx.after_commit(context.scheduler.wake)
+    return len(entries)
 
 
-async def record_pods(database: Database, pods: Sequence[GpuPod], *, now: datetime, placer: Wakes) -> None:
-    """Write pods that hold GPUs."""
-    async with database.transaction() as tx:
+async def record_pods(context: Context, pods: Sequence[GpuPod], *, now: datetime) -> None:
+    """Write what these pods hold."""
+    async with context.database.transaction() as tx:
         await _upsert_pods(tx, pods, now)
-        tx.after_commit(placer.wake)
+        tx.after_commit(context.scheduler.wake)
 
 
-async def forget_pod(database: Database, *, uid: str, resource_version: int, placer: Wakes) -> None:
-    """Delete a pod that holds nothing any more; no-op when a newer fact is known."""
-    async with database.transaction() as tx:
+async def forget_pod(context: Context, *, uid: str, resource_version: int) -> None:
+    """Delete a pod that holds nothing any more, unless a newer fact about it is known."""
+    async with context.database.transaction() as tx:
         if await tx.execute(DELETE_POD, uid=uid, version=resource_version):
-            tx.after_commit(placer.wake)
+            tx.after_commit(context.scheduler.wake)
 
 
-async def record_pod_listing(database: Database, listing: PodListing, *, now: datetime, placer: Wakes) -> None:
-    """Make the table equal to a full list: what is not in it and not newer than it is deleted."""
-    async with database.transaction() as tx:
+async def record_pod_listing(context: Context, listing: PodListing, *, now: datetime) -> None:
+    """Make the table equal to a full list: a pod that the list lacks is deleted, unless it is newer than the list."""
+    async with context.database.transaction() as tx:
         await tx.execute(
             DELETE_MISSING_PODS,
             uids=[pod.uid for pod in listing.pods],
@@ -119,15 +116,15 @@ async def record_pod_listing(database: Database, listing: PodListing, *, now: da
         )
         await _upsert_pods(tx, listing.pods, now)
         await tx.execute(CONFIRM_WATCH, kind="pods", now=now)
-        tx.after_commit(placer.wake)
+        tx.after_commit(context.scheduler.wake)
 
 
-async def _record_node(tx: Transaction, fact: NodeFacts, known: Row | None, now: datetime, relay: Wakes) -> bool:
+async def _record_node(context: Context, tx: Transaction, fact: NodeFacts, known: Row | None, now: datetime) -> bool:
     columns = msgspec.structs.asdict(fact) | {"seen_at": now}
     if known is None:
         if not fact.relevant or not await tx.execute(INSERT_NODE, **columns):
             return False
-        await record_event(tx, Draft(data=_node_changed(columns), version=1, occurred_at=now), relay)
+        await record_event(tx, Draft(data=_node_changed(columns), version=1, occurred_at=now), context.outbox)
         return True
     if not _newer(fact, known, now):
         return False
@@ -139,8 +136,8 @@ async def _record_node(tx: Transaction, fact: NodeFacts, known: Row | None, now:
     name = columns.pop("name")
     version = await tx.fetch_value(UPDATE_NODE, node_name=name, step=int(public), **columns)
     if public:
-        change = _node_changed(columns | {"name": name})
-        await record_event(tx, Draft(data=change, version=version, occurred_at=now), relay)
+        event = _node_changed(columns | {"name": name})
+        await record_event(tx, Draft(data=event, version=version, occurred_at=now), context.outbox)
     return changed
 
 
@@ -148,7 +145,7 @@ def _newer(fact: NodeFacts, known: Row, now: datetime) -> bool:
     if now - known["seen_at"] >= FORGET:
         return True
     if fact.uid == known["uid"]:
-        # a uid is one life of a node: once gone, whatever a lagging watch still tells of it is past
+        # a node that joins anew has another uid: what a lagging watch still says about one that is gone is past
         return known["gone_at"] is None and bool(fact.resource_version >= known["resource_version"])
     return bool(fact.resource_version > known["resource_version"])
 
@@ -164,12 +161,12 @@ def _node_changed(node: Mapping[str, Any]) -> NodeChanged:
     )
 
 
-async def _revoke(tx: Transaction, place: Place, reason: str, now: datetime, relay: Wakes) -> None:
-    await save_place(tx, msgspec.structs.replace(place, state=PlaceState.REVOKED, node=None))
-    await tx.execute(DELETE_LEASES, job_id=place.job_id)
-    version = await tx.fetch_value(END_LEASE, the_job_id=place.job_id)
-    revoked = LeaseRevoked(job_id=place.job_id, epoch=place.epoch, reason=reason)
-    await record_event(tx, Draft(data=revoked, version=version, occurred_at=now), relay)
+async def _revoke(context: Context, tx: Transaction, entry: QueueEntry, reason: str, now: datetime) -> None:
+    await save_entry(tx, msgspec.structs.replace(entry, state=EntryState.REVOKED, node=None))
+    await tx.execute(DELETE_LEASES, job_id=entry.job_id)
+    version = await tx.fetch_value(END_LEASE, the_job_id=entry.job_id)
+    revoked = LeaseRevoked(job_id=entry.job_id, epoch=entry.epoch, reason=reason)
+    await record_event(tx, Draft(data=revoked, version=version, occurred_at=now), context.outbox)
 
 
 async def _upsert_pods(tx: Transaction, pods: Sequence[GpuPod], now: datetime) -> None:
@@ -183,6 +180,6 @@ async def _upsert_pods(tx: Transaction, pods: Sequence[GpuPod], now: datetime) -
             nodes=[pod.node for pod in pods],
             gpus=[pod.gpus for pod in pods],
             job_ids=[pod.job_id for pod in pods],
-            cpu_worths=[pod.cpu_worth for pod in pods],
-            memory_worths=[pod.memory_worth for pod in pods],
+            gpus_by_cpu=[pod.gpus_by_cpu for pod in pods],
+            gpus_by_memory=[pod.gpus_by_memory for pod in pods],
         )

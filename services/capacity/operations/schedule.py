@@ -1,75 +1,75 @@
-"""The placer's round: leases for those whose turn has come."""
+"""A round of the scheduler: leases for the jobs whose turn it is."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from prometheus_client import Counter as Metric
+from prometheus_client import Counter
 
+from services.capacity.context import Context
 from services.capacity.domain.estimates import Correction
-from services.capacity.domain.lease import Lease
-from services.capacity.domain.placement import Placement, Terms, place
-from services.capacity.operations.read import read_corrections, read_leases, read_line, read_nodes
-from services.capacity.storage.announcements import RECORD_CALIBRATION
-from services.capacity.storage.leases import GRANT, TRY_PLACER_LOCK
+from services.capacity.domain.placement import Allocation, Placement, SchedulingPolicy, gpus_by_user, schedule
+from services.capacity.operations.read import read_corrections, read_leases, read_nodes, read_queue
+from services.capacity.storage.forecasts import RECORD_CALIBRATION
+from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
 from services.capacity.storage.nodes import SHARE_NODES
 from shared.contracts.capacity import LeaseGranted
-from shared.database import Database, Row, Transaction
-from shared.messaging.outbox import Draft, Wakes, record_events
+from shared.database import Row, Transaction
+from shared.messaging.outbox import Draft, record_events
 
 MOST_GRANTS = 500
 """In one round, so that its transaction stays short."""
 BACKFILL_DEPTH = 500
-"""Jobs behind the head that are looked at for backfill (Slurm's bf_max_job_test, whose default it is)."""
+"""So many jobs behind the head are considered for backfill (the default of Slurm's bf_max_job_test)."""
 
-_starts = Metric("gpudev_forecast_starts", "Jobs that were told a p90 and have started", ["gpu_type"])
-_in_time = Metric(
+_starts = Counter("gpudev_forecast_starts", "Jobs that were told a p90 and have started", ["gpu_type"])
+_in_time = Counter(
     "gpudev_forecast_starts_in_time", "Of these, those that started before the p90 they were told first", ["gpu_type"]
 )
 
 
-class PlacingRound(msgspec.Struct, frozen=True, kw_only=True):
+class RoundOutcome(msgspec.Struct, frozen=True, kw_only=True):
     ran: bool
-    """False: another replica is at it."""
+    """False: another replica is in its round."""
     granted: tuple[Placement, ...] = ()
     more: bool = False
-    """There was more to do than one round may."""
+    """There was more to grant than one round may."""
 
 
-async def place_jobs(database: Database, *, now: datetime, relay: Wakes, terms: Terms) -> PlacingRound:
+async def schedule_jobs(context: Context, *, now: datetime) -> RoundOutcome:
     """Lease GPUs to the jobs whose turn it is.
 
-    One replica at a time, by an advisory lock; that no GPU is leased twice is the table's own constraint. Everything
-    is read anew, so nothing can be out of date when another replica takes over; that the line is read only as far as
-    one round can place keeps it cheap.
+    An advisory lock lets one replica at a time do it; that no GPU is leased twice rests on the table's own constraint
+    alone. Everything is read anew in each round, so that another replica can take over at any time. A round reads only
+    as much of each queue as it can grant, which keeps it cheap.
     """
-    async with database.transaction() as tx:
-        if not await tx.fetch_value(TRY_PLACER_LOCK):
-            return PlacingRound(ran=False)
-        nodes = await read_nodes(tx)
-        leases = await read_leases(tx)
-        line = await read_line(
-            tx, gpu_types=sorted({node.gpu_type for node in nodes}), full_users=_full_users(leases, terms),
-            depth=MOST_GRANTS + BACKFILL_DEPTH,
-        )  # fmt: skip
-        holds = [lease.hold(now, terms) for lease in leases]
-        placements = place(nodes, line, holds=holds, now=now, terms=terms)[:MOST_GRANTS]
-        granted = await _grant(tx, placements, now, relay) if placements else []
-        return PlacingRound(ran=True, granted=tuple(granted), more=len(placements) == MOST_GRANTS)
+    async with context.database.transaction() as tx:
+        if not await tx.fetch_value(TRY_SCHEDULER_LOCK):
+            return RoundOutcome(ran=False)
+        placements = await _place(tx, context.policy, now)
+        granted = await _grant(context, tx, placements, now) if placements else []
+        return RoundOutcome(ran=True, granted=tuple(granted), more=len(placements) == MOST_GRANTS)
 
 
-def _full_users(leases: Sequence[Lease], terms: Terms) -> list[int]:
-    """Users who may hold no further GPU: however many of their jobs wait, others behind them are seen."""
-    if terms.most_gpus_per_user is None:
-        return []
-    held = Counter[int]()
-    for lease in leases:
-        held[lease.user_id] += lease.gpu_count
-    return [user for user, gpus in held.items() if gpus >= terms.most_gpus_per_user]
+async def _place(tx: Transaction, policy: SchedulingPolicy, now: datetime) -> list[Placement]:
+    nodes = await read_nodes(tx)
+    allocations = [lease.allocation(now, policy) for lease in await read_leases(tx)]
+    queue = await read_queue(
+        tx,
+        gpu_types=sorted({node.gpu_type for node in nodes}),
+        full_users=_full_users(allocations, policy),
+        depth=MOST_GRANTS + BACKFILL_DEPTH,
+    )
+    return schedule(nodes, queue, allocations=allocations, now=now, policy=policy)[:MOST_GRANTS]
 
 
-async def _grant(tx: Transaction, placements: Sequence[Placement], now: datetime, relay: Wakes) -> list[Placement]:
+def _full_users(allocations: Sequence[Allocation], policy: SchedulingPolicy) -> list[int]:
+    """The users who may hold no further GPU: their jobs, however many, do not hide others behind them."""
+    most = policy.most_gpus_per_user
+    return [] if most is None else [user for user, gpus in gpus_by_user(allocations).items() if gpus >= most]
+
+
+async def _grant(context: Context, tx: Transaction, placements: Sequence[Placement], now: datetime) -> list[Placement]:
     shared = await tx.fetch_all(SHARE_NODES, names=sorted({placement.node for placement in placements}))
     present = {row["name"] for row in shared}
     wanted = {placement.job_id: placement for placement in placements if placement.node in present}
@@ -81,33 +81,40 @@ async def _grant(tx: Transaction, placements: Sequence[Placement], now: datetime
         lease_indexes=[index for placement in wanted.values() for index in placement.gpu_indexes],
         now=now,
     )
-    await record_events(tx, [_granted(row, wanted[row["job_id"]], now) for row in rows], relay)
+    await record_events(tx, [_granted(row, wanted[row["job_id"]], now) for row in rows], context.outbox)
     await _learn(tx, rows, now)
     return [wanted[row["job_id"]] for row in rows]
 
 
 def _granted(row: Row, placement: Placement, now: datetime) -> Draft:
     granted = LeaseGranted(
-        job_id=row["job_id"], epoch=row["epoch"], node=row["node"], gpu_count=row["gpu_count"],
+        job_id=row["job_id"],
+        epoch=row["epoch"],
+        node=row["node"],
+        gpu_count=row["gpu_count"],
         backfilled=placement.backfilled,
-    )  # fmt: skip
+    )
     return Draft(data=granted, version=row["version"], occurred_at=now)
 
 
 async def _learn(tx: Transaction, rows: Sequence[Row], now: datetime) -> None:
-    """Count who started before the p90 that was told first, and correct those that are still to be told."""
-    told = [row for row in rows if row["first_p90_at"] is not None and row["epoch"] == 1]
-    if not told:
+    """Count the jobs that started before the first p90 that they were given, and correct the estimates to come."""
+    given = [row for row in rows if row["first_p90_at"] is not None and row["epoch"] == 1]
+    if not given:
         return
     corrections = await read_corrections(tx)
-    for gpu_type in sorted({row["gpu_type"] for row in told}):
-        hits = [now <= row["first_p90_at"] for row in told if row["gpu_type"] == gpu_type]
+    for gpu_type in sorted({row["gpu_type"] for row in given}):
+        hits = [now <= row["first_p90_at"] for row in given if row["gpu_type"] == gpu_type]
         correction = corrections.get(gpu_type, Correction())
         for hit in hits:
             correction = correction.learn(in_time=hit)
         await tx.execute(
-            RECORD_CALIBRATION, gpu_type=gpu_type, day=now.date(), starts=len(hits), in_time=sum(hits),
+            RECORD_CALIBRATION,
+            gpu_type=gpu_type,
+            day=now.date(),
+            starts=len(hits),
+            in_time=sum(hits),
             factor=correction.factor,
-        )  # fmt: skip
+        )
         _starts.labels(gpu_type).inc(len(hits))
         _in_time.labels(gpu_type).inc(sum(hits))

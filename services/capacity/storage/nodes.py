@@ -1,31 +1,30 @@
-"""Statements on nodes and pods."""
+"""Statements on nodes, and on the pods that hold their GPUs."""
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, func
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 
-from services.capacity.storage.tables import (
-    gpu_pods,
-    leases,
-    nodes,
-    watches,
-)
+from services.capacity.storage.tables import gpu_pods, leases, nodes, watches
 from shared.database import Statement
 
 _NOW = bindparam("now", type_=sa.DateTime(timezone=True))
 
-_KNOWN_NODES = sa.select(nodes).where(nodes.c.name == sa.any_(bindparam("names", type_=ARRAY(sa.Text))))
-LOCK_NODES = Statement(_KNOWN_NODES.order_by(nodes.c.name).with_for_update())
+LOCK_NODES = Statement(
+    sa.select(*(column.label(column.key) for column in nodes.c))
+    .where(nodes.c.name == sa.any_(bindparam("names", type_=ARRAY(sa.Text))))
+    .order_by(nodes.c.name)
+    .with_for_update()
+)
 INSERT_NODE = Statement(
     insert(nodes)
-    .values({c.name: bindparam(c.name) for c in nodes.c if c.name not in {"version", "gone_at"}} | {"version": 1})
+    .values({c.key: bindparam(c.key) for c in nodes.c if c.key not in {"version", "gone_at"}} | {"version": 1})
     .on_conflict_do_nothing()
 )
 UPDATE_NODE = Statement(
     sa.update(nodes)
     .where(nodes.c.name == bindparam("node_name"))
     .values(
-        {c.name: bindparam(c.name) for c in nodes.c if c.name not in {"name", "version", "gone_at"}}
+        {c.key: bindparam(c.key) for c in nodes.c if c.key not in {"name", "version", "gone_at"}}
         | {"version": nodes.c.version + bindparam("step", type_=sa.BigInteger), "gone_at": None}
     )
     .returning(nodes.c.version)
@@ -37,7 +36,7 @@ MARK_NODE_GONE = Statement(
     .returning(nodes)
 )
 PRESENT_NODES = Statement(sa.select(nodes.c.name, nodes.c.uid).where(nodes.c.gone_at.is_(None)))
-# held from here to the commit: a node cannot be declared gone between the placer's look at it and its lease
+# locked until the commit: no node is declared gone between the scheduler's look at it and its lease
 SHARE_NODES = Statement(
     sa.select(nodes.c.name)
     .where(nodes.c.name == sa.any_(bindparam("names", type_=ARRAY(sa.Text))), nodes.c.gone_at.is_(None))
@@ -52,7 +51,7 @@ UPSERT_PODS = Statement(
         "SELECT pod.*, CAST(:now AS timestamptz) FROM unnest(CAST(:uids AS text[]), "
         "CAST(:resource_versions AS bigint[]), CAST(:names AS text[]), CAST(:nodes AS text[]), "
         "CAST(:gpus AS integer[]), CAST(:job_ids AS uuid[]), "
-        "CAST(:cpu_worths AS float[]), CAST(:memory_worths AS float[])) AS pod "
+        "CAST(:gpus_by_cpu AS float[]), CAST(:gpus_by_memory AS float[])) AS pod "
         "ON CONFLICT (uid) DO UPDATE SET resource_version = excluded.resource_version, node = excluded.node, "
         "gpus = excluded.gpus, job_id = excluded.job_id, cpu_worth = excluded.cpu_worth, "
         "memory_worth = excluded.memory_worth, seen_at = excluded.seen_at "
@@ -62,7 +61,7 @@ UPSERT_PODS = Statement(
 DELETE_POD = Statement(
     sa.delete(gpu_pods).where(gpu_pods.c.uid == bindparam("uid"), gpu_pods.c.resource_version <= bindparam("version"))
 )
-# a pod newer than the list is not missing from it; one that nobody has seen for long is of another cluster
+# a pod that is newer than the list is not missing from it; one that was not seen for long is of another cluster
 DELETE_MISSING_PODS = Statement(
     sa.delete(gpu_pods).where(
         gpu_pods.c.uid != sa.all_(bindparam("uids", type_=ARRAY(sa.Text))),
@@ -86,7 +85,7 @@ _leased_indexes = (
     .where(leases.c.node == nodes.c.name)
     .scalar_subquery()
 )
-# a pod of ours whose job holds no lease there still holds the device: it counts as foreign
+# a job's pod still holds the device when its job has no lease there any more: it counts as foreign
 _foreign = sa.and_(
     gpu_pods.c.node == nodes.c.name,
     ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
@@ -107,8 +106,8 @@ nodes_in_use = (
         nodes.c.zone,
         _leased_indexes.label("leased"),
         _sum_of_foreign(gpu_pods.c.gpus).label("foreign"),
-        (nodes.c.cpu_worth - _sum_of_foreign(gpu_pods.c.cpu_worth)).label("cpu_room"),
-        (nodes.c.memory_worth - _sum_of_foreign(gpu_pods.c.memory_worth)).label("memory_room"),
+        (nodes.c.gpus_by_cpu - _sum_of_foreign(gpu_pods.c.gpus_by_cpu)).label("gpus_by_free_cpu"),
+        (nodes.c.gpus_by_memory - _sum_of_foreign(gpu_pods.c.gpus_by_memory)).label("gpus_by_free_memory"),
     )
     .where(nodes.c.gone_at.is_(None), nodes.c.gpu_type.is_not(None))
     .order_by(nodes.c.name)

@@ -4,14 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import func
 
 from services.capacity.storage.nodes import nodes_in_use
-from services.capacity.storage.tables import (
-    calibrations,
-    gpu_pods,
-    leases,
-    line_counts,
-    nodes,
-    watches,
-)
+from services.capacity.storage.tables import calibrations, gpu_pods, leases, nodes, queue_counts, watches
 from shared.database import Statement
 from shared.database.tables import inbox
 
@@ -19,21 +12,25 @@ _node_rows = nodes_in_use.subquery("node_rows")
 _node_list = sa.select(
     func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("node_rows"))), sa.text("'[]'::jsonb"))
 ).select_from(_node_rows)
-# kept by triggers as changes, in the transaction of each change: counting costs the same for any length of the line
+# kept by triggers as changes, in the transaction of each change: counting costs the same for any length of the queue
 _counts = (
     sa.select(
-        line_counts.c.gpu_type,
-        line_counts.c.state,
-        line_counts.c.ready,
-        line_counts.c.cancelling,
-        line_counts.c.status,
-        sa.cast(func.sum(line_counts.c.jobs), sa.BigInteger).label("jobs"),
-        sa.cast(func.sum(line_counts.c.gpus), sa.BigInteger).label("gpus"),
+        queue_counts.c.gpu_type,
+        queue_counts.c.state,
+        queue_counts.c.ready,
+        queue_counts.c.cancelling,
+        queue_counts.c.status,
+        sa.cast(func.sum(queue_counts.c.jobs), sa.BigInteger).label("jobs"),
+        sa.cast(func.sum(queue_counts.c.gpus), sa.BigInteger).label("gpus"),
     )
     .group_by(
-        line_counts.c.gpu_type, line_counts.c.state, line_counts.c.ready, line_counts.c.cancelling, line_counts.c.status
+        queue_counts.c.gpu_type,
+        queue_counts.c.state,
+        queue_counts.c.ready,
+        queue_counts.c.cancelling,
+        queue_counts.c.status,
     )
-    .having(func.sum(line_counts.c.jobs) != 0)
+    .having(func.sum(queue_counts.c.jobs) != 0)
     .subquery("counts")
 )
 # changes of one kind become one row; those that commit meanwhile are not seen and stay
@@ -52,7 +49,7 @@ _count_list = sa.select(
 _complete_at = sa.select(
     sa.case((func.count() == 2, func.min(watches.c.confirmed_at)))  # noqa: PLR2004 - nodes and pods
 ).scalar_subquery()
-# what came in since is in the counts as well; the inbox stands for the line, whose rows have no time
+# what came in since is in the counts as well; the inbox stands for the queue, whose rows have no time
 _newest = func.greatest(
     sa.select(func.max(nodes.c.seen_at)).scalar_subquery(),
     sa.select(func.max(nodes.c.gone_at)).scalar_subquery(),
@@ -61,7 +58,7 @@ _newest = func.greatest(
     sa.select(func.max(inbox.c.updated_at)).scalar_subquery(),
 )
 _as_of = sa.case((_complete_at.is_not(None), func.greatest(_complete_at, _newest)))
-# one statement is one snapshot: nodes, leases and line cannot disagree, and nothing is written
+# one statement is one snapshot: nodes, leases and queue cannot disagree, and nothing is written
 SNAPSHOT = Statement(
     sa.select(
         _node_list.scalar_subquery().label("nodes"),

@@ -1,4 +1,9 @@
-"""Capacity's tables."""
+"""Capacity's tables.
+
+Some names in SQL are older than the words that the code uses. They stay, so that replicas of two releases can work on
+the same tables during an upgrade: `places` are the queue's entries, `line_counts` their counts, `told_at` is when
+something was announced, and `cpu_worth` and `memory_worth` are numbers of GPUs for which CPU and memory are enough.
+"""
 
 import sqlalchemy as sa
 
@@ -19,8 +24,8 @@ nodes = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("gone_at", sa.DateTime(timezone=True)),
-    sa.Column("cpu_worth", sa.Float),
-    sa.Column("memory_worth", sa.Float),
+    sa.Column("cpu_worth", sa.Float, key="gpus_by_cpu"),
+    sa.Column("memory_worth", sa.Float, key="gpus_by_memory"),
 )
 
 gpu_pods = sa.Table(
@@ -33,8 +38,8 @@ gpu_pods = sa.Table(
     sa.Column("gpus", sa.Integer, nullable=False),
     sa.Column("job_id", sa.Uuid),
     sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("cpu_worth", sa.Float),
-    sa.Column("memory_worth", sa.Float),
+    sa.Column("cpu_worth", sa.Float, key="gpus_by_cpu"),
+    sa.Column("memory_worth", sa.Float, key="gpus_by_memory"),
     sa.Index("gpu_pods_node", "node"),
 )
 
@@ -45,7 +50,7 @@ watches = sa.Table(
     sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=False),
 )
 
-places = sa.Table(
+queue_entries = sa.Table(
     "places",
     metadata,
     sa.Column("job_id", sa.Uuid, primary_key=True),
@@ -99,7 +104,7 @@ leases = sa.Table(
     sa.Index("leases_job_id", "job_id"),
 )
 
-line_counts = sa.Table(
+queue_counts = sa.Table(
     "line_counts",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),

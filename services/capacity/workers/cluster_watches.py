@@ -1,19 +1,20 @@
-"""The watches: list, then watch, then again; each turn is a full resync.
+"""The watches of nodes and pods. Each turn lists everything, then watches for a while: so each is a full resync.
 
-What breaks on the way raises, changes nothing, and the loop starts over with a list. A node is taken out only when a
-live GET says 404: a list that lacks it, a broken watch or an event are no more than a reason to ask.
+Whatever breaks on the way raises and changes nothing, and the loop begins again with a list. A node is marked as gone
+only when Kubernetes answers a live GET with 404. A list that lacks it, or an event, is only a reason to ask.
 """
 
 import time
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from prometheus_client import Gauge
 
-from services.capacity.adapters.kubernetes import Change, Cluster, version_of
+from services.capacity.adapters.kubernetes import Cluster, version_of
+from services.capacity.adapters.kubernetes_objects import NodeObject, PodObject, gpu_pod, node_facts
+from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod, NodeFacts
-from services.capacity.domain.kubernetes_objects import NodeObject, PodObject, gpu_pod, node_facts
 from services.capacity.operations.record import (
     PodListing,
     confirm_node_gone,
@@ -23,10 +24,8 @@ from services.capacity.operations.record import (
     record_pod_listing,
     record_pods,
 )
-from services.capacity.settings import CapacitySettings
 from shared.background import Loop
-from shared.database import Database
-from shared.messaging.outbox import Wakes
+from shared.kubernetes import WatchEvent
 
 _LISTING_SECONDS = 30.0
 _watch_age = Gauge(
@@ -35,29 +34,22 @@ _watch_age = Gauge(
 
 
 class Watch:
-    """What both watches share: their loop and their age.
+    """What both watches share: their loop, and how long Kubernetes has been silent.
 
     Args:
-        cluster: Where to read.
-        database: Where facts go.
-        settings: Names and times.
-        relay: Woken when events were recorded.
-        placer: Woken when facts changed.
+        context: The service's.
+        cluster: What is watched.
     """
 
     resource = ""
 
-    def __init__(
-        self, *, cluster: Cluster, database: Database, settings: CapacitySettings, relay: Wakes, placer: Wakes
-    ) -> None:
+    def __init__(self, context: Context, cluster: Cluster) -> None:
+        self._context = context
         self._cluster = cluster
-        self._database = database
-        self._settings = settings
-        self._relay = relay
-        self._placer = placer
+        self._settings = context.settings
         self._heard_at = time.monotonic()
         _watch_age.labels(self.resource).set_function(self.age_seconds)
-        seconds = settings.watch_seconds
+        seconds = self._settings.watch_seconds
         self.loop = Loop(
             f"watch_{self.resource}",
             self._turn,
@@ -67,12 +59,12 @@ class Watch:
         )
 
     def age_seconds(self) -> float:
-        """Time since the cluster was last heard of: a list, an event, or the end of a watch that did not break."""
+        """Time since Kubernetes was last heard of: by a list, an event, or a watch that ended without breaking."""
         return time.monotonic() - self._heard_at
 
     def _heard(self) -> datetime:
         self._heard_at = time.monotonic()
-        return datetime.now(UTC)
+        return self._context.clock()
 
     async def _turn(self) -> bool:
         raise NotImplementedError
@@ -86,43 +78,36 @@ class NodeWatch(Watch):
     async def _turn(self) -> bool:
         listing = await self._cluster.list_nodes()
         facts = [self._facts(node) for node in listing.items]
-        await self._record(facts, complete=True)
+        await record_nodes(self._context, facts, complete=True, now=self._heard())
         await self._check_missing({fact.name for fact in facts})
         last = {fact.name: fact for fact in facts}
-        changes = self._cluster.watch_nodes(listing.resource_version, self._settings.watch_seconds)
-        async with aclosing(changes):
-            async for change in changes:
-                self._heard()
-                await self._follow(change, last)
+        events = self._cluster.watch_nodes(listing.resource_version, self._settings.watch_seconds)
+        async with aclosing(events):
+            async for event in events:
+                await self._apply(event, last, self._heard())
         self._heard()
         return True
 
-    async def _follow(self, change: Change[NodeObject], last: dict[str, NodeFacts]) -> None:
-        fact = self._facts(change.object)
-        if change.deleted:
+    async def _apply(self, event: WatchEvent[NodeObject], last: dict[str, NodeFacts], now: datetime) -> None:
+        fact = self._facts(event.object)
+        if event.type == "DELETED":
             last.pop(fact.name, None)
             await self._check_gone(fact.name, fact.uid)
         elif _without_version(last.get(fact.name)) != _without_version(fact):
             last[fact.name] = fact
-            await self._record([fact], complete=False)
-
-    async def _record(self, facts: list[NodeFacts], *, complete: bool) -> None:
-        await record_nodes(
-            self._database, facts, complete=complete, now=self._heard(), relay=self._relay, placer=self._placer
-        )
+            await record_nodes(self._context, [fact], complete=False, now=now)
 
     async def _check_missing(self, listed: set[str]) -> None:
-        present = await list_present_nodes(self._database)
+        present = await list_present_nodes(self._context.database)
         for name in present.keys() - listed:
             await self._check_gone(name, present[name])
 
     async def _check_gone(self, name: str, uid: str) -> None:
         if await self._cluster.node_uid(name) is None:
-            now = datetime.now(UTC)
-            await confirm_node_gone(self._database, name=name, uid=uid, now=now, relay=self._relay, placer=self._placer)
+            await confirm_node_gone(self._context, name=name, uid=uid, now=self._context.clock())
 
     def _facts(self, node: NodeObject) -> NodeFacts:
-        return node_facts(node, self._settings.gpu_resource, self._settings.needs())
+        return node_facts(node, self._settings.gpu_resource, self._settings.requests_per_gpu())
 
 
 class PodWatch(Watch):
@@ -132,32 +117,32 @@ class PodWatch(Watch):
 
     async def _turn(self) -> bool:
         listing = await self._cluster.list_pods()
-        pods = [pod for pod in map(self._holding, listing.items) if pod is not None]
+        pods = [pod for pod in map(self._holder, listing.items) if pod is not None]
         found = PodListing(pods=tuple(pods), resource_version=version_of(listing))
-        await record_pod_listing(self._database, found, now=self._heard(), placer=self._placer)
+        await record_pod_listing(self._context, found, now=self._heard())
         held = {pod.uid: pod for pod in pods}
-        changes = self._cluster.watch_pods(listing.resource_version, self._settings.watch_seconds)
-        async with aclosing(changes):
-            async for change in changes:
-                await self._follow(change, held, self._heard())
+        events = self._cluster.watch_pods(listing.resource_version, self._settings.watch_seconds)
+        async with aclosing(events):
+            async for event in events:
+                await self._apply(event, held, self._heard())
         self._heard()
         return True
 
-    async def _follow(self, change: Change[PodObject], held: dict[str, GpuPod], now: datetime) -> None:
-        metadata = change.object.metadata
-        pod = None if change.deleted else self._holding(change.object)
+    async def _apply(self, event: WatchEvent[PodObject], held: dict[str, GpuPod], now: datetime) -> None:
+        metadata = event.object.metadata
+        pod = None if event.type == "DELETED" else self._holder(event.object)
         if pod is not None:
             if _without_version(held.get(pod.uid)) != _without_version(pod):
-                await record_pods(self._database, [pod], now=now, placer=self._placer)
+                await record_pods(self._context, [pod], now=now)
             held[pod.uid] = pod
         elif held.pop(metadata.uid, None) is not None:
-            await forget_pod(self._database, uid=metadata.uid, resource_version=metadata.version, placer=self._placer)
+            await forget_pod(self._context, uid=metadata.uid, resource_version=metadata.version)
 
-    def _holding(self, pod: PodObject) -> GpuPod | None:
+    def _holder(self, pod: PodObject) -> GpuPod | None:
         settings = self._settings
-        return gpu_pod(pod, settings.gpu_resource, settings.namespace, settings.needs())
+        return gpu_pod(pod, settings.gpu_resource, settings.namespace, settings.requests_per_gpu())
 
 
 def _without_version(fact: NodeFacts | GpuPod | None) -> object:
-    # heartbeats change nothing else: they are not worth a write
+    # a heartbeat changes nothing but the version, and is not written
     return fact and msgspec.structs.replace(fact, resource_version=0)

@@ -95,9 +95,21 @@ async def test_own_keys_are_listed_newest_first_by_page(
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=501", "limit=-1", "limit=1.5", "limit=NaN", "limit=true", "limit=x", "limit=1e3",
-     "limit=99999999999999999999", "offset=-1", "offset=99999999999999999999", "offset=0x1"],
-)  # fmt: skip
+    [
+        "limit=0",
+        "limit=501",
+        "limit=-1",
+        "limit=1.5",
+        "limit=NaN",
+        "limit=true",
+        "limit=x",
+        "limit=1e3",
+        "limit=99999999999999999999",
+        "offset=-1",
+        "offset=99999999999999999999",
+        "offset=0x1",
+    ],
+)
 async def test_pages_out_of_bounds_are_refused(auth_client: Client, login: dict[str, Any], query: str) -> None:
     """Incident 21."""
     response = await auth_client.get(f"/v1/keys?{query}", headers=bearer(login["api_key"]))

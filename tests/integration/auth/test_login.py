@@ -35,8 +35,14 @@ async def test_a_session_of_an_allowed_role_gets_a_key(auth_client: Client, moto
     answer = response.json()
     assert response.status_code == 200, answer
     assert list(answer) == [
-        "api_key", "key_prefix", "user_id", "username", "aws_arn", "expires_at", "ttl_hours",
-    ]  # fmt: skip
+        "api_key",
+        "key_prefix",
+        "user_id",
+        "username",
+        "aws_arn",
+        "expires_at",
+        "ttl_hours",
+    ]
     assert response.headers["cache-control"] == "no-store"
     assert (answer["username"], answer["ttl_hours"]) == (name, 2)
     assert answer["aws_arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/SSOCloudDevGpuReservation/{name}"

@@ -152,7 +152,7 @@ async def test_every_change_is_one_event_and_versions_rise_by_one(
         "user_disabled",
         *["key_revoked"] * 3,
         "user_enabled",
-    ]  # fmt: skip
+    ]
     assert keys == 3
     assert [event["entity_version"] for event in events] == list(range(1, len(events) + 1))
     assert await auth_database.fetch_value(_VERSION, user_id=first.user_id) == len(events)

@@ -58,13 +58,11 @@ async def test_cluster_status_has_the_contracts_shape_and_agrees(stage: Stage) -
 
 async def test_an_answer_is_as_of_no_earlier_than_what_it_holds(capacity: Capacity) -> None:
     await capacity.nodes(facts("h100-1"))
-    await record_pod_listing(
-        capacity.database, PodListing(pods=(), resource_version=1), now=NOW, placer=capacity.placer
-    )
+    await record_pod_listing(capacity.context, PodListing(pods=(), resource_version=1), now=NOW)
     await capacity.submit(4)
-    await capacity.place(later(minutes=1))
+    await capacity.schedule(later(minutes=1))
 
-    reading = await read_availability(capacity.database)
+    reading = await read_availability(capacity.context)
 
     assert [entry.in_use for entry in reading.types] == [4]
     assert reading.snapshot.as_of is not None

@@ -27,7 +27,7 @@ from tests.support.ground import eventually
 MINUTE = timedelta(minutes=1)
 SOON, LATE = 5 * MINUTE, 60 * MINUTE
 """When `first` and `second` end."""
-NEAR = 2 * MINUTE
+NEAR_POSITIONS = 2 * MINUTE
 """What preparing a pod and making an estimate may take."""
 
 
@@ -53,7 +53,7 @@ class Scene:
         """Wait until the event and `explain` name this start."""
 
         def is_near(at: datetime | None) -> bool:
-            return at is not None and abs(at - self.began - start) < NEAR
+            return at is not None and abs(at - self.began - start) < NEAR_POSITIONS
 
         async def known() -> bool:
             told = self.stage.told.get(job.job_id)

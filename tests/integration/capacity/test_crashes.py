@@ -1,18 +1,19 @@
-"""A replica dies at every point of every change between the line and a lease; the points are counted, not chosen."""
+"""A replica dies at every point of every change between the queue and a lease; the points are counted, not chosen."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
-from services.capacity.domain.queue_entry import PlaceState
-from services.capacity.operations.announce import tell_line
-from services.capacity.operations.apply import follow_job
+from services.capacity.domain.queue_entry import EntryState
+from services.capacity.operations.announce import announce_queue
+from services.capacity.operations.apply import apply_job_event
 from services.capacity.operations.record import confirm_node_gone
-from services.capacity.operations.schedule import place_jobs
+from services.capacity.operations.schedule import schedule_jobs
 from shared.contracts.jobs import JobRequeued, JobStatus
 from shared.database import Database, Statement, Transaction
 from tests.support.capacity import NOW, Capacity, about, ended, facts, later
@@ -73,29 +74,27 @@ class DyingDatabase(Database):
 Act = Callable[[Capacity, Database], Awaitable[Any]]
 
 
-async def place(capacity: Capacity, database: Database) -> None:
-    await place_jobs(database, now=NOW, relay=capacity.relay, terms=capacity.terms)
+async def schedule(capacity: Capacity, database: Database) -> None:
+    await schedule_jobs(replace(capacity.context, database=database), now=NOW)
 
 
-async def tell(capacity: Capacity, database: Database) -> None:
-    await tell_line(database, now=NOW, relay=capacity.relay, terms=capacity.terms)
+async def announce(capacity: Capacity, database: Database) -> None:
+    await announce_queue(replace(capacity.context, database=database), now=NOW)
 
 
 async def give_back(capacity: Capacity, database: Database) -> None:
     async with database.transaction() as tx:
-        await _follow(capacity, tx, ended(await _first(capacity)))
+        await _apply(capacity, tx, ended(await _first(capacity)))
 
 
 async def requeue(capacity: Capacity, database: Database) -> None:
     first = await _first(capacity)
     async with database.transaction() as tx:
-        await _follow(capacity, tx, about(first, JobRequeued, JobStatus.QUEUED, epoch=1, reason="no room"))
+        await _apply(capacity, tx, about(first, JobRequeued, JobStatus.QUEUED, epoch=1, reason="no room"))
 
 
 async def lose_node(capacity: Capacity, database: Database) -> None:
-    await confirm_node_gone(
-        database, name="n1", uid="uid-n1", now=NOW, relay=capacity.relay, placer=capacity.placer
-    )  # fmt: skip
+    await confirm_node_gone(replace(capacity.context, database=database), name="n1", uid="uid-n1", now=NOW)
 
 
 JOBS = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -113,19 +112,19 @@ async def _jobs(capacity: Capacity) -> list[Any]:
     return capacity.submitted
 
 
-async def _follow(capacity: Capacity, tx: Transaction, event: Any) -> None:
-    await follow_job(tx, event, sequence=2, now=NOW, relay=capacity.relay, placer=capacity.placer)
+async def _apply(capacity: Capacity, tx: Transaction, event: Any) -> None:
+    await apply_job_event(capacity.context, tx, event, sequence=2, now=NOW)
 
 
 async def state_of(capacity: Capacity) -> tuple[Any, ...]:
-    """Places, leases and events; they must agree at any time."""
+    """Entries, leases and events; they must agree at any time."""
     leases = await capacity.leases()
     found = []
     for job_id in JOBS:
-        row = await capacity.place_row(job_id)
+        row = await capacity.entry_row(job_id)
         told = await capacity.told(job_id)
         held = [index for _, index, owner in leases if owner == job_id]
-        assert (row["state"] == PlaceState.LEASED) == (len(held) == 4), "a lease without its place, or the reverse"
+        assert (row["state"] == EntryState.LEASED) == (len(held) == 4), "a lease without its entry, or the reverse"
         assert told.count("granted") - told.count("released") - told.count("revoked") == (len(held) > 0)
         assert row["version"] == len(told)
         sequences = [event.sequence for event in await capacity.events(job_id)]
@@ -137,12 +136,12 @@ async def state_of(capacity: Capacity) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("before", "act"),
     [
-        ((), place),
-        ((place,), tell),
-        ((place, tell), give_back),
-        ((place, tell), requeue),
-        ((place, tell), lose_node),
-        ((place, give_back), place),
+        ((), schedule),
+        ((schedule,), announce),
+        ((schedule, announce), give_back),
+        ((schedule, announce), requeue),
+        ((schedule, announce), lose_node),
+        ((schedule, give_back), schedule),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

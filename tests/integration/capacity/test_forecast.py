@@ -19,7 +19,7 @@ def counted(name: str) -> float:
 
 
 async def explain(capacity: Capacity, job_id: object) -> Explanation:
-    return await explain_job(capacity.database, job_id=job_id, now=NOW, terms=capacity.terms)  # type: ignore[arg-type]
+    return await explain_job(capacity.context, job_id=job_id, now=NOW)  # type: ignore[arg-type]
 
 
 async def test_starts_before_and_after_the_p90_that_was_told_first_are_counted(capacity: Capacity) -> None:
@@ -27,19 +27,19 @@ async def test_starts_before_and_after_the_p90_that_was_told_first_are_counted(c
     starts, in_time = counted("starts"), counted("starts_in_time")
     await capacity.nodes(facts("n1"), now=now)
     at_once, early, late = [await capacity.submit(8, at=now + timedelta(seconds=number)) for number in range(3)]
-    await capacity.place(now)
-    first_told = (await capacity.place_row(late.job_id))["first_p90_at"]
+    await capacity.schedule(now)
+    first_told = (await capacity.entry_row(late.job_id))["first_p90_at"]
     assert now + 2 * HOUR < first_told < now + 3 * HOUR
 
-    await capacity.follow(ended(at_once))
-    await capacity.place(now + HOUR / 2)
+    await capacity.apply(ended(at_once))
+    await capacity.schedule(now + HOUR / 2)
     assert await capacity.leased_by(early.job_id)
-    await capacity.place(now + 4 * HOUR)  # the new p90 is later, but the first was told too early
-    await capacity.follow(ended(early))
-    await capacity.place(now + 5 * HOUR)
+    await capacity.schedule(now + 4 * HOUR)  # the new p90 is later, but the first was told too early
+    await capacity.apply(ended(early))
+    await capacity.schedule(now + 5 * HOUR)
     assert await capacity.leased_by(late.job_id)
 
-    reading = await read_cluster_status(capacity.database)
+    reading = await read_cluster_status(capacity.context)
     forecast = ClusterStatusBody.of(reading.status, reading.snapshot, now).forecast
     assert (forecast.starts, forecast.started_before_p90, forecast.share) == (2, 1, 0.5)
     assert (counted("starts") - starts, counted("starts_in_time") - in_time) == (2, 1)
@@ -50,11 +50,11 @@ async def test_starts_before_and_after_the_p90_that_was_told_first_are_counted(c
 async def test_explain_says_what_a_job_waits_for_who_is_ahead_and_what_would_start_sooner(capacity: Capacity) -> None:
     await capacity.nodes(facts("n1"))
     running = await capacity.submit(4)
-    await capacity.place()
+    await capacity.schedule()
     head = await capacity.submit(8, at=later(seconds=1))
     behind = await capacity.submit(4, at=later(seconds=2), duration_seconds=3 * 3600)
     without_disk = await capacity.submit(1, at=later(seconds=3), waits_for_disk=True)
-    await capacity.place()
+    await capacity.schedule()
 
     told = await explain(capacity, head.job_id)
     assert (told.position, told.jobs_ahead, told.gpus_ahead) == (1, 0, 0)

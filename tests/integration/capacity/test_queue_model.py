@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from services.capacity.domain.fleet import GpuPod
-from services.capacity.domain.placement import Terms
+from services.capacity.domain.placement import SchedulingPolicy
 from services.capacity.operations.read import read_availability
 from services.capacity.operations.record import confirm_node_gone, forget_pod, record_pods
 from shared.contracts.jobs import (
@@ -30,7 +30,7 @@ from tests.support.capacity import NOW, Capacity, about, facts
 
 SEEDS = 6
 STEPS = 80
-TERMS = Terms(most_gpus_per_user=12, preparation=timedelta(minutes=10), release=timedelta(minutes=1))
+POLICY = SchedulingPolicy(most_gpus_per_user=12, preparation=timedelta(minutes=10), release=timedelta(minutes=1))
 ZONES = (None, "a", "b")
 _SIZES = (1, 1, 2, 4, 8)
 
@@ -59,11 +59,11 @@ class ModelJob:
 
     def end(self, now: datetime) -> datetime:
         if self.leaving:
-            return now + TERMS.release
+            return now + POLICY.release
         if self.expires_at is not None:
-            return max(self.expires_at, now) + TERMS.release
+            return max(self.expires_at, now) + POLICY.release
         duration = timedelta(seconds=self.event.duration_seconds)
-        return max(self.granted_at + TERMS.preparation, now) + duration + TERMS.release
+        return max(self.granted_at + POLICY.preparation, now) + duration + POLICY.release
 
 
 @dataclass
@@ -101,10 +101,22 @@ class World:
 
     async def step(self) -> None:
         kinds = (
-            (self.submit, 16), (self.start, 6), (self.end, 5), (self.extend, 2), (self.cancel, 1), (self.requeue, 1),
-            (self.cordon, 1), (self.fall_silent, 1), (self.break_devices, 1), (self.add_node, 1), (self.lose_node, 0.5),
-            (self.foreign, 1), (self.prioritise, 1), (self.restart, 1), (self.disk_ready, 1),
-        )  # fmt: skip
+            (self.submit, 16),
+            (self.start, 6),
+            (self.end, 5),
+            (self.extend, 2),
+            (self.cancel, 1),
+            (self.requeue, 1),
+            (self.cordon, 1),
+            (self.fall_silent, 1),
+            (self.break_devices, 1),
+            (self.add_node, 1),
+            (self.lose_node, 0.5),
+            (self.foreign, 1),
+            (self.prioritise, 1),
+            (self.restart, 1),
+            (self.disk_ready, 1),
+        )
         act = self.chance.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
         await act()
         self.now += timedelta(minutes=self.chance.choice((0, 1, 7, 20)))
@@ -114,10 +126,14 @@ class World:
         self.made += 1
         ready = self.chance.random() < 0.9
         event = await self.capacity.submit(
-            self.chance.choice(_SIZES), at=self.now, user_id=self.chance.randint(1, 6),
-            duration_seconds=60 * self.chance.choice((5, 20, 60, 240)), waits_for_disk=not ready,
-            availability_zone=self.chance.choice((None, None, "a", "b")), job_id=UUID(int=self.made),
-        )  # fmt: skip
+            self.chance.choice(_SIZES),
+            at=self.now,
+            user_id=self.chance.randint(1, 6),
+            duration_seconds=60 * self.chance.choice((5, 20, 60, 240)),
+            waits_for_disk=not ready,
+            availability_zone=self.chance.choice((None, None, "a", "b")),
+            job_id=UUID(int=self.made),
+        )
         self.jobs[event.job_id] = ModelJob(event, ready=ready)
 
     async def start(self) -> None:
@@ -125,9 +141,14 @@ class World:
         if job is not None:
             job.expires_at = self.now + timedelta(seconds=job.event.duration_seconds)
             await self.tell(
-                job, JobStarted, JobStatus.ACTIVE, node=job.node, epoch=job.epoch, started_at=self.now,
+                job,
+                JobStarted,
+                JobStatus.ACTIVE,
+                node=job.node,
+                epoch=job.epoch,
+                started_at=self.now,
                 expires_at=job.expires_at,
-            )  # fmt: skip
+            )
 
     async def end(self) -> None:
         job = self.pick(lambda one: one.node is not None)
@@ -190,9 +211,13 @@ class World:
         node = self.nodes[name]
         node.version += 1
         seen = facts(
-            name, gpus=node.gpus, zone=node.zone, schedulable=node.schedulable, ready=node.ready,
+            name,
+            gpus=node.gpus,
+            zone=node.zone,
+            schedulable=node.schedulable,
+            ready=node.ready,
             resource_version=node.version,
-        )  # fmt: skip
+        )
         await self.capacity.nodes(seen, now=self.now)
 
     async def lose_node(self) -> None:
@@ -200,10 +225,7 @@ class World:
             return
         name = self.chance.choice(sorted(self.nodes))
         del self.nodes[name]
-        await confirm_node_gone(
-            self.capacity.database, name=name, uid=f"uid-{name}", now=self.now, relay=self.capacity.relay,
-            placer=self.capacity.placer,
-        )  # fmt: skip
+        await confirm_node_gone(self.capacity.context, name=name, uid=f"uid-{name}", now=self.now)
         for job in [job for job in self.jobs.values() if job.node == name]:
             await (self.over(job) if job.expires_at or job.leaving else self.give_back(job))
 
@@ -213,11 +235,11 @@ class World:
         uid = f"foreign-{name}"
         if node.foreign:
             node.foreign = 0
-            await forget_pod(self.capacity.database, uid=uid, resource_version=9, placer=self.capacity.placer)
+            await forget_pod(self.capacity.context, uid=uid, resource_version=9)
         elif (free := node.gpus - self.held()[name]) > 0:
             node.foreign = self.chance.randint(1, free)
             pod = GpuPod(uid=uid, resource_version=1, name=uid, node=name, gpus=node.foreign, job_id=None)
-            await record_pods(self.capacity.database, [pod], now=self.now, placer=self.capacity.placer)
+            await record_pods(self.capacity.context, [pod], now=self.now)
 
     async def prioritise(self) -> None:
         job = self.pick(lambda one: one.waits)
@@ -236,7 +258,7 @@ class World:
         self.capacity.database = Database(self.capacity.dsn, pool_size=4)
 
     async def tell(self, job: ModelJob, kind: type[JobEvent], status: JobStatus, **fields: Any) -> None:
-        await self.capacity.follow(about(job.event, kind, status, **fields))
+        await self.capacity.apply(about(job.event, kind, status, **fields))
 
     def pick(self, fits: Any) -> ModelJob | None:
         fitting = [job for job in self.jobs.values() if fits(job)]
@@ -246,7 +268,7 @@ class World:
 
     async def round(self) -> None:
         expected, head, promised = self.first_come_first_served()
-        await self.capacity.place(self.now)
+        await self.capacity.schedule(self.now)
         granted = await self.take_in_leases()
         assert expected.keys() <= granted, "somebody whose turn it was did not start"
         if head is not None:
@@ -291,7 +313,7 @@ class World:
 
     def end_of(self, job: ModelJob, extra: list[tuple[str, ModelJob]]) -> datetime:
         if any(job is one for _, one in extra):
-            return self.now + TERMS.preparation + timedelta(seconds=job.event.duration_seconds) + TERMS.release
+            return self.now + POLICY.preparation + timedelta(seconds=job.event.duration_seconds) + POLICY.release
         return job.end(self.now)
 
     def held(self) -> Counter[str]:
@@ -339,13 +361,13 @@ class World:
         return granted
 
     async def check_answers(self) -> None:
-        reading = await read_availability(self.capacity.database)
+        reading = await read_availability(self.capacity.context)
         for entry in reading.types:
             assert entry.total == entry.available + entry.in_use
             waiting = [job for job in self.jobs.values() if job.waits and job.ready]
             assert entry.queued == sum(job.event.gpu_count for job in waiting)
         for job_id, job in self.jobs.items():
-            row = await self.capacity.place_row(job_id)
+            row = await self.capacity.entry_row(job_id)
             if job.waits and row["estimated_start_at"] is not None:
                 assert row["estimated_start_at"] <= row["estimated_p90_at"]
 
@@ -354,9 +376,7 @@ class World:
         for name, node in list(self.nodes.items()):
             if node.foreign:
                 node.foreign = 0
-                await forget_pod(
-                    self.capacity.database, uid=f"foreign-{name}", resource_version=9, placer=self.capacity.placer
-                )
+                await forget_pod(self.capacity.context, uid=f"foreign-{name}", resource_version=9)
             node.schedulable, node.ready, node.gpus = True, True, node.devices
             await self.report(name)
         for job in self.jobs.values():
@@ -380,7 +400,7 @@ class World:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_the_queue_holds_its_promises_over_any_history(capacity: Capacity, seed: int) -> None:
-    capacity.terms = TERMS
+    capacity.policy = POLICY
     world = World(capacity, random.Random(seed))
     for _ in range(3):
         await world.add_node()
@@ -391,7 +411,7 @@ async def test_the_queue_holds_its_promises_over_any_history(capacity: Capacity,
 
 
 async def test_such_a_history_has_jobs_that_are_backfilled(capacity: Capacity) -> None:
-    capacity.terms = TERMS
+    capacity.policy = POLICY
     world = World(capacity, random.Random(1))
     for _ in range(3):
         await world.add_node()

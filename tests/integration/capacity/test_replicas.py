@@ -1,4 +1,4 @@
-"""Two replicas as processes of their own, killed while they place; PostgreSQL and NATS killed under them.
+"""Two replicas as processes of their own, killed while they schedule; PostgreSQL and NATS killed under them.
 
 REPLICAS_SCALE=25 makes it 10,000 waiting jobs and 1,500 nodes (`make bench-deaths`).
 """
@@ -69,7 +69,7 @@ async def leased(dsn: str) -> list[UUID] | None:
 
 
 @pytest.mark.timeout(180 + 30 * SCALE)
-async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
+async def test_no_lease_is_doubled_and_no_entry_lost_whatever_dies(
     capacity_dsn: str,
     postgres_server: PostgresServer,
     nats_server: NatsServer,
@@ -79,17 +79,17 @@ async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
     nats_server.process.start()
     scripted, kubeconfig = cluster
     settings = capacity_settings()
-    line = [
-        submitted(1, "t4", at=NOW + timedelta(seconds=number), instance_type=T4) for number in range(JOBS)
-    ]  # fmt: skip
+    queue = [submitted(1, "t4", at=NOW + timedelta(seconds=number), instance_type=T4) for number in range(JOBS)]
     environment = {
-        "GPUDEV_DATABASE_URL": capacity_dsn, "GPUDEV_NATS_URL": nats_server.service_url("capacity"),
+        "GPUDEV_DATABASE_URL": capacity_dsn,
+        "GPUDEV_NATS_URL": nats_server.service_url("capacity"),
         "GPUDEV_KUBECONFIG": kubeconfig,
-        "GPUDEV_SECRET_KEYS": settings.secret_keys, "GPUDEV_WATCH_SECONDS": "2",
-    }  # fmt: skip
+        "GPUDEV_SECRET_KEYS": settings.secret_keys,
+        "GPUDEV_WATCH_SECONDS": "2",
+    }
     with replicas(2, tmp_path, **environment) as pair:
-        await publish(nats_server, line)
-        await eventually(lambda: count_waiting(capacity_dsn, JOBS), "everybody stands in line", seconds=40 + 10 * SCALE)
+        await publish(nats_server, queue)
+        await eventually(lambda: count_waiting(capacity_dsn, JOBS), "everybody is queued", seconds=40 + 10 * SCALE)
         victims = [pair[0], pair[1], postgres_server.process, pair[0], nats_server.process, pair[1]]
         chance = random.Random(5)
         for batch, victim in enumerate(victims):
@@ -101,15 +101,15 @@ async def test_no_lease_is_doubled_and_no_place_lost_whatever_dies(
             victim.restart()  # in this thread: a server dies with the thread that started it
             count = (batch + 1) * NODES_AT_ONCE * GPUS
             await eventually(
-                lambda count=count: holds(capacity_dsn, line, count), f"{count} leases", seconds=30 + SCALE
+                lambda count=count: holds(capacity_dsn, queue, count), f"{count} leases", seconds=30 + SCALE
             )
 
 
-async def publish(server: NatsServer, line: list[JobSubmitted]) -> None:
+async def publish(server: NatsServer, queue: list[JobSubmitted]) -> None:
     connection = await nats.connect(server.url)
     stream = connection.jetstream()
-    for first in range(0, len(line), 100):
-        part = line[first : first + 100]
+    for first in range(0, len(queue), 100):
+        part = queue[first : first + 100]
         await asyncio.gather(
             *(stream.publish(event_subject(job), msgspec.json.encode(cloud_event(job, 1))) for job in part)
         )
@@ -123,10 +123,10 @@ async def count_waiting(dsn: str, wanted: int) -> bool:
     return bool(found == wanted)
 
 
-async def holds(dsn: str, line: list[JobSubmitted], count: int) -> bool:
-    """Whether so many GPUs are leased; then they are those of the first in line, each once."""
+async def holds(dsn: str, queue: list[JobSubmitted], count: int) -> bool:
+    """Whether so many GPUs are leased; then they are those of the first in the queue, each once."""
     jobs = await leased(dsn)
     if jobs is None or len(jobs) < count:
         return False
-    assert sorted(jobs) == sorted(job.job_id for job in line[:count]), "a place was lost, or a lease doubled"
+    assert sorted(jobs) == sorted(job.job_id for job in queue[:count]), "an entry was lost, or a lease doubled"
     return True

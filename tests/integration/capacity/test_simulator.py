@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from kubernetes.aio import client, config
 from services.capacity.adapters.kubernetes import Cluster
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
-from services.capacity.workers.scheduler import Placer
+from services.capacity.workers.scheduler import Scheduler
 from shared.errors import DatabaseUnavailable
 from tests.support.capacity import Capacity, capacity_settings
 from tests.support.ground import eventually, running
@@ -60,17 +60,12 @@ class Watched:
 async def watched(capacity: Capacity, cluster_simulator: ClusterSimulator) -> AsyncIterator[Watched]:
     cluster_simulator.process.start()
     cluster = Cluster(str(cluster_simulator.kubeconfig))
-    placer = Placer(database=capacity.database, relay=capacity.relay, terms=capacity.terms)
-    parts: dict[str, Any] = {
-        "cluster": cluster,
-        "database": capacity.database,
-        "settings": capacity_settings(watch_seconds=5.0),
-        "relay": capacity.relay,
-        "placer": placer,
-    }
-    nodes, pods = NodeWatch(**parts), PodWatch(**parts)
+    context = replace(capacity.context, settings=capacity_settings(watch_seconds=5.0))
+    scheduler = Scheduler(context)
+    capacity.scheduler.listener = scheduler.loop.wake
+    nodes, pods = NodeWatch(context, cluster), PodWatch(context, cluster)
     try:
-        async with running(placer.loop.run, nodes.loop.run, pods.loop.run):
+        async with running(scheduler.loop.run, nodes.loop.run, pods.loop.run):
             watched = Watched(capacity, cluster_simulator)
             await watched.sees("h100", total=16, seconds=15)
             await watched.sees("a100", total=16)

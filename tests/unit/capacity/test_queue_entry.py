@@ -1,4 +1,4 @@
-"""A job's place under its events: any order and any repetition ends the same."""
+"""A job's queue entry under its events: any order and any repetition ends the same."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from services.capacity.domain.queue_entry import Place, PlaceState, follow, gives_back
+from services.capacity.domain.queue_entry import EntryState, QueueEntry, apply_event, ends_lease
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,
@@ -43,13 +43,13 @@ CANCEL = JobCancelRequested(**JOB, status=JobStatus.ACTIVE)
 ENDED = JobEnded(**JOB, status=JobStatus.CANCELLED, ended_at=NOW + timedelta(hours=1), epoch=1)
 REQUEUED = JobRequeued(**JOB, status=JobStatus.QUEUED, epoch=1, reason="pod lost")
 LIFE: list[tuple[int, JobEvent]] = list(enumerate([SUBMITTED, READY, STARTED, EXTENDED, CANCEL, ENDED], start=1))
-NEW = Place(job_id=UUID(int=1))
+NEW = QueueEntry(job_id=UUID(int=1))
 
 
-def after(events: list[tuple[int, JobEvent]], place: Place = NEW) -> Place:
+def after(events: list[tuple[int, JobEvent]], entry: QueueEntry = NEW) -> QueueEntry:
     for sequence, event in events:
-        place = follow(place, event, sequence)
-    return place
+        entry = apply_event(entry, event, sequence)
+    return entry
 
 
 @st.composite
@@ -70,27 +70,27 @@ def test_events_in_any_order_and_repeated_end_in_the_same_place(
 @given(st.lists(st.sampled_from([*LIFE, (7, REQUEUED)]), max_size=8))
 def test_ended_is_absorbing(events: list[tuple[int, JobEvent]]) -> None:
     over = after(LIFE)
-    assert after(events, over).state == PlaceState.ENDED
+    assert after(events, over).state == EntryState.ENDED
     assert after(events, over).node is None
 
 
-@pytest.mark.parametrize("state", list(PlaceState))
-def test_ending_gives_back_exactly_a_lease(state: PlaceState) -> None:
-    place = structs.replace(after(LIFE[:2]), state=state, epoch=1)
-    assert gives_back(place, follow(place, ENDED, 9)) == (state == PlaceState.LEASED)
+@pytest.mark.parametrize("state", list(EntryState))
+def test_ending_gives_back_exactly_a_lease(state: EntryState) -> None:
+    entry = structs.replace(after(LIFE[:2]), state=state, epoch=1)
+    assert ends_lease(entry, apply_event(entry, ENDED, 9)) == (state == EntryState.LEASED)
 
 
 def test_a_requeue_of_an_older_lease_changes_nothing_but_the_status() -> None:
-    leased = structs.replace(after(LIFE[:2]), state=PlaceState.LEASED, epoch=2, node="n1")
-    assert follow(leased, REQUEUED, 1) == leased
-    now = follow(structs.replace(leased, epoch=1), REQUEUED, 3)
-    assert (now.state, now.node) == (PlaceState.WAITING, None)
+    leased = structs.replace(after(LIFE[:2]), state=EntryState.LEASED, epoch=2, node="n1")
+    assert apply_event(leased, REQUEUED, 1) == leased
+    now = apply_event(structs.replace(leased, epoch=1), REQUEUED, 3)
+    assert (now.state, now.node) == (EntryState.WAITING, None)
 
 
-def test_a_job_that_lost_its_node_stands_in_line_again_when_jobs_says_so() -> None:
-    revoked = structs.replace(after(LIFE[:2]), state=PlaceState.REVOKED, epoch=1)
-    assert follow(revoked, REQUEUED, 3).state == PlaceState.WAITING
-    assert follow(revoked, READY, 3).state == PlaceState.REVOKED
+def test_a_job_that_lost_its_node_is_queued_again_when_jobs_says_so() -> None:
+    revoked = structs.replace(after(LIFE[:2]), state=EntryState.REVOKED, epoch=1)
+    assert apply_event(revoked, REQUEUED, 3).state == EntryState.WAITING
+    assert apply_event(revoked, READY, 3).state == EntryState.REVOKED
 
 
 def test_the_zone_of_a_disk_that_was_made_later_is_known_when_the_job_is_ready() -> None:

@@ -5,15 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.capacity.domain.kubernetes_objects import (
-    Needs,
+from services.capacity.adapters.kubernetes_objects import (
     NodeObject,
     PodObject,
     gpu_pod,
     node_facts,
     version_number,
 )
-from services.capacity.domain.quantity import amount
+from services.capacity.domain.fleet import RequestsPerGpu
 
 JOB_ID = "3f2a0000-0000-4000-8000-000000000001"
 GPU = "nvidia.com/gpu"
@@ -113,21 +112,13 @@ def test_a_resource_version_that_is_no_number_is_older_than_any() -> None:
     assert version_number("x") == version_number(None) == version_number("") == 0
 
 
-@pytest.mark.parametrize(
-    ("quantity", "expected"),
-    [("64", 64), ("500m", 0.5), ("1.5Gi", 1.5 * 2**30), ("2k", 2000), ("1e3", 1000), ("3E", 3e18), ("x", 0), (None, 0)],
-)
-def test_quantities_are_numbers(quantity: str | None, expected: float) -> None:
-    assert amount(quantity) == expected
-
-
 def test_cpu_and_memory_are_counted_in_gpus_of_ours() -> None:
-    needs = Needs(cpu=8, memory_bytes=2**30)
+    needs = RequestsPerGpu(cpu=8, memory_bytes=2**30)
     allocatable = {GPU: "8", "cpu": "60", "memory": "6Gi"}
     facts = node_facts(node(status={"allocatable": allocatable}), GPU, needs)
-    assert (facts.cpu_worth, facts.memory_worth) == (7.5, 6)
+    assert (facts.gpus_by_cpu, facts.gpus_by_memory) == (7.5, 6)
     build = {"containers": [{"resources": {"requests": {"cpu": "4", "memory": "512Mi"}}}]}
     found = gpu_pod(pod(build), GPU, "gpudev", needs)
     assert found is not None
-    assert (found.gpus, found.cpu_worth, found.memory_worth) == (0, 0.5, 0.5)
+    assert (found.gpus, found.gpus_by_cpu, found.gpus_by_memory) == (0, 0.5, 0.5)
     assert gpu_pod(pod(build), GPU, "gpudev") is None, "it holds nothing that matters"

@@ -1,17 +1,15 @@
-"""Kubernetes objects, as much of them as matters here, and what they mean for GPUs."""
-
-from uuid import UUID
+"""The parts of Kubernetes objects that matter to capacity, and what they mean for GPUs."""
 
 import msgspec
 
-from services.capacity.domain.fleet import GpuPod, NodeFacts
-from services.capacity.domain.quantity import amount
+from services.capacity.domain.fleet import GpuPod, NodeFacts, RequestsPerGpu
 from shared.contracts.catalogue import gpu_type_of_node
+from shared.contracts.labels import job_id_of
+from shared.kubernetes import quantity
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 GPU_PRODUCT = "nvidia.com/gpu.product"
 ZONE = "topology.kubernetes.io/zone"
-JOB_ID = "gpudev/job-id"
 _REPELLING = frozenset({"NoSchedule", "NoExecute"})
 _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
@@ -25,7 +23,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def version(self) -> int:
-        """The resourceVersion as a number; that they are comparable ones is Kubernetes's promise since 1.35."""
+        """The resourceVersion as a number; that a higher one is newer is promised by Kubernetes since 1.35."""
         return version_number(self.resource_version)
 
 
@@ -82,31 +80,15 @@ class PodObject(msgspec.Struct, frozen=True):
 
 
 def version_number(resource_version: str | None) -> int:
-    """A resourceVersion as a number; 0 for one that is none, which makes it older than any."""
+    """A resourceVersion as a number; 0, which is older than any, for text that is no number."""
     return int(resource_version) if resource_version and resource_version.isdecimal() else 0
 
 
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What each GPU of our pods brings along; None: nothing is asked for."""
-
-    cpu: float | None = None
-    """Cores."""
-    memory_bytes: float | None = None
-
-    def cpu_worth(self, quantity: str | None) -> float | None:
-        """For how many GPUs this much CPU is enough."""
-        return amount(quantity) / self.cpu if self.cpu else None
-
-    def memory_worth(self, quantity: str | None) -> float | None:
-        """For how many GPUs this much memory is enough."""
-        return amount(quantity) / self.memory_bytes if self.memory_bytes else None
+NOTHING = RequestsPerGpu()
 
 
-NOTHING = Needs()
-
-
-def node_facts(node: NodeObject, gpu_resource: str, needs: Needs = NOTHING) -> NodeFacts:
-    """What a Node object says."""
+def node_facts(node: NodeObject, gpu_resource: str, requests_per_gpu: RequestsPerGpu = NOTHING) -> NodeFacts:
+    """The facts of a Node object."""
     allocatable = node.status.allocatable or {}
     labels = node.metadata.labels or {}
     instance_type = labels.get(INSTANCE_TYPE)
@@ -117,28 +99,31 @@ def node_facts(node: NodeObject, gpu_resource: str, needs: Needs = NOTHING) -> N
         instance_type=instance_type,
         gpu_type=gpu_type_of_node(instance_type, labels.get(GPU_PRODUCT)),
         zone=labels.get(ZONE),
-        gpus=_count(node.status.allocatable, gpu_resource),
+        gpus=_count(allocatable, gpu_resource),
         ready=any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ()),
         schedulable=not node.spec.unschedulable and not any(_repels(t, gpu_resource) for t in node.spec.taints or ()),
-        cpu_worth=needs.cpu_worth(allocatable.get("cpu")),
-        memory_worth=needs.memory_worth(allocatable.get("memory")),
+        gpus_by_cpu=requests_per_gpu.gpus_by_cpu(quantity(allocatable.get("cpu"))),
+        gpus_by_memory=requests_per_gpu.gpus_by_memory(quantity(allocatable.get("memory"))),
     )
 
 
-def gpu_pod(pod: PodObject, gpu_resource: str, namespace: str, needs: Needs = NOTHING) -> GpuPod | None:
-    """The pod if it holds GPUs of a node, or CPU or memory that our pods would need: bound, and not over.
+def gpu_pod(
+    pod: PodObject, gpu_resource: str, namespace: str, requests_per_gpu: RequestsPerGpu = NOTHING
+) -> GpuPod | None:
+    """The pod as a holder of GPUs, or of CPU or memory that jobs' pods would need; None: it holds none.
 
-    A terminating one still holds the device.
+    A pod holds what it asks for from the moment that it is bound to a node until it has ended; while it is being
+    terminated it still holds the device.
 
     Args:
-        pod: Any pod of the cluster.
+        pod: Of any namespace.
         gpu_resource: Name of the extended resource.
-        namespace: Where pods of jobs are; elsewhere our label means nothing.
-        needs: Of our pods.
+        namespace: Of the jobs; in any other the label of a job means nothing.
+        requests_per_gpu: Of jobs' pods.
     """
     gpus = round(_sum_of(pod.spec, gpu_resource))
-    cpu = needs.cpu_worth(str(_sum_of(pod.spec, "cpu")))
-    memory = needs.memory_worth(str(_sum_of(pod.spec, "memory")))
+    cpu = requests_per_gpu.gpus_by_cpu(_sum_of(pod.spec, "cpu"))
+    memory = requests_per_gpu.gpus_by_memory(_sum_of(pod.spec, "memory"))
     if not (gpus or cpu or memory) or not pod.spec.node_name or pod.status.phase in _TERMINAL_PHASES:
         return None
     return GpuPod(
@@ -147,9 +132,9 @@ def gpu_pod(pod: PodObject, gpu_resource: str, namespace: str, needs: Needs = NO
         name=f"{pod.metadata.namespace}/{pod.metadata.name}",
         node=pod.spec.node_name,
         gpus=gpus,
-        job_id=_job_id(pod.metadata) if pod.metadata.namespace == namespace else None,
-        cpu_worth=cpu,
-        memory_worth=memory,
+        job_id=job_id_of(pod.metadata.labels) if pod.metadata.namespace == namespace else None,
+        gpus_by_cpu=cpu,
+        gpus_by_memory=memory,
     )
 
 
@@ -168,16 +153,9 @@ def _sum_of(spec: PodSpec, resource: str) -> float:
 def _request_of(container: Container, resource: str) -> float:
     # a limit without a request is the request
     requests, limits = container.resources.requests or {}, container.resources.limits or {}
-    return amount(requests.get(resource, limits.get(resource)))
+    return quantity(requests.get(resource, limits.get(resource)))
 
 
-def _count(quantities: dict[str, str] | None, name: str) -> int:
-    text = (quantities or {}).get(name, "0")
+def _count(quantities: dict[str, str], name: str) -> int:
+    text = quantities.get(name, "0")
     return int(text) if text.isdecimal() else 0
-
-
-def _job_id(metadata: Metadata) -> UUID | None:
-    try:
-        return UUID((metadata.labels or {}).get(JOB_ID, ""))
-    except ValueError:
-        return None
