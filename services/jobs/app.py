@@ -51,14 +51,13 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         resources={"context": context, "log_reader": LogReader(context, cluster)},
         subscriptions=Consumers(context).subscriptions(),
         loops=[
-            reconciler.loop,
-            access.loop,
             sweeper.loop,
             DisabledUsers(context).loop,
             QueueKeeper(context).loop,
         ],
+        workers=[reconciler.worker, access.worker],
         tasks=[reconciler.watch],
         releases=[context.wake_ups.close],
-        closers=[reconciler.close, access.close, github.close, cluster.close],
+        closers=[reconciler.close, github.close, cluster.close],
     )
     return create_service_app(base, parts)

@@ -26,7 +26,7 @@ from shared.errors import Conflict, Unavailable
 
 log = structlog.get_logger(__name__)
 
-_CALL_SECONDS = 4.0
+CALL_SECONDS = 4.0
 _LIST_SECONDS = 15.0
 _WATCH_SECONDS = 10
 """Length of one watch: a connection that died unnoticed is noticed within it and the slack below."""
@@ -356,7 +356,7 @@ class Cluster:
         if since is not None:
             query["sinceTime"] = f"{_within_kubernetes(since):%Y-%m-%dT%H:%M:%SZ}"
         try:
-            response = await self._send_log_request(name, query, _LOG_IDLE_SECONDS if follow else _CALL_SECONDS)
+            response = await self._send_log_request(name, query, _LOG_IDLE_SECONDS if follow else CALL_SECONDS)
             try:
                 yield response.response.content.iter_any()
             finally:
@@ -365,8 +365,8 @@ class Cluster:
             raise ClusterUnavailable(kind="log", cause=type(error).__name__) from error
 
     async def _send_log_request(self, name: str, query: dict[str, str], idle_seconds: float) -> Any:
-        limits = aiohttp.ClientTimeout(sock_connect=_CALL_SECONDS, sock_read=idle_seconds)
-        async with asyncio.timeout(_CALL_SECONDS):
+        limits = aiohttp.ClientTimeout(sock_connect=CALL_SECONDS, sock_read=idle_seconds)
+        async with asyncio.timeout(CALL_SECONDS):
             response = await self._send("GET", "pods", f"{name}/log", query, None, limits, self._open_log_client)
             try:
                 await _raise_for_status(response)
@@ -487,7 +487,7 @@ class Cluster:
         model: type[ModelT],
         query: dict[str, str] | None = None,
         body: Manifest | None = None,
-        seconds: float = _CALL_SECONDS,
+        seconds: float = CALL_SECONDS,
     ) -> ModelT:
         try:
             async with asyncio.timeout(seconds):

@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 
 KEEP_SECONDS = 2.5
 """For the first look at a log: a dead node holds up no end."""
-_WHOLE_SECONDS = 4.5
-"""For all that is kept of it; together with what else a pass does it must not exceed its time."""
+WHOLE_SECONDS = 4.5
+"""For all that is kept of it."""
 
 
 async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, context: Context) -> Job | None:
@@ -73,7 +73,7 @@ async def _read_end(cluster: Cluster, pod_name: str, *, has_marks: bool) -> byte
         async with asyncio.timeout_at(began + KEEP_SECONDS) as limit:
             while not over:
                 lines = await read_lines(cluster, pod_name, tail=tail, has_marks=has_marks)
-                limit.reschedule(began + _WHOLE_SECONDS)
+                limit.reschedule(began + WHOLE_SECONDS)
                 is_whole = lines.records < tail
                 before, tail = tail, next_tail(tail, lines)
                 over = is_whole or lines.is_enough or tail == before

@@ -20,7 +20,10 @@ log = structlog.get_logger(__name__)
 
 _LISTING_SECONDS = 2.0
 _TELLING_SECONDS = 1.0
-"""Together with what else a pass does they must not exceed its time."""
+_CLOSING_SECONDS = 1.0
+"""Until a connection to a program that hangs is let go."""
+CONTENT_SECONDS = _LISTING_SECONDS + _CLOSING_SECONDS + _TELLING_SECONDS
+"""For all of it."""
 
 
 async def tell_content(
@@ -28,8 +31,8 @@ async def tell_content(
 ) -> None:
     """Tell what is on the disk of a job whose pod is about to be deleted.
 
-    As well as can be in three seconds: a listing is no reason to hold up a job's end, and the disks service says when
-    there is none. Idempotent: killed after it, the next pass does it again.
+    As well as can be in `CONTENT_SECONDS`: a listing is no reason to hold up a job's end, and the disks service says
+    when there is none. Idempotent: killed after it, the next pass does it again.
 
     Args:
         job: Whose pod it is.

@@ -34,6 +34,13 @@ CLAIM = Statement(
     .returning(*JOB_COLUMNS)
 )
 """Jobs that are due or hinted at and that nobody works on; they are the worker's until its lease ends."""
+RENEW = Statement(
+    sa.update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.worked_by == bindparam("worker"))
+    .values(worked_until=sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval))
+    .returning(jobs.c.id)
+)
+"""No row: the lease is another's."""
 FINISH = Statement(
     sa.update(jobs)
     .where(jobs.c.id == bindparam("job_id"), jobs.c.worked_by == bindparam("worker"))

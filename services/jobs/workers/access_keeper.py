@@ -5,10 +5,10 @@ call into a pod may be repeated and says all that is wanted, so that the last on
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -25,23 +25,35 @@ from services.jobs.domain.manifests import TOOL, object_name
 from services.jobs.operations.access import fetch_user, is_overdue, stored_keys
 from services.jobs.operations.seal import unseal_jupyter_token
 from services.jobs.operations.transition import apply_to_newest
-from shared.background import Loop, cancel_all
+from shared.background import cancel_all
 from shared.errors import Unavailable
+from shared.leased_worker import Budget, LeasedWorker
 
 log = structlog.get_logger(__name__)
 
-_LEASE = timedelta(seconds=8)
-_RENEWAL_SECONDS = 2.5
 _KEYS_SECONDS = 8.0
 _JUPYTER_SECONDS = 70.0
 """The program itself waits for 60 s until JupyterLab answers."""
+_FETCHING_SECONDS = 40.0
+"""For pages of keys; whom it is too short for is fetched in the next pass."""
+_WRITING_SECONDS = 10.0
+PASS_SECONDS = _FETCHING_SECONDS + _KEYS_SECONDS + _JUPYTER_SECONDS + _WRITING_SECONDS
 _LOOK_SECONDS = 2.0
-_CONCURRENCY = 16
+_AT_ONCE = 16
 _RETRY = timedelta(seconds=1)
 
 
+class Brought(msgspec.Struct, frozen=True):
+    """What a pass came to."""
+
+    job: Job
+    """As it was last read or written."""
+    next_at: datetime | None
+    """When to try the rest; None: there is none."""
+
+
 class AccessKeeper:
-    """Works the running jobs whose pods lack keys or Jupyter.
+    """The running jobs whose pods lack keys or Jupyter, as rows of a leased worker.
 
     Args:
         context: The service's.
@@ -53,107 +65,71 @@ class AccessKeeper:
         self._context = context
         self._cluster = cluster
         self._github = github
-        self._working: dict[UUID, asyncio.Task[None]] = {}
-        self.loop = Loop("access", self._turn, period_seconds=1.0, turn_seconds=15.0)
-        context.hints.on_hint(self.loop.wake)
+        self.worker = LeasedWorker("access", self, at_once=_AT_ONCE, budget_seconds=PASS_SECONDS)
+        context.hints.on_hint(self.worker.wake)
 
-    async def close(self) -> None:
-        """Stop working; what was begun is begun again by the next worker."""
-        await cancel_all(self._working.values())
-
-    async def _turn(self) -> None:
-        room = _CONCURRENCY - len(self._working)
-        if room <= 0:
-            return
-        worker = uuid4()
+    async def claim(self, worker: UUID, lease: timedelta, limit: int) -> Sequence[Job]:
+        """Jobs whose access is due."""
         rows = await self._context.database.fetch_all(
-            storage.access.CLAIM_ACCESS, now=datetime.now(UTC), lease=_LEASE, worker=worker, limit=room
+            storage.access.CLAIM_ACCESS, now=self._context.clock(), lease=lease, worker=worker, limit=limit
         )
-        for row in rows:
-            job = storage.jobs.to_job(row)
-            task = asyncio.create_task(self._work(job, worker))
-            self._working[job.id] = task
-            task.add_done_callback(partial(self._done, job.id))
+        return [storage.jobs.to_job(row) for row in rows]
 
-    def _done(self, job_id: UUID, _: object) -> None:
-        self._working.pop(job_id, None)
-        self.loop.wake()
+    async def renew(self, job: Job, worker: UUID, lease: timedelta) -> bool:
+        """Hold the job's access longer."""
+        held = await self._context.database.fetch_value(
+            storage.access.RENEW_ACCESS, job_id=job.id, worker=worker, lease=lease
+        )
+        return held is not None
 
-    async def _work(self, job: Job, worker: UUID) -> None:
-        known = job
-        next_try_at: datetime | None = datetime.now(UTC) + _RETRY
-        work = asyncio.create_task(self.run_pass(job))
-        renewal = asyncio.create_task(self._renew(job.id, worker, work))
-        try:
-            known, next_try_at = await work
-        except asyncio.CancelledError:
-            if not work.cancelled():
-                raise
-            log.warning("access_lease_lost", job_id=str(job.id))
-        except Exception as error:
-            expected = isinstance(error, Unavailable)
-            log.warning(
-                "access_pass_failed", job_id=str(job.id), error=type(error).__name__,
-                exc_info=None if expected else error,
-            )  # fmt: skip
-        finally:
-            await cancel_all([renewal, work])
-            await self._finish(known, worker, next_try_at)
-
-    async def _renew(self, job_id: UUID, worker: UUID, work: asyncio.Task[object]) -> None:
-        """Hold the lease while the work goes on; the work ends when another has it."""
-        held_until = asyncio.get_running_loop().time() + _LEASE.total_seconds()
-        while True:
-            await asyncio.sleep(_RENEWAL_SECONDS)
-            now = asyncio.get_running_loop().time()
-            try:
-                held = await self._context.database.fetch_value(
-                    storage.access.RENEW_ACCESS, job_id=job_id, worker=worker, lease=_LEASE
-                )
-                held_until = now + _LEASE.total_seconds() if held else now
-            except Unavailable:
-                log.warning("access_lease_not_renewed", job_id=str(job_id))
-            if asyncio.get_running_loop().time() + _RENEWAL_SECONDS > held_until:
-                work.cancel()
-                return
-
-    async def _finish(self, job: Job, worker: UUID, next_try_at: datetime | None) -> None:
-        try:
-            await self._context.database.execute(
-                storage.access.FINISH_ACCESS, job_id=job.id, worker=worker, known_revision=job.revision,
-                next_try_at=next_try_at,
-            )  # fmt: skip
-        except Unavailable:
-            log.warning("access_lease_not_returned", job_id=str(job.id))  # it ends by itself
-
-    async def run_pass(self, job: Job) -> tuple[Job, datetime | None]:
-        """Bring one job as far as it gets now; the job as last written, and when to try the rest, None for never."""
-        job = await self._bring_keys(job)
+    async def work(self, job: Job, budget: Budget) -> Brought:
+        """Bring one job as far as it gets now."""
+        job = await self._bring_keys(job, budget, leaving_seconds=_JUPYTER_SECONDS if job.awaits_jupyter else 0.0)
         if job.wants_access_work and job.awaits_jupyter:
-            job = await self._follow_wishes(job)
-        return job, _open_work(job, datetime.now(UTC))
+            job = await self._follow_wishes(job, budget)
+        return Brought(job, _open_work(job, self._context.clock()))
 
-    async def _bring_keys(self, job: Job) -> Job:
+    async def give_back(self, job: Job, worker: UUID, result: Brought) -> None:
+        """Due again when the pass says, or at once when the job changed meanwhile."""
+        await self._context.database.execute(
+            storage.access.FINISH_ACCESS,
+            job_id=job.id,
+            worker=worker,
+            known_revision=result.job.revision,
+            next_try_at=result.next_at,
+        )
+
+    async def retry(self, job: Job, worker: UUID) -> None:
+        """What could not even be tried is tried again soon."""
+        await self.give_back(job, worker, Brought(job, self._context.clock() + _RETRY))
+
+    async def _bring_keys(self, job: Job, budget: Budget, *, leaving_seconds: float = 0.0) -> Job:
+        page_seconds = self._context.settings.github_seconds + _WRITING_SECONDS
         for user in users_to_fetch(job):
-            fact = await fetch_user(job=job, user=user, github=self._github, context=self._context)
+            if budget.left_seconds < page_seconds + _KEYS_SECONDS + leaving_seconds:
+                break
+            async with budget.call(page_seconds):
+                fact = await fetch_user(job=job, user=user, github=self._github, context=self._context)
             job = await self._record(job, fact)
-        return await self._apply_keys(job) if users_to_apply(job) else job
+        return await self._apply_keys(job, budget) if users_to_apply(job) else job
 
-    async def _follow_wishes(self, job: Job) -> Job:
+    async def _follow_wishes(self, job: Job, budget: Budget) -> Job:
         """Have Jupyter as its owner wants it, until the last wish was tried: another may come while it starts."""
         tried = -1
         async with self._context.wake_ups.of(job.id) as changed:
             while job.wants_access_work and job.awaits_jupyter and job.jupyter_revision != tried:
+                if budget.left_seconds < _JUPYTER_SECONDS:
+                    break  # the next pass goes on
                 tried = job.jupyter_revision
-                job = await self._try_wish(job, changed)
+                job = await self._try_wish(job, changed, budget)
         return job
 
-    async def _try_wish(self, job: Job, changed: asyncio.Event) -> Job:
+    async def _try_wish(self, job: Job, changed: asyncio.Event, budget: Budget) -> Job:
         """The job as last written; the call is let go when the wish is not the last one any more.
 
         JupyterLab takes long to start: users who are asked for meanwhile do not wait for it.
         """
-        call = asyncio.create_task(self._switch_jupyter(job))
+        call = asyncio.create_task(self._switch_jupyter(job, budget))
         newest = job
         try:
             while not call.done():
@@ -162,7 +138,7 @@ class AccessKeeper:
                 if newest.jupyter_revision != job.jupyter_revision or not newest.wants_access_work:
                     return newest
                 if newest.users != seen.users:
-                    newest = await self._bring_keys(newest)
+                    newest = await self._bring_keys(newest, budget)
                 await _first_of(call, changed)
             return await call
         finally:
@@ -177,41 +153,44 @@ class AccessKeeper:
 
     async def _record(self, job: Job, *facts: Fact) -> Job:
         for fact in facts:
-            job = await apply_to_newest(job=job, fact=fact, now=datetime.now(UTC), context=self._context)
+            job = await apply_to_newest(job=job, fact=fact, now=self._context.clock(), context=self._context)
             log.info("job_access", job_id=str(job.id), fact=type(fact).__name__)
         return job
 
-    async def _apply_keys(self, job: Job) -> Job:
+    async def _apply_keys(self, job: Job, budget: Budget) -> Job:
         users = users_to_apply(job)
         stdin = (await stored_keys(job=job, context=self._context)).encode()
-        problem = _problem_of(await self._run(job, ["keys"], stdin, _KEYS_SECONDS))
+        problem = _problem_of(await self._run(job, ["keys"], stdin, _KEYS_SECONDS, budget))
         if problem is None:
             return await self._record(job, KeysApplied(job.epoch, tuple(user.name for user in users)))
-        now = datetime.now(UTC)
+        now = self._context.clock()
         overdue = [user for user in users if is_overdue(user.requested_at, now, self._context)]
         return await self._record(job, *(UserRefused(job.epoch, user.name, problem) for user in overdue))
 
-    async def _switch_jupyter(self, job: Job) -> Job:
+    async def _switch_jupyter(self, job: Job, budget: Budget) -> Job:
         # the number tells a call that arrives late, or goes on after it was let go, from the last one
         wish: dict[str, Any] = {"wish": job.jupyter_revision}
         token = ""
         if job.jupyter_wanted:
             token = unseal_jupyter_token(job, self._context)
             stdin = msgspec.json.encode({"token": token, **wish})
-            result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS)
+            result = await self._run(job, ["jupyter", "start"], stdin, _JUPYTER_SECONDS, budget)
         else:
-            result = await self._run(job, ["jupyter", "stop"], msgspec.json.encode(wish), _KEYS_SECONDS)
+            result = await self._run(job, ["jupyter", "stop"], msgspec.json.encode(wish), _KEYS_SECONDS, budget)
         problem = _problem_of(result, secret=token)
         if problem is None:
             return await self._record(job, JupyterSwitched(job.epoch, job.jupyter_revision))
         told = isinstance(result, ExecResult)  # by the program itself: asking it again changes nothing
         asked_at = job.jupyter_requested_at or job.created_at
-        if told or is_overdue(asked_at, datetime.now(UTC), self._context):
+        if told or is_overdue(asked_at, self._context.clock(), self._context):
             return await self._record(job, JupyterFailed(job.epoch, job.jupyter_revision, problem))
         return job
 
-    async def _run(self, job: Job, call: list[str], stdin: bytes | None, seconds: float) -> ExecResult | str:
+    async def _run(
+        self, job: Job, call: list[str], stdin: bytes | None, seconds: float, budget: Budget
+    ) -> ExecResult | str:
         """The program's result in the pod; a text when it could not be run or nobody knows."""
+        seconds = min(seconds, budget.left_seconds)
         try:
             return await self._cluster.exec_in_pod(object_name(job), [TOOL, *call], stdin=stdin, seconds=seconds)
         except (ClusterRefused, ClusterUnavailable) as error:

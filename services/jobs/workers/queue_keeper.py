@@ -5,7 +5,7 @@ thought of.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -14,31 +14,37 @@ from prometheus_client import Counter
 from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.operations.announce import tell_again
-from shared.background import Loop
 from shared.contracts.capacity import UNPLACED_SUBJECT, UnplacedReply, UnplacedRequest
+from shared.leader_lock import leader_loop
 from shared.messaging import call_rpc
 
 log = structlog.get_logger(__name__)
 
+_LEADER_LOCK = "line"
 _BATCH = 1000
 _FIRST = UUID(int=0)
 _told_again = Counter("gpudev_jobs_told_again", "Waiting jobs that capacity had no place for")
 
 
 class QueueKeeper:
-    """Compares the waiting jobs with capacity's line."""
+    """Compares the waiting jobs with capacity's line; one replica does."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._seconds = context.settings.line_seconds
-        self.loop = Loop(
-            "line_keeper", self.compare, period_seconds=self._seconds, turn_seconds=60.0,
+        self.loop = leader_loop(
+            "line_keeper",
+            self.compare,
+            database=context.database,
+            lock=_LEADER_LOCK,
+            period_seconds=self._seconds,
+            turn_seconds=60.0,
             stale_seconds=5 * self._seconds + 60,
-        )  # fmt: skip
+        )
 
     async def compare(self) -> None:
         """One comparison over all waiting jobs. One that has just changed is left alone: its event is on its way."""
-        settled = datetime.now(UTC) - timedelta(seconds=self._seconds)
+        settled = self._context.clock() - timedelta(seconds=self._seconds)
         last = _FIRST
         while True:
             rows = await self._context.database.fetch_all(
@@ -53,6 +59,6 @@ class QueueKeeper:
 
     async def _tell_again(self, ids: Sequence[UUID]) -> None:
         for job_id in ids:
-            if await tell_again(job_id=job_id, now=datetime.now(UTC), context=self._context):
+            if await tell_again(job_id=job_id, now=self._context.clock(), context=self._context):
                 _told_again.inc()
                 log.warning("job_told_again", job_id=str(job_id))

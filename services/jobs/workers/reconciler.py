@@ -1,32 +1,26 @@
-"""Makes the cluster match the jobs: looks at each job that has a lease, decides, acts, writes down.
+"""Makes the cluster match the jobs: looks at each job that has a lease of GPUs, decides, acts, writes down.
 
-One job at a time is one worker's (a lease on its row); a pass looks at reality first and acts outside any transaction;
-what it writes is guarded by the row's revision. Killed at any point, the next pass finds what is there and goes on.
+A pass looks at reality first and acts outside any transaction; what it writes is guarded by the row's revision. Killed
+at any point, the next pass finds what is there and goes on. A step is begun only while the pass has time for the
+longest one: so no step is cut off and begun anew for ever, however slow each answer is.
 """
 
-import asyncio
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from uuid import UUID, uuid4
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from uuid import UUID
 
+import msgspec
 import structlog
-from prometheus_client import Counter
 
 from services.jobs import storage
 from services.jobs.adapters.github import GitHub
-from services.jobs.adapters.kubernetes import Cluster, ClusterForbids, ClusterRefused, NameTaken
+from services.jobs.adapters.kubernetes import CALL_SECONDS, Cluster
 from services.jobs.context import Context
-from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
-from services.jobs.domain.facts import Fact, PodFailed, PodGone, PodMade, PortsMoved
+from services.jobs.domain.facts import Fact, PodFailed, PodGone
 from services.jobs.domain.job import Job, Phase
-from services.jobs.domain.manifests import (
-    PodPolicy,
-    labels,
-    object_name,
-    pod_manifest,
-    secret_manifest,
-    service_manifest,
-)
+from services.jobs.domain.manifests import PodPolicy, object_name
 from services.jobs.domain.plan import (
     AskNode,
     Clear,
@@ -38,37 +32,46 @@ from services.jobs.domain.plan import (
     Record,
     Rest,
     Step,
-    judge_refusal,
     next_step,
 )
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import PodFacts, read_pod
 from services.jobs.domain.trouble import with_event
-from services.jobs.operations.access import fetch_user, stored_keys
-from services.jobs.operations.archive_log import keep_log
-from services.jobs.operations.list_disk import tell_content
-from services.jobs.operations.seal import unseal_environment
+from services.jobs.operations.access import fetch_user
+from services.jobs.operations.archive_log import WHOLE_SECONDS, keep_log
+from services.jobs.operations.final_log import FinalLog
+from services.jobs.operations.list_disk import CONTENT_SECONDS, tell_content
+from services.jobs.operations.make_pod import CALLS_AT_MOST, PodObjects
 from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
-from services.jobs.workers.final_log import FinalLog
-from shared.background import Loop
-from shared.errors import Unavailable
+from shared.leased_worker import Budget, LeasedWorker
 
 log = structlog.get_logger(__name__)
 
-_PASS_SECONDS = 6.0
-_LEASE = timedelta(seconds=8)
-"""Longer than a pass may take, so that no call of a pass is sent when another worker may have the job; short, so that
-the jobs of a killed process are soon another's."""
+_LOOK_SECONDS = 2 * CALL_SECONDS
+"""The pod, and its newest event."""
+_STEP_SECONDS = CALLS_AT_MOST * CALL_SECONDS
+PASS_SECONDS = _LOOK_SECONDS + _STEP_SECONDS + 12.0
+_CONNECT_SECONDS = 2.5
+"""For the connection that hears what a command prints on being ended."""
 _MAX_STEPS = 12
 _MOUNT_TIME = timedelta(seconds=3)
 """A pod whose volumes take longer is asked for what is wrong."""
 _RETRY = timedelta(seconds=1)
-_failed_passes = Counter("gpudev_job_passes_failed", "Passes over a job that failed", ["error"])
+_LONGEST_RETRY = timedelta(seconds=5)
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What a pass came to."""
+
+    job: Job
+    """As it was last read or written."""
+    next_at: datetime
+    """When to look again."""
 
 
 class Reconciler:
-    """Works the jobs that have a lease.
+    """The jobs that have a lease of GPUs, as rows of a leased worker.
 
     Args:
         context: The service's.
@@ -81,136 +84,164 @@ class Reconciler:
         self._github = github
         self._cluster = cluster
         self._limits = limits_of(context.settings)
-        self._policy = policy_of(context.settings)
+        self._objects = PodObjects(cluster, policy_of(context.settings), self._limits, context)
         self._final_log = FinalLog(cluster, context)
-        self._working: dict[UUID, asyncio.Task[None]] = {}
-        self.loop = Loop("reconciler", self._turn, period_seconds=1.0, turn_seconds=15.0)
-        context.hints.on_hint(self.loop.wake)
+        self._working: set[UUID] = set()
+        self._failures: Counter[UUID] = Counter()
+        self.worker = LeasedWorker(
+            "reconciler", self, at_once=context.settings.concurrency, budget_seconds=PASS_SECONDS
+        )
+        context.hints.on_hint(self.worker.wake)
 
     async def close(self) -> None:
-        """Stop working; what was begun is finished by the next worker."""
-        tasks = list(self._working.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop hearing out commands that end."""
         await self._final_log.close()
 
     async def watch(self) -> None:
         """Let changes of pods wake it; runs until cancelled."""
         await self._cluster.watch_pods(self._context.hints.add)
 
-    async def _turn(self) -> None:
-        room = self._context.settings.concurrency - len(self._working)
-        if room <= 0:
-            return  # each pass that ends wakes the loop
+    async def claim(self, worker: UUID, lease: timedelta, limit: int) -> Sequence[Job]:
+        """Jobs that are due, or hinted at."""
         hints = self._context.hints.waiting
         hinted = set(hints)
-        worker = uuid4()
         rows = await self._context.database.fetch_all(
-            storage.leases.CLAIM, now=datetime.now(UTC), hinted=list(hinted), lease=_LEASE, worker=worker, limit=room
+            storage.leases.CLAIM,
+            now=self._context.clock(),
+            hinted=list(hinted),
+            lease=lease,
+            worker=worker,
+            limit=limit,
         )
+        jobs = [storage.jobs.to_job(row) for row in rows]
         # what is being worked on here is looked at again when that pass ends; for the rest the claim was the answer
-        hints -= hinted - self._working.keys()
-        for row in rows:
-            job = storage.jobs.to_job(row)
-            hints.discard(job.id)
-            task = asyncio.create_task(self._work(job, worker))
-            self._working[job.id] = task
-            task.add_done_callback(partial(self._done, job.id))
-        if len(rows) == room:
-            self.loop.wake()
+        hints -= hinted - self._working
+        hints -= {job.id for job in jobs}
+        self._working |= {job.id for job in jobs}
+        return jobs
 
-    def _done(self, job_id: UUID, _: object) -> None:
-        self._working.pop(job_id, None)
-        self.loop.wake()
+    async def renew(self, job: Job, worker: UUID, lease: timedelta) -> bool:
+        """Hold the job longer."""
+        held = await self._context.database.fetch_value(storage.leases.RENEW, job_id=job.id, worker=worker, lease=lease)
+        return held is not None
 
-    async def _work(self, job: Job, worker: UUID) -> None:
-        now = datetime.now(UTC)
-        known, look_at = job, now + _RETRY
-        try:
-            async with asyncio.timeout(_PASS_SECONDS):
-                known, look_at = await self.run_pass(job)
-        except asyncio.CancelledError:
-            await self._finish(known, worker, now)
-            raise
-        except Exception as error:
-            _failed_passes.labels(type(error).__name__).inc()
-            expected = isinstance(error, Unavailable | TimeoutError)
-            log.warning(
-                "job_pass_failed", job_id=str(job.id), error=type(error).__name__,
-                context=error.context if isinstance(error, Unavailable) else {}, exc_info=None if expected else error,
-            )  # fmt: skip
-            look_at = datetime.now(UTC) + _RETRY
-        await self._finish(known, worker, look_at)
-
-    async def _finish(self, job: Job, worker: UUID, look_at: datetime) -> None:
-        try:
-            await self._context.database.execute(
-                storage.leases.FINISH, job_id=job.id, worker=worker, known_revision=job.revision, next_look_at=look_at
-            )
-        except Unavailable:
-            log.warning("job_lease_not_returned", job_id=str(job.id))  # it ends by itself
-
-    async def run_pass(self, job: Job) -> tuple[Job, datetime]:
-        """Bring one job as far as it gets now; the job as last written, and when to look again."""
+    async def work(self, job: Job, budget: Budget) -> Looked:
+        """Bring one job as far as it gets now."""
         for _ in range(_MAX_STEPS):
-            pod = await self._cluster.find_pod(object_name(job))
-            seen = await self._read(pod) if pod is not None else None
-            step = next_step(job, seen, datetime.now(UTC), self._limits)
+            if budget.left_seconds < _LOOK_SECONDS + _STEP_SECONDS:
+                break
+            async with budget.call(_LOOK_SECONDS):
+                pod = await self._cluster.find_pod(object_name(job))
+                seen = await self._read(pod) if pod is not None else None
+            step = next_step(job, seen, self._context.clock(), self._limits)
             if isinstance(step, Rest):
-                kept = await self._keep(job) if _has_pod(job, seen) else None
+                kept = await self._keep(job, budget) if _has_pod(job, seen) else None
                 if kept is None:
-                    return job, step.until
+                    return Looked(job, step.until)
                 step = Record(kept)
-            changed = await self._take(job, step)
+            changed = await self._take(job, step, budget)
             if changed is None or changed.phase is Phase.ENDED or changed.node is None:
-                return changed or job, datetime.now(UTC) + _RETRY
+                return Looked(changed or job, self._context.clock() + _RETRY)
             job = changed
-        return job, datetime.now(UTC)
+        return Looked(job, self._context.clock())
+
+    async def give_back(self, job: Job, worker: UUID, result: Looked) -> None:
+        """Due again when the pass says, or at once when the job changed meanwhile."""
+        self._failures.pop(job.id, None)
+        await self._finish(job, worker, result)
+
+    async def retry(self, job: Job, worker: UUID) -> None:
+        """The more passes failed in a row here, the later."""
+        pause = min(_LONGEST_RETRY, _RETRY * 2 ** min(self._failures[job.id], 10))
+        self._failures[job.id] += 1
+        await self._finish(job, worker, Looked(job, self._context.clock() + pause))
+
+    async def _finish(self, job: Job, worker: UUID, looked: Looked) -> None:
+        self._working.discard(job.id)
+        await self._context.database.execute(
+            storage.leases.FINISH,
+            job_id=job.id,
+            worker=worker,
+            known_revision=looked.job.revision,
+            next_look_at=looked.next_at,
+        )
 
     async def _read(self, pod: Pod) -> PodFacts:
         facts = read_pod(pod)
         created_at = pod.metadata.creation_timestamp
-        if not facts.mounting or created_at is None or datetime.now(UTC) < created_at + _MOUNT_TIME:
+        if not facts.mounting or created_at is None or self._context.clock() < created_at + _MOUNT_TIME:
             return facts
         return with_event(facts, await self._cluster.find_newest_event(facts.uid))
 
-    async def _take(self, job: Job, step: Step) -> Job | None:
-        if isinstance(step, Record):
-            return await self._record(job, step.fact)
-        if isinstance(step, Make | AskNode):
-            fact = await (self._make(job) if isinstance(step, Make) else self._ask_node(job, step))
-            return await self._record(job, fact)
-        if isinstance(step, FetchKeys):
-            fact = await fetch_user(job=job, user=step.user, github=self._github, context=self._context)
-            return await self._record(job, fact)
-        if isinstance(step, Keep):
-            return await keep_log(
-                job=job, final=step.final, cluster=self._cluster, now=datetime.now(UTC), context=self._context
-            )
-        if isinstance(step, Delete):
-            await tell_content(
-                job=job, last_message=step.last_message, cluster=self._cluster, now=datetime.now(UTC),
-                context=self._context,
-            )  # fmt: skip
-            await self._final_log.listen(job)
-            await self._cluster.delete_pod(object_name(job), step.uid)
-        if isinstance(step, Clear):
-            return await self._leave(job)
-        return job
+    async def _keep(self, job: Job, budget: Budget) -> Fact | None:
+        """See to the pod's belongings, which must not keep the job beyond its end."""
+        end = job.expires_at
+        left_seconds = _STEP_SECONDS if end is None else (end - self._context.clock()).total_seconds()
+        with suppress(TimeoutError):
+            async with budget.call(min(_STEP_SECONDS, left_seconds)):
+                return await self._objects.keep(job)
+        return None
 
-    async def _leave(self, job: Job) -> Job | None:
-        if not await self._clear(job):
-            return None
+    async def _take(self, job: Job, step: Step, budget: Budget) -> Job | None:
+        if isinstance(step, Keep):
+            return await self._keep_log(job, step, budget)
+        if isinstance(step, Delete):
+            await self._delete(job, step, budget)
+            return job
+        if isinstance(step, Clear):
+            return await self._leave(job, budget)
+        return await self._record(job, await self._find_out(job, step, budget))
+
+    async def _find_out(self, job: Job, step: Make | FetchKeys | Record | AskNode | Rest, budget: Budget) -> Fact:
+        if isinstance(step, Record):
+            return step.fact
+        async with budget.call(_STEP_SECONDS):
+            if isinstance(step, Make):
+                return await self._objects.make(job)
+            if isinstance(step, FetchKeys):
+                return await fetch_user(job=job, user=step.user, github=self._github, context=self._context)
+            assert isinstance(step, AskNode)  # noqa: S101 - who rests takes no step
+            return await self._ask_node(job, step)
+
+    async def _keep_log(self, job: Job, step: Keep, budget: Budget) -> Job | None:
+        async with budget.call(WHOLE_SECONDS + CALL_SECONDS):
+            return await keep_log(
+                job=job, final=step.final, cluster=self._cluster, now=self._context.clock(), context=self._context
+            )
+
+    async def _delete(self, job: Job, step: Delete, budget: Budget) -> None:
+        """What can be done without is cut short; the deletion keeps its time."""
+        with suppress(TimeoutError):
+            async with budget.call(CONTENT_SECONDS, leaving_seconds=CALL_SECONDS):
+                await tell_content(
+                    job=job,
+                    last_message=step.last_message,
+                    cluster=self._cluster,
+                    now=self._context.clock(),
+                    context=self._context,
+                )
+        with suppress(TimeoutError):
+            async with budget.call(_CONNECT_SECONDS, leaving_seconds=CALL_SECONDS):
+                await self._final_log.listen(job)
+        async with budget.call(CALL_SECONDS):
+            await self._cluster.delete_pod(object_name(job), step.uid)
+
+    async def _leave(self, job: Job, budget: Budget) -> Job | None:
+        async with budget.call(_STEP_SECONDS):
+            if not await self._objects.clear(job):
+                return None
         await self._final_log.heard(job.id)
         return await self._record(job, PodGone(job.epoch))
 
     async def _record(self, job: Job, fact: Fact) -> Job | None:
-        changed = await apply_fact(job=job, fact=fact, now=datetime.now(UTC), context=self._context)
+        changed = await apply_fact(job=job, fact=fact, now=self._context.clock(), context=self._context)
         log.info(
-            "job_fact", job_id=str(job.id), fact=type(fact).__name__, applied=changed is not None,
+            "job_fact",
+            job_id=str(job.id),
+            fact=type(fact).__name__,
+            applied=changed is not None,
             status=changed.status if changed else None,
-        )  # fmt: skip
+        )
         return changed
 
     async def _ask_node(self, job: Job, step: AskNode) -> Fact:
@@ -218,87 +249,6 @@ class Reconciler:
         trouble = await self._cluster.find_node_trouble(job.node or "")
         reason = trouble or step.disruption or "The pod was deleted from outside"
         return PodFailed(job.epoch, reason, step.exit_code)
-
-    async def _make(self, job: Job) -> Fact:
-        """Secret, disk, pod, service: in this order, since the pod needs the first two and owns Secret and Service."""
-        name = object_name(job)
-        try:
-            await self._ensure_secret(job)
-            if has_disk(job):
-                await self._ensure_disk(job)
-            pod = await self._cluster.ensure_pod(pod_manifest(job, self._policy))
-            uid = pod.metadata.uid
-            ports, _ = await asyncio.gather(
-                self._cluster.ensure_service(service_manifest(job, self._policy, uid)),
-                self._cluster.tie_secret(name, uid),
-            )
-        except ClusterRefused as error:
-            return PodFailed(job.epoch, f"Kubernetes refused the job: {error.text}")
-        except (ClusterForbids, NameTaken) as error:
-            return judge_refusal(job, error.text, datetime.now(UTC), self._limits)
-        return PodMade(job.epoch, name, uid, ports.get("ssh"), ports.get("jupyter"), pod.spec.active_deadline_seconds)
-
-    async def _ensure_secret(self, job: Job) -> None:
-        keys = await stored_keys(job=job, context=self._context) if job.users else ""
-        await self._cluster.ensure_secret(secret_manifest(job, await self._environment(job), keys))
-
-    async def _ensure_disk(self, job: Job) -> None:
-        name = object_name(job)
-        volume = volume_manifest(job, name, labels(job), self._context.settings.namespace)
-        await self._cluster.ensure_disk(volume, volume_claim_manifest(name, labels(job)))
-
-    async def _keep(self, job: Job) -> Fact | None:
-        """Make again what of a pod's belongings someone has deleted; where it can be reached now, if that changed.
-
-        None: nothing is to be told. What is being deleted and cannot be gone while the pod uses it counts as there.
-        """
-        name, uid = object_name(job), job.pod_uid or ""
-        ports: dict[str, int | None] = {}
-        reason = "Its Service was deleted or changed and has been made anew: its ports are others"
-        try:
-            ports = await self._keep_service(job, uid)
-            if await self._cluster.find_object("secrets", name) is None:
-                await self._ensure_secret(job)
-                await self._cluster.tie_secret(name, uid)
-                log.warning("object_made_again", kind="secrets", job_id=str(job.id))
-            if has_disk(job) and await self._misses_disk(name):
-                await self._ensure_disk(job)
-                log.warning("object_made_again", kind="persistentvolumeclaims", job_id=str(job.id))
-        except (ClusterRefused, ClusterForbids, NameTaken) as error:
-            log.warning("object_not_made_again", job_id=str(job.id), error=type(error).__name__)
-            if ports:
-                return None
-            reason = f"It cannot be reached: its Service was deleted, and Kubernetes makes no other: {error.text}"
-        moved = (ports.get("ssh"), ports.get("jupyter")) != (job.node_port, job.jupyter_port)
-        return PortsMoved(job.epoch, ports.get("ssh"), ports.get("jupyter"), reason) if moved else None
-
-    async def _keep_service(self, job: Job, pod_uid: str) -> dict[str, int | None]:
-        manifest = service_manifest(job, self._policy, pod_uid)
-        found = await self._cluster.find_service(object_name(job))
-        if found is not None and found.leads_as(manifest):
-            return found.node_ports
-        if found is not None:
-            await self._cluster.delete_object("services", object_name(job), found.metadata.uid)
-        log.warning("object_made_again", kind="services", job_id=str(job.id))
-        return await self._cluster.ensure_service(manifest)
-
-    async def _misses_disk(self, name: str) -> bool:
-        kinds = ("persistentvolumes", "persistentvolumeclaims")
-        return None in await asyncio.gather(*(self._cluster.find_object(kind, name) for kind in kinds))
-
-    async def _clear(self, job: Job) -> bool:
-        """False: the disk is not detached yet."""
-        name = object_name(job)
-        await asyncio.gather(
-            self._cluster.delete_object("secrets", name), self._cluster.delete_object("services", name)
-        )
-        return await self._cluster.release_disk(name) if has_disk(job) else True
-
-    async def _environment(self, job: Job) -> dict[str, str]:
-        sealed = await self._context.database.fetch_value(storage.jobs.ENVIRONMENT, job_id=job.id)
-        if sealed is None:
-            return {}
-        return unseal_environment(job.id, sealed, self._context)
 
 
 def _has_pod(job: Job, seen: PodFacts | None) -> bool:

@@ -5,18 +5,26 @@ from uuid import UUID
 import structlog
 
 from services.jobs import storage
-from services.jobs.adapters.kubernetes import KINDS, Cluster, job_of
+from services.jobs.adapters.kubernetes import CALL_SECONDS, KINDS, Cluster, job_of
 from services.jobs.context import Context
 from services.jobs.domain.pod import EPOCH_LABEL, Meta
-from shared.background import Loop
 from shared.errors import Unavailable
+from shared.leader_lock import leader_loop
+from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
 
 log = structlog.get_logger(__name__)
 
+_LEADER_LOCK = "orph"
+_LIST_SECONDS = 20.0
+_KIND_SECONDS = 50.0
+_SWEEP_SECONDS = len(KINDS) * _KIND_SECONDS
+_DELETION_SECONDS = 2 * CALL_SECONDS
+"""A live look, and the deletion."""
+
 
 class Sweeper:
-    """Deletes what is left over.
+    """Deletes what is left over; one replica does.
 
     Args:
         context: The service's.
@@ -27,15 +35,31 @@ class Sweeper:
         self._context = context
         self._cluster = cluster
         period = context.settings.sweep_seconds
-        self.loop = Loop("sweeper", self.sweep, period_seconds=period, turn_seconds=60.0, stale_seconds=5 * period + 60)
+        self.loop = leader_loop(
+            "sweeper",
+            self.sweep,
+            database=context.database,
+            lock=_LEADER_LOCK,
+            period_seconds=period,
+            turn_seconds=_SWEEP_SECONDS,
+            stale_seconds=5 * period + _SWEEP_SECONDS,
+        )
 
     async def sweep(self) -> None:
-        """One search over all kinds; what cannot be deleted now is found again."""
+        """One search over all kinds; what cannot be deleted now is found again.
+
+        Each kind has its own time: one whose deletions hang leaves the others theirs.
+        """
         for kind in KINDS:
-            objects, _ = await self._cluster.list_objects(kind)
+            budget = Budget(_KIND_SECONDS)
+            async with budget.call(_LIST_SECONDS):
+                objects, _ = await self._cluster.list_objects(kind)
             orphans = [meta for meta in await self._without_job(objects) if meta.deletion_timestamp is None]
             ORPHANS.labels(kind).set(len(orphans))
             for meta in orphans:
+                if budget.left_seconds < _DELETION_SECONDS:
+                    log.warning("orphans_left_for_later", kind=kind)
+                    break
                 await self._delete(kind, meta)
 
     async def _without_job(self, objects: list[Meta]) -> list[Meta]:

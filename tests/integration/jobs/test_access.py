@@ -13,7 +13,8 @@ from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.domain.job import Job
 from services.jobs.operations.access import add_user, switch_jupyter
 from services.jobs.workers import access_keeper
-from services.jobs.workers.access_keeper import AccessKeeper
+from services.jobs.workers.access_keeper import PASS_SECONDS, AccessKeeper
+from shared.leased_worker import Budget
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, job_of, later, until_status
 from tests.support.servers import ClusterSimulator
@@ -290,8 +291,8 @@ async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_an
     asked = {"user_id": 1, "job_id": str(job_id), "key": None, "now": later(), "context": context}
 
     async def work(cluster: Cluster) -> Job:
-        job, _ = await AccessKeeper(context, cluster, github).run_pass(storage.jobs.to_job(await world.row(job_id)))
-        return job
+        job = storage.jobs.to_job(await world.row(job_id))
+        return (await AccessKeeper(context, cluster, github).work(job, Budget(PASS_SECONDS))).job
 
     try:
         await add_user(**asked, name="bob")

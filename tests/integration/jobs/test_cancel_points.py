@@ -17,8 +17,9 @@ from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.pod_facts import PodState, read_pod
 from services.jobs.operations.cancel import cancel_job
-from services.jobs.workers.reconciler import Reconciler
+from services.jobs.workers.reconciler import PASS_SECONDS, Reconciler
 from shared.database import Database, Statement, Transaction
+from shared.leased_worker import Budget
 from tests.support.ground import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, later, new_disk_claimed
 from tests.support.tools_pods import key_pages
@@ -131,7 +132,7 @@ async def prepare(world: JobsWorld, job_id: UUID, steps: Steps) -> None:
         for closing in (database.close, cluster.close, github.close):
             stack.push_async_callback(closing)
         reconciler = Reconciler(replace(world.context(), database=database), cluster, github)
-        job, _ = await reconciler.run_pass(await read(world, job_id))
+        job = (await reconciler.work(await read(world, job_id), Budget(PASS_SECONDS))).job
 
         async def ready() -> bool:
             pod = await world.cluster.find_pod(f"gpu-dev-{job_id}-1")
@@ -140,7 +141,7 @@ async def prepare(world: JobsWorld, job_id: UUID, steps: Steps) -> None:
 
         if job.phase is Phase.PREPARING:
             await eventually(ready, "its pod is ready", seconds=60)
-            await reconciler.run_pass(await read(world, job_id))
+            await reconciler.work(await read(world, job_id), Budget(PASS_SECONDS))
 
 
 async def finish(world: JobsWorld, job_id: UUID) -> Job:
@@ -151,7 +152,7 @@ async def finish(world: JobsWorld, job_id: UUID) -> Job:
     async def ended() -> bool:
         job = await read(world, job_id)
         if job.phase is not Phase.ENDED and job.node is not None:
-            await reconciler.run_pass(job)
+            await reconciler.work(job, Budget(PASS_SECONDS))
         return (await read(world, job_id)).phase is Phase.ENDED
 
     try:

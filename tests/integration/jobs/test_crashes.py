@@ -19,8 +19,9 @@ from services.jobs.domain.table import change
 from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.submit import submit_job
 from services.jobs.operations.transition import LeaseTooEarly, apply_event, apply_fact, write_change
-from services.jobs.workers.reconciler import Reconciler
+from services.jobs.workers.reconciler import PASS_SECONDS, Looked, Reconciler
 from shared.contracts.auth import Identity
+from shared.leased_worker import Budget
 from tests.support.ground import eventually
 from tests.support.jobs import JobsWorld, body, github_of, later
 
@@ -118,11 +119,15 @@ async def cancel(context: Context, job_id: UUID) -> None:
     await cancel_job(user_id=1, job_id=str(job_id), key=None, now=later(), context=context)
 
 
+async def a_pass(reconciler: Reconciler, job: Job) -> Looked:
+    return await reconciler.work(job, Budget(PASS_SECONDS))
+
+
 async def passes_until(world: JobsWorld, reconciler: Reconciler, job_id: UUID, *phases: Phase) -> Job:
     async def reached() -> Job | None:
         job = await read(world, job_id)
         if job.phase not in phases and job.node is not None:
-            job, _ = await reconciler.run_pass(job)
+            job = (await a_pass(reconciler, job)).job
         return job if job.phase in phases else None
 
     found: Job = await eventually(reached, f"phase is one of {phases}", seconds=20)
@@ -141,7 +146,7 @@ async def test_making_the_pod_survives_a_failure_at_every_call(
     """Incidents 4 and 5."""
     job_id = await granted(world, world.context())
     async with breaking(world, fails_at, failure) as dying:
-        await dying.run_pass(await read(world, job_id))
+        await a_pass(dying, await read(world, job_id))
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
     await assert_one_of_each(world, job_id)
     assert await world.told(job_id) == ["submitted", "preparing", "started"]
@@ -154,7 +159,7 @@ async def test_a_cancel_at_every_call_of_making_leaves_nothing(
     """Incident 9."""
     job_id = await granted(world, context)
     async with breaking(world, fails_at, KILLED) as dying:
-        await dying.run_pass(await read(world, job_id))
+        await a_pass(dying, await read(world, job_id))
     await cancel(context, job_id)
     await passes_until(world, reconciler, job_id, Phase.ENDED)
     await eventually(lambda: nothing(world, job_id), "nothing is left")
@@ -186,7 +191,7 @@ async def test_two_workers_on_one_job_make_one_pod_and_one_history(
     stale = await read(world, job_id)
     other = Reconciler(world.context(), world.cluster, github_of(world))
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
-    await other.run_pass(stale)
+    await a_pass(other, stale)
     assert (await read(world, job_id)).phase is Phase.ACTIVE
     await assert_one_of_each(world, job_id)
     assert await world.told(job_id) == ["submitted", "preparing", "started"]

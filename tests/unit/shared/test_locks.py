@@ -19,6 +19,8 @@ KEYS = {
     "disk": 0x6469736B,
     "gpud": 0x67707564,
     "inbx": 0x696E6278,
+    "line": 0x6C696E65,
+    "orph": 0x6F727068,
     "outb": 0x6F757462,
     "plac": 0x706C6163,
     "swep": 0x73776570,

@@ -1,7 +1,6 @@
 """Takes in what commands print on being told to end, while they end."""
 
 import asyncio
-from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
@@ -40,7 +39,10 @@ class FinalLog:
         self._listening: dict[UUID, asyncio.Task[None]] = {}
 
     async def listen(self, job: Job) -> None:
-        """Begin with a job whose pod is about to be deleted; not twice, and not when too many end at once."""
+        """Begin with a job whose pod is about to be deleted; not twice, and not when too many end at once.
+
+        Returns when the connection is there, or cannot be had; whoever does not wait for that lets it go on.
+        """
         nothing_more = job.log_final or not job.log_kept
         if nothing_more or job.id in self._listening or len(self._listening) >= _MAX_LISTENING:
             return
@@ -70,7 +72,7 @@ class FinalLog:
                 )
             content = lines.content(limited=tail is not None)
             sealed = await asyncio.to_thread(seal_log, self._context.cipher, job.id, content)
-            now = datetime.now(UTC)
+            now = self._context.clock()
             await self._context.database.execute(storage.logs.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
         except (Unavailable, LogNotThere, TimeoutError) as error:
             log.info("last_words_not_kept", job_id=str(job.id), error=type(error).__name__)
