@@ -13,9 +13,13 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service needs. A service's own Struct extends it."""
 
     database_url: str
-    """postgresql:// URL of the service's own role; its search_path is the service's own schema."""
+    """postgresql:// URL of the service's own role, whose search_path is the service's own schema; with libpq's options,
+    such as ?sslmode=verify-full&sslrootcert=/path."""
     nats_url: str
-    """nats:// URL with the services' credentials; several are joined by commas."""
+    """nats:// or tls:// URL with the service's user and password; several are joined by commas."""
+    nats_ca_file: str | None = None
+    """File with the certificate authorities of NATS, in PEM; with it the connection has TLS or is none. None: those of
+    the machine, for tls://."""
     secret_keys: str
     """Base64 keys of 32 bytes, joined by commas, newest first: the first encrypts, all decrypt."""
     auth_urls: str | None = None

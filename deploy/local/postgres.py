@@ -33,6 +33,8 @@ class Postgres:
     port: int
     password: str
     """Of the superuser."""
+    programs: Path | None = None
+    """Folder of PostgreSQL's own programs; None: those of the package."""
 
     def initialise(self) -> None:
         """Make the data directory unless a former run did. Blocks for about a second.
@@ -47,7 +49,7 @@ class Postgres:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True, mode=0o700)
         _let_through(self.directory.parent)
-        _let_through(binaries())
+        _let_through(self.programs or binaries())
         password_file = self.directory.with_name(f"{self.directory.name}.pw")
         password_file.write_text(self.password)
         password_file.chmod(0o600)
@@ -56,7 +58,7 @@ class Postgres:
             os.chown(new, *user)
             os.chown(password_file, *user)
         try:
-            _initdb(new, password_file, user)
+            _initdb(self.programs or binaries(), new, password_file, user)
             new.rename(self.directory)
         except subprocess.CalledProcessError as error:
             raise PartFailedError(f"initdb failed:\n{error.stdout}") from error
@@ -80,7 +82,7 @@ class Postgres:
         flags = [item for name, value in options.items() for item in ("-c", f"{name}={value}")]
         return Part(
             name="postgres",
-            argv=(str(binaries() / "postgres"), "-D", str(self.directory), *flags),
+            argv=(str((self.programs or binaries()) / "postgres"), "-D", str(self.directory), *flags),
             log=log,
             ready=self.is_ready,
             cwd=self.directory,
@@ -182,10 +184,10 @@ def _let_through(directory: Path) -> None:
             folder.chmod(mode | stat.S_IXOTH)
 
 
-def _initdb(directory: Path, password_file: Path, user: tuple[int, int] | None) -> None:
+def _initdb(programs: Path, directory: Path, password_file: Path, user: tuple[int, int] | None) -> None:
     flags = ["--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8", "--no-locale"]
     subprocess.run(
-        [str(binaries() / "initdb"), "-D", str(directory), "-U", SUPERUSER, *flags],
+        [str(programs / "initdb"), "-D", str(directory), "-U", SUPERUSER, *flags],
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

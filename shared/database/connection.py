@@ -1,6 +1,7 @@
 """The pool, and transactions on it. Every failure to reach PostgreSQL is one error: DatabaseUnavailable."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
@@ -8,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import asyncpg
 import msgspec
 
+from shared.database.dsn import driver_dsn
 from shared.database.statement import Statement
 from shared.errors import DatabaseUnavailable
 
@@ -28,6 +30,10 @@ _UNREACHABLE = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
+    # a password that is being changed, a database that is being restored, a server that is no longer the primary
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.exceptions.InternalClientError,
 )
 
@@ -52,9 +58,10 @@ class Executor(Protocol):
 def _reaching() -> Iterator[None]:
     try:
         yield
-    except ValueError:  # asyncpg's DataError is an InterfaceError too, but the caller's own mistake
-        raise
     except _UNREACHABLE as error:
+        # asyncpg's DataError is an InterfaceError, but the caller's own mistake; a certificate that is refused is not
+        if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+            raise
         raise DatabaseUnavailable(cause=type(error).__name__, message=str(error)) from error
 
 
@@ -118,13 +125,13 @@ class Database:
     Connecting is lazy: a service starts while PostgreSQL is down and answers 503 until it is back.
 
     Args:
-        dsn: postgresql:// URL of the service's own role, whose search_path is its own schema.
+        dsn: postgresql:// URL of the service's own role, whose search_path is its own schema; libpq's options hold.
         pool_size: Connections at most.
         name: Seen in pg_stat_activity.
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 10, name: str = "gpudev") -> None:
-        self._dsn = dsn
+        self._dsn = driver_dsn(dsn)
         self._pool_size = pool_size
         self._name = name
         self._pool: Any = None

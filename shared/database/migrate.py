@@ -8,18 +8,25 @@ import argparse
 import asyncio
 import os
 import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 from alembic import command, context
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
+from shared.database.dsn import driver_dsn
 from shared.database.locks import lock_key
+from shared.database.schema import migrations
 from shared.routes import SERVICES
+from shared.settings import SettingsError
 
 _LOCK_TIMEOUT_MILLISECONDS = 5000
+_CONNECT_SECONDS = 10.0
 _LOCK = lock_key("gpud")
 
 
@@ -57,11 +64,13 @@ def run_environment(*metadata: sa.MetaData) -> None:
 
 
 async def _run(service: str, dsn: str, action: Any) -> None:
-    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
+    connect = partial(asyncpg.connect, driver_dsn(dsn), timeout=_CONNECT_SECONDS)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
-            await connection.execute(sa.text(f"SET lock_timeout = {_LOCK_TIMEOUT_MILLISECONDS}"))
+            # another run's migrations may take their time; only then does a limit hold, for the locks of our own
             await connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK}, hashtext(current_schema()))"))
+            await connection.execute(sa.text(f"SET lock_timeout = {_LOCK_TIMEOUT_MILLISECONDS}"))
             await connection.commit()
             await connection.run_sync(lambda sync: action(_config(service, sync)))
             await connection.commit()
@@ -71,8 +80,7 @@ async def _run(service: str, dsn: str, action: Any) -> None:
 
 def _config(service: str, connection: sa.Connection) -> Config:
     config = Config()
-    folder = Path(__file__).resolve().parents[2] / "services" / service / "migrations"
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("script_location", str(migrations(service)).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
@@ -86,8 +94,17 @@ def main(arguments: list[str] | None = None) -> None:
         dsn = os.environ.get(name) or os.environ.get("GPUDEV_DATABASE_URL")
         if not dsn:
             sys.exit(f"Set {name} (or GPUDEV_DATABASE_URL) to the postgresql:// URL of the {service} service")
-        upgrade(service, dsn)
+        try:
+            upgrade(service, dsn)
+        except (DBAPIError, SettingsError, asyncpg.PostgresError, OSError) as error:
+            sys.exit(f"{service}: the schema is not migrated: {_reason(error)}")
         sys.stdout.write(f"{service}: schema is up to date\n")
+
+
+def _reason(error: BaseException) -> str:
+    """What the server or the connection says, without the statement around it."""
+    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return f"{told}" or type(told).__name__
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The connection to NATS: made in the background, kept for ever, honest about being away."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from shared.contracts.events import STREAM, SUBJECT_ROOT
 from shared.errors import BrokerUnavailable
+from shared.settings import SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -25,21 +27,43 @@ UNREACHABLE = (nats.errors.Error, OSError, TimeoutError, APIError)
 """Every way in which nats-py says that the broker, or JetStream on it, did not do what was asked."""
 
 
+class _TlsClient(Client):
+    """Never says a password to a server that offers no TLS, where nats-py would go on in clear."""
+
+    def _connect_command(self) -> bytes:
+        if not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
+
 class Broker:
     """One NATS connection of a service.
 
     Args:
-        url: nats:// URL with credentials; several are joined by commas.
+        url: nats:// or tls:// URL with user and password; several are joined by commas.
         name: Of this connection, seen by operators.
         inbox: Prefix of the subjects on which it is answered: the one that its user may listen to.
         stream_replicas: Copies of the event stream.
         stream_max_bytes: Size at which the oldest events leave it.
+        ca_file: Certificate authorities of the server, in PEM; with it, as with tls://, the connection has TLS or is
+            none. None: the machine's own.
+
+    Raises:
+        SettingsError: The file cannot be read.
     """
 
     def __init__(
-        self, url: str, *, name: str, inbox: str = "_INBOX", stream_replicas: int = 1, stream_max_bytes: int = 1 << 30
+        self,
+        url: str,
+        *,
+        name: str,
+        inbox: str = "_INBOX",
+        stream_replicas: int = 1,
+        stream_max_bytes: int = 1 << 30,
+        ca_file: str | None = None,
     ) -> None:
         self._servers = url.split(",")
+        self._tls = _tls(self._servers, ca_file)
         self._name = name
         self._inbox = inbox
         self.stream = StreamConfig(
@@ -126,7 +150,7 @@ class Broker:
             return await jetstream.add_stream(self.stream)
 
     async def _connect(self) -> Client:
-        client = Client()
+        client = Client() if self._tls is None else _TlsClient()
         try:
             await client.connect(**self._options())
         except BaseException:
@@ -151,6 +175,7 @@ class Broker:
             "error_cb": self._note_error,
             "disconnected_cb": self._note_disconnect,
             "reconnected_cb": self._connected,
+            **({} if self._tls is None else {"tls": self._tls}),
         }
 
     async def _connected(self) -> None:
@@ -173,3 +198,13 @@ class Broker:
 
     async def _note_disconnect(self, *_: Any) -> None:
         log.warning("broker_disconnected")
+
+
+def _tls(servers: list[str], ca_file: str | None) -> ssl.SSLContext | None:
+    """None: whether there is TLS is the server's to say."""
+    if ca_file is None and not any(server.strip().startswith("tls://") for server in servers):
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise SettingsError(f"GPUDEV_NATS_CA_FILE cannot be read: {type(error).__name__}") from error

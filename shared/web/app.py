@@ -66,6 +66,7 @@ class Foundation:
             inbox=f"_INBOX.{service}",
             stream_replicas=settings.stream_replicas,
             stream_max_bytes=settings.stream_max_bytes,
+            ca_file=settings.nats_ca_file,
         )
         relay = Relay(database=database, broker=broker, service=service)
         return cls(service, settings, database, broker, relay, Cipher(settings.secret_keys))

@@ -15,6 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from shared.background import Loop
 from shared.contracts.health import ServiceHealth, health_subject
 from shared.database import Database, Statement
+from shared.database.schema import SchemaCheck
 from shared.errors import Unavailable
 from shared.messaging import Broker, Consumer, call_rpc
 from shared.messaging.outbox import oldest_unpublished
@@ -67,6 +68,7 @@ class HealthCheck:
         self._service = service
         self._drain = drain
         self._database = database
+        self._schema = SchemaCheck(service, database)
         self._broker = broker
         self._consumer = consumer
         self._loops = loops
@@ -92,8 +94,8 @@ class HealthCheck:
         )
 
     async def not_ready(self) -> str | None:
-        """Why no requests should be sent here; None when they can be served: the database answers."""
-        return self.stopping() or await self._database_fault()
+        """Why no requests should be sent here; None when the schema is there, as the code needs it."""
+        return self.stopping() or await self._schema_fault()
 
     def stopping(self) -> str | None:
         """That this replica is on its way out; None when it is not."""
@@ -106,6 +108,13 @@ class HealthCheck:
         except (Unavailable, TimeoutError) as error:
             return f"the database does not answer ({type(error).__name__})"
         return None
+
+    async def _schema_fault(self) -> str | None:
+        try:
+            async with asyncio.timeout(_PART_SECONDS):
+                return await self._schema.fault()
+        except (Unavailable, TimeoutError) as error:
+            return f"the database does not answer ({type(error).__name__})"
 
     async def _queue_fault(self) -> str | None:
         if not self._broker.connected:

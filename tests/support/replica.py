@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy.local.applications import answers
 from deploy.local.part import Part
 from deploy.local.ports import HOST, free_ports
+from tests.support.ground import new_secret_keys
 from tests.support.servers import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +40,17 @@ class Replica(ServerProcess):
                 stop_seconds=30,
             )
         )
+
+
+def disks_settings(dsn: str, nats_url: str) -> dict[str, str]:
+    """What disks needs to start, with an AWS that never answers."""
+    return {
+        "GPUDEV_DATABASE_URL": dsn,
+        "GPUDEV_NATS_URL": nats_url,
+        "GPUDEV_SECRET_KEYS": new_secret_keys(),
+        "GPUDEV_AWS_REGION": "us-east-2",
+        "GPUDEV_AVAILABILITY_ZONE": "us-east-2a",
+        "GPUDEV_AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+    }

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from shared.database.migrate import upgrade
-from tests.support.ground import eventually, new_secret_keys
-from tests.support.replica import Replica
+from tests.support.ground import eventually
+from tests.support.replica import Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
 
 
@@ -33,17 +33,7 @@ def make_replica(dsn: str, nats_server: NatsServer, tmp_path: Path) -> Iterator[
     made: list[Replica] = []
 
     def make(**settings: str) -> Replica:
-        environment = {
-            "GPUDEV_DATABASE_URL": dsn,
-            "GPUDEV_NATS_URL": nats_server.service_url("disks"),
-            "GPUDEV_SECRET_KEYS": new_secret_keys(),
-            "GPUDEV_AWS_REGION": "us-east-2",
-            "GPUDEV_AVAILABILITY_ZONE": "us-east-2a",
-            "GPUDEV_AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-            "AWS_ACCESS_KEY_ID": "none",
-            "AWS_SECRET_ACCESS_KEY": "none",
-            **settings,
-        }
+        environment = {**disks_settings(dsn, nats_server.service_url("disks")), **settings}
         replica = Replica("disks", tmp_path / f"disks-{len(made)}.log", environment)
         made.append(replica)
         replica.start()
