@@ -1,11 +1,12 @@
 """Make what the chart has of the code: `python -m deploy.chart.generate`.
 
-values.schema.json is made of the services' settings, files/generated.yaml of routes and settings, and deploy/kubernetes
-is the chart rendered.
+values.schema.json is made of the services' settings, files/generated.yaml of routes and settings, deploy/kubernetes is the
+chart rendered, and deploy/dependencies/nats-accounts.yaml is deploy/nats/accounts.conf.
 """
 
 import json
 import subprocess
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from shared.routes import FRONT_DOOR, ROUTES, SERVICES, Route
 HERE = Path(__file__).parent
 CHART = HERE / "gpudev"
 KUBERNETES = HERE.parent / "kubernetes"
+NATS = HERE.parent / "dependencies" / "nats-accounts.yaml"
+ACCOUNTS = HERE.parent / "nats" / "accounts.conf"
 RELEASE, NAMESPACE = "gpudev", "gpudev-system"
 _CLUSTER = ("jobs", "capacity")
 """Services that speak to Kubernetes."""
@@ -46,6 +49,12 @@ def facts() -> str:
         "instanceTypes": {instance.name: instance.gpu_type for instance in CATALOGUE},
     }
     return _MADE + yaml.safe_dump(content, sort_keys=False)
+
+
+def accounts() -> str:
+    """Who may say what on NATS, as a value of NATS's own chart."""
+    text = textwrap.indent(ACCOUNTS.read_text(), 8 * " ")
+    return f"{_MADE}configMap:\n  merge:\n    data:\n      accounts.conf: |\n{text}"
 
 
 def _paths() -> Iterable[dict[str, str]]:
@@ -90,6 +99,7 @@ def main() -> None:
     """Write all of it; the rendered ones last, since they need the others."""
     (CHART / "values.schema.json").write_text(schema())
     (CHART / "files" / "generated.yaml").write_text(facts())
+    NATS.write_text(accounts())
     for path, text in manifests().items():
         path.write_text(text)
 

@@ -100,6 +100,7 @@ def test_two_renders_are_equal_to_the_byte(major: int) -> None:
 def test_what_is_made_of_the_code_is_committed() -> None:
     assert (generate.CHART / "values.schema.json").read_text() == generate.schema()
     assert (generate.CHART / "files" / "generated.yaml").read_text() == generate.facts()
+    assert generate.NATS.read_text() == generate.accounts()
     for path, text in generate.manifests().items():
         assert path.read_text() == text, f"{path.name} is old: make chart"
 
