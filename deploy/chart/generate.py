@@ -1,7 +1,7 @@
 """Make what the chart has of the code: `python -m deploy.chart.generate`.
 
-values.schema.json is made of the services' settings, files/generated.yaml of routes and settings, deploy/kubernetes is the
-chart rendered, and deploy/dependencies/nats-accounts.yaml is deploy/nats/accounts.conf.
+values.schema.json is made of the services' settings, files/generated.yaml of routes and settings, deploy/kubernetes of
+the chart itself, and deploy/dependencies/nats-accounts.yaml of deploy/nats/accounts.conf.
 """
 
 import json
