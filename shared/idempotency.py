@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from shared.database import Database, Executor, Statement, Transaction
+from shared.database.locks import try_text_lock
 from shared.database.tables import idempotency_keys
 from shared.encryption import Cipher
 from shared.errors import Conflict, IdempotencyMismatch, InvalidInput, Problem
@@ -23,13 +24,7 @@ AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 RETENTION = timedelta(hours=24)
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
-_TRY_LOCK = Statement(
-    sa.select(
-        sa.func.pg_try_advisory_xact_lock(
-            sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), sa.bindparam("user_id", type_=sa.BigInteger))
-        )
-    )
-)
+_TRY_LOCK = try_text_lock()
 _FIND = Statement(
     sa.select(idempotency_keys.c.fingerprint, idempotency_keys.c.answer).where(
         idempotency_keys.c.user_id == sa.bindparam("user_id"),

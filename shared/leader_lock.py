@@ -13,12 +13,11 @@ import sqlalchemy as sa
 
 from shared.background import Loop
 from shared.database.connection import Database
-from shared.database.locks import SCHEMA, lock_key
+from shared.database.locks import try_session_lock
 from shared.database.statement import Statement
 from shared.errors import DatabaseUnavailable
 
 _PROBE_SECONDS = 2.0
-_TAKE = Statement(sa.select(sa.func.pg_try_advisory_lock(sa.bindparam("key", type_=sa.Integer), SCHEMA)))
 _PROBE = Statement(sa.select(sa.literal(1)))
 
 
@@ -27,14 +26,14 @@ class LeaderLock:
 
     Args:
         database: Whose schema the lock belongs to.
-        name: Of the lock, as `lock_key` takes it.
+        name: Of the lock, four letters, kept for ever (shared.database.locks).
         silence_seconds: A holder that has not asked for so long has lost it; longer than the pause between two pieces
             of work.
     """
 
     def __init__(self, database: Database, name: str, *, silence_seconds: float = 10.0) -> None:
         self._database = database
-        self._key = lock_key(name)
+        self._take = try_session_lock(name)
         self._silence_seconds = silence_seconds
         self._session: Any = None
         self._held = False
@@ -60,7 +59,7 @@ class LeaderLock:
 
     async def _ask(self) -> bool:
         if not self._held:
-            self._held = bool(await self._session.fetch_value(_TAKE, key=self._key))
+            self._held = bool(await self._session.fetch_value(self._take))
             self._probed_at = time.monotonic()
         elif time.monotonic() - self._probed_at > _PROBE_SECONDS:
             await self._session.execute(_PROBE)

@@ -3,13 +3,16 @@
 Replicas of two versions exclude each other during an upgrade as long as the name stays, so a name is never changed.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from shared.database.statement import Statement
 
 _LETTERS = 4
-SCHEMA = sa.func.hashtext(sa.func.current_schema())
-"""Second key of a lock that each service has for itself."""
+# second key of a lock that each service has for itself
+_SCHEMA = sa.func.hashtext(sa.func.current_schema())
+_USER_ID = sa.bindparam("user_id", type_=sa.BigInteger)
 
 
 def lock_key(name: str) -> int:
@@ -25,4 +28,29 @@ def lock_key(name: str) -> int:
 
 def try_lock(name: str) -> Statement:
     """Takes the service's lock of that name until the transaction ends; says false when another holds it."""
-    return Statement(sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(name), SCHEMA)))
+    return Statement(sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(name), _SCHEMA)))
+
+
+def try_session_lock(name: str) -> Statement:
+    """Takes the service's lock of that name until the session ends; says false when another holds it."""
+    return Statement(sa.select(sa.func.pg_try_advisory_lock(lock_key(name), _SCHEMA)))
+
+
+def wait_for_session_lock(name: str) -> sa.Select[Any]:
+    """Waits for the service's lock of that name, and has it until the session ends."""
+    return sa.select(sa.func.pg_advisory_lock(lock_key(name), _SCHEMA))
+
+
+def wait_for_user_lock(name: str) -> Statement:
+    """Waits for the lock of that name which each user (`user_id`) has, and has it until the transaction ends."""
+    key = sa.func.hashtextextended(sa.cast(_USER_ID, sa.Text), sa.literal(lock_key(name), sa.BigInteger))
+    return Statement(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+def try_text_lock() -> Statement:
+    """Takes the lock of a text (`key`) of a user (`user_id`) until the transaction ends; false: another holds it.
+
+    It has no name: whatever locks a text of a user locks the same.
+    """
+    key = sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), _USER_ID)
+    return Statement(sa.select(sa.func.pg_try_advisory_xact_lock(key)))

@@ -20,14 +20,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from shared.database.dsn import driver_dsn
-from shared.database.locks import lock_key
+from shared.database.locks import wait_for_session_lock
 from shared.database.schema import migrations
 from shared.routes import SERVICES
 from shared.settings import SettingsError
 
 _LOCK_TIMEOUT_MILLISECONDS = 5000
 _CONNECT_SECONDS = 10.0
-_LOCK = lock_key("gpud")
+_LOCK = wait_for_session_lock("gpud")
 
 
 def upgrade(service: str, dsn: str, revision: str = "head") -> None:
@@ -69,7 +69,7 @@ async def _run(service: str, dsn: str, action: Any) -> None:
     try:
         async with engine.connect() as connection:
             # another run's migrations may take their time; only then does a limit hold, for the locks of our own
-            await connection.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK}, hashtext(current_schema()))"))
+            await connection.execute(_LOCK)
             await connection.execute(sa.text(f"SET lock_timeout = {_LOCK_TIMEOUT_MILLISECONDS}"))
             await connection.commit()
             await connection.run_sync(lambda sync: action(_config(service, sync)))

@@ -8,7 +8,7 @@ from services.disks.domain.snapshot import SnapshotState
 from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
-from shared.database.locks import lock_key
+from shared.database.locks import wait_for_user_lock
 
 _USER_ID = sa.bindparam("user_id", type_=sa.BigInteger)
 _NAME = sa.bindparam("name", type_=sa.Text)
@@ -24,9 +24,7 @@ INSERT = Statement(
 )
 """Affects no row when the name is taken."""
 
-LOCK_NAMES = Statement(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(
-    sa.cast(_USER_ID, sa.Text), sa.literal(lock_key("disk"), sa.BigInteger)
-))))  # fmt: skip
+LOCK_NAMES = wait_for_user_lock("disk")
 """The user's names and limits are this transaction's alone; taken before any row of theirs."""
 
 USAGE = Statement(

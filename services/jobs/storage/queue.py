@@ -5,15 +5,11 @@ from sqlalchemy import bindparam
 
 from services.jobs.storage.tables import TIME, jobs
 from shared.database import Statement
-from shared.database.locks import lock_key
+from shared.database.locks import wait_for_user_lock
 from shared.database.tables import outbox
 
 # held until the commit: two submissions of one user at once cannot both be the last that is allowed
-LOCK_WAITING = Statement(
-    sa.select(
-        sa.func.pg_advisory_xact_lock(lock_key("wait"), sa.func.hashint8(bindparam("user_id", type_=sa.BigInteger)))
-    )
-)
+LOCK_WAITING = wait_for_user_lock("wait")
 COUNT_WAITING = Statement(
     sa.select(sa.func.count()).where(
         jobs.c.user_id == bindparam("user_id"),

@@ -13,8 +13,8 @@ SOURCES = [
     for path in (Path(__file__).parents[3] / folder).rglob("*.py")
     if path.name != "locks.py"
 ]
-NAMED = re.compile(r'(?:\b(?:try_lock|lock_key)\(|_LOCK = )"(\w+)"')
-ANONYMOUS = re.compile(r"advisory\w*lock(?:_shared)?\(\s*-?\d|0x[0-9a-fA-F]{8}\b")
+NAMED = re.compile(r'(?:\b(?:try|wait_for)_(?:\w+_)?lock\(|\block=|_LOCK = )"(\w+)"')
+OF_ITS_OWN = re.compile(r"pg_(?:try_)?advisory\w*lock|hashtext|lock_key")
 KEYS = {
     "disk": 0x6469736B,
     "gpud": 0x67707564,
@@ -40,8 +40,8 @@ def test_each_lock_has_a_name_of_its_own() -> None:
     assert sorted(names) == sorted(KEYS)
 
 
-def test_no_lock_is_taken_by_a_number() -> None:
-    assert [path.name for path in SOURCES if ANONYMOUS.search(path.read_text())] == []
+def test_no_lock_is_taken_but_by_its_name() -> None:
+    assert [path.name for path in SOURCES if OF_ITS_OWN.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize("name", ["", "abc", "abcde", "abc1", "ab d", "äbcd"])
