@@ -18,8 +18,8 @@ from services.disks.workers.open_operations import operations_worker
 from shared.database import Database, Statement
 from shared.encryption import Cipher
 from shared.idempotency import IdempotencyKey
+from tests.support.disk_process import WorkProcess
 from tests.support.disks import LIMITS, RETENTION, Silent, new_disk, new_user_id, snapshots_of_user, volumes_of
-from tests.support.mortal import Process
 
 RETENTION_TIME = timedelta(days=30)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
@@ -61,7 +61,7 @@ class Scene:
         """The time."""
         return self.now
 
-    async def turn(self, process: Process) -> None:
+    async def turn(self, process: WorkProcess) -> None:
         """What is due is worked once."""
         worker = operations_worker(
             database=process.database, relay=Silent(), ec2=process.ec2, retention=RETENTION, clock=self.clock
@@ -73,13 +73,13 @@ class Scene:
         new = new_disk(self.user_id, "old", at=self.now)
         self.disk_id = new.disk_id
         await create_disk(self.database, Silent(), new=new, limits=LIMITS, key=None, cipher=self.cipher)
-        process = Process(self.settings, None)
+        process = WorkProcess(self.settings, None)
         await self.finish(process)
         await self.snapshot(process, key=None)
         await self.finish(process)
         await process.close()
 
-    async def finish(self, process: Process) -> None:
+    async def finish(self, process: WorkProcess) -> None:
         """Let all work end, a minute passing before each turn."""
         for _ in range(20):
             self.now += timedelta(seconds=60)
@@ -88,14 +88,14 @@ class Scene:
                 return
         raise AssertionError("the work does not end")
 
-    async def create(self, process: Process, key: IdempotencyKey | None) -> UUID:
+    async def create(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Ask for another disk, which is the scene's from then on; the operation."""
         new = new_disk(self.user_id, "another", at=self.now)
         outcome = await create_disk(process.database, Silent(), new=new, limits=LIMITS, key=key, cipher=self.cipher)
         self.disk_id = outcome.answer.disk_id
         return outcome.answer.id
 
-    async def snapshot(self, process: Process, key: IdempotencyKey | None) -> UUID:
+    async def snapshot(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Ask for another; the operation."""
         outcome = await request_snapshot(
             process.database, Silent(), Silent(), user_id=self.user_id, name="old", operation_id=uuid4(), key=key,
@@ -103,7 +103,7 @@ class Scene:
         )  # fmt: skip
         return outcome.answer.id
 
-    async def delete(self, process: Process, key: IdempotencyKey | None) -> UUID:
+    async def delete(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Mark the disk for deletion; the operation."""
         outcome = await delete_disk(
             process.database, Silent(), user_id=self.user_id, name="old", operation_id=uuid4(),
@@ -111,7 +111,7 @@ class Scene:
         )  # fmt: skip
         return outcome.answer.id
 
-    async def rename(self, process: Process, key: IdempotencyKey | None) -> UUID:
+    async def rename(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Name the disk `new`; the operation."""
         renaming = Renaming(
             database=process.database, relay=Silent(), ec2=process.ec2, cipher=self.cipher,
@@ -121,7 +121,7 @@ class Scene:
         outcome = await renaming.rename(user_id=self.user_id, name="old", new_name="new", key=key)
         return outcome.answer.renamed.operation_id
 
-    async def purge(self, process: Process, key: IdempotencyKey | None) -> None:
+    async def purge(self, process: WorkProcess, key: IdempotencyKey | None) -> None:
         """Have the deleted disk's time be over."""
         del key
         self.now += RETENTION_TIME

@@ -26,6 +26,7 @@ from shared.database import Database, Statement
 from shared.encryption import Cipher
 from shared.errors import DatabaseUnavailable, NotFound
 from shared.leased_worker import LeasedWorker
+from tests.support.crash import Crash
 from tests.support.disks import LIMITS, RETENTION, Silent, events_of, new_disk, new_user_id, volumes_of
 from tests.support.ground import eventually
 from tests.support.servers import MotoServer
@@ -33,11 +34,7 @@ from tests.support.servers import MotoServer
 WORKED_UNTIL = Statement(sa.select(operations.c.worked_until).where(operations.c.id == sa.bindparam("id")))
 
 
-class Killed(BaseException):
-    """The process died here."""
-
-
-class MortalEc2(Ec2):
+class Ec2ThatFailsOnce(Ec2):
     """Dies, or loses an answer, once, around the call that makes the volume."""
 
     def __init__(self, settings: DisksSettings, *, before: BaseException | None, after: BaseException | None) -> None:
@@ -131,12 +128,12 @@ async def scene(disks_settings: DisksSettings, disks_database: Database, moto_se
 @pytest.mark.parametrize("point", ["before_call", "after_call"])
 async def test_a_death_around_the_call_leaves_one_volume(scene: Scene, ec2: Ec2, point: str) -> None:
     """Incident 4."""
-    dying = MortalEc2(
+    dying = Ec2ThatFailsOnce(
         scene.settings,
-        before=Killed() if point == "before_call" else None,
-        after=Killed() if point == "after_call" else None,
+        before=Crash() if point == "before_call" else None,
+        after=Crash() if point == "after_call" else None,
     )
-    with pytest.raises(Killed):
+    with pytest.raises(Crash):
         await scene.worker(dying).work_due()
     await dying.close()
 
@@ -149,11 +146,11 @@ async def test_a_death_before_the_commit_leaves_one_volume(
     scene: Scene, ec2: Ec2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def die(*_: Any, **__: Any) -> bool:
-        raise Killed
+        raise Crash
 
     with monkeypatch.context() as patched:
         patched.setattr(creation_module, "complete_creation", die)
-        with pytest.raises(Killed):
+        with pytest.raises(Crash):
             await scene.work_until_done(ec2)
 
     await scene.work_until_done(ec2)
@@ -184,7 +181,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(
 
 
 async def test_an_answer_that_is_lost_is_found_by_its_tag_not_asked_for_again(scene: Scene) -> None:
-    ec2 = MortalEc2(scene.settings, before=None, after=AwsUnavailable())
+    ec2 = Ec2ThatFailsOnce(scene.settings, before=None, after=AwsUnavailable())
 
     await scene.work_until_done(ec2)
     await ec2.close()
@@ -194,8 +191,8 @@ async def test_an_answer_that_is_lost_is_found_by_its_tag_not_asked_for_again(sc
 
 
 async def test_aws_restarts_between_the_volume_and_its_record(scene: Scene, ec2: Ec2, moto_server: MotoServer) -> None:
-    dying = MortalEc2(scene.settings, before=None, after=Killed())
-    with pytest.raises(Killed):
+    dying = Ec2ThatFailsOnce(scene.settings, before=None, after=Crash())
+    with pytest.raises(Crash):
         await scene.worker(dying).work_due()
     await dying.close()
     moto_server.process.kill()
@@ -332,13 +329,13 @@ async def test_history_is_kept_for_90_days_and_what_is_open_for_ever(scene: Scen
 
 
 async def test_a_volume_that_is_not_to_be_seen_yet_is_not_made_twice(scene: Scene) -> None:
-    class Nearsighted(MortalEc2):
+    class Nearsighted(Ec2ThatFailsOnce):
         async def find_volume(self, order: VolumeOrder) -> AwsVolume | None:
             del order
             return None
 
-    nearsighted = Nearsighted(scene.settings, before=None, after=Killed())
-    with pytest.raises(Killed):
+    nearsighted = Nearsighted(scene.settings, before=None, after=Crash())
+    with pytest.raises(Crash):
         await scene.worker(nearsighted).work_due()
 
     await scene.work_until_done(nearsighted)

@@ -15,14 +15,15 @@ from services.disks.operations.queries import read_disk
 from services.disks.settings import DisksSettings
 from shared.database import Database
 from shared.idempotency import IdempotencyKey
+from tests.support.crash import Crash
+from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
 from tests.support.disks import snapshots_of_user, volumes_of
-from tests.support.mortal import Killed, Process
 from tests.support.servers import MotoServer
 
 pytestmark = pytest.mark.slow
 
-Act = Callable[[Scene, Process, IdempotencyKey | None], Awaitable[UUID | None]]
+Act = Callable[[Scene, WorkProcess, IdempotencyKey | None], Awaitable[UUID | None]]
 
 
 async def die_everywhere(
@@ -32,7 +33,7 @@ async def die_everywhere(
     for instant in count():
         scene = Scene(settings, database, moto.client("ec2"))
         await scene.prepare()
-        process, heir = Process(settings, instant), Process(settings, None)
+        process, heir = WorkProcess(settings, instant), WorkProcess(settings, None)
         if before is not None:
             await before(scene, heir, None)
         try:
@@ -40,17 +41,17 @@ async def die_everywhere(
             for _ in range(3):
                 await scene.turn(process)
                 scene.now += timedelta(seconds=60)
-        except Killed:
+        except Crash:
             scene.now += timedelta(seconds=60)
         first = await act(scene, heir, scene.key)
         await scene.finish(heir)
         assert await act(scene, heir, scene.key) == first
         await scene.assert_aws_is_as_the_tables_say()
-        burnt = process.fuse.burnt
+        crashed = process.points.crashed
         await process.close()
         await heir.close()
         yield scene
-        if not burnt:
+        if not crashed:
             # a service without any step would pass as well
             assert instant > 1
             return

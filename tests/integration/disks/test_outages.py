@@ -20,14 +20,14 @@ from services.disks.settings import DisksSettings
 from services.disks.workers.tags import Tagging
 from shared.contracts.disks import DiskClaimed, DiskPurged
 from shared.database import Database
-from tests.support.aws_proxy import Outage, TagTrouble, before_aws
+from tests.support.aws_faults import Outage, TagFaults, before_aws
+from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
 from tests.support.disks import LIMITS, Silent, claim, events_of, new_disk, wish
-from tests.support.mortal import Process
 from tests.support.servers import MotoServer
 
 OUTAGES = ("down", "throttled", "slow", "unseen")
-Act = Callable[[Scene, Process], Awaitable[UUID | None]]
+Act = Callable[[Scene, WorkProcess], Awaitable[UUID | None]]
 
 
 @pytest.fixture(autouse=True)
@@ -38,24 +38,24 @@ def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def scene_before(
     outage: Outage, settings: DisksSettings, database: Database, moto: MotoServer
-) -> AsyncIterator[tuple[Scene, Process]]:
+) -> AsyncIterator[tuple[Scene, WorkProcess]]:
     """A disk with a snapshot, made while all was well."""
     async with before_aws(moto.endpoint_url, outage) as endpoint_url:
         scene = Scene(msgspec.structs.replace(settings, aws_endpoint_url=endpoint_url), database, moto.client("ec2"))
         scene.rename_seconds = 0.2
         await scene.prepare()
-        process = Process(scene.settings, None)
+        process = WorkProcess(scene.settings, None)
         try:
             yield scene, process
         finally:
             await process.close()
 
 
-async def create(scene: Scene, process: Process) -> UUID:
+async def create(scene: Scene, process: WorkProcess) -> UUID:
     return await scene.create(process, key=None)
 
 
-async def create_from(scene: Scene, process: Process) -> UUID:
+async def create_from(scene: Scene, process: WorkProcess) -> UUID:
     (point,) = (await list_snapshots(scene.database, user_id=scene.user_id, name="old", limit=1, offset=0)).snapshots
     new = new_disk(scene.user_id, "another", at=scene.now)
     scene.disk_id = new.disk_id
@@ -65,15 +65,15 @@ async def create_from(scene: Scene, process: Process) -> UUID:
     return new.operation_id
 
 
-async def snapshot(scene: Scene, process: Process) -> UUID:
+async def snapshot(scene: Scene, process: WorkProcess) -> UUID:
     return await scene.snapshot(process, key=None)
 
 
-async def rename(scene: Scene, process: Process) -> UUID:
+async def rename(scene: Scene, process: WorkProcess) -> UUID:
     return await scene.rename(process, key=None)
 
 
-async def claim_new(scene: Scene, process: Process) -> None:
+async def claim_new(scene: Scene, process: WorkProcess) -> None:
     job_id = uuid4()
     disk = await claim(process.database, wish(scene.user_id, "another", job_id=job_id, at=scene.now))
     scene.disk_id = disk.id
@@ -81,7 +81,7 @@ async def claim_new(scene: Scene, process: Process) -> None:
         await confirm_claim(tx, Silent(), job_id=job_id, disk_id=disk.id, now=scene.now)
 
 
-async def delete_and_restore(scene: Scene, process: Process) -> UUID:
+async def delete_and_restore(scene: Scene, process: WorkProcess) -> UUID:
     await scene.delete(process, key=None)
     outcome = await restore_disk(
         process.database, Silent(), user_id=scene.user_id, name="old", operation_id=uuid4(), limits=LIMITS, key=None,
@@ -90,7 +90,7 @@ async def delete_and_restore(scene: Scene, process: Process) -> UUID:
     return outcome.answer.id
 
 
-async def purge(scene: Scene, process: Process) -> None:
+async def purge(scene: Scene, process: WorkProcess) -> None:
     await scene.delete(process, key=None)
     await scene.purge(process, key=None)
 
@@ -205,7 +205,7 @@ async def test_a_disk_in_use_stays_so_whatever_aws_answers(
 async def test_the_volume_of_a_disk_that_is_renamed_while_it_is_made_is_no_error(
     disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
 ) -> None:
-    scene, process = Scene(disks_settings, disks_database, moto_server.client("ec2")), Process(disks_settings, None)
+    scene, process = Scene(disks_settings, disks_database, moto_server.client("ec2")), WorkProcess(disks_settings, None)
     new = new_disk(scene.user_id, "old", at=scene.now)
     await create_disk(scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher)
     await scene.rename(process, key=None)
@@ -226,12 +226,12 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
     disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
 ) -> None:
     """Incident 12: the second of three tags is refused."""
-    trouble = TagTrouble([])
+    trouble = TagFaults([])
     async with before_aws(moto_server.endpoint_url, trouble) as endpoint_url:
         settings = msgspec.structs.replace(disks_settings, aws_endpoint_url=endpoint_url)
         scene = Scene(settings, disks_database, moto_server.client("ec2"))
         await scene.prepare()
-        process = Process(settings, None)
+        process = WorkProcess(settings, None)
         for _ in range(2):
             await scene.snapshot(process, key=None)
             await scene.finish(process)

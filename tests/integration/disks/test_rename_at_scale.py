@@ -14,7 +14,7 @@ from services.disks.domain.aws import tags_of
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import snapshots
 from shared.database import Database, Statement
-from tests.support.aws_proxy import TagTrouble, before_aws
+from tests.support.aws_faults import TagFaults, before_aws
 from tests.support.disks import Stage, User, disks_stage, now
 from tests.support.ground import eventually
 from tests.support.servers import MotoServer
@@ -78,7 +78,7 @@ async def test_what_aws_refuses_of_1200_tags_is_listed_and_repaired_and_the_disk
     disks_settings: DisksSettings, disks_database: Database, moto_server: MotoServer
 ) -> None:
     """The order of the tables is the worst: what is refused comes first and between, so it is met again and again."""
-    cloud, trouble = moto_server.client("ec2"), TagTrouble(())
+    cloud, trouble = moto_server.client("ec2"), TagFaults(())
     async with before_aws(moto_server.endpoint_url, trouble) as endpoint:
         settings = msgspec.structs.replace(
             disks_settings,

@@ -24,11 +24,11 @@ from services.disks.workers.sweeps import Sweeper
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database, Statement
 from shared.metrics import ORPHANS
-from tests.support.aws_proxy import Outage, before_aws
+from tests.support.aws_faults import Outage, before_aws
+from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
 from tests.support.disks import LIMITS, Silent, disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
 from tests.support.ground import eventually
-from tests.support.mortal import Process
 from tests.support.servers import MotoServer
 
 SHOWN = 'gpudev_orphans{kind="volume"}'
@@ -44,7 +44,7 @@ _SAY_DELETED = Statement(
 class Swept(Scene):
     """One disk with one snapshot, and a sweeper."""
 
-    async def sweep(self, process: Process) -> Findings:
+    async def sweep(self, process: WorkProcess) -> Findings:
         sweeper = Sweeper(
             database=process.database, relay=Silent(), ec2=process.ec2, period_seconds=60, clock=self.clock
         )
@@ -66,8 +66,8 @@ async def scene(disks_settings: DisksSettings, disks_database: Database, moto_se
 
 
 @pytest.fixture
-async def process(scene: Swept) -> AsyncIterator[Process]:
-    process = Process(scene.settings, None)
+async def process(scene: Swept) -> AsyncIterator[WorkProcess]:
+    process = WorkProcess(scene.settings, None)
     yield process
     await process.close()
 
@@ -87,7 +87,7 @@ async def copies(scene: Swept, source: dict[str, Any]) -> set[str]:
     return {copied["SnapshotId"], taken["SnapshotId"]}
 
 
-async def test_a_snapshot_of_ours_that_lost_its_row_is_adopted_once(scene: Swept, process: Process) -> None:
+async def test_a_snapshot_of_ours_that_lost_its_row_is_adopted_once(scene: Swept, process: WorkProcess) -> None:
     """Incident 4: in the cloud and billed, gone in the database."""
     before = await scene.points()
     await scene.database.execute(_FORGET_SNAPSHOTS, disk_id=scene.disk_id)
@@ -102,7 +102,7 @@ async def test_a_snapshot_of_ours_that_lost_its_row_is_adopted_once(scene: Swept
 
 
 async def test_only_what_our_own_row_says_is_gone_is_deleted_and_only_when_aws_can_know_it(
-    scene: Swept, process: Process
+    scene: Swept, process: WorkProcess
 ) -> None:
     (_, aws_id, _), *_ = await scene.points()
     await scene.database.execute(_SAY_DELETED, disk_id=scene.disk_id)
@@ -116,7 +116,7 @@ async def test_only_what_our_own_row_says_is_gone_is_deleted_and_only_when_aws_c
     assert len(await volumes_of(scene.cloud, scene.user_id)) == 1
 
 
-async def test_what_is_nobodys_is_counted_and_left_alone(scene: Swept, process: Process) -> None:
+async def test_what_is_nobodys_is_counted_and_left_alone(scene: Swept, process: WorkProcess) -> None:
     tags = [{"Key": TAG_DISK, "Value": str(uuid4())}, {"Key": TAG_USER, "Value": str(scene.user_id)}]
     tags += [{"Key": TAG_OPERATION, "Value": str(uuid4())}, {"Key": TAG_NAME, "Value": "old"}]
     volume = await asyncio.to_thread(
@@ -139,7 +139,7 @@ async def test_what_is_nobodys_is_counted_and_left_alone(scene: Swept, process: 
 
 
 async def test_what_somebody_deleted_behind_our_back_is_reported_and_its_row_stays(
-    scene: Swept, process: Process
+    scene: Swept, process: WorkProcess
 ) -> None:
     disk = await read_disk(scene.database, scene.disk_id)
     (point,) = await scene.points()
@@ -156,7 +156,7 @@ async def test_what_somebody_deleted_behind_our_back_is_reported_and_its_row_sta
     assert await scene.points() == [point]
 
 
-async def test_others_copies_are_neither_adopted_nor_counted_nor_deleted(scene: Swept, process: Process) -> None:
+async def test_others_copies_are_neither_adopted_nor_counted_nor_deleted(scene: Swept, process: WorkProcess) -> None:
     """Incident 10."""
     (own,) = await snapshots_of_user(scene.cloud, scene.user_id)
     copied = await copies(scene, own)
@@ -177,7 +177,7 @@ async def test_a_copy_is_not_waited_for_and_not_restored_from(
         settings = msgspec.structs.replace(disks_settings, aws_endpoint_url=endpoint_url)
         scene = Swept(settings, disks_database, moto_server.client("ec2"))
         await scene.prepare()
-        process = Process(settings, None)
+        process = WorkProcess(settings, None)
         known = await scene.aws_snapshots()
         point_id = await scene.snapshot(process, key=None)
         outage.on = True
@@ -199,7 +199,7 @@ async def test_a_copy_is_not_waited_for_and_not_restored_from(
 
 
 async def test_a_tag_that_is_spoilt_while_its_disk_is_purged_leaves_no_work_without_end(
-    scene: Swept, process: Process
+    scene: Swept, process: WorkProcess
 ) -> None:
     await scene.delete(process, None)
     await scene.purge(process, None)

@@ -1,4 +1,4 @@
-"""An HTTP proxy before moto that answers some calls itself: what AWS refuses, and how it throttles."""
+"""Faults of AWS: an HTTP proxy before moto that answers some calls itself, and loses the answers of others."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -26,11 +26,11 @@ class Loss(Enum):
     LATE = "nobody waits for it any more"
 
 
-class Trouble(Protocol):
-    """What stands between the service and AWS."""
+class AwsFaults(Protocol):
+    """What fails between the service and AWS."""
 
     def answer(self, form: Form) -> web.Response | None:
-        """What is answered in AWS's stead; None: AWS is asked."""
+        """What is answered in AWS' stead; None: AWS is asked."""
 
     def loses_answer(self, form: Form) -> Loss | None:
         """AWS does it, and its answer is lost; None: it comes."""
@@ -55,7 +55,7 @@ class Outage:
         """That it met."""
 
     def answer(self, form: Form) -> web.Response | None:
-        """What is answered in AWS's stead; None: AWS is asked."""
+        """What is answered in AWS' stead; None: AWS is asked."""
         if not self._meets(form):
             return None
         self.calls += 1
@@ -86,7 +86,7 @@ class Outage:
         return self.on and self._only in {None, *form["Action"]}
 
 
-class TagTrouble:
+class TagFaults:
     """Refuses to tag some resources, and throttles every third CreateTags call."""
 
     def __init__(self, refused: Iterable[str]) -> None:
@@ -96,7 +96,7 @@ class TagTrouble:
         """CreateTags calls so far."""
 
     def answer(self, form: Form) -> web.Response | None:
-        """What is answered in AWS's stead; None: AWS is asked."""
+        """What is answered in AWS' stead; None: AWS is asked."""
         if form["Action"] != ["CreateTags"]:
             return None
         self.calls += 1
@@ -110,16 +110,16 @@ class TagTrouble:
         return None
 
 
-class Moods:
-    """AWS's moods: the next calls of a kind are throttled, refused, or have their effect and lose their answer."""
+class CallFaults:
+    """The next calls of an action are throttled, refused, or have their effect and lose their answer."""
 
     def __init__(self) -> None:
-        self._mood = ("", "", 0)
+        self._next = ("", "", 0)
         self.refused = 0
         """Volumes and snapshots that were refused for good."""
         self.played: Counter[str] = Counter()
 
-    def change(self, kind: str, action: str, times: int) -> None:
+    def set_next(self, kind: str, action: str, times: int) -> None:
         """From now on, for so many calls.
 
         Args:
@@ -127,16 +127,16 @@ class Moods:
             action: EC2's name of the call; down goes for all.
             times: How many calls.
         """
-        self._mood = (kind, action, times)
+        self._next = (kind, action, times)
 
     def clear(self) -> None:
-        """AWS is well."""
-        self._mood = ("", "", 0)
+        """No call fails any more."""
+        self._next = ("", "", 0)
 
     def answer(self, form: Form) -> web.Response | None:
-        """What is answered in AWS's stead."""
+        """What is answered in AWS' stead."""
         action = form["Action"][0]
-        kind, of, _ = self._mood
+        kind, of, _ = self._next
         if kind == "down" and self._use():
             return _error(503, "Unavailable")
         if action != of or kind not in {"throttle", "refuse"} or not self._use():
@@ -150,20 +150,20 @@ class Moods:
 
     def loses_answer(self, form: Form) -> Loss | None:
         """AWS does it, and its answer is lost; None: it comes."""
-        kind, action, _ = self._mood
+        kind, action, _ = self._next
         return Loss.BREAK if kind == "lose" and form["Action"] == [action] and self._use() else None
 
     def _use(self) -> bool:
-        kind, action, times = self._mood
+        kind, action, times = self._next
         if times <= 0:
             return False
-        self._mood = (kind, action, times - 1)
+        self._next = (kind, action, times - 1)
         self.played[f"AWS {kind} {action}".strip()] += 1
         return True
 
 
 @asynccontextmanager
-async def before_aws(endpoint_url: str, trouble: Trouble) -> AsyncIterator[str]:
+async def before_aws(endpoint_url: str, faults: AwsFaults) -> AsyncIterator[str]:
     """Serve before an endpoint for the length of a block; the URL to ask instead."""
     async with aiohttp.ClientSession() as upstream:
 
@@ -171,7 +171,7 @@ async def before_aws(endpoint_url: str, trouble: Trouble) -> AsyncIterator[str]:
             body = await request.read()
             form = parse_qs(body.decode())
             try:
-                told = trouble.answer(form)
+                told = faults.answer(form)
             except ConnectionResetError:
                 return await _silence(request, Loss.BREAK)
             if told is not None:
@@ -179,7 +179,7 @@ async def before_aws(endpoint_url: str, trouble: Trouble) -> AsyncIterator[str]:
             # with the host that the client signed
             async with upstream.post(endpoint_url, data=body, headers=request.headers) as answer:
                 done = web.Response(status=answer.status, body=await answer.read(), content_type="text/xml")
-            loss = trouble.loses_answer(form)
+            loss = faults.loses_answer(form)
             return done if loss is None else await _silence(request, loss)
 
         app = web.Application(client_max_size=1 << 22)
