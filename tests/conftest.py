@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.servers", "tests.support.ground"]
+pytest_plugins = ["tests.support.servers", "tests.support.harness"]
 
 # how long an example takes depends on what else the machine does
 settings.register_profile("gpudev", deadline=None)

@@ -24,7 +24,7 @@ from shared.messaging import Broker
 from shared.messaging.stream import StreamKeeper
 from shared.settings import CommonSettings
 from tests.support.chart import Object, environment, objects, of_kind, pod_templates
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import ServerProcess
 
 DEPENDENCIES = generate.HERE.parent / "dependencies"

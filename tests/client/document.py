@@ -15,7 +15,7 @@ from services.jobs.settings import JobsSettings
 from shared.web.docs import merge_documents
 from shared.web.openapi import own_document
 from tests.support.auth import new_key_hash_key
-from tests.support.ground import new_secret_keys
+from tests.support.harness import new_secret_keys
 
 _EXAMPLES = {
     "date-time": "2026-01-20T18:30:00Z",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ground import running
+from tests.support.harness import running
 from tests.support.load import FREE_AT_FIRST, VICTIMS, Burst, works
 from tests.support.stack import LocalStack, running_stack, until, users
 

@@ -29,7 +29,7 @@ from services.auth.storage.last_used import LastUsed
 from shared.database import Database, Row, Statement, migrate
 from shared.database.tables import outbox
 from shared.encryption import Cipher
-from tests.support.ground import new_secret_keys
+from tests.support.harness import new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer
 
 Client = AsyncTestClient[Litestar]

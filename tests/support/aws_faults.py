@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import aiohttp
 from aiohttp import web
 
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 
 Form = dict[str, list[str]]
 """A call's parameters."""

@@ -35,7 +35,7 @@ from shared.contracts.jobs import JobEnded, JobEvent, JobStatus, JobSubmitted
 from shared.database import Database, Statement, migrate
 from shared.database.tables import outbox
 from shared.messaging.outbox import envelope
-from tests.support.ground import new_secret_keys
+from tests.support.harness import new_secret_keys
 from tests.support.servers import PostgresServer
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)

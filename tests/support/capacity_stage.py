@@ -19,7 +19,7 @@ from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanati
 from shared.contracts.events import CloudEvent, EventData, event_subject
 from shared.contracts.jobs import JobSubmitted
 from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings, cloud_event, scripted_cluster, serving
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import NatsServer
 
 # other services' tests put jobs of their own on the one stream: these types are only used here

@@ -16,7 +16,7 @@ from tests.support.crash import Crash
 from tests.support.disk_model import Disk, Model, Rules, differences
 from tests.support.disk_process import ServiceProcess
 from tests.support.disks import Auth, Jobs, User
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 
 ChosenT = TypeVar("ChosenT")
 

@@ -46,7 +46,7 @@ from shared.database import Database, Statement
 from shared.database.migrate import upgrade
 from shared.database.tables import outbox
 from shared.messaging.outbox import envelope
-from tests.support.ground import eventually, new_secret_keys
+from tests.support.harness import eventually, new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer, stand_in_url
 
 EventT = TypeVar("EventT", bound=EventData)

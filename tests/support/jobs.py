@@ -40,7 +40,7 @@ from shared.encryption import Cipher
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 from shared.messaging import Broker, Relay
 from shared.messaging.outbox import envelope
-from tests.support.ground import eventually, new_secret_keys, running
+from tests.support.harness import eventually, new_secret_keys, running
 from tests.support.servers import NatsServer, PostgresServer, stand_in_url
 
 Client = httpx.AsyncClient

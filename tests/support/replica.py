@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.local.applications import answers
 from deploy.local.part import Part
 from deploy.local.ports import HOST, free_ports
-from tests.support.ground import new_secret_keys
+from tests.support.harness import new_secret_keys
 from tests.support.servers import ServerProcess
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from deploy.local.tools.image import IMAGE
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld
 from tests.support.servers import ClusterSimulator
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from shared.api_key import new_api_key
 from shared.database import Database, Statement
 from tests.support.auth import Client, bearer, events_of, log_in, new_name
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
 _EXPIRE = Statement(sa.text("UPDATE api_keys SET expires_at = CAST(:at AS timestamptz) WHERE key_id = :key_id"))

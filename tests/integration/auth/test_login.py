@@ -15,7 +15,7 @@ from services.auth.settings import AuthSettings
 from shared.api_key import parse_api_key
 from shared.database import Database, Statement
 from tests.support.auth import Client, bearer, log_in, login_body, new_name, serving
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
 UNKNOWN = Keys(access_key_id="ASIAEXAMPLEEXAMPLE12", secret_access_key="a" * 40, session_token="token")

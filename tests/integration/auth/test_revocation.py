@@ -16,7 +16,7 @@ from shared.messaging import Broker
 from shared.web.authentication import CACHE_SECONDS, IdentityCache, RevocationListener
 from shared.web.verification import verify_by_rpc
 from tests.support.auth import Client, Relay, bearer, log_in, new_name
-from tests.support.ground import eventually, running
+from tests.support.harness import eventually, running
 from tests.support.servers import MotoServer, NatsServer
 
 

@@ -11,7 +11,7 @@ from services.capacity.operations.record import PodListing, record_pod_listing
 from shared.database import migrate
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
 from tests.support.capacity_stage import Stage, queued_are
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import NatsServer, PostgresServer
 
 

@@ -22,7 +22,7 @@ from shared.contracts.jobs import (
 )
 from tests.support.capacity import about, ended, submitted
 from tests.support.capacity_stage import L4, Stage
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 
 MINUTE = timedelta(minutes=1)
 SOON, LATE = 5 * MINUTE, 60 * MINUTE

@@ -16,7 +16,7 @@ from services.capacity.workers.scheduler import Scheduler
 from shared.errors import DatabaseUnavailable
 from shared.kubernetes import ClusterUnavailable
 from tests.support.capacity import NOW, Capacity, ScriptedCluster, capacity_settings, ended, scripted_cluster
-from tests.support.ground import eventually, running
+from tests.support.harness import eventually, running
 
 
 @dataclass

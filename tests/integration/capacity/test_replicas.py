@@ -20,7 +20,7 @@ import pytest
 from shared.contracts.events import event_subject
 from shared.contracts.jobs import JobSubmitted
 from tests.support.capacity import NOW, ScriptedCluster, capacity_settings, cloud_event, scripted_cluster, submitted
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.replica import Replica
 from tests.support.servers import NatsServer, PostgresServer, ServerProcess
 

@@ -15,7 +15,7 @@ from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
 from services.capacity.workers.scheduler import Scheduler
 from shared.errors import DatabaseUnavailable
 from tests.support.capacity import Capacity, capacity_settings
-from tests.support.ground import eventually, running
+from tests.support.harness import eventually, running
 from tests.support.servers import ClusterSimulator
 
 

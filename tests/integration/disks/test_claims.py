@@ -25,7 +25,7 @@ from shared.database import Database
 from shared.encryption import Cipher
 from shared.errors import InvalidInput, NotFound
 from tests.support.disks import Silent, claim, events_of, new_user_id, now, wish
-from tests.support.ground import new_secret_keys
+from tests.support.harness import new_secret_keys
 
 MINUTE = timedelta(seconds=60)
 DAY = timedelta(days=1)

@@ -28,7 +28,7 @@ from shared.errors import DatabaseUnavailable, NotFound
 from shared.leased_worker import LeasedWorker
 from tests.support.crash import Crash
 from tests.support.disks import LIMITS, RETENTION, Silent, events_of, new_disk, new_user_id, volumes_of
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
 WORKED_UNTIL = Statement(sa.select(operations.c.worked_until).where(operations.c.id == sa.bindparam("id")))

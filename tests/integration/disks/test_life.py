@@ -23,7 +23,7 @@ from shared.contracts.disks import (
 )
 from shared.database import Database, Statement
 from tests.support.disks import Stage, User, disks_stage, now
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
 OPERATION = "operation_id"

@@ -11,7 +11,7 @@ from shared.contracts.events import CloudEvent
 from shared.database import Database
 from shared.database.migrate import check, downgrade, upgrade
 from tests.support.disks import RefusingAws, Stage, disks_stage
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer, PostgresServer
 
 

@@ -16,7 +16,7 @@ from services.disks.storage.tables import snapshots
 from shared.database import Database, Statement
 from tests.support.aws_faults import TagFaults, before_aws
 from tests.support.disks import Stage, User, disks_stage, now
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
 pytestmark = pytest.mark.slow

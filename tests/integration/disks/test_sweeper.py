@@ -28,7 +28,7 @@ from tests.support.aws_faults import Outage, before_aws
 from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
 from tests.support.disks import LIMITS, Silent, disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
 SHOWN = 'gpudev_orphans{kind="volume"}'

@@ -15,7 +15,7 @@ from services.jobs.operations.access import add_user, switch_jupyter
 from services.jobs.workers import access_keeper
 from services.jobs.workers.access_keeper import PASS_SECONDS, AccessKeeper
 from shared.leased_worker import Budget
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, job_of, later, until_status
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Keys, Tools, key_pages

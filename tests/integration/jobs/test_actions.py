@@ -32,7 +32,7 @@ from services.jobs.operations.wait import await_job
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobExtended
 from shared.database import Database, Statement
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, later
 
 RUNNING = "status = 'active', launched_at = now(), expires_at = now() + interval '1 hour', detail = 'running'"

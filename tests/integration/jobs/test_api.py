@@ -15,7 +15,7 @@ from shared.contracts.jobs import JobSubmitted
 from shared.database import Statement
 from shared.database.migrate import check
 from shared.database.tables import outbox
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of
 
 CONTRACT_FIELDS = [

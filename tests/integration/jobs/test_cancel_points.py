@@ -20,7 +20,7 @@ from services.jobs.operations.cancel import cancel_job
 from services.jobs.workers.reconciler import PASS_SECONDS, Reconciler
 from shared.database import Database, Statement, Transaction
 from shared.leased_worker import Budget
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, later, new_disk_claimed
 from tests.support.tools_pods import key_pages
 

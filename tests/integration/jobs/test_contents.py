@@ -15,7 +15,7 @@ from shared.contracts.disks import (
     Listing,
     ListingEntry,
 )
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, new_disk_claimed, until_status
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Tools, key_pages

@@ -22,7 +22,7 @@ from services.jobs.operations.transition import LeaseTooEarly, apply_event, appl
 from services.jobs.workers.reconciler import PASS_SECONDS, Looked, Reconciler
 from shared.contracts.auth import Identity
 from shared.leased_worker import Budget
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld, body, github_of, later
 
 CALLS_TO_MAKE = 6

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld, kube, new_disk_claimed, until_status
 
 ATTACHMENTS = "/volumeattachments"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from kubernetes import client as kubernetes_client
 
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, new_disk_claimed, until_status
 from tests.support.tools_pods import key_pages
 

@@ -11,7 +11,7 @@ import pytest
 
 from services.jobs import storage
 from services.jobs.domain.access import NO_ANSWER_YET
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, job_of, until_status
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Tools, key_pages

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from services.jobs import storage
 from shared.database import Statement
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, later
 
 ENDS_WITHIN = 5.0

@@ -10,7 +10,7 @@ import pytest
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.jobs import JobReady
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, kube, until_status
 
 MINUTE = "interval '1 minute'"

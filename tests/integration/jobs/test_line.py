@@ -10,7 +10,7 @@ import msgspec
 from shared.contracts.capacity import UNPLACED_SUBJECT, JobQueued, UnplacedReply, UnplacedRequest
 from shared.contracts.jobs import JobPrioritised, JobRequeued, JobSubmitted
 from shared.messaging import Draft, record_event
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld
 
 QUICK = {"line_seconds": 0.2}

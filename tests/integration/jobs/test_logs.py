@@ -20,7 +20,7 @@ from services.jobs.operations.archive_log import find_kept_log, keep_log
 from services.jobs.operations.read import get_job
 from services.jobs.operations.stream_log import LogReader, LogRequest
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy, is_log
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, later, until_status
 
 ENDLESS = "echo one; echo two; trap 'echo last words; exit 0' TERM; while :; do sleep 0.05; done"

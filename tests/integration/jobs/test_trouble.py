@@ -10,7 +10,7 @@ import yaml
 from aiohttp import web
 
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, kube, new_disk_claimed, until_status
 
 NO_QUOTA = 'pods "gpu-dev" is forbidden: exceeded quota: gpus, requested: 1, used: 8, limited: 8'

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from services.jobs.adapters import kubernetes as cluster
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, is_watch
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, job_of, kube, until_status
 
 NEVER = 3600.0

@@ -9,7 +9,7 @@ import pytest
 from shared.background import Loop
 from shared.database import Database
 from shared.leader_lock import leader_loop
-from tests.support.ground import Ground, eventually, running
+from tests.support.harness import Harness, eventually, running
 
 
 class Replica:
@@ -37,8 +37,8 @@ async def leading(replica: Replica) -> AsyncIterator[None]:
         yield
 
 
-async def test_one_replica_has_the_turns_and_another_goes_on_when_it_ends(ground: Ground) -> None:
-    first, second = Replica(ground.database), Replica(ground.database)
+async def test_one_replica_has_the_turns_and_another_goes_on_when_it_ends(harness: Harness) -> None:
+    first, second = Replica(harness.database), Replica(harness.database)
     async with leading(first):
         standby = asyncio.create_task(second.loop.run())
         seen = first.turns
@@ -51,8 +51,8 @@ async def test_one_replica_has_the_turns_and_another_goes_on_when_it_ends(ground
         await standby
 
 
-async def test_a_leader_whose_turns_fail_goes_on_leading(ground: Ground) -> None:
-    replica = Replica(ground.database)
+async def test_a_leader_whose_turns_fail_goes_on_leading(harness: Harness) -> None:
+    replica = Replica(harness.database)
     replica.fails = True
     async with leading(replica):
         await eventually(lambda: replica.turns >= 3, "it tries again")

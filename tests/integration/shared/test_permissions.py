@@ -21,7 +21,7 @@ from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, SUBJECT_ROOT, Even
 from shared.contracts.health import health_subject
 from shared.routes import SERVICES
 from shared.web.docs import openapi_subject
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.servers import NatsServer
 
 USERS = (*SERVICES, TOOLS_USER)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from shared.database import migrate
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.replica import ROOT, Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
 

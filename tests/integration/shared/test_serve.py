@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from shared.database.migrate import upgrade
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 from tests.support.replica import Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
 

@@ -24,7 +24,7 @@ from deploy.local.state import new_password, write_private
 from shared.database import Database, Statement, migrate
 from shared.errors import DatabaseUnavailable
 from shared.messaging import Broker
-from tests.support.ground import eventually, running
+from tests.support.harness import eventually, running
 from tests.support.replica import ROOT, Replica, disks_settings
 from tests.support.servers import PostgresServer, ServerProcess
 

@@ -26,8 +26,8 @@ from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import PLAIN_TEXT, Body
-from tests.support.ground import eventually, new_secret_keys
 from tests.support.hanging import hung
+from tests.support.harness import eventually, new_secret_keys
 from tests.support.servers import NatsServer, ServerProcess
 
 KEY = new_api_key()
@@ -107,10 +107,10 @@ def hanging() -> Loop:
 
 
 @pytest.fixture
-def app(ground_dsn: str, nats_server: NatsServer, hanging: Loop, asked: list[str]) -> Litestar:
+def app(harness_dsn: str, nats_server: NatsServer, hanging: Loop, asked: list[str]) -> Litestar:
     nats_server.process.start()
     settings = CommonSettings(
-        database_url=ground_dsn,
+        database_url=harness_dsn,
         nats_url=nats_server.service_url("disks"),
         secret_keys=new_secret_keys(),
         failed_keys_per_minute=FAILED_KEYS,
@@ -308,8 +308,8 @@ async def test_a_refused_request_may_be_tried_again_with_its_key(client: AsyncTe
         assert answer.status_code == 409
 
 
-async def test_a_key_in_flight_is_a_conflict(client: AsyncTestClient[Litestar], ground_dsn: str) -> None:
-    database = Database(ground_dsn)
+async def test_a_key_in_flight_is_a_conflict(client: AsyncTestClient[Litestar], harness_dsn: str) -> None:
+    database = Database(harness_dsn)
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def effect() -> Made:

@@ -1,7 +1,7 @@
 import asyncio
 
 from shared.background import Loop, cancel_all
-from tests.support.ground import eventually, running
+from tests.support.harness import eventually, running
 
 
 async def test_a_burst_of_wakes_is_done_in_few_turns() -> None:

@@ -2,7 +2,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from shared.encryption import Cipher, UndecryptableError
-from tests.support.ground import new_secret_keys
+from tests.support.harness import new_secret_keys
 
 
 def test_a_secret_is_read_for_its_own_row_alone() -> None:

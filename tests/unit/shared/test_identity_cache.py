@@ -9,7 +9,7 @@ from shared.contracts.auth import Identity, KeyRevoked
 from shared.errors import RateLimited, Unauthenticated, Unavailable
 from shared.web import authentication
 from shared.web.authentication import IdentityCache, RevocationListener
-from tests.support.ground import eventually
+from tests.support.harness import eventually
 
 NOON = datetime(2026, 1, 20, 12, tzinfo=UTC)
 

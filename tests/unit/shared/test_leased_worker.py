@@ -7,7 +7,7 @@ import pytest
 
 from shared.errors import DatabaseUnavailable
 from shared.leased_worker import Budget, LeasedWorker, LeaseLost, hold
-from tests.support.ground import eventually, running
+from tests.support.harness import eventually, running
 
 _LEASE = timedelta(seconds=0.2)
 

@@ -1,4 +1,4 @@
-"""The shared ground alone: a schema with nothing but outbox, inbox and idempotency keys, and its moving parts."""
+"""A harness for shared code: a schema with nothing but outbox, inbox and idempotency keys, and its moving parts."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
 
 
 @dataclass
-class Ground:
+class Harness:
     """A service that has nothing of its own."""
 
     name: str
@@ -125,7 +125,7 @@ def event_class(domain: str) -> type[EventData]:
 
 
 @pytest.fixture
-def ground_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+def harness_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     """A schema that holds the shared tables only."""
     dsn = postgres_server.make_service_database("auth")
     asyncio.run(_create_shared_tables(dsn))
@@ -171,14 +171,14 @@ async def stream_kept(nats_server: NatsServer) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def ground(ground_dsn: str, nats_server: NatsServer) -> AsyncIterator[Ground]:
+async def harness(harness_dsn: str, nats_server: NatsServer) -> AsyncIterator[Harness]:
     """Database, broker and relay of a service; the broker is connected, the relay does not run yet."""
     nats_server.process.start()
     name = f"t{next(_numbers)}x{uuid4().hex[:8]}"
-    database = Database(ground_dsn, pool_size=4)
+    database = Database(harness_dsn, pool_size=4)
     broker = Broker(nats_server.url, name=name)
     relay = Relay(database=database, broker=broker, service=name)
     async with running(broker.run):
         await eventually(lambda: broker.connected, "broker connected")
-        yield Ground(name, database, broker, relay)
+        yield Harness(name, database, broker, relay)
     await database.close()
