@@ -76,7 +76,10 @@ class LeasedRows(Protocol[RowT, ResultT]):
         """End the lease; the pass says when the row is due again."""
 
     async def retry(self, row: RowT, worker: UUID) -> None:
-        """End the lease after a pass that failed or was cut off; the row is due again after a pause."""
+        """End the lease after a pass that failed; the row is due again after a pause."""
+
+    async def hand_over(self, row: RowT, worker: UUID) -> None:
+        """End the lease of a pass that was cut off because this process stops; the row is due at once."""
 
 
 async def hold(
@@ -186,7 +189,7 @@ class LeasedWorker(Generic[RowT, ResultT]):
             task.result()
 
     async def close(self) -> None:
-        """Stop working and give the rows back; what was begun is finished by the next worker."""
+        """Stop working and hand the rows over; what was begun is finished by the next worker, at once."""
         await cancel_all(self._working)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -197,7 +200,7 @@ class LeasedWorker(Generic[RowT, ResultT]):
         try:
             result = await hold(partial(self._rows.renew, row, worker, self._lease), self._pass(row), lease=self._lease)
         except asyncio.CancelledError:
-            await self._end_lease(self._rows.retry(row, worker))
+            await self._end_lease(self._rows.hand_over(row, worker))
             raise
         except Exception as error:  # noqa: BLE001 - one row that fails must not stop the others
             self._failed(error)

@@ -90,6 +90,11 @@ class OpenOperations:
         until = self._clock() + retry_after(work.failures)
         await postpone(self._database, work=work, until=until, failures=work.failures + 1)
 
+    async def hand_over(self, work: Work, worker: UUID) -> None:
+        """Nothing has failed."""
+        del worker
+        await postpone(self._database, work=work, until=self._clock(), failures=work.failures)
+
 
 def operations_worker(
     *, database: Database, relay: Wakes, ec2: Ec2, retention: Retention, clock: Callable[[], datetime] = utc_now

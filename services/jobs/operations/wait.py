@@ -21,6 +21,8 @@ _LOOK_SECONDS = 2.0
 async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float, context: Context) -> Job | None:
     """The job as soon as `settled` says so of it; None when that is not within `seconds`, or cannot be known now.
 
+    When the service stops before that: the job as it is.
+
     The request whose outcome it is has been accepted, so an outage here is no error of it.
     """
     try:
@@ -33,6 +35,7 @@ async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float
 async def _settled_job(
     job_id: UUID, settled: Callable[[Job], bool], woken: asyncio.Event, context: Context
 ) -> Job | None:
+    job = None
     while not context.wake_ups.closing:
         woken.clear()
         job = await _look(job_id, context)
@@ -41,7 +44,7 @@ async def _settled_job(
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
                 await woken.wait()
-    return None
+    return job
 
 
 async def _look(job_id: UUID, context: Context) -> Job | None:

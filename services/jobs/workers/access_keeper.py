@@ -103,6 +103,10 @@ class AccessKeeper:
         """What could not even be tried is tried again soon."""
         await self.give_back(job, worker, Brought(job, self._context.clock() + _RETRY))
 
+    async def hand_over(self, job: Job, worker: UUID) -> None:
+        """Due now."""
+        await self.give_back(job, worker, Brought(job, self._context.clock()))
+
     async def _bring_keys(self, job: Job, budget: Budget, *, leaving_seconds: float = 0.0) -> Job:
         page_seconds = self._context.settings.github_seconds + _WRITING_SECONDS
         for user in users_to_fetch(job):

@@ -156,6 +156,10 @@ class Reconciler:
         self._failures[job.id] += 1
         await self._finish(job, worker, Looked(job, self._context.clock() + pause))
 
+    async def hand_over(self, job: Job, worker: UUID) -> None:
+        """Due now."""
+        await self._finish(job, worker, Looked(job, self._context.clock()))
+
     async def _finish(self, job: Job, worker: UUID, looked: Looked) -> None:
         self._working.discard(job.id)
         await self._context.database.execute(

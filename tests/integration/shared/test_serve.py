@@ -3,15 +3,20 @@
 import asyncio
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
+from shared.database import Database, Statement
 from shared.database.migrate import upgrade
+from tests.support.disks import claim, new_user_id, wish
 from tests.support.harness import eventually
 from tests.support.replica import Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
@@ -129,3 +134,69 @@ async def test_a_wrong_setting_is_named_and_ends_the_process(make_replica: Calla
     with pytest.raises(Exception, match="GPUDEV_SWEEP_SECONDS") as failed:
         make_replica(GPUDEV_SWEEP_SECONDS="often")
     assert "Traceback" not in str(failed.value)
+
+
+@contextmanager
+def silent_aws() -> Iterator[str]:
+    """The URL of an AWS that takes calls and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+async def test_work_under_way_is_another_replicas_at_once(make_replica: Callable[..., Replica], dsn: str) -> None:
+    """Its lease would last 8 s, and a failure would make it rest."""
+    with silent_aws() as url:
+        async with opened(dsn) as database:
+            first = await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
+            await claim(database, wish(new_user_id(), size_gb=10))
+            held = await eventually(lambda: _lease(database), "the disk is being made")
+            await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
+            os.kill(first.pid, signal.SIGTERM)
+            await eventually(lambda: "service_stopped" in first.log.read_text(), "its application has shut down")
+
+            async def handed_over() -> bool:
+                return await _lease(database) == held + 1
+
+            await eventually(handed_over, "the other goes on with it", seconds=3)
+            assert await database.fetch_value(Statement(sa.text("SELECT max(failures) FROM operations"))) == 0
+            await ended(first)
+
+
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[Database]:
+    database = Database(dsn, pool_size=1)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _lease(database: Database) -> int | None:
+    """Number of the lease under which the one operation is worked; None when it is not."""
+    lease = "SELECT lease FROM operations WHERE worked_until > clock_timestamp() AND lease > 0"
+    number: int | None = await database.fetch_value(Statement(sa.text(lease)))
+    return number
+
+
+async def test_a_leader_lock_is_another_replicas_at_once(make_replica: Callable[..., Replica], dsn: str) -> None:
+    async with opened(dsn) as database:
+        first = await asyncio.to_thread(make_replica, GPUDEV_REPLICA="first")
+        await eventually(lambda: _leaders(database), "the first reads events", seconds=20)
+        await asyncio.to_thread(make_replica, GPUDEV_REPLICA="second")
+        assert await _leaders(database) == {"first-session"}
+        os.kill(first.pid, signal.SIGTERM)
+        await eventually(lambda: "service_stopped" in first.log.read_text(), "its application has shut down")
+
+        async def handed_over() -> bool:
+            return await _leaders(database) == {"second-session"}
+
+        await eventually(handed_over, "the second reads events", seconds=3)
+        await ended(first)
+
+
+async def _leaders(database: Database) -> set[str]:
+    query = (
+        "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE locktype = 'advisory' AND granted AND datname = current_database() AND application_name LIKE '%-session'"
+    )
+    return {row[0] for row in await database.fetch_all(Statement(sa.text(query)))}

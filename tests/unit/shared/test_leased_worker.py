@@ -19,6 +19,7 @@ class Numbers:
         self.due = list(range(count))
         self.given_back: dict[int, str] = {}
         self.retried: list[int] = []
+        self.handed_over: list[int] = []
         self.held = True
         self._work = work
 
@@ -41,6 +42,10 @@ class Numbers:
     async def retry(self, row: int, worker: UUID) -> None:
         del worker
         self.retried.append(row)
+
+    async def hand_over(self, row: int, worker: UUID) -> None:
+        del worker
+        self.handed_over.append(row)
 
 
 def worker_of(rows: Numbers, *, at_once: int = 4, budget_seconds: float = 10.0) -> LeasedWorker[int, str]:
@@ -149,7 +154,7 @@ async def test_who_is_cancelled_from_outside_has_not_lost_a_lease() -> None:
         await task
 
 
-async def test_rows_under_way_are_given_back_at_the_end() -> None:
+async def test_rows_under_way_are_handed_over_at_the_end() -> None:
     begun = asyncio.Event()
 
     async def work(_: int, __: Budget) -> str:
@@ -162,7 +167,7 @@ async def test_rows_under_way_are_given_back_at_the_end() -> None:
     await worker.turn()
     await begun.wait()
     await worker.close()
-    assert rows.retried == [0]
+    assert (rows.handed_over, rows.retried) == ([0], [])
 
 
 async def test_calls_of_a_pass_never_add_up_past_its_budget() -> None:
