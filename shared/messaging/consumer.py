@@ -260,9 +260,13 @@ class Consumer:
                 await self._answer(message.nak(delay=_RETRY_SECONDS[attempts - 1]))
                 return
             await self._database.execute(
-                _PARK, event_id=event_id, subject=message.subject, body=message.data,
-                error=mask_text(f"{type(error).__name__}: {error}"), parked_at=now,
-            )  # fmt: skip
+                _PARK,
+                event_id=event_id,
+                subject=message.subject,
+                body=message.data,
+                error=mask_text(f"{type(error).__name__}: {error}"),
+                parked_at=now,
+            )
         except Unavailable:
             await self._answer(message.nak(delay=1))
             return

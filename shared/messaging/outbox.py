@@ -14,8 +14,15 @@ from shared.database.tables import outbox
 from shared.request_context import current_request_id
 
 _COLUMNS = (
-    "event_id", "type", "subject", "entity_id", "entity_version", "occurred_at", "request_id", "data",
-)  # fmt: skip
+    "event_id",
+    "type",
+    "subject",
+    "entity_id",
+    "entity_version",
+    "occurred_at",
+    "request_id",
+    "data",
+)
 _INSERT = Statement(sa.insert(outbox).values({name: sa.bindparam(name) for name in _COLUMNS}).returning(outbox.c.id))
 _INSERT_MANY = Statement(
     sa.text(

@@ -87,12 +87,29 @@ def reference_server(stack: LocalStack, job: str) -> Iterator[int]:
     """The reference on the same server program; its port."""
     port = free_ports(1)[0]
     environment = {
-        **os.environ, "BENCH_JOBS": stack.dsn("jobs"), "BENCH_CAPACITY": stack.dsn("capacity"), "BENCH_JOB": job,
-    }  # fmt: skip
+        **os.environ,
+        "BENCH_JOBS": stack.dsn("jobs"),
+        "BENCH_CAPACITY": stack.dsn("capacity"),
+        "BENCH_JOB": job,
+    }
     command = [
-        sys.executable, "-m", "granian", "--interface", "asgi", "--factory", "tests.bench.reference:create_app",
-        "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--no-ws", "--log-level", "warning",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "granian",
+        "--interface",
+        "asgi",
+        "--factory",
+        "tests.bench.reference:create_app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--loop",
+        "uvloop",
+        "--no-ws",
+        "--log-level",
+        "warning",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         deadline = time.monotonic() + 20

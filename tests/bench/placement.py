@@ -43,20 +43,40 @@ async def fill(connection: Any, waiting: int) -> None:
         [(f"node-{number:04}", _NOW) for number in range(NODES)],
     )
     columns = (
-        "job_id", "state", "user_id", "gpu_type", "gpu_count", "duration_seconds", "submitted_at", "ready",
-        "cancelling", "status", "job_version", "epoch",
-    )  # fmt: skip
+        "job_id",
+        "state",
+        "user_id",
+        "gpu_type",
+        "gpu_count",
+        "duration_seconds",
+        "submitted_at",
+        "ready",
+        "cancelling",
+        "status",
+        "job_version",
+        "epoch",
+    )
     await connection.copy_records_to_table(
         "places",
         columns=columns,
         records=[
             (
-                UUID(int=number), "waiting", number % 200, "h100", _SIZES[number % 8], 3600,
-                _NOW + timedelta(seconds=number), True, False, "queued", 1, 0,
+                UUID(int=number),
+                "waiting",
+                number % 200,
+                "h100",
+                _SIZES[number % 8],
+                3600,
+                _NOW + timedelta(seconds=number),
+                True,
+                False,
+                "queued",
+                1,
+                0,
             )
             for number in range(waiting)
         ],
-    )  # fmt: skip
+    )
     await connection.execute("ANALYZE places")
     await connection.execute("ANALYZE nodes")
 

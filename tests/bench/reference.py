@@ -80,10 +80,17 @@ class Reference:
         now = datetime.now(UTC)
         job_id = uuid4()
         data = JobSubmitted(
-            job_id=job_id, user_id=self._job.user_id, username="bench", status=JobStatus.QUEUED,
-            instance_type="p5.48xlarge", gpu_type="none", gpu_count=8, duration_seconds=3600, submitted_at=now,
+            job_id=job_id,
+            user_id=self._job.user_id,
+            username="bench",
+            status=JobStatus.QUEUED,
+            instance_type="p5.48xlarge",
+            gpu_type="none",
+            gpu_count=8,
+            duration_seconds=3600,
+            submitted_at=now,
             waits_for_disk=True,
-        )  # fmt: skip
+        )
         arguments = jobs.jobs.SUBMIT.arguments(
             jobs.jobs.submit_columns(msgspec.structs.replace(self._job, id=job_id, node=None))
             | draft_columns(Draft(data=data, version=1, occurred_at=now))

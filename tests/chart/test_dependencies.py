@@ -246,8 +246,11 @@ def test_the_printed_list_of_images_is_all(values: dict[str, Any], tmp_path: Pat
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
     listed = subprocess.run(
         [str(generate.HERE / "images.sh"), "list", "-f", str(tmp_path / "values.yaml")],
-        check=True, capture_output=True, text=True, env={"HELM": str(tools.helm()), "PATH": "/usr/bin:/bin"},
-    ).stdout.split()  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"HELM": str(tools.helm()), "PATH": "/usr/bin:/bin"},
+    ).stdout.split()
     assert set(listed) == set(itertools.chain.from_iterable(images_in(one) for one in objects(**values)))
     assert len(listed) == len(set(listed))
 
@@ -264,8 +267,9 @@ def test_images_are_copied_to_where_the_values_say(tmp_path: Path) -> None:
     skopeo.chmod(0o755)
     subprocess.run(
         [str(generate.HERE / "images.sh"), "copy", "registry.example.org/", "--set", "image.registry=lab:5000/gpu"],
-        check=True, env={"HELM": str(tools.helm()), "PATH": f"{tmp_path}:/usr/bin:/bin"},
-    )  # fmt: skip
+        check=True,
+        env={"HELM": str(tools.helm()), "PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
     copied = calls.read_text().splitlines()
     names = [f"gpudev-{name}:0.1.0" for name in ("auth", "capacity", "disks", "jobs", "tools")]
     assert copied == [f"copy --all docker://registry.example.org/{n} docker://lab:5000/gpu/{n}" for n in names]

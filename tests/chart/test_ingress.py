@@ -13,10 +13,15 @@ PATHS = sorted(
     {
         *(path for _, path in DOCUMENTED),
         *(f"{route.path.rstrip('/')}{end}" for route in ROUTES for end in ("", "/", "/x", "x", "/x/y")),
-        "/nothing", "/v1", "/v1/", "/v2/jobs", "/healthz", "/health/other",
+        "/nothing",
+        "/v1",
+        "/v1/",
+        "/v2/jobs",
+        "/healthz",
+        "/health/other",
     }
     - {""}
-)  # fmt: skip
+)
 
 
 def winner(rows: list[tuple[str, str, str]], path: str) -> str:

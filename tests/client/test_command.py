@@ -52,13 +52,21 @@ class Person:
         """Exit code, output, and what was told beside it."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("GPUDEV_", "AWS_"))}
         given = {
-            "PYTHONPATH": str(ROOT / "client" / "src"), "XDG_CONFIG_HOME": str(self.config.parent), "TZ": "UTC",
-            "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(self.config.parent),
-        }  # fmt: skip
+            "PYTHONPATH": str(ROOT / "client" / "src"),
+            "XDG_CONFIG_HOME": str(self.config.parent),
+            "TZ": "UTC",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "HOME": str(self.config.parent),
+        }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gpudev", *arguments, env={**plain, **given, **environment},
-            stdout=PIPE, stderr=beside,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "gpudev",
+            *arguments,
+            env={**plain, **given, **environment},
+            stdout=PIPE,
+            stderr=beside,
+        )
         output, told = await process.communicate()
         return process.returncode or 0, output.decode(), (told or b"").decode()
 

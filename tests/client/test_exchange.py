@@ -12,10 +12,16 @@ from tests.client.scripted import call, cuts, says, scripted, streams
 pytestmark = pytest.mark.parametrize("kind", ["blocking", "awaited"])
 SUBMITTED = {"job_id": "5f0c1b9e-93a4-4cfb-a2a5-6f2b2b6ad0f1", "status": "queued", "message": "ok"}
 ACTIVE = {
-    "job_id": SUBMITTED["job_id"], "reservation_id": SUBMITTED["job_id"], "user_id": "ann", "status": "active",
-    "gpu_type": "h100", "gpu_count": 8, "instance_type": "p5.48xlarge", "duration_hours": 1,
+    "job_id": SUBMITTED["job_id"],
+    "reservation_id": SUBMITTED["job_id"],
+    "user_id": "ann",
+    "status": "active",
+    "gpu_type": "h100",
+    "gpu_count": 8,
+    "instance_type": "p5.48xlarge",
+    "duration_hours": 1,
     "created_at": "2026-01-20T18:30:00Z",
-}  # fmt: skip
+}
 ENDED = {**ACTIVE, "status": "completed"}
 PRESSED = {"image": "debian:12", "instance_type": "p5.48xlarge"}
 

@@ -15,15 +15,32 @@ from tests.client.scripted import Answerer, Scripted, says, scripted
 from tests.client.test_command import ACTIVE, DONE, JOB, ROOT, Person
 
 READING = {
-    "list_jobs", "get_job", "explain_job", "get_job_history", "get_job_logs", "gpu_availability", "cluster_status",
-    "list_disks", "get_disk_content", "list_disk_snapshots",
-}  # fmt: skip
+    "list_jobs",
+    "get_job",
+    "explain_job",
+    "get_job_history",
+    "get_job_logs",
+    "gpu_availability",
+    "cluster_status",
+    "list_disks",
+    "get_disk_content",
+    "list_disk_snapshots",
+}
 WRITING = {
-    "submit_job", "cancel_job", "extend_job", "create_disk", "create_disk_snapshot", "delete_disk", "restore_disk",
-}  # fmt: skip
+    "submit_job",
+    "cancel_job",
+    "extend_job",
+    "create_disk",
+    "create_disk_snapshot",
+    "delete_disk",
+    "restore_disk",
+}
 OPEN = {
-    **ACTIVE, "jupyter_enabled": True, "jupyter_token": "s3cret", "jupyter_url": "http://10.0.0.1:31000/lab?token=s3cret",
-}  # fmt: skip
+    **ACTIVE,
+    "jupyter_enabled": True,
+    "jupyter_token": "s3cret",
+    "jupyter_url": "http://10.0.0.1:31000/lab?token=s3cret",
+}
 
 
 @pytest.fixture
@@ -34,9 +51,11 @@ def person(tmp_path: Path) -> Person:
 @asynccontextmanager
 async def agent(person: Person, *options: str) -> AsyncIterator[Client]:
     environment = {
-        "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "client" / "src"),
-        "XDG_CONFIG_HOME": str(person.config.parent), "HOME": str(person.config.parent),
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT / "client" / "src"),
+        "XDG_CONFIG_HOME": str(person.config.parent),
+        "HOME": str(person.config.parent),
+    }
     command = StdioServerParameters(
         command=sys.executable, args=["-m", "gpudev", "mcp", *options], env=environment, cwd=str(ROOT)
     )

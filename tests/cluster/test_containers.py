@@ -94,8 +94,16 @@ def test_variables_are_expanded_in_command_and_arguments(core: CoreV1Api, namesp
     args = ["$(A)", "$$(A)", "$(B)", "$$$(A)", "$(echo $(A))", "$(A$$)", "$($(A)", "$A $ $$", "'$(A)'"]
     body = pod(command=["printf", "%s|\\n"], container={"args": args, "env": env}, restartPolicy="Never")
     assert log(core, run(core, namespace, body)).splitlines() == [
-        "x y|", "$(A)|", "$(B)|", "$x y|", "$(echo $(A))|", "$(A$$)|", "$($(A)|", "$A $ $|", "'x y'|",
-    ]  # fmt: skip
+        "x y|",
+        "$(A)|",
+        "$(B)|",
+        "$x y|",
+        "$(echo $(A))|",
+        "$(A$$)|",
+        "$($(A)|",
+        "$A $ $|",
+        "'x y'|",
+    ]
 
 
 def test_a_missing_secret_holds_the_container_until_it_is_there(core: CoreV1Api, namespace: str) -> None:

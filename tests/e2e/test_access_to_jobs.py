@@ -71,8 +71,9 @@ async def test_a_second_users_key_opens_the_job_once_he_is_added(stack: LocalSta
             assert refused.json()["detail"][0]["loc"] == ["body", "github_username"]
         unknown = await call(demo, job_id, "users", github_username="nobody-here")
         assert (unknown["status"], unknown["message"]) == (
-            "refused", "nobody-here was not added: GitHub has no user of this name",
-        )  # fmt: skip
+            "refused",
+            "nobody-here was not added: GitHub has no user of this name",
+        )
         assert (await call(demo, job_id, "users", github_username="bob"))["status"] == "succeeded"
         assert (await paste(command, "true", key=key)).code == 0
         assert (await paste(command, "true", key=stack.state.github / "demo")).code == 0

@@ -70,8 +70,11 @@ async def test_a_command_decides_how_its_job_ends(stack: LocalStack) -> None:
         await until(as_before, "availability at its start value")
         events = await read_events(stack)
         assert [name for name in events.of(failing) if name.startswith("jobs.")] == [
-            "jobs.submitted", "jobs.preparing", "jobs.started", "jobs.ended",
-        ]  # fmt: skip
+            "jobs.submitted",
+            "jobs.preparing",
+            "jobs.started",
+            "jobs.ended",
+        ]
 
 
 async def test_a_job_sees_its_environment_and_nothing_of_ours(stack: LocalStack, tmp_path: Path) -> None:

@@ -31,8 +31,12 @@ async def test_the_shell_gets_exactly_the_command_that_the_api_shows(stack: Loca
         assert job["command"] == BYTES
         lines = await log_of(alice, job_id)
         assert [line for line in lines if "not found" not in line] == [
-            "single $$ $(SECRET) $(HOME) ${HOME} `id`", "double $$ $(SECRET)", "nested 2", "process", "$(SECRET) $$",
-        ]  # fmt: skip
+            "single $$ $(SECRET) $(HOME) ${HOME} `id`",
+            "double $$ $(SECRET)",
+            "nested 2",
+            "process",
+            "$(SECRET) $$",
+        ]
         assert len(lines) == 6, "SECRET is no program, and was not put in its place"
 
 
@@ -61,9 +65,12 @@ async def test_every_way_in_finds_the_same_environment(stack: LocalStack, disk: 
 async def test_a_home_and_a_directory_of_the_users_are_the_commands(stack: LocalStack) -> None:
     async with users(stack, "demo") as (demo,):
         job_id = await demo.submit(
-            command=f"{TELL}; exec sleep 300", gpu_count=1, github_user="demo", working_dir="/home/dev/a $b",
+            command=f"{TELL}; exec sleep 300",
+            gpu_count=1,
+            github_user="demo",
+            working_dir="/home/dev/a $b",
             env_vars={"HOME": "/tmp/elsewhere", "PYTHONUNBUFFERED": "0"},
-        )  # fmt: skip
+        )
         job = await demo.wait(job_id, "active")
         assert (job["home"], job["working_dir"], job["grace_seconds"]) == ("/home/dev", "/home/dev/a $b", 30)
 

@@ -15,9 +15,11 @@ def operator_url(stack: LocalStack) -> str:
     secrets, port = stack.state.secrets(), stack.parts()["nats"].port
     assert port is not None
     broker = Broker(
-        directory=stack.state.broker, port=port, services_password=secrets.broker_services,
+        directory=stack.state.broker,
+        port=port,
+        services_password=secrets.broker_services,
         tools_password=secrets.broker_tools,
-    )  # fmt: skip
+    )
     return broker.url(OPERATOR_USER)
 
 

@@ -20,9 +20,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def run(*command: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [str(part) for part in command], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True,
-        timeout=400, check=False,
-    )  # fmt: skip
+        [str(part) for part in command],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done
 
@@ -46,18 +51,30 @@ def linters() -> Path:
 
 def test_redocly_finds_nothing(linters: Path, document: Path) -> None:
     done = run(
-        linters / "redocly", "lint", document, "--extends=recommended", "--format=json", folder=document.parent,
+        linters / "redocly",
+        "lint",
+        document,
+        "--extends=recommended",
+        "--format=json",
+        folder=document.parent,
         REDOCLY_TELEMETRY="off",
-    )  # fmt: skip
+    )
     found: Any = json.loads(done.stdout)
     assert (found["totals"], found["problems"]) == ({"errors": 0, "warnings": 0, "ignored": 0}, [])
 
 
 def test_spectral_finds_nothing(linters: Path, document: Path) -> None:
     done = run(
-        linters / "spectral", "lint", document, "--ruleset", TOOLS / "spectral.yaml", "--format=json", "--quiet",
-        "--fail-severity=hint", folder=document.parent,
-    )  # fmt: skip
+        linters / "spectral",
+        "lint",
+        document,
+        "--ruleset",
+        TOOLS / "spectral.yaml",
+        "--format=json",
+        "--quiet",
+        "--fail-severity=hint",
+        folder=document.parent,
+    )
     assert json.loads(done.stdout or "[]") == []
 
 
@@ -67,13 +84,32 @@ async def test_a_generated_client_logs_in_submits_lists_and_cancels(
     uv, venv = Path(sys.executable).with_name("uv"), tmp_path / "venv"
     python = venv / "bin" / "python"
     run(uv, "venv", "--quiet", "--python", sys.executable, venv, folder=tmp_path)
-    run(uv, "pip", "install", "--quiet", "--require-hashes", "--python", python, "-r", TOOLS / "client.txt",
-        folder=tmp_path)  # fmt: skip
+    run(
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--python",
+        python,
+        "-r",
+        TOOLS / "client.txt",
+        folder=tmp_path,
+    )
     path = f"{venv / 'bin'}:{os.environ['PATH']}"
     run(
-        venv / "bin" / "openapi-python-client", "generate", "--path", document, "--meta", "none",
-        "--output-path", tmp_path / "gpudev_client", "--fail-on-warning", folder=tmp_path, PATH=path,
-    )  # fmt: skip
+        venv / "bin" / "openapi-python-client",
+        "generate",
+        "--path",
+        document,
+        "--meta",
+        "none",
+        "--output-path",
+        tmp_path / "gpudev_client",
+        "--fail-on-warning",
+        folder=tmp_path,
+        PATH=path,
+    )
     exported = await asyncio.to_thread(stack.identity, "generated")
     stack.secrets |= {exported["AWS_SECRET_ACCESS_KEY"], exported["AWS_SESSION_TOKEN"]}
     await asyncio.to_thread(

@@ -13,9 +13,14 @@ JOB = {"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1, "co
 async def test_what_the_existing_client_passes_in_env_vars_is_read_generously(stack: LocalStack) -> None:
     reservation = str(uuid4())
     told = {
-        "GPU_TYPE": " H100 ", "GPU_COUNT": "2 ", "GITHUB_USER": "@demo", "JUPYTER_ENABLED": "", "MINE": "x",
-        "POD_NAME": "Änne's run, the 2nd!", "RESERVATION_ID": reservation.upper(),
-    }  # fmt: skip
+        "GPU_TYPE": " H100 ",
+        "GPU_COUNT": "2 ",
+        "GITHUB_USER": "@demo",
+        "JUPYTER_ENABLED": "",
+        "MINE": "x",
+        "POD_NAME": "Änne's run, the 2nd!",
+        "RESERVATION_ID": reservation.upper(),
+    }
     async with users(stack, "demo") as (demo,):
         body = {name: value for name, value in JOB.items() if name != "gpu_count"}
         answer = await demo.client.post("/v1/jobs/submit", json={**body, "env_vars": told})

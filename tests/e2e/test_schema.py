@@ -18,10 +18,24 @@ SEED = "20260120"
 
 def schemathesis(stack: LocalStack, user: ApiUser, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
-        str(Path(sys.executable).with_name("schemathesis")), "run", f"{stack.url}/openapi.json",
-        "--header", f"Authorization: Bearer {user.key}", "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
-        "--max-examples", "12", "--seed", SEED, "--no-color", "--suppress-health-check", "all", *options,
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{stack.url}/openapi.json",
+        "--header",
+        f"Authorization: Bearer {user.key}",
+        "--checks",
+        CHECKS,
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--max-examples",
+        "12",
+        "--seed",
+        SEED,
+        "--no-color",
+        "--suppress-health-check",
+        "all",
+        *options,
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
 
 

@@ -44,8 +44,13 @@ class Job:
         port = "-p" if program == "ssh" else "-P"
         return subprocess.run(
             [program, *self._options, port, "2222", *arguments],
-            input=stdin, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **env},
-        )  # fmt: skip
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={**os.environ, **env},
+        )
 
     def ssh(self, script: str, *options: str, **env: str) -> str:
         done = self.client("ssh", *options, self.target, script, **env)

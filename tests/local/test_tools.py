@@ -307,9 +307,13 @@ def test_a_listing_goes_to_depth_three_and_counts_everything(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe")
     found = list_tree(tmp_path)
     assert [(e["path"], e["type"], e["size_bytes"]) for e in found["entries"]] == [
-        ("a", "directory", 1000), ("a/b", "directory", 1000), ("a/b/c", "directory", 1000), ("a.txt", "file", 2),
-        ("link", "link", 7), ("pipe", "other", 0),
-    ]  # fmt: skip
+        ("a", "directory", 1000),
+        ("a/b", "directory", 1000),
+        ("a/b/c", "directory", 1000),
+        ("a.txt", "file", 2),
+        ("link", "link", 7),
+        ("pipe", "other", 0),
+    ]
     assert (found["size_bytes"], found["truncated"]) == (1009, False)
 
 
@@ -322,8 +326,10 @@ def test_a_listing_is_bounded_and_is_cut_to_what_fits(tmp_path: Path) -> None:
     cut = json.loads(text)
     assert 3500 < len(text) <= 4096
     assert (cut["truncated"], cut["size_bytes"], cut["entries"]) == (
-        True, 2001, found["entries"][: len(cut["entries"])],
-    )  # fmt: skip
+        True,
+        2001,
+        found["entries"][: len(cut["entries"])],
+    )
 
 
 def test_a_tree_that_is_very_deep_is_listed(tmp_path: Path) -> None:

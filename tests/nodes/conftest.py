@@ -80,9 +80,11 @@ def bindings() -> list[dict[str, Any]]:
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
     group = "rbac.authorization.k8s.io"
     looks = {
-        "apiVersion": f"{group}/v1", "kind": "Role", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE},
+        "apiVersion": f"{group}/v1",
+        "kind": "Role",
+        "metadata": {"name": ACCOUNT, "namespace": NAMESPACE},
         "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}],
-    }  # fmt: skip
+    }
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}}
     roles = (
         ("Role", ACCOUNT),
@@ -92,10 +94,12 @@ def bindings() -> list[dict[str, Any]]:
     )
     bound = [
         {
-            "apiVersion": f"{group}/v1", "kind": f"{kind}Binding",
+            "apiVersion": f"{group}/v1",
+            "kind": f"{kind}Binding",
             "metadata": {"name": f"{ACCOUNT}-{name}"} | ({"namespace": NAMESPACE} if kind == "Role" else {}),
-            "roleRef": {"apiGroup": group, "kind": kind, "name": name}, "subjects": [subject],
+            "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+            "subjects": [subject],
         }
         for kind, name in roles
-    ]  # fmt: skip
+    ]
     return [account, looks, *bound]

@@ -105,9 +105,12 @@ async def test_every_way_in_finds_the_same_environment(stack: LocalStack, image:
 async def test_a_home_and_a_directory_of_the_users_are_the_commands(stack: LocalStack) -> None:
     async with users(stack, "demo") as (demo,):
         job_id = await submit(
-            demo, image=BUSYBOX, command="echo $HOME; pwd; echo mine > file; exec sleep 600",
-            working_dir="/home/dev/a $(b) $$", env_vars={"HOME": "/tmp/else where"},
-        )  # fmt: skip
+            demo,
+            image=BUSYBOX,
+            command="echo $HOME; pwd; echo mine > file; exec sleep 600",
+            working_dir="/home/dev/a $(b) $$",
+            env_vars={"HOME": "/tmp/else where"},
+        )
         ssh = await opened(demo, job_id)
         assert (await log_of(demo, job_id)).splitlines() == ["/tmp/else where", "/home/dev/a $(b) $$"]
         session = await paste(ssh, "echo $HOME; pwd; cat '/home/dev/a $(b) $$/file'")

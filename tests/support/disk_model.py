@@ -165,12 +165,19 @@ class Model:
         """What its owner is shown of it."""
         holder = self.holder(disk)
         return {
-            "disk_name": disk.name, "size_gb": disk.size_gb, "created_at": disk.created_at,
-            "last_used": disk.last_used, "in_use": holder is not None,
-            "reservation_id": None if holder is None else str(holder.id), "is_backing_up": disk.backing_up,
-            "is_deleted": disk.deleted_at is not None, "snapshot_count": len(disk.kept),
-            "delete_date": _day(disk.delete_date), "disk_id": str(disk.id), "status": disk.state,
-        }  # fmt: skip
+            "disk_name": disk.name,
+            "size_gb": disk.size_gb,
+            "created_at": disk.created_at,
+            "last_used": disk.last_used,
+            "in_use": holder is not None,
+            "reservation_id": None if holder is None else str(holder.id),
+            "is_backing_up": disk.backing_up,
+            "is_deleted": disk.deleted_at is not None,
+            "snapshot_count": len(disk.kept),
+            "delete_date": _day(disk.delete_date),
+            "disk_id": str(disk.id),
+            "status": disk.state,
+        }
 
     def points(self, disk: Disk) -> list[dict[str, Any]]:
         """What its owner is shown of its snapshots, newest first."""
@@ -178,16 +185,21 @@ class Model:
         shown.sort(key=lambda point: point.created_at, reverse=True)
         return [
             {
-                "snapshot_id": str(point.id), "size_gb": point.size_gb, "created_at": point.created_at,
-                "reservation_id": None if point.job is None else str(point.job), "state": point.state,
+                "snapshot_id": str(point.id),
+                "size_gb": point.size_gb,
+                "created_at": point.created_at,
+                "reservation_id": None if point.job is None else str(point.job),
+                "state": point.state,
             }
             for point in shown
-        ]  # fmt: skip
+        ]
 
     def content(self, disk: Disk) -> dict[str, Any]:
         """What its owner is told to be on it."""
         return {
-            "disk_name": disk.name, "s3_path": None, "snapshot_date": disk.listed_at,
+            "disk_name": disk.name,
+            "s3_path": None,
+            "snapshot_date": disk.listed_at,
             "reservation_id": None if disk.listed_by is None else str(disk.listed_by),
             "listed_at": disk.listed_at,
             "listed_after_job": None if disk.listed_by is None else str(disk.listed_by),
@@ -195,7 +207,7 @@ class Model:
             "message": self._no_listing(disk),
             "size_bytes": None if disk.listing is None else disk.listing["size_bytes"],
             "entries": [] if disk.listing is None else disk.listing["entries"],
-        }  # fmt: skip
+        }
 
     def _no_listing(self, disk: Disk) -> str | None:
         holder = self.holder(disk)
@@ -214,10 +226,14 @@ class Model:
             return None
         disk = operation.disk
         return {
-            "operation_id": str(operation.id), "disk_name": operation.name, "action": operation.action,
-            "completed": operation.status != OPEN, "is_deleted": disk.deleted_at is not None,
-            "delete_date": _day(disk.delete_date), "disk_id": str(disk.id),
-        }  # fmt: skip
+            "operation_id": str(operation.id),
+            "disk_name": operation.name,
+            "action": operation.action,
+            "completed": operation.status != OPEN,
+            "is_deleted": disk.deleted_at is not None,
+            "delete_date": _day(disk.delete_date),
+            "disk_id": str(disk.id),
+        }
 
     def names(self, disk: Disk) -> set[str]:
         """That it has or had, as far as is remembered."""

@@ -98,26 +98,43 @@ class Scene:
     async def snapshot(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Ask for another; the operation."""
         outcome = await request_snapshot(
-            process.database, Silent(), Silent(), user_id=self.user_id, name="old", operation_id=uuid4(), key=key,
-            cipher=self.cipher, now=self.now,
-        )  # fmt: skip
+            process.database,
+            Silent(),
+            Silent(),
+            user_id=self.user_id,
+            name="old",
+            operation_id=uuid4(),
+            key=key,
+            cipher=self.cipher,
+            now=self.now,
+        )
         return outcome.answer.id
 
     async def delete(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Mark the disk for deletion; the operation."""
         outcome = await delete_disk(
-            process.database, Silent(), user_id=self.user_id, name="old", operation_id=uuid4(),
-            retention=RETENTION_TIME, key=key, cipher=self.cipher, now=self.now,
-        )  # fmt: skip
+            process.database,
+            Silent(),
+            user_id=self.user_id,
+            name="old",
+            operation_id=uuid4(),
+            retention=RETENTION_TIME,
+            key=key,
+            cipher=self.cipher,
+            now=self.now,
+        )
         return outcome.answer.id
 
     async def rename(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Name the disk `new`; the operation."""
         renaming = Renaming(
-            database=process.database, relay=Silent(), ec2=process.ec2, cipher=self.cipher,
+            database=process.database,
+            relay=Silent(),
+            ec2=process.ec2,
+            cipher=self.cipher,
             seconds=self.rename_seconds,
             clock=self.clock,
-        )  # fmt: skip
+        )
         outcome = await renaming.rename(user_id=self.user_id, name="old", new_name="new", key=key)
         return outcome.answer.renamed.operation_id
 

@@ -40,9 +40,13 @@ class RequestSteps(Comparison):
         if status == 200:
             shown = await self.get(user, f"/{name}")
             self.model.create(
-                disk_id=UUID(shown.json()["disk_id"]), operation_id=UUID(answer.json()["operation_id"]),
-                user=user.user_id, name=name, size_gb=made, source=source,
-            )  # fmt: skip
+                disk_id=UUID(shown.json()["disk_id"]),
+                operation_id=UUID(answer.json()["operation_id"]),
+                user=user.user_id,
+                name=name,
+                size_gb=made,
+                source=source,
+            )
         return f"{status} {user.username} {body}"
 
     def _source(self, user: User, dice: float) -> UUID | None:
@@ -207,9 +211,12 @@ class JobSteps(Comparison):
         if disk is None:
             (row,) = await self.database.fetch_all(_OPERATION_OF, disk_id=claim.disk_id)
             disk = self.model.create(
-                disk_id=claim.disk_id, operation_id=row["id"], user=user.user_id, name=claim.disk_name,
+                disk_id=claim.disk_id,
+                operation_id=row["id"],
+                user=user.user_id,
+                name=claim.disk_name,
                 size_gb=claim.size_gb,
-            )  # fmt: skip
+            )
         job.user = user.user_id
         self.model.claim(job, disk)
         told = (claim.disk_name, claim.size_gb, claim.ready)

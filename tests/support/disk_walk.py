@@ -35,12 +35,33 @@ _EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, conte
 
 
 KINDS: Sequence[tuple[str, float]] = (
-    ("create", 10), ("delete", 6), ("restore", 4), ("rename", 6), ("snapshot", 6), ("show", 3), ("list", 3),
-    ("show_operation", 4), ("show_points", 2), ("show_content", 2),
-    ("claim", 10), ("submitted", 7), ("ended", 8), ("tell_content", 3),
-    ("work", 24), ("expire", 3), ("purge", 3), ("history", 2), ("sweep", 2), ("pass_time", 11),
-    ("copy", 1.5), ("foreign_volume", 0.3), ("spoil_tag", 1), ("lose_row", 0.7), ("aws_fault", 4), ("restart", 1),
-)  # fmt: skip
+    ("create", 10),
+    ("delete", 6),
+    ("restore", 4),
+    ("rename", 6),
+    ("snapshot", 6),
+    ("show", 3),
+    ("list", 3),
+    ("show_operation", 4),
+    ("show_points", 2),
+    ("show_content", 2),
+    ("claim", 10),
+    ("submitted", 7),
+    ("ended", 8),
+    ("tell_content", 3),
+    ("work", 24),
+    ("expire", 3),
+    ("purge", 3),
+    ("history", 2),
+    ("sweep", 2),
+    ("pass_time", 11),
+    ("copy", 1.5),
+    ("foreign_volume", 0.3),
+    ("spoil_tag", 1),
+    ("lose_row", 0.7),
+    ("aws_fault", 4),
+    ("restart", 1),
+)
 DEATHS = 0.12
 _INSTANTS = (0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 11, 15)
 
@@ -131,9 +152,13 @@ class Walk(RequestSteps, JobSteps):
     async def do_pass_time(self, step: Step) -> str:
         spans = (
             *(timedelta(seconds=seconds) for seconds in (1, 5, 10, 30, 70)),
-            timedelta(seconds=61), timedelta(hours=3), timedelta(days=1), timedelta(days=4), timedelta(weeks=1),
+            timedelta(seconds=61),
+            timedelta(hours=3),
+            timedelta(days=1),
+            timedelta(days=4),
+            timedelta(weeks=1),
             timedelta(days=31),
-        )  # fmt: skip
+        )
         span = timedelta(days=91) if step.dice[2] < 0.03 else self.chosen(step.dice[1], spans)
         self.model.now += span
         return f"{'long' if span >= timedelta(days=1) else 'short'} {span}"
@@ -179,9 +204,11 @@ class Walk(RequestSteps, JobSteps):
         tags = {"gpudev:disk-id": str(uuid4()), "gpudev:user-id": str(self.user(step).user_id), "Name": "theirs"}
         pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
         made = await asyncio.to_thread(
-            self.cloud.create_volume, AvailabilityZone=ZONE, Size=10,
+            self.cloud.create_volume,
+            AvailabilityZone=ZONE,
+            Size=10,
             TagSpecifications=[{"ResourceType": "volume", "Tags": pairs}],
-        )  # fmt: skip
+        )
         self.foreign.add(made["VolumeId"])
         return f"made {made['VolumeId']}"
 
@@ -230,12 +257,19 @@ async def walking(settings: DisksSettings, database: Database, moto: MotoServer)
     try:
         async with before_aws(endpoint, faults) as url:
             there = msgspec.structs.replace(
-                settings, aws_endpoint_url=url, aws_region=REGION, availability_zone=ZONE,
-                max_disks_per_user=RULES.disks, max_disk_gb_per_user=RULES.gb, snapshots_newest=RULES.newest,
-                snapshots_weeks=RULES.weeks, rename_seconds=RENAME_SECONDS,
-                disk_retention_days=RULES.retention / timedelta(days=1), claim_seconds=RULES.claim.total_seconds(),
+                settings,
+                aws_endpoint_url=url,
+                aws_region=REGION,
+                availability_zone=ZONE,
+                max_disks_per_user=RULES.disks,
+                max_disk_gb_per_user=RULES.gb,
+                snapshots_newest=RULES.newest,
+                snapshots_weeks=RULES.weeks,
+                rename_seconds=RENAME_SECONDS,
+                disk_retention_days=RULES.retention / timedelta(days=1),
+                claim_seconds=RULES.claim.total_seconds(),
                 log_level="critical",
-            )  # fmt: skip
+            )
             walk = Walk(there, database, moto.client("ec2", region=REGION), stand_in, faults)
             await walk.begin()
             try:

@@ -251,28 +251,48 @@ def new_user_id() -> int:
 def new_disk(user_id: int, name: str = "data", *, size_gb: int = 100, at: datetime | None = None) -> NewDisk:
     """A user's wish for a disk."""
     return NewDisk(
-        disk_id=uuid4(), operation_id=uuid4(), user_id=user_id, username=f"user-{user_id}", name=name,
-        size_gb=size_gb, availability_zone=AVAILABILITY_ZONE, requested_at=at or now(),
-    )  # fmt: skip
+        disk_id=uuid4(),
+        operation_id=uuid4(),
+        user_id=user_id,
+        username=f"user-{user_id}",
+        name=name,
+        size_gb=size_gb,
+        availability_zone=AVAILABILITY_ZONE,
+        requested_at=at or now(),
+    )
 
 
 def wish(
-    user_id: int, name: str = "data", *, job_id: UUID | None = None, size_gb: int | None = None,
+    user_id: int,
+    name: str = "data",
+    *,
+    job_id: UUID | None = None,
+    size_gb: int | None = None,
     at: datetime | None = None,
-) -> ClaimWish:  # fmt: skip
+) -> ClaimWish:
     """A job's wish for a disk, by default a new job's."""
     return ClaimWish(
-        job_id=job_id or uuid4(), user_id=user_id, username=f"user-{user_id}", disk_name=name, size_gb=size_gb,
-        at=at or now(), provisional_for=timedelta(seconds=60),
-    )  # fmt: skip
+        job_id=job_id or uuid4(),
+        user_id=user_id,
+        username=f"user-{user_id}",
+        disk_name=name,
+        size_gb=size_gb,
+        at=at or now(),
+        provisional_for=timedelta(seconds=60),
+    )
 
 
 async def claim(database: Database, asked: ClaimWish) -> Disk:
     """Claim a disk without the service."""
     return await claim_disk(
-        database, Silent(), wish=asked, limits=LIMITS, new_disk_id=uuid4(), new_operation_id=uuid4(),
+        database,
+        Silent(),
+        wish=asked,
+        limits=LIMITS,
+        new_disk_id=uuid4(),
+        new_operation_id=uuid4(),
         zone=AVAILABILITY_ZONE,
-    )  # fmt: skip
+    )
 
 
 def cloud_event(data: EventData) -> CloudEvent:
@@ -292,18 +312,30 @@ def cloud_event(data: EventData) -> CloudEvent:
 def job_submitted(user: User, job_id: UUID, disk_id: UUID | None) -> JobSubmitted:
     """The event of a job that names a disk, or none."""
     return JobSubmitted(
-        job_id=job_id, user_id=user.user_id, username=user.username, status=JobStatus.PENDING,
-        instance_type="p5.48xlarge", gpu_type="h100", gpu_count=8, duration_seconds=3600,
-        submitted_at=datetime.now(UTC), waits_for_disk=True, disk_id=disk_id,
-    )  # fmt: skip
+        job_id=job_id,
+        user_id=user.user_id,
+        username=user.username,
+        status=JobStatus.PENDING,
+        instance_type="p5.48xlarge",
+        gpu_type="h100",
+        gpu_count=8,
+        duration_seconds=3600,
+        submitted_at=datetime.now(UTC),
+        waits_for_disk=True,
+        disk_id=disk_id,
+    )
 
 
 def job_ended(user: User, job_id: UUID, epoch: int = 0) -> JobEnded:
     """The event of a job that is over."""
     return JobEnded(
-        job_id=job_id, user_id=user.user_id, username=user.username, status=JobStatus.COMPLETED,
-        ended_at=datetime.now(UTC), epoch=epoch,
-    )  # fmt: skip
+        job_id=job_id,
+        user_id=user.user_id,
+        username=user.username,
+        status=JobStatus.COMPLETED,
+        ended_at=datetime.now(UTC),
+        epoch=epoch,
+    )
 
 
 async def volumes_of(cloud: Any, user_id: int) -> list[dict[str, Any]]:

@@ -18,9 +18,15 @@ _OWN = {"SHLVL", "_", "OLDPWD", "PWD", "TERM", "SHELL", "MAIL", "LANG", "COLUMNS
 """What a shell or a terminal makes for itself."""
 _OWN_PREFIXES = ("SSH_", "JUPYTER_", "JPY_", "LC_")
 _KERNELS = {
-    "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "FORCE_COLOR", "GIT_PAGER", "MPLBACKEND", "PAGER",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "COLORTERM",
+    "FORCE_COLOR",
+    "GIT_PAGER",
+    "MPLBACKEND",
+    "PAGER",
     "PYDEVD_USE_FRAME_EVAL",
-}  # fmt: skip
+}
 """What notebooks have besides, of ipykernel."""
 
 
@@ -66,9 +72,13 @@ def _exec(stack: LocalStack, pod_name: str) -> str:
     options = {"stdin": False, "stdout": True, "stderr": True, "tty": False, "container": "main"}
     try:
         channel = stream.stream(
-            api.connect_get_namespaced_pod_exec, pod_name, NAMESPACE, command=["/bin/sh", "-c", TELL],
-            _preload_content=False, **options,
-        )  # fmt: skip
+            api.connect_get_namespaced_pod_exec,
+            pod_name,
+            NAMESPACE,
+            command=["/bin/sh", "-c", TELL],
+            _preload_content=False,
+            **options,
+        )
         channel.run_forever(timeout=20)
         channel.sock.shutdown()
         return str(channel.read_stdout())

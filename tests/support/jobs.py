@@ -124,9 +124,13 @@ class People:
 def new_disk_claimed(volume_id: str | None = None) -> ClaimReply:
     """A job has a disk that is ready, and empty."""
     claim = Claim(
-        disk_id=uuid4(), disk_name="data", size_gb=10, ready=True, volume_id=volume_id or f"vol-{uuid4().hex[:17]}",
+        disk_id=uuid4(),
+        disk_name="data",
+        size_gb=10,
+        ready=True,
+        volume_id=volume_id or f"vol-{uuid4().hex[:17]}",
         availability_zone=AVAILABILITY_ZONE,
-    )  # fmt: skip
+    )
     return ClaimReply(claim=claim)
 
 
@@ -189,9 +193,15 @@ class JobsWorld:
     async def publish(self, data: EventData, *, sequence: int, event_id: UUID | None = None) -> UUID:
         """Publish another service's event; its id."""
         event = CloudEvent(
-            id=event_id or uuid4(), source=f"/gpudev/{data.DOMAIN}", type=data.type_name(), subject=data.entity_id,
-            time=datetime.now(UTC), sequence=sequence, messageid=1, data=msgspec.Raw(msgspec.json.encode(data)),
-        )  # fmt: skip
+            id=event_id or uuid4(),
+            source=f"/gpudev/{data.DOMAIN}",
+            type=data.type_name(),
+            subject=data.entity_id,
+            time=datetime.now(UTC),
+            sequence=sequence,
+            messageid=1,
+            data=msgspec.Raw(msgspec.json.encode(data)),
+        )
         await self.broker.jetstream.publish(event_subject(data), msgspec.json.encode(event))
         return event.id
 

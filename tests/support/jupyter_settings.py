@@ -7,17 +7,31 @@ from typing import Any
 THEIRS = "theirs-0123456789ab"
 _SETTINGS: dict[str, dict[str, Any]] = {
     "ServerApp": {
-        "base_url": "/theirs/", "port": 8999, "port_retries": 50, "ip": "127.0.0.9", "sock": "/tmp/theirs.sock",
-        "root_dir": "/no/such", "preferred_dir": "/no/such", "default_url": "/tree",
-        "certfile": "/no/such.pem", "keyfile": "/no/such.key", "client_ca": "/no/such.ca",
-        "token": THEIRS, "password": "argon2:x", "password_required": True, "allow_root": False,
-        "allow_remote_access": False, "open_browser": True, "shutdown_no_activity_timeout": 1,
-        "identity_provider_class": "no.such.Provider", "authorizer_class": "no.such.Authorizer",
+        "base_url": "/theirs/",
+        "port": 8999,
+        "port_retries": 50,
+        "ip": "127.0.0.9",
+        "sock": "/tmp/theirs.sock",
+        "root_dir": "/no/such",
+        "preferred_dir": "/no/such",
+        "default_url": "/tree",
+        "certfile": "/no/such.pem",
+        "keyfile": "/no/such.key",
+        "client_ca": "/no/such.ca",
+        "token": THEIRS,
+        "password": "argon2:x",
+        "password_required": True,
+        "allow_root": False,
+        "allow_remote_access": False,
+        "open_browser": True,
+        "shutdown_no_activity_timeout": 1,
+        "identity_provider_class": "no.such.Provider",
+        "authorizer_class": "no.such.Authorizer",
     },
     "IdentityProvider": {"token": THEIRS},
     "PasswordIdentityProvider": {"token": THEIRS, "hashed_password": "argon2:x", "password_required": True},
     "LabApp": {"default_url": "/tree", "dev_mode": True},
-}  # fmt: skip
+}
 
 
 def write_settings_of_a_user(home: Path) -> None:

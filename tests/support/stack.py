@@ -67,8 +67,12 @@ class LocalStack:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.local", "run"],
-                cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         while not self.state.env.exists():
             assert self._process.poll() is None, f"the stack ended:\n{self.output.read_text()}"
             assert time.monotonic() - began < seconds, f"the stack is not ready:\n{self.output.read_text()}"

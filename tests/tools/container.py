@@ -92,11 +92,16 @@ class Container:
         ready = self._folder / "ready"
         ready.unlink(missing_ok=True)
         environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/home/dev", **variables,
-            "ROOT": str(self.root), "USER_ID": str(self._user_id), "DIRECTORY": directory,
-            "BUSYBOX": str(self._tools / "gpudev-tools/bin/busybox"), "READY": str(ready),
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/home/dev",
+            **variables,
+            "ROOT": str(self.root),
+            "USER_ID": str(self._user_id),
+            "DIRECTORY": directory,
+            "BUSYBOX": str(self._tools / "gpudev-tools/bin/busybox"),
+            "READY": str(ready),
             "MOUNTS_OF_THE_MACHINE": self._machine,
-        }  # fmt: skip
+        }
         call = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-c", SETUP, "setup"]
         with (self._folder / "out").open("wb") as out, (self._folder / "err").open("wb") as err:
             self._process = subprocess.Popen(

@@ -46,8 +46,9 @@ def test_keys_are_replaced_at_once_and_sessions_stay(make: Make, key: Path, tmp_
     where = ["-p", "2222", "dev@127.0.0.1", "cat"]
     session = subprocess.Popen(
         ["nsenter", "-t", str(container.pid), "-n", "ssh", *ssh_options(key, tmp_path), *where],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert session.stdin is not None
     assert session.stdout is not None
     session.stdin.write(b"one\n")
@@ -93,10 +94,13 @@ def test_the_command_begins_when_sshd_answers(make: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "image", "where"),
     [
-        ([], "/", "/home/dev"), ([], "/tmp", "/tmp"), (["--in", "/home/dev"], "/tmp", "/home/dev"),
-        (["--in", "/home/dev/a b/$c"], "/", "/home/dev/a b/$c"), (["--in", "/"], "/tmp", "/"),
+        ([], "/", "/home/dev"),
+        ([], "/tmp", "/tmp"),
+        (["--in", "/home/dev"], "/tmp", "/home/dev"),
+        (["--in", "/home/dev/a b/$c"], "/", "/home/dev/a b/$c"),
+        (["--in", "/"], "/tmp", "/"),
     ],
-)  # fmt: skip
+)
 def test_the_command_starts_where_it_is_asked_to(
     make: Make, options: list[str], image: str, where: str, user_id: int
 ) -> None:
@@ -144,8 +148,9 @@ def test_a_call_that_is_none_is_refused(make: Make, arguments: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("no-such-program", 127)],
-)  # fmt: skip
+    ("script", "code"),
+    [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("no-such-program", 127)],
+)
 def test_the_exit_code_is_the_commands(make: Make, script: str, code: int) -> None:
     container = make("musl")
     container.start("/bin/sh", "-c", script)
@@ -292,13 +297,16 @@ def test_the_disk_is_home_and_is_listed_at_the_end(make: Make, key: Path) -> Non
     eventually(listed, container.errors)
     listing = json.loads(container.call("listing", "/home/dev").stdout)
     assert listing == {
-        "size_bytes": 6, "truncated": False,
+        "size_bytes": 6,
+        "truncated": False,
         "entries": [
-            {"path": "a", "type": "directory", "size_bytes": 6}, {"path": "a/b", "type": "directory", "size_bytes": 6},
-            {"path": "a/b/c", "type": "directory", "size_bytes": 6}, {"path": "link", "type": "link", "size_bytes": 0},
+            {"path": "a", "type": "directory", "size_bytes": 6},
+            {"path": "a/b", "type": "directory", "size_bytes": 6},
+            {"path": "a/b/c", "type": "directory", "size_bytes": 6},
+            {"path": "link", "type": "link", "size_bytes": 0},
             {"path": 'quote"', "type": "file", "size_bytes": 0},
         ],
-    }  # fmt: skip
+    }
     with Path(f"/proc/{container.pid}/root/dev/termination-log").open() as message:
         container.stop()
         assert json.loads(message.read()) == listing
@@ -375,10 +383,13 @@ def test_another_user_of_a_roots_container_changes_nothing_of_the_tools(
 @pytest.mark.parametrize(
     "spoil",
     [
-        "chown 1000 /gpudev/etc/authorized_keys", "chmod g+w /gpudev/etc/authorized_keys",
-        "chmod o+w /gpudev/etc/authorized_keys", "chown 1000 /gpudev/etc", "chmod 777 /gpudev/etc",
+        "chown 1000 /gpudev/etc/authorized_keys",
+        "chmod g+w /gpudev/etc/authorized_keys",
+        "chmod o+w /gpudev/etc/authorized_keys",
+        "chown 1000 /gpudev/etc",
+        "chmod 777 /gpudev/etc",
     ],
-)  # fmt: skip
+)
 def test_keys_that_others_could_have_written_open_nothing(make: Make, key: Path, spoil: str) -> None:
     container = make("musl", user_id=0)
     container.start()

@@ -70,15 +70,30 @@ class Life:
 
     async def delete(self, name: str) -> None:
         await delete_disk(
-            self.database, Silent(), user_id=self.user_id, name=name, operation_id=uuid4(), retention=30 * DAY,
-            key=None, cipher=CIPHER, now=now(),
-        )  # fmt: skip
+            self.database,
+            Silent(),
+            user_id=self.user_id,
+            name=name,
+            operation_id=uuid4(),
+            retention=30 * DAY,
+            key=None,
+            cipher=CIPHER,
+            now=now(),
+        )
 
     async def rename(self, name: str, new_name: str) -> None:
         await rename_disk(
-            self.database, Silent(), user_id=self.user_id, name=name, new_name=new_name, operation_id=uuid4(),
-            key=None, cipher=CIPHER, now=now(), lease_for=MINUTE,
-        )  # fmt: skip
+            self.database,
+            Silent(),
+            user_id=self.user_id,
+            name=name,
+            new_name=new_name,
+            operation_id=uuid4(),
+            key=None,
+            cipher=CIPHER,
+            now=now(),
+            lease_for=MINUTE,
+        )
 
     async def holder(self, name: str = "data") -> UUID | None:
         return (await get_disk(self.database, user_id=self.user_id, name=name)).job_id

@@ -369,11 +369,14 @@ async def test_a_listing_that_was_stored_and_is_none_is_no_error(disks: Stage, s
     await backed_up(disks, user, "data", 1)
     await disks.database.execute(
         Statement(
-            sa.text("UPDATE contents SET listing = jsonb_set(listing, '{size_bytes}', "
-                    "CAST(CAST(:size AS text) AS jsonb)) WHERE job_id = CAST(:job_id AS uuid)")
+            sa.text(
+                "UPDATE contents SET listing = jsonb_set(listing, '{size_bytes}', "
+                "CAST(CAST(:size AS text) AS jsonb)) WHERE job_id = CAST(:job_id AS uuid)"
+            )
         ),
-        size=size, job_id=job,
-    )  # fmt: skip
+        size=size,
+        job_id=job,
+    )
     shown = await disks.get(user, "/data/content")
     assert shown.status_code == 200
     assert (shown.json()["content"], shown.json()["entries"]) == (None, [])

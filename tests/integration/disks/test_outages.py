@@ -84,9 +84,16 @@ async def claim_new(scene: Scene, process: WorkProcess) -> None:
 async def delete_and_restore(scene: Scene, process: WorkProcess) -> UUID:
     await scene.delete(process, key=None)
     outcome = await restore_disk(
-        process.database, Silent(), user_id=scene.user_id, name="old", operation_id=uuid4(), limits=LIMITS, key=None,
-        cipher=scene.cipher, now=scene.now,
-    )  # fmt: skip
+        process.database,
+        Silent(),
+        user_id=scene.user_id,
+        name="old",
+        operation_id=uuid4(),
+        limits=LIMITS,
+        key=None,
+        cipher=scene.cipher,
+        now=scene.now,
+    )
     return outcome.answer.id
 
 
@@ -148,9 +155,16 @@ async def tell_nothing_wrong(scene: Scene, act: Act, operation_id: UUID | None) 
 
 async def delete(scene: Scene, name: str) -> None:
     await delete_disk(
-        scene.database, Silent(), user_id=scene.user_id, name=name, operation_id=uuid4(),
-        retention=timedelta(days=30), key=None, cipher=scene.cipher, now=scene.now,
-    )  # fmt: skip
+        scene.database,
+        Silent(),
+        user_id=scene.user_id,
+        name=name,
+        operation_id=uuid4(),
+        retention=timedelta(days=30),
+        key=None,
+        cipher=scene.cipher,
+        now=scene.now,
+    )
 
 
 async def status_of(scene: Scene, name: str, operation_id: UUID) -> OperationStatus:
@@ -240,9 +254,13 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
         trouble.refused.add(str(refused.snapshot_id))
 
         answered = await Renaming(
-            database=process.database, relay=Silent(), ec2=process.ec2, cipher=scene.cipher, seconds=15.0,
+            database=process.database,
+            relay=Silent(),
+            ec2=process.ec2,
+            cipher=scene.cipher,
+            seconds=15.0,
             clock=scene.clock,
-        ).rename(user_id=scene.user_id, name="old", new_name="new", key=None)  # fmt: skip
+        ).rename(user_id=scene.user_id, name="old", new_name="new", key=None)
 
         report = answered.answer.report
         assert (report.updated, report.total, len(report.errors)) == (2, 3, 1)
@@ -253,9 +271,14 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
         assert shown == page
         new = new_disk(scene.user_id, "another", at=scene.now)
         await create_disk(
-            scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher,
+            scene.database,
+            Silent(),
+            new=new,
+            limits=LIMITS,
+            key=None,
+            cipher=scene.cipher,
             from_snapshot=str(refused.id),
-        )  # fmt: skip
+        )
         await scene.turn(process)
         assert (await find_disk_by_id(scene.database, new.disk_id)).state is DiskState.AVAILABLE  # type: ignore[union-attr]
         trouble.refused.clear()

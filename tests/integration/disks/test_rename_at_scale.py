@@ -36,10 +36,10 @@ _ROWS = Statement(
     )
 )
 _STALE = Statement(
-    sa.select(sa.func.count()).select_from(snapshots).where(
-        snapshots.c.disk_id == sa.bindparam("disk_id", type_=sa.Uuid), snapshots.c.name_tag != "new"
-    )
-)  # fmt: skip
+    sa.select(sa.func.count())
+    .select_from(snapshots)
+    .where(snapshots.c.disk_id == sa.bindparam("disk_id", type_=sa.Uuid), snapshots.c.name_tag != "new")
+)
 
 
 async def many_snapshots(cloud: Any, database: Database, user: User, disk_id: UUID) -> list[str]:
@@ -54,9 +54,10 @@ async def many_snapshots(cloud: Any, database: Database, user: User, disk_id: UU
     def take(snapshot: UUID) -> str:
         tags = [{"Key": k, "Value": v} for k, v in tags_of(disk_id, snapshot, user.user_id, "old").items()]
         answer = cloud.create_snapshot(
-            VolumeId=volume["VolumeId"], Description=f"GPU Dev {snapshot}",
+            VolumeId=volume["VolumeId"],
+            Description=f"GPU Dev {snapshot}",
             TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
-        )  # fmt: skip
+        )
         return str(answer["SnapshotId"])
 
     with ThreadPoolExecutor(4) as threads:

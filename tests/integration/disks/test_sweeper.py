@@ -75,15 +75,19 @@ async def process(scene: Swept) -> AsyncIterator[WorkProcess]:
 async def copies(scene: Swept, source: dict[str, Any]) -> set[str]:
     """A scanner copies a snapshot, a backup tool takes one of its volume, both with all its tags; AWS's ids."""
     copied = await asyncio.to_thread(
-        scene.cloud.copy_snapshot, SourceRegion=REGION, SourceSnapshotId=source["SnapshotId"],
+        scene.cloud.copy_snapshot,
+        SourceRegion=REGION,
+        SourceSnapshotId=source["SnapshotId"],
         Description=f"[Copied {source['SnapshotId']} from {REGION}]",
-    )  # fmt: skip
+    )
     await asyncio.to_thread(scene.cloud.create_tags, Resources=[copied["SnapshotId"]], Tags=source["Tags"])
     (volume,) = await volumes_of(scene.cloud, scene.user_id)
     taken = await asyncio.to_thread(
-        scene.cloud.create_snapshot, VolumeId=volume["VolumeId"], Description="Created for policy: nightly",
+        scene.cloud.create_snapshot,
+        VolumeId=volume["VolumeId"],
+        Description="Created for policy: nightly",
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": source["Tags"]}],
-    )  # fmt: skip
+    )
     return {copied["SnapshotId"], taken["SnapshotId"]}
 
 
@@ -120,13 +124,17 @@ async def test_what_is_nobodys_is_counted_and_left_alone(scene: Swept, process: 
     tags = [{"Key": TAG_DISK, "Value": str(uuid4())}, {"Key": TAG_USER, "Value": str(scene.user_id)}]
     tags += [{"Key": TAG_OPERATION, "Value": str(uuid4())}, {"Key": TAG_NAME, "Value": "old"}]
     volume = await asyncio.to_thread(
-        scene.cloud.create_volume, AvailabilityZone=AVAILABILITY_ZONE, Size=10,
+        scene.cloud.create_volume,
+        AvailabilityZone=AVAILABILITY_ZONE,
+        Size=10,
         TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
-    )  # fmt: skip
+    )
     snapshot = await asyncio.to_thread(
-        scene.cloud.create_snapshot, VolumeId=volume["VolumeId"], Description="by hand",
+        scene.cloud.create_snapshot,
+        VolumeId=volume["VolumeId"],
+        Description="by hand",
         TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
-    )  # fmt: skip
+    )
     scene.now += SETTLED
     for _ in range(2):
         findings = await scene.sweep(process)
@@ -220,9 +228,11 @@ async def test_the_service_sweeps_by_itself_and_shows_what_it_found(
     cloud = moto_server.client("ec2")
     tags = [{"Key": TAG_DISK, "Value": str(uuid4())}]
     await asyncio.to_thread(
-        cloud.create_volume, AvailabilityZone=AVAILABILITY_ZONE, Size=10,
+        cloud.create_volume,
+        AvailabilityZone=AVAILABILITY_ZONE,
+        Size=10,
         TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
-    )  # fmt: skip
+    )
     ORPHANS.labels("volume").set(0)
     async with disks_stage(disks_settings, disks_database, cloud):
 

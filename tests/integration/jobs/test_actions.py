@@ -291,9 +291,13 @@ async def race(world: JobsWorld, replicas: list[Context], seed: int) -> str:
     random = Random(seed)
     job_id = uuid4()
     await submit_job(
-        owner=OWNER, submission=read_submission(body()), job_id=job_id, key=None, now=later(),
+        owner=OWNER,
+        submission=read_submission(body()),
+        job_id=job_id,
+        key=None,
+        now=later(),
         context=replicas[seed % 2],
-    )  # fmt: skip
+    )
     await world.update(job_id, f"{RUNNING}, warned_minutes = 5, warning = 'Expires in 5 minutes'")
     end = (await world.row(job_id))["expires_at"]
 
@@ -305,9 +309,14 @@ async def race(world: JobsWorld, replicas: list[Context], seed: int) -> str:
         await lag(replicas[0])
         try:
             await extend_job(
-                user_id=1, job_id=str(job_id), seconds=3600, shown_at_once=seed % 3 == 0, key=None,
-                now=end - timedelta(seconds=1), context=replicas[0],
-            )  # fmt: skip
+                user_id=1,
+                job_id=str(job_id),
+                seconds=3600,
+                shown_at_once=seed % 3 == 0,
+                key=None,
+                now=end - timedelta(seconds=1),
+                context=replicas[0],
+            )
         except JobNotActive:
             return False
         return True

@@ -19,16 +19,51 @@ from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of
 
 CONTRACT_FIELDS = [
-    "job_id", "reservation_id", "user_id", "status", "gpu_type", "gpu_count", "instance_type", "duration_hours",
-    "created_at", "expires_at", "name", "pod_name", "node_ip", "node_port", "ssh_command", "jupyter_enabled",
-    "jupyter_url", "jupyter_token", "github_user",
-]  # fmt: skip
+    "job_id",
+    "reservation_id",
+    "user_id",
+    "status",
+    "gpu_type",
+    "gpu_count",
+    "instance_type",
+    "duration_hours",
+    "created_at",
+    "expires_at",
+    "name",
+    "pod_name",
+    "node_ip",
+    "node_port",
+    "ssh_command",
+    "jupyter_enabled",
+    "jupyter_url",
+    "jupyter_token",
+    "github_user",
+]
 ADDED_FIELDS = [
-    "image", "command", "disk_name", "exit_code", "failure_reason", "status_reason", "current_detailed_status",
-    "queue_position", "estimated_start_time", "estimated_wait_minutes", "launched_at", "ended_at", "updated_at",
-    "secondary_users", "warning", "jupyter_port", "ebs_volume_id", "env_var_names",
-    "access_error", "jupyter_error", "home", "working_dir", "grace_seconds",
-]  # fmt: skip
+    "image",
+    "command",
+    "disk_name",
+    "exit_code",
+    "failure_reason",
+    "status_reason",
+    "current_detailed_status",
+    "queue_position",
+    "estimated_start_time",
+    "estimated_wait_minutes",
+    "launched_at",
+    "ended_at",
+    "updated_at",
+    "secondary_users",
+    "warning",
+    "jupyter_port",
+    "ebs_volume_id",
+    "env_var_names",
+    "access_error",
+    "jupyter_error",
+    "home",
+    "working_dir",
+    "grace_seconds",
+]
 
 PUBLISHED = Statement(sa.select(outbox.c.published_at).where(outbox.c.entity_id == sa.bindparam("job_id")))
 
@@ -144,9 +179,17 @@ async def test_the_list_is_newest_first_with_the_total_of_all_pages(world: JobsW
 
 @pytest.mark.parametrize(
     "query",
-    ["status=running", "status=active,,queued", "limit=0", "limit=501", "limit=x", "offset=-1",
-     "offset=99999999999999999999", "limit=1.5"],
-)  # fmt: skip
+    [
+        "status=running",
+        "status=active,,queued",
+        "limit=0",
+        "limit=501",
+        "limit=x",
+        "offset=-1",
+        "offset=99999999999999999999",
+        "limit=1.5",
+    ],
+)
 async def test_a_bad_query_is_refused(client: Client, query: str) -> None:
     answer = await client.get(f"/v1/jobs?{query}")
     assert answer.status_code == 400
@@ -239,17 +282,32 @@ async def test_all_problems_of_form_and_of_meaning_are_listed(client: Client) ->
     answer = await client.post(
         "/v1/jobs/submit",
         json={
-            "image": "Not An Image", "instance_type": "p5.48XLARGE", "duration_hours": True, "gpu_count": 3,
-            "disk_size_gb": 9, "disk_name": "a b", "surprise": 1,
-            "env_vars": {"OK": "x", "9BAD": "x", "RESERVATION_ID": 5}, "name": "Upper", "github_user": "a--b",
+            "image": "Not An Image",
+            "instance_type": "p5.48XLARGE",
+            "duration_hours": True,
+            "gpu_count": 3,
+            "disk_size_gb": 9,
+            "disk_name": "a b",
+            "surprise": 1,
+            "env_vars": {"OK": "x", "9BAD": "x", "RESERVATION_ID": 5},
+            "name": "Upper",
+            "github_user": "a--b",
         },
-    )  # fmt: skip
+    )
     assert answer.status_code == 400
     assert {tuple(problem["loc"]) for problem in answer.json()["detail"]} == {
-        ("body", "image"), ("body", "instance_type"), ("body", "duration_hours"), ("body", "gpu_count"),
-        ("body", "disk_size_gb"), ("body", "disk_name"), ("body", "surprise"), ("body", "env_vars", "9BAD"),
-        ("body", "env_vars", "RESERVATION_ID"), ("body", "name"), ("body", "github_user"),
-    }  # fmt: skip
+        ("body", "image"),
+        ("body", "instance_type"),
+        ("body", "duration_hours"),
+        ("body", "gpu_count"),
+        ("body", "disk_size_gb"),
+        ("body", "disk_name"),
+        ("body", "surprise"),
+        ("body", "env_vars", "9BAD"),
+        ("body", "env_vars", "RESERVATION_ID"),
+        ("body", "name"),
+        ("body", "github_user"),
+    }
 
 
 async def test_submit_needs_neither_broker_nor_cluster_and_the_event_goes_out_on_return(

@@ -42,11 +42,18 @@ async def api_server(
     server = f"http://127.0.0.1:{runner.addresses[0][1]}"
     kubeconfig = folder / "kubeconfig"
     entry = {"name": "c", "context": {"cluster": "c", "user": "c"}}
-    kubeconfig.write_text(yaml.safe_dump({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [entry],
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "c", "user": {"token": "the-token"}}],
-    }))  # fmt: skip
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "contexts": [entry],
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "users": [{"name": "c", "user": {"token": "the-token"}}],
+            }
+        )
+    )
     cluster = Cluster(kubeconfig=str(kubeconfig), namespace="jobs")
     try:
         yield cluster

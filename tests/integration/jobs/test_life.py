@@ -305,8 +305,10 @@ async def test_a_job_whose_disk_never_comes_fails_with_the_reason(world: JobsWor
 async def test_what_no_job_has_is_swept(world: JobsWorld, client: Client) -> None:
     kept = await start(world, client)
     stranger = uuid4()
-    meta = {"name": "gpu-dev-left-over", "labels": {
-        "app.kubernetes.io/managed-by": "gpudev", "gpudev/job-id": str(stranger), "gpudev/epoch": "1"}}  # fmt: skip
+    meta = {
+        "name": "gpu-dev-left-over",
+        "labels": {"app.kubernetes.io/managed-by": "gpudev", "gpudev/job-id": str(stranger), "gpudev/epoch": "1"},
+    }
     await world.cluster.ensure_secret({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
     await eventually(lambda: nothing_left(world, stranger), "the orphan is gone")
     assert len(await world.objects(kept)) == 3

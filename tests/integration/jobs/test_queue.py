@@ -48,9 +48,16 @@ async def test_the_owner_is_told_why_his_job_waits_and_what_would_start_sooner(
     job_id = await world.submit(client)
     sooner = Sooner(gpu_count=4, gpu_type="h100", max_duration_seconds=5400, text="4 GPUs instead of 8: now")
     found = Explanation(
-        waiting=True, position=3, jobs_ahead=2, gpus_ahead=9, priority=5, estimated_start_at=NOW,
-        estimated_start_p90_at=NOW, reason="Waiting for the jobs ahead of it", sooner=(sooner,),
-    )  # fmt: skip
+        waiting=True,
+        position=3,
+        jobs_ahead=2,
+        gpus_ahead=9,
+        priority=5,
+        estimated_start_at=NOW,
+        estimated_start_p90_at=NOW,
+        reason="Waiting for the jobs ahead of it",
+        sooner=(sooner,),
+    )
     async with capacity_explaining(world, found) as asked:
         answer = await client.get(f"/v1/jobs/{str(job_id)[:8]}/explain")
     assert [request.job_id for request in asked] == [job_id]

@@ -41,9 +41,13 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 def start_migration(dsn: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "shared.database.migrate", "disks"], cwd=ROOT,
-        env={**os.environ, "GPUDEV_DATABASE_URL": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "shared.database.migrate", "disks"],
+        cwd=ROOT,
+        env={**os.environ, "GPUDEV_DATABASE_URL": dsn},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 async def test_a_replica_is_not_ready_while_its_schema_is_older(

@@ -88,10 +88,13 @@ def _nats(directory: Path, identity: Identity) -> tuple[LocalBroker, ServerProce
     write_private(directory / "tls.conf", f"{broker.configuration()}{tls}")
     return broker, ServerProcess(
         Part(
-            name="nats", argv=(program("nats-server"), "-c", str(directory / "tls.conf")), log=part.log, port=part.port,
+            name="nats",
+            argv=(program("nats-server"), "-c", str(directory / "tls.conf")),
+            log=part.log,
+            port=part.port,
             ready=lambda: "Server is ready" in part.log.read_text(),
         )
-    )  # fmt: skip
+    )
 
 
 @asynccontextmanager
@@ -212,9 +215,14 @@ def test_an_option_that_cannot_be_kept_is_named_at_the_start(options: str, named
     environment = {**os.environ, **disks_settings(dsn, "nats://127.0.0.1:1"), "GPUDEV_HOST": "127.0.0.1"}
     for command in ("shared.serve", "shared.database.migrate"):
         ended = subprocess.run(
-            [sys.executable, "-m", command, "disks"], cwd=ROOT, env=environment, check=False,
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            [sys.executable, "-m", command, "disks"],
+            cwd=ROOT,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert ended.returncode == 1
         assert named in ended.stderr
         assert "s3cret" not in ended.stderr

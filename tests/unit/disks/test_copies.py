@@ -10,9 +10,14 @@ from services.disks.domain.aws import TAG_OPERATION, AwsSnapshot, SnapshotOrder,
 
 ORDER = SnapshotOrder(operation_id=uuid4(), disk_id=uuid4(), user_id=1, disk_name="data", volume_id="vol-1")
 OURS = AwsSnapshot(
-    snapshot_id="snap-1", state="pending", volume_id="vol-1", description=ORDER.description, size_gb=10,
-    started_at=datetime(2030, 1, 1, tzinfo=UTC), tags=ORDER.tags,
-)  # fmt: skip
+    snapshot_id="snap-1",
+    state="pending",
+    volume_id="vol-1",
+    description=ORDER.description,
+    size_gb=10,
+    started_at=datetime(2030, 1, 1, tzinfo=UTC),
+    tags=ORDER.tags,
+)
 COPIES = [
     replace(OURS, snapshot_id="snap-2", volume_id="vol-ffffffff", description="[Copied snap-1 from us-east-2]"),
     replace(OURS, snapshot_id="snap-3", volume_id="vol-ffffffff"),

@@ -20,9 +20,16 @@ retentions = st.builds(Retention, newest=st.integers(0, 5), weeks=st.integers(0,
 def taken(hours_ago: int, number: int, status: SnapshotState = SnapshotState.COMPLETED) -> Snapshot:
     at = NOW - timedelta(hours=hours_ago)
     return Snapshot(
-        id=UUID(int=number), disk_id=UUID(int=0), snapshot_id=f"snap-{number}", job_id=None, size_gb=10, status=status,
-        error=None, created_at=at, completed_at=at,
-    )  # fmt: skip
+        id=UUID(int=number),
+        disk_id=UUID(int=0),
+        snapshot_id=f"snap-{number}",
+        job_id=None,
+        size_gb=10,
+        status=status,
+        error=None,
+        created_at=at,
+        completed_at=at,
+    )
 
 
 def week_of(moment: datetime) -> tuple[int, int]:

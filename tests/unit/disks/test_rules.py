@@ -77,9 +77,27 @@ def test_a_bad_name_is_refused_with_a_sentence(name: str) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    ["9", "16385", "0", "-1", "-10", "10.5", "1e400", "NaN", "Infinity", "-Infinity", "true", '"100"', "null",
-     "9223372036854775808", "18446744073709551616", "1" + "0" * 400, "[100]", "{}"],
-)  # fmt: skip
+    [
+        "9",
+        "16385",
+        "0",
+        "-1",
+        "-10",
+        "10.5",
+        "1e400",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "true",
+        '"100"',
+        "null",
+        "9223372036854775808",
+        "18446744073709551616",
+        "1" + "0" * 400,
+        "[100]",
+        "{}",
+    ],
+)
 def test_a_size_that_is_no_whole_number_of_gb_in_range_is_refused(number: str) -> None:
     with pytest.raises(InvalidInput):
         decode_body(f'{{"disk_name": "data", "size_gb": {number}}}'.encode(), CreateDiskRequest)
@@ -107,16 +125,35 @@ def test_all_problems_of_a_body_are_listed() -> None:
 
 def test_answers_have_the_contracts_keys_first_and_in_its_order() -> None:
     assert OperationRequested.__struct_fields__ == (
-        "operation_id", "disk_name", "action", "message", "requested_at",
-    )  # fmt: skip
+        "operation_id",
+        "disk_name",
+        "action",
+        "message",
+        "requested_at",
+    )
     assert DiskInfo.__struct_fields__[:10] == (
-        "disk_name", "user_id", "size_gb", "created_at", "last_used", "in_use", "reservation_id", "is_backing_up",
-        "is_deleted", "snapshot_count",
-    )  # fmt: skip
+        "disk_name",
+        "user_id",
+        "size_gb",
+        "created_at",
+        "last_used",
+        "in_use",
+        "reservation_id",
+        "is_backing_up",
+        "is_deleted",
+        "snapshot_count",
+    )
     assert OperationState.__struct_fields__[:9] == (
-        "operation_id", "disk_name", "status", "error", "is_deleted", "delete_date", "created_at", "last_updated",
+        "operation_id",
+        "disk_name",
+        "status",
+        "error",
+        "is_deleted",
+        "delete_date",
+        "created_at",
+        "last_updated",
         "completed",
-    )  # fmt: skip
+    )
 
 
 def test_the_owner_is_shown_with_the_domain_when_there_is_one() -> None:
@@ -126,9 +163,14 @@ def test_the_owner_is_shown_with_the_domain_when_there_is_one() -> None:
 
 def a_wish(**changes: Any) -> ClaimWish:
     values = {
-        "job_id": uuid4(), "user_id": 1, "username": "u", "disk_name": "data", "size_gb": None,
-        "at": datetime(2026, 1, 1, tzinfo=UTC), "provisional_for": timedelta(seconds=60),
-    }  # fmt: skip
+        "job_id": uuid4(),
+        "user_id": 1,
+        "username": "u",
+        "disk_name": "data",
+        "size_gb": None,
+        "at": datetime(2026, 1, 1, tzinfo=UTC),
+        "provisional_for": timedelta(seconds=60),
+    }
     return ClaimWish(**{**values, **changes})
 
 
@@ -153,20 +195,44 @@ def test_a_job_may_leave_the_size_of_an_old_disk_open_but_not_name_another() -> 
 
 @pytest.mark.parametrize(
     "code",
-    ["VolumeLimitExceeded", "MaxIOPSLimitExceeded", "InvalidParameterValue", "InvalidParameterCombination",
-     "InvalidZone.NotFound", "UnsupportedOperation", "VolumeTypeNotAvailableInZone"],
-)  # fmt: skip
+    [
+        "VolumeLimitExceeded",
+        "MaxIOPSLimitExceeded",
+        "InvalidParameterValue",
+        "InvalidParameterCombination",
+        "InvalidZone.NotFound",
+        "UnsupportedOperation",
+        "VolumeTypeNotAvailableInZone",
+    ],
+)
 def test_a_refusal_of_the_volume_itself_is_for_good(code: str) -> None:
     assert refused_for_good(code)
 
 
 @pytest.mark.parametrize(
     "code",
-    ["RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "InternalError",
-     "ServiceUnavailable", "Unavailable", "InsufficientVolumeCapacity", "AuthFailure", "UnauthorizedOperation",
-     "ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch", "IdempotentParameterMismatch", "", "503",
-     "RequestExpired", "OptInRequired", "MissingAuthenticationToken"],
-)  # fmt: skip
+    [
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "RequestThrottled",
+        "InternalError",
+        "ServiceUnavailable",
+        "Unavailable",
+        "InsufficientVolumeCapacity",
+        "AuthFailure",
+        "UnauthorizedOperation",
+        "ExpiredToken",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "IdempotentParameterMismatch",
+        "",
+        "503",
+        "RequestExpired",
+        "OptInRequired",
+        "MissingAuthenticationToken",
+    ],
+)
 def test_an_outage_is_never_for_good(code: str) -> None:
     assert not refused_for_good(code)
 
@@ -205,10 +271,15 @@ async def failing_ebs(error: Exception) -> Ec2:
 
 @pytest.mark.parametrize(
     "error",
-    [refusal("Throttling"), refusal("RequestLimitExceeded"), refusal("InternalError"),
-     EndpointConnectionError(endpoint_url="http://x"), ReadTimeoutError(endpoint_url="http://x"),
-     ConnectionResetError()],
-)  # fmt: skip
+    [
+        refusal("Throttling"),
+        refusal("RequestLimitExceeded"),
+        refusal("InternalError"),
+        EndpointConnectionError(endpoint_url="http://x"),
+        ReadTimeoutError(endpoint_url="http://x"),
+        ConnectionResetError(),
+    ],
+)
 async def test_throttling_and_silence_of_aws_say_nothing_about_the_volume(error: Exception) -> None:
     ec2 = await failing_ebs(error)
 

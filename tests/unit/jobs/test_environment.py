@@ -94,16 +94,22 @@ def test_home_and_prompt_output_are_in_every_environment() -> None:
     for policy in POLICIES.values():
         job = a_job(command="true", env_var_names=["A"])
         assert environment(job, policy) == {
-            "HOME": "/home/dev", "LOGNAME": "dev", "PYTHONUNBUFFERED": "1", "USER": "dev", "A": "<A>",
-        }  # fmt: skip
+            "HOME": "/home/dev",
+            "LOGNAME": "dev",
+            "PYTHONUNBUFFERED": "1",
+            "USER": "dev",
+            "A": "<A>",
+        }
 
 
 def test_the_user_may_say_otherwise_and_a_home_is_the_commands_alone() -> None:
     job = a_job(command="true", env_var_names=["HOME", "PYTHONUNBUFFERED", "USER"])
     with_tools = environment(job, POLICIES["with tools"])
     assert (with_tools["HOME"], with_tools["PYTHONUNBUFFERED"], with_tools["USER"]) == (
-        "/home/dev", "<PYTHONUNBUFFERED>", "<USER>",
-    )  # fmt: skip
+        "/home/dev",
+        "<PYTHONUNBUFFERED>",
+        "<USER>",
+    )
     (access,) = [volume for volume in spec(job, POLICIES["with tools"])["volumes"] if volume["name"] == "access"]
     assert {"key": "HOME", "path": "home"} in access["secret"]["items"]
     assert environment(job, POLICIES["bare"])["HOME"] == "<HOME>", "who has no sessions needs no other home"

@@ -45,18 +45,25 @@ def _told(size: str = "1", entry: str = '"path": "a", "type": "file", "size_byte
 @pytest.mark.parametrize(
     "text",
     [
-        _told(size="9" * 330), _told(size="-1"), _told(size=str(2**63)), _told(size="1e400"), _told(size="1.5"),
-        _told(size="9" * 5000), _told(entry='"path": "a", "type": "socket", "size_bytes": 1'),
+        _told(size="9" * 330),
+        _told(size="-1"),
+        _told(size=str(2**63)),
+        _told(size="1e400"),
+        _told(size="1.5"),
+        _told(size="9" * 5000),
+        _told(entry='"path": "a", "type": "socket", "size_bytes": 1'),
         _told(entry='"path": "a", "type": "file", "size_bytes": -1'),
         _told(entry='"path": "a\\u0000b", "type": "file", "size_bytes": 1'),
         _told(entry='"path": "", "type": "file", "size_bytes": 1'),
         _told(entry='"path": "\\ud800", "type": "file", "size_bytes": 1'),
         _told(entry=f'"path": "{"a" * 5000}", "type": "file", "size_bytes": 1'),
-        _told(more=', "more": ' + "[" * 100_000 + "]" * 100_000), "[" * 100_000, " " * (1 << 21) + "{}",
+        _told(more=', "more": ' + "[" * 100_000 + "]" * 100_000),
+        "[" * 100_000,
+        " " * (1 << 21) + "{}",
         b'{"size_bytes": 1, "entries": [{"path": "\xff", "type": "file", "size_bytes": 1}]}',
     ],
     ids=range(16),
-)  # fmt: skip
+)
 def test_what_no_tool_of_ours_tells_is_no_listing(text: str | bytes) -> None:
     assert read_listing(_told()) is not None
     assert read_listing(text) is None

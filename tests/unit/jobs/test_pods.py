@@ -335,11 +335,19 @@ def test_a_log_that_cannot_be_had_holds_up_no_end() -> None:
 @pytest.mark.parametrize(
     ("hours", "minutes_in", "told", "due"),
     [
-        (1, 0, None, None), (1, 29.9, None, None), (1, 30, None, 30), (1, 31, 30, None), (1, 45, 30, 15),
-        (1, 56, None, 5), (1, 56, 5, None), (0.5, 0, None, None), (0.5, 15, None, 15), (5 / 60, 0, None, None),
+        (1, 0, None, None),
+        (1, 29.9, None, None),
+        (1, 30, None, 30),
+        (1, 31, 30, None),
+        (1, 45, 30, 15),
+        (1, 56, None, 5),
+        (1, 56, 5, None),
+        (0.5, 0, None, None),
+        (0.5, 15, None, 15),
+        (5 / 60, 0, None, None),
         (2, 115, 15, 5),
     ],
-)  # fmt: skip
+)
 def test_warnings_come_at_their_moments_once(
     hours: float, minutes_in: float, told: int | None, due: int | None
 ) -> None:

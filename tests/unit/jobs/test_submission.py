@@ -74,9 +74,14 @@ def test_a_disk_size_needs_a_disk() -> None:
 
 def test_what_the_existing_client_says_in_env_vars_is_heard() -> None:
     env = {
-        "GPU_TYPE": "H100", "GPU_COUNT": "2", "GITHUB_USER": "jeanschmidt", "JUPYTER_ENABLED": "true",
-        "POD_NAME": "my-pod", "RESERVATION_ID": "3F2A0000-0000-4000-8000-000000000001", "MINE": "x",
-    }  # fmt: skip
+        "GPU_TYPE": "H100",
+        "GPU_COUNT": "2",
+        "GITHUB_USER": "jeanschmidt",
+        "JUPYTER_ENABLED": "true",
+        "POD_NAME": "my-pod",
+        "RESERVATION_ID": "3F2A0000-0000-4000-8000-000000000001",
+        "MINE": "x",
+    }
     submission = decode({**GOOD, "env_vars": env})
     assert (submission.gpu_count, submission.github_user, submission.name) == (2, "jeanschmidt", "my-pod")
     assert submission.jupyter_enabled
@@ -89,12 +94,24 @@ def test_what_the_existing_client_says_in_env_vars_is_heard() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("GPU_TYPE", "a100"), ("GPU_TYPE", "h 100"), ("GPU_COUNT", "3"), ("GPU_COUNT", "0"), ("GPU_COUNT", "-2"),
-        ("GPU_COUNT", "two"), ("GPU_COUNT", "٤"), ("GPU_COUNT", "2.5"), ("GITHUB_USER", "-a"),
-        ("GITHUB_USER", "a--b"), ("GITHUB_USER", "@"), ("GITHUB_USER", "a" * 40), ("JUPYTER_ENABLED", "maybe"),
-        ("JUPYTER_ENABLED", "2"), ("RESERVATION_ID", "x"), ("RESERVATION_ID", "a" * 31),
+        ("GPU_TYPE", "a100"),
+        ("GPU_TYPE", "h 100"),
+        ("GPU_COUNT", "3"),
+        ("GPU_COUNT", "0"),
+        ("GPU_COUNT", "-2"),
+        ("GPU_COUNT", "two"),
+        ("GPU_COUNT", "٤"),
+        ("GPU_COUNT", "2.5"),
+        ("GITHUB_USER", "-a"),
+        ("GITHUB_USER", "a--b"),
+        ("GITHUB_USER", "@"),
+        ("GITHUB_USER", "a" * 40),
+        ("JUPYTER_ENABLED", "maybe"),
+        ("JUPYTER_ENABLED", "2"),
+        ("RESERVATION_ID", "x"),
+        ("RESERVATION_ID", "a" * 31),
     ],
-)  # fmt: skip
+)
 def test_what_the_existing_client_cannot_mean_is_refused(name: str, value: str) -> None:
     assert problems(env_vars={name: value}) == {("env_vars", name)}
 
@@ -102,22 +119,32 @@ def test_what_the_existing_client_cannot_mean_is_refused(name: str, value: str) 
 @pytest.mark.parametrize(
     ("name", "value", "field", "meant"),
     [
-        ("GPU_TYPE", " H100 ", "gpu_type", "h100"), ("GPU_TYPE", "", "gpu_type", "h100"),
-        ("GPU_COUNT", "4 ", "gpu_count", 4), ("GPU_COUNT", "04", "gpu_count", 4), ("GPU_COUNT", "4.0", "gpu_count", 4),
-        ("GPU_COUNT", "", "gpu_count", 8), ("GPU_COUNT", "\t", "gpu_count", 8),
+        ("GPU_TYPE", " H100 ", "gpu_type", "h100"),
+        ("GPU_TYPE", "", "gpu_type", "h100"),
+        ("GPU_COUNT", "4 ", "gpu_count", 4),
+        ("GPU_COUNT", "04", "gpu_count", 4),
+        ("GPU_COUNT", "4.0", "gpu_count", 4),
+        ("GPU_COUNT", "", "gpu_count", 8),
+        ("GPU_COUNT", "\t", "gpu_count", 8),
         ("GITHUB_USER", "@jeanschmidt", "github_user", "jeanschmidt"),
-        ("GITHUB_USER", " JeanSchmidt\n", "github_user", "JeanSchmidt"), ("GITHUB_USER", "", "github_user", None),
-        ("JUPYTER_ENABLED", "True", "jupyter_enabled", True), ("JUPYTER_ENABLED", "TRUE ", "jupyter_enabled", True),
-        ("JUPYTER_ENABLED", "1", "jupyter_enabled", True), ("JUPYTER_ENABLED", "yes", "jupyter_enabled", True),
-        ("JUPYTER_ENABLED", "False", "jupyter_enabled", False), ("JUPYTER_ENABLED", "0", "jupyter_enabled", False),
-        ("JUPYTER_ENABLED", "", "jupyter_enabled", False), ("POD_NAME", "my-pod", "name", "my-pod"),
-        ("POD_NAME", "", "name", None), ("POD_NAME", "  ", "name", None),
+        ("GITHUB_USER", " JeanSchmidt\n", "github_user", "JeanSchmidt"),
+        ("GITHUB_USER", "", "github_user", None),
+        ("JUPYTER_ENABLED", "True", "jupyter_enabled", True),
+        ("JUPYTER_ENABLED", "TRUE ", "jupyter_enabled", True),
+        ("JUPYTER_ENABLED", "1", "jupyter_enabled", True),
+        ("JUPYTER_ENABLED", "yes", "jupyter_enabled", True),
+        ("JUPYTER_ENABLED", "False", "jupyter_enabled", False),
+        ("JUPYTER_ENABLED", "0", "jupyter_enabled", False),
+        ("JUPYTER_ENABLED", "", "jupyter_enabled", False),
+        ("POD_NAME", "my-pod", "name", "my-pod"),
+        ("POD_NAME", "", "name", None),
+        ("POD_NAME", "  ", "name", None),
         ("RESERVATION_ID", "3F2A0000-0000-4000-8000-00000000000A", "requested_id", UUID(int=ID)),
         ("RESERVATION_ID", " 3f2a0000-0000-4000-8000-00000000000a\n", "requested_id", UUID(int=ID)),
         ("RESERVATION_ID", "3f2a000000004000800000000000000a", "requested_id", UUID(int=ID)),
         ("RESERVATION_ID", "", "requested_id", None),
     ],
-)  # fmt: skip
+)
 def test_what_the_existing_client_means_is_understood(name: str, value: str, field: str, meant: object) -> None:
     assert getattr(decode({**GOOD, "env_vars": {name: value}}), field) == meant
 
@@ -157,10 +184,19 @@ def test_the_name_field_stays_strict(name: str) -> None:
 @pytest.mark.parametrize(
     "env",
     [
-        {"9A": "x"}, {"A-B": "x"}, {"": "x"}, {"A\n": "x"}, {"A": 1}, {"A": "nul\0"}, {"A": "x" * 65537},
-        {f"A{n}": "" for n in range(101)}, {f"A{n}": "x" * 7000 for n in range(10)}, [], "A=1",
+        {"9A": "x"},
+        {"A-B": "x"},
+        {"": "x"},
+        {"A\n": "x"},
+        {"A": 1},
+        {"A": "nul\0"},
+        {"A": "x" * 65537},
+        {f"A{n}": "" for n in range(101)},
+        {f"A{n}": "x" * 7000 for n in range(10)},
+        [],
+        "A=1",
     ],
-)  # fmt: skip
+)
 def test_bad_environments_are_refused_without_their_values(env: Any) -> None:
     assert {loc[0] for loc in problems(env_vars=env)} == {"env_vars"}
 
@@ -168,12 +204,26 @@ def test_bad_environments_are_refused_without_their_values(env: Any) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_REQUIRE_CUDA", "NVIDIA_DISABLE_REQUIRE",
-        "NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS", "NVIDIA_GDS", "NVIDIA_MOFED",
-        "NVIDIA_GDRCOPY", "NVIDIA_NVSWITCH", "NVIDIA_CTK_DEBUG", "NVIDIA_CONTAINER_X", "DOCKER_RESOURCE_GPU",
-        "GPUDEV_ROOT", "GPUDEV_", "KUBERNETES_SERVICE_HOST", "KUBERNETES_PORT_443_TCP",
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "NVIDIA_REQUIRE_CUDA",
+        "NVIDIA_DISABLE_REQUIRE",
+        "NVIDIA_MIG_CONFIG_DEVICES",
+        "NVIDIA_MIG_MONITOR_DEVICES",
+        "NVIDIA_IMEX_CHANNELS",
+        "NVIDIA_GDS",
+        "NVIDIA_MOFED",
+        "NVIDIA_GDRCOPY",
+        "NVIDIA_NVSWITCH",
+        "NVIDIA_CTK_DEBUG",
+        "NVIDIA_CONTAINER_X",
+        "DOCKER_RESOURCE_GPU",
+        "GPUDEV_ROOT",
+        "GPUDEV_",
+        "KUBERNETES_SERVICE_HOST",
+        "KUBERNETES_PORT_443_TCP",
     ],
-)  # fmt: skip
+)
 def test_names_of_the_platform_are_refused_by_name(name: str) -> None:
     assert problems(env_vars={name: "all", "MINE": "x"}) == {("env_vars", name)}
 
@@ -224,11 +274,20 @@ def test_bad_commands_are_refused(command: str) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "debian", "debian:12", "library/debian", "ghcr.io/org/name:v1.2", "localhost:5000/x",
+        "debian",
+        "debian:12",
+        "library/debian",
+        "ghcr.io/org/name:v1.2",
+        "localhost:5000/x",
         "registry:5000/a/b_c/d-e:T",
-        "a@sha256:" + "0" * 64, "a:b@sha256:" + "f" * 64, "UPPER.host/name", "[::1]:5000/x", "a__b", "a--b",
+        "a@sha256:" + "0" * 64,
+        "a:b@sha256:" + "f" * 64,
+        "UPPER.host/name",
+        "[::1]:5000/x",
+        "a__b",
+        "a--b",
     ],
-)  # fmt: skip
+)
 def test_image_references(image: str) -> None:
     assert is_image_reference(image)
 
@@ -236,11 +295,32 @@ def test_image_references(image: str) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "", " ", "Debian", "a b", "a:", "a@", "a:b:c", "-a", "a/", "/a", "a//b", "a:-b", "a:" + "t" * 129, "a_",
-        "a___b", "a@sha256:" + "0" * 63, "a@sha256:" + "0" * 65, "0" * 64, "a\n", "a;rm -rf /", "$(id)", "a" * 513,
-        "http://a/b", "ä",
+        "",
+        " ",
+        "Debian",
+        "a b",
+        "a:",
+        "a@",
+        "a:b:c",
+        "-a",
+        "a/",
+        "/a",
+        "a//b",
+        "a:-b",
+        "a:" + "t" * 129,
+        "a_",
+        "a___b",
+        "a@sha256:" + "0" * 63,
+        "a@sha256:" + "0" * 65,
+        "0" * 64,
+        "a\n",
+        "a;rm -rf /",
+        "$(id)",
+        "a" * 513,
+        "http://a/b",
+        "ä",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_image_reference(image: str) -> None:
     assert not is_image_reference(image)
 

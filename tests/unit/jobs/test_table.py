@@ -73,11 +73,26 @@ def job(phase: Phase, **changes: Any) -> Job:
     }
     status, rest = fields[phase]
     made = Job(
-        id=UUID(int=1), user_id=1, username="alice", image="i", instance_type="p5.48xlarge", gpu_type="h100",
-        gpu_count=8, duration_seconds=3600, status=status, submit_message_id=1, created_at=NOW, updated_at=NOW,
-        version=7, revision=11, users=[user("bob"), user("carol", UserState.FETCHED)], jupyter_wanted=True,
-        jupyter_revision=1, jupyter_token_sealed=b"sealed", **rest,
-    )  # fmt: skip
+        id=UUID(int=1),
+        user_id=1,
+        username="alice",
+        image="i",
+        instance_type="p5.48xlarge",
+        gpu_type="h100",
+        gpu_count=8,
+        duration_seconds=3600,
+        status=status,
+        submit_message_id=1,
+        created_at=NOW,
+        updated_at=NOW,
+        version=7,
+        revision=11,
+        users=[user("bob"), user("carol", UserState.FETCHED)],
+        jupyter_wanted=True,
+        jupyter_revision=1,
+        jupyter_token_sealed=b"sealed",
+        **rest,
+    )
     assert made.phase is phase
     return replace(made, **changes)
 

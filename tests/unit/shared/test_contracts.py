@@ -18,9 +18,13 @@ from shared.routes import ROUTES, SERVICES, service_of
 MODULES = (auth, capacity, disks, jobs)
 GOLDEN = Path(__file__).parents[2] / "data" / "events.json"
 EXAMPLES: dict[type, Any] = {
-    int: 7, str: "text", bool: True, UUID: UUID("3f2a8c1e-0000-4000-8000-000000000000"),
-    datetime: datetime(2026, 1, 20, 18, 30, tzinfo=UTC), jobs.JobStatus: jobs.JobStatus.ACTIVE,
-}  # fmt: skip
+    int: 7,
+    str: "text",
+    bool: True,
+    UUID: UUID("3f2a8c1e-0000-4000-8000-000000000000"),
+    datetime: datetime(2026, 1, 20, 18, 30, tzinfo=UTC),
+    jobs.JobStatus: jobs.JobStatus.ACTIVE,
+}
 
 
 def events(module: ModuleType) -> list[type[EventData]]:
@@ -42,10 +46,16 @@ def example(event: type[EventData]) -> EventData:
 def document(event: type[EventData]) -> dict[str, Any]:
     data = example(event)
     envelope = CloudEvent(
-        id=EXAMPLES[UUID], source=f"/gpudev/{event.DOMAIN}", type=event.type_name(), subject=data.entity_id,
-        time=EXAMPLES[datetime], sequence=3, messageid=42, requestid="r-1",
+        id=EXAMPLES[UUID],
+        source=f"/gpudev/{event.DOMAIN}",
+        type=event.type_name(),
+        subject=data.entity_id,
+        time=EXAMPLES[datetime],
+        sequence=3,
+        messageid=42,
+        requestid="r-1",
         data=msgspec.Raw(msgspec.json.encode(data)),
-    )  # fmt: skip
+    )
     return {"subject": event_subject(data), "body": json.loads(msgspec.json.encode(envelope))}
 
 
@@ -101,12 +111,20 @@ def test_a_nodes_gpu_type_comes_from_its_labels(
 @pytest.mark.parametrize(
     ("path", "service"),
     [
-        ("/v1/jobs", "jobs"), ("/v1/jobs/submit", "jobs"), ("/v1/jobsx", "auth"), ("/v1/keys/rotate", "auth"),
-        ("/v1/gpu/availability", "capacity"), ("/v1/cluster/status", "capacity"), ("/v1/disks/a/rename", "disks"),
-        ("/health", "auth"), ("/health/jobs", "jobs"), ("/health/other", "auth"),
-        ("/docs/start.js", "auth"), ("/", "auth"),
+        ("/v1/jobs", "jobs"),
+        ("/v1/jobs/submit", "jobs"),
+        ("/v1/jobsx", "auth"),
+        ("/v1/keys/rotate", "auth"),
+        ("/v1/gpu/availability", "capacity"),
+        ("/v1/cluster/status", "capacity"),
+        ("/v1/disks/a/rename", "disks"),
+        ("/health", "auth"),
+        ("/health/jobs", "jobs"),
+        ("/health/other", "auth"),
+        ("/docs/start.js", "auth"),
+        ("/", "auth"),
     ],
-)  # fmt: skip
+)
 def test_a_path_belongs_to_the_service_of_its_longest_row(path: str, service: str) -> None:
     assert service_of(path) == service
 

@@ -107,5 +107,11 @@ def test_the_worst_body_of_a_route_is_judged_before_anybody_waits(route: str, wo
 
 def test_every_route_with_a_body_is_among_them() -> None:
     assert {name.rpartition(":")[2] for name in routes()} == {
-        "aws_login", "submit_job", "extend_job", "add_user", "prioritise_job", "create_disk", "rename_disk"
-    }  # fmt: skip
+        "aws_login",
+        "submit_job",
+        "extend_job",
+        "add_user",
+        "prioritise_job",
+        "create_disk",
+        "rename_disk",
+    }

@@ -26,9 +26,11 @@ def create(
     """Make a disk."""
     with open_client() as client:
         _finish(
-            client, client.create_disk(name, size_gb=size, from_snapshot=from_snapshot), wait=not no_wait,
+            client,
+            client.create_disk(name, size_gb=size, from_snapshot=from_snapshot),
+            wait=not no_wait,
             as_json=as_json,
-        )  # fmt: skip
+        )
 
 
 @disk.command("list")
@@ -125,9 +127,10 @@ def _finish(client: Client, requested: DiskOperation, *, wait: bool, as_json: bo
         print_json(state)
     if state.status == "failed":
         raise CommandError(
-            f"{requested.action} of {requested.disk_name} failed: {state.error}", ExitCode.REFUSED,
+            f"{requested.action} of {requested.disk_name} failed: {state.error}",
+            ExitCode.REFUSED,
             f"`gpudev disk show {requested.disk_name}` tells its state.",
-        )  # fmt: skip
+        )
     if not as_json:
         print_line(requested.message if state.completed else f"{requested.message}; it is not done yet")
 

@@ -15,9 +15,19 @@ from gpudev.cli.waiting import watch
 from gpudev.models import Job
 
 FIELDS = (
-    "image", "instance_type", "duration_hours", "gpu_count", "command", "working_dir", "name", "disk_name",
-    "disk_size_gb", "env_vars", "github_user", "jupyter_enabled",
-)  # fmt: skip
+    "image",
+    "instance_type",
+    "duration_hours",
+    "gpu_count",
+    "command",
+    "working_dir",
+    "name",
+    "disk_name",
+    "disk_size_gb",
+    "env_vars",
+    "github_user",
+    "jupyter_enabled",
+)
 _NEEDED = {"image": "--image", "instance_type": "--instance-type"}
 
 

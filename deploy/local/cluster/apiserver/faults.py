@@ -11,9 +11,14 @@ from deploy.local.cluster.apiserver.http import Request
 from deploy.local.cluster.machinery import errors
 
 _REASONS = {
-    403: "Forbidden", 409: "Conflict", 410: "Expired", 429: "TooManyRequests", 500: "InternalError",
-    503: "ServiceUnavailable", 504: "Timeout",
-}  # fmt: skip
+    403: "Forbidden",
+    409: "Conflict",
+    410: "Expired",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
