@@ -11,9 +11,9 @@ import msgspec
 from services.jobs.domain.disk_manifests import disk_security, disk_source, has_disk
 from services.jobs.domain.environment import DEFAULTS, HOME, is_reserved, literal
 from services.jobs.domain.job import Job
-from services.jobs.domain.pod import EPOCH_LABEL, JOB_LABEL, MAIN_CONTAINER, SSHD_PATIENCE, TOOLS_CONTAINER, USER_LABEL
+from services.jobs.domain.pod import MAIN_CONTAINER, SSHD_PATIENCE, TOOLS_CONTAINER
+from shared.contracts.labels import EPOCH_LABEL, JOB_LABEL, MANAGED_BY, USER_LABEL, USERNAME_ANNOTATION
 
-MANAGED_BY = {"app.kubernetes.io/managed-by": "gpudev"}
 SSH_PORT, JUPYTER_PORT = 2222, 8888
 TOOL = "/gpudev/bin/gpudev"
 """The tools' program in a job's pod (deploy/images/tools/README.md)."""
@@ -100,7 +100,7 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": labels(job), "annotations": {"gpudev/username": job.username}},
+        "metadata": {"name": name, "labels": labels(job), "annotations": {USERNAME_ANNOTATION: job.username}},
         "spec": {
             "activeDeadlineSeconds": pod_life_seconds(job, policy),
             "affinity": _on_node(job.node or ""),

@@ -5,9 +5,6 @@ from typing import Any
 
 import msgspec
 
-JOB_LABEL = "gpudev/job-id"
-EPOCH_LABEL = "gpudev/epoch"
-USER_LABEL = "gpudev/user"
 MAIN_CONTAINER = "main"
 TOOLS_CONTAINER = "tools"
 SSHD_PATIENCE = timedelta(seconds=60)

@@ -14,9 +14,9 @@ import msgspec
 import structlog
 
 from services.jobs import storage
-from services.jobs.adapters.exec_channel import ExecResult
 from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUnavailable
+from services.jobs.adapters.kubernetes.exec_channel import ExecResult
 from services.jobs.context import Context
 from services.jobs.domain.access import next_try, users_to_apply, users_to_fetch
 from services.jobs.domain.facts import Fact, JupyterFailed, JupyterSwitched, KeysApplied, UserRefused

@@ -5,9 +5,10 @@ from uuid import UUID
 import structlog
 
 from services.jobs import storage
-from services.jobs.adapters.kubernetes import CALL_SECONDS, KINDS, Cluster, job_of
+from services.jobs.adapters.kubernetes import CALL_SECONDS, KINDS, Cluster
 from services.jobs.context import Context
-from services.jobs.domain.pod import EPOCH_LABEL, Meta
+from services.jobs.domain.pod import Meta
+from shared.contracts.labels import EPOCH_LABEL, job_id_of
 from shared.errors import Unavailable
 from shared.leader_lock import leader_loop
 from shared.leased_worker import Budget
@@ -65,7 +66,7 @@ class Sweeper:
     async def _without_job(self, objects: list[Meta]) -> list[Meta]:
         # objects are listed before rows are read: an object's row is committed before it is made, so a row that is
         # not there now was never going to be
-        jobs = {job_id for meta in objects if (job_id := job_of(meta)) is not None}
+        jobs = {job_id for meta in objects if (job_id := job_id_of(meta.labels)) is not None}
         rows = await self._context.database.fetch_all(storage.leases.LEASES, ids=list(jobs))
         leases: dict[UUID, int] = {row["id"]: row["epoch"] for row in rows if row["live"]}
         return [meta for meta in objects if not _has_lease(meta, leases)]
@@ -75,12 +76,12 @@ class Sweeper:
             live = await self._cluster.find_object(kind, meta.name)
             if live is None or live.uid != meta.uid or not await self._without_job([live]):
                 return
-            log.warning("orphan_deleted", kind=kind, name=meta.name, job_id=str(job_of(meta)))
+            log.warning("orphan_deleted", kind=kind, name=meta.name, job_id=str(job_id_of(meta.labels)))
             await self._cluster.delete_object(kind, meta.name, meta.uid)
         except Unavailable as error:
             log.warning("orphan_not_deleted", kind=kind, name=meta.name, error=type(error).__name__)
 
 
 def _has_lease(meta: Meta, leases: dict[UUID, int]) -> bool:
-    job_id = job_of(meta)
+    job_id = job_id_of(meta.labels)
     return job_id in leases and meta.labels.get(EPOCH_LABEL) == str(leases[job_id])

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from services.jobs import storage
-from services.jobs.adapters.exec_channel import ExecResult
 from services.jobs.adapters.kubernetes import Cluster
+from services.jobs.adapters.kubernetes.exec_channel import ExecResult
 from services.jobs.domain.job import Job
 from services.jobs.operations.access import add_user, switch_jupyter
 from services.jobs.workers import access_keeper

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import REGISTRY
 
-from services.jobs.adapters import kubernetes as cluster
+from services.jobs.adapters.kubernetes import pods
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, is_watch
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, job_of, kube, until_status
@@ -34,8 +34,8 @@ async def proxy(world: JobsWorld, tmp_path: Path) -> AsyncIterator[FaultProxy]:
 @pytest.fixture(autouse=True)
 def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that hangs is noticed after its length and the slack: 1.5 s in place of 15."""
-    monkeypatch.setattr(cluster, "_WATCH_SECONDS", 1)
-    monkeypatch.setattr(cluster, "_WATCH_SLACK_SECONDS", 0.5)
+    monkeypatch.setattr(pods, "_WATCH_SECONDS", 1)
+    monkeypatch.setattr(pods, "_WATCH_SLACK_SECONDS", 0.5)
 
 
 async def start(world: JobsWorld, client: Client) -> UUID:
