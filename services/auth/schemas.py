@@ -49,7 +49,7 @@ class AwsLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LoginBody(Body[StructT]):
-    """A body whose every part may be a secret, the names of its fields too, when somebody has mixed them up."""
+    """A body of which any part may be a secret, even the name of a field when somebody has mixed them up."""
 
     def decode_bytes(self, value: bytes) -> StructT:
         """The body as the handler's struct.
@@ -66,7 +66,7 @@ class LoginBody(Body[StructT]):
 
 class AwsLoginResponse(Answer, frozen=True, kw_only=True):
     api_key: ShownKey
-    """Shown once; send it as `Authorization: Bearer`."""
+    """Shown only here; send it as `Authorization: Bearer <api_key>`."""
     key_prefix: KeyPrefix
     """Prefix of the key, by which /v1/keys names it."""
     user_id: int
@@ -83,12 +83,12 @@ class AwsLoginResponse(Answer, frozen=True, kw_only=True):
 
 class RotateResponse(Answer, frozen=True, kw_only=True):
     api_key: ShownKey
-    """Shown once; the old key keeps working for 60 s."""
+    """Shown only here; the old key keeps working for 60 s."""
     key_prefix: KeyPrefix
     user_id: int
     username: Username
     expires_at: datetime
-    """Never past the end of the session that began with the AWS log-in."""
+    """Never later than the end of the session that began with the log-in."""
 
     def __repr__(self) -> str:
         return f"RotateResponse({self.key_prefix}_...)"
@@ -115,7 +115,7 @@ class KeyListResponse(msgspec.Struct, frozen=True, kw_only=True):
 class RevokeResponse(Answer, frozen=True, kw_only=True):
     key_prefix: KeyPrefix
     status: str
-    """revoked"""
+    """Always `revoked`."""
     revoked_at: datetime
 
 

@@ -1,4 +1,4 @@
-"""Answers, in the contract's key order; what is ours comes after."""
+"""Answers, in the contract's key order; fields that were added come after."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from shared.web.response import Answer
 class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     total: int
-    """Allocatable GPUs. A node that is not ready or not schedulable counts in no sum."""
+    """Allocatable GPUs. A node that is not ready or not schedulable counts in none of the sums."""
     in_use: int
     """GPUs that are leased to jobs or held by other pods."""
     ready: bool
@@ -34,13 +34,13 @@ class GpuTypeEntry(Answer, frozen=True, kw_only=True):
     in_use: int
     """GPUs of the total that are leased to jobs or held by other pods."""
     queued: int
-    """Number of GPUs (not jobs) that waiting jobs ask for."""
+    """Number of GPUs, not of jobs, that waiting jobs ask for."""
     max_per_node: int
     max_placeable: int
     """GPUs of the largest job that could start now, on one node."""
     nodes: list[NodeEntry]
     as_of: datetime | None
-    """Time of the newest information counted here; null until the cluster has answered once."""
+    """Time of the newest information that is counted here; null until the cluster has answered once."""
 
     @classmethod
     def of(cls, entry: TypeAvailability, as_of: datetime | None) -> "GpuTypeEntry":
@@ -60,21 +60,21 @@ class GpuTypeEntry(Answer, frozen=True, kw_only=True):
 
 class Availability(Answer, frozen=True, kw_only=True):
     availability: dict[str, GpuTypeEntry]
-    """By GPU type: those that have nodes or waiting jobs."""
+    """By GPU type; types that have nodes or waiting jobs."""
     timestamp: datetime
     as_of: datetime | None
     """As in each entry."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the estimates have held in the last 30 days."""
+    """How well estimates of starts have held in the last 30 days."""
 
     starts: int
-    """Jobs that were told a p90 while they waited, and have started."""
+    """Jobs that started, and had been given a p90 while they waited."""
     started_before_p90: int
-    """Of these, those that started before the p90 that they were told first."""
+    """Those of them that started before the first p90 that they were given."""
     share: float | None
-    """It should be about 0.9; null before the first start."""
+    """Should be about 0.9; null before the first start."""
 
 
 class ClusterStatusBody(Answer, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ class ClusterStatusBody(Answer, frozen=True, kw_only=True):
     by_gpu_type: dict[str, GpuTypeEntry]
     timestamp: datetime
     as_of: datetime | None
-    """Time of the newest information counted here; null until the cluster has answered once."""
+    """Time of the newest information that is counted here; null until the cluster has answered once."""
     forecast: Forecast
 
     @classmethod

@@ -15,21 +15,21 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that is counted; a taint of the same key is tolerated by jobs."""
     cpu_per_gpu: int | None = None
-    """Cores that jobs' pods ask for with each GPU, as the jobs service is set; None: none."""
+    """Cores that jobs' pods ask for with each GPU, as set for the jobs service; None: none."""
     memory_gib_per_gpu: int | None = None
-    """Memory likewise, in GiB."""
+    """Memory that they ask for with each GPU, in GiB; None: none."""
     watch_seconds: float = 30.0
-    """Length of one watch; after it everything is listed anew."""
+    """Length of one watch, in seconds; after it everything is listed again."""
     max_gpus_per_user: int | None = None
     """GPUs that one user may hold at once, of all types; None: no limit."""
     prepare_seconds: float = 3600.0
-    """From a lease to the start of its time box at most, as the jobs service holds to: by it the head of a queue is
-    promised its start."""
+    """At most this long from a lease to the start of the job's time box, in seconds, as set for the jobs service. The
+    head of a queue is promised its start by it."""
     grace_seconds: int = 30
-    """From asking a pod to end to killing it."""
+    """Seconds from asking a pod to end to killing it, as set for the jobs service."""
 
     def requests_per_gpu(self) -> RequestsPerGpu:
-        """Of jobs' pods."""
+        """What jobs' pods ask for."""
         memory = self.memory_gib_per_gpu
         return RequestsPerGpu(cpu=self.cpu_per_gpu, memory_bytes=None if memory is None else memory * 2**30)
 
@@ -43,4 +43,4 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
 
 
 _RECONCILE_SECONDS = 30
-"""From the end of a pod to its GPUs being given back, as a rule."""
+"""Usual time from the end of a pod until its GPUs are given back."""

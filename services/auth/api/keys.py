@@ -74,7 +74,7 @@ class KeysController(Controller):
     async def revoke(
         self, request: Request[Identity, Any, Any], key_prefix: FromPath[str], context: NamedDependency[Context]
     ) -> Response[RevokeResponse]:
-        """The key is refused everywhere within a second. Repeating the request gives the same answer."""
+        """Within a second the key is refused everywhere. Repeating the request gives the same answer."""
         key_id = parse_key_prefix(key_prefix)
         if key_id is None:
             raise NotFound("API key")

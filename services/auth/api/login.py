@@ -1,4 +1,4 @@
-"""Logging in."""
+"""Logging in with AWS credentials."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ class LoginController(Controller):
     async def aws_login(
         self, request: Request[Any, Any, Any], data: JSONBody[AwsLoginRequest], context: NamedDependency[Context]
     ) -> AwsLoginResponse:
-        """Send credentials of a session of an allowed role. They are used for one call to AWS STS and not stored."""
+        """Send the credentials of a session of an allowed role. They are used for one call to AWS STS, never stored."""
         if "idempotency-key" in request.headers:
             check_key(request.headers["idempotency-key"])
         person, issued = await log_in(

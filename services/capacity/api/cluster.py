@@ -20,7 +20,7 @@ class GpuController(Controller):
         responses=error_responses(),
     )
     async def availability(self, context: NamedDependency[Context]) -> Availability:
-        """GPUs by type and by node, for every GPU type that has nodes or waiting jobs."""
+        """GPUs of each type, in total and by node. A type is listed when it has nodes or waiting jobs."""
         reading = await read_availability(context)
         as_of = reading.snapshot.as_of
         entries = {entry.gpu_type: GpuTypeEntry.of(entry, as_of) for entry in reading.types}
@@ -38,6 +38,6 @@ class ClusterController(Controller):
         responses=error_responses(),
     )
     async def status(self, context: NamedDependency[Context]) -> ClusterStatusBody:
-        """Totals over all GPU types, and the number of jobs by status."""
+        """Totals over all GPU types, the number of jobs by status, and how well estimates of starts have held."""
         reading = await read_cluster_status(context)
         return ClusterStatusBody.of(reading.status, reading.snapshot, context.clock())
