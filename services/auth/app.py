@@ -1,11 +1,14 @@
 """The auth service, wired."""
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
 from litestar import Litestar
 
 from services.auth.adapters.sts import Sts
+from services.auth.api.administration import commands
 from services.auth.api.keys import KeysController
 from services.auth.api.login import LoginController
 from services.auth.context import Context, LoginPolicy
@@ -15,6 +18,7 @@ from services.auth.settings import AuthSettings
 from services.auth.storage.last_used import LastUsed
 from services.auth.workers.last_used import LastUsedWriter
 from services.auth.workers.retention import Retention
+from shared.admin import Command
 from shared.contracts.auth import VERIFY_SUBJECT, Identity, VerifyRequest
 from shared.messaging import RpcEndpoint
 from shared.settings import read_settings
@@ -45,6 +49,19 @@ def create_app(settings: AuthSettings | None = None) -> Litestar:
             closers=[context.sts.close, writer.close],
         ),
     )
+
+
+@asynccontextmanager
+async def administration(settings: AuthSettings | None = None) -> AsyncIterator[Sequence[Command]]:
+    """The commands of `gpudev-admin auth`; raises as `create_app` does."""
+    settings = read_settings(AuthSettings) if settings is None else settings
+    base = Foundation.open("auth", settings)
+    context = _open_context(base, settings)
+    try:
+        yield commands(context)
+    finally:
+        await context.sts.close()
+        await base.database.close()
 
 
 def _open_context(base: Foundation, settings: AuthSettings) -> Context:

@@ -1,5 +1,7 @@
 """The capacity service, wired."""
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,7 +16,10 @@ from services.capacity.workers.announcer import Announcer
 from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
 from services.capacity.workers.retention import Retention
 from services.capacity.workers.scheduler import Scheduler
+from shared.admin import Command, dead_letter_commands
 from shared.background import Loop
+from shared.messaging import Delivery
+from shared.messaging.outbox import Wakes
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 
@@ -28,15 +33,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     settings = read_settings(CapacitySettings) if settings is None else settings
     base = Foundation.open("capacity", settings)
     wake_scheduler, wake_announcer = WakeUp(), WakeUp()
-    context = Context(
-        database=base.database,
-        outbox=base.relay,
-        settings=settings,
-        policy=settings.policy(),
-        clock=partial(datetime.now, UTC),
-        scheduler=wake_scheduler,
-        announcer=wake_announcer,
-    )
+    context = _open_context(base, settings, scheduler=wake_scheduler, announcer=wake_announcer)
     scheduler, announcer = Scheduler(context), Announcer(context)
     wake_scheduler.listen(scheduler.loop.wake)
     wake_announcer.listen(announcer.loop.wake)
@@ -54,4 +51,28 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             loops=loops,
             closers=[cluster.close],
         ),
+    )
+
+
+@asynccontextmanager
+async def administration(settings: CapacitySettings | None = None) -> AsyncIterator[Sequence[Command]]:
+    """The commands of `gpudev-admin capacity`; raises as `create_app` does."""
+    settings = read_settings(CapacitySettings) if settings is None else settings
+    base = Foundation.open("capacity", settings)
+    context = _open_context(base, settings, scheduler=WakeUp(), announcer=WakeUp())
+    try:
+        yield dead_letter_commands(base.database, Delivery(subscriptions(context)), context.clock)
+    finally:
+        await base.database.close()
+
+
+def _open_context(base: Foundation, settings: CapacitySettings, *, scheduler: Wakes, announcer: Wakes) -> Context:
+    return Context(
+        database=base.database,
+        outbox=base.relay,
+        settings=settings,
+        policy=settings.policy(),
+        clock=partial(datetime.now, UTC),
+        scheduler=scheduler,
+        announcer=announcer,
     )

@@ -1,10 +1,14 @@
 """The jobs service's application."""
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
 from litestar import Litestar
 
 from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.api.access import AccessController
+from services.jobs.api.administration import commands
 from services.jobs.api.jobs import JobsController
 from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
@@ -17,6 +21,8 @@ from services.jobs.workers.disabled_users import DisabledUsers
 from services.jobs.workers.queue_keeper import QueueKeeper
 from services.jobs.workers.reconciler import Reconciler
 from services.jobs.workers.sweeper import Sweeper
+from shared.admin import Command, dead_letter_commands
+from shared.messaging import Delivery
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.authentication import Verify
@@ -31,15 +37,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     """
     settings = settings or read_settings(JobsSettings)
     base = Foundation.open("jobs", settings)
-    context = Context(
-        database=base.database,
-        broker=base.broker,
-        outbox=base.relay,
-        cipher=base.cipher,
-        settings=settings,
-        clock=utc_now,
-        wake_ups=WakeUps(base.broker),
-    )
+    context = _open_context(base, settings)
     cluster = Cluster(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
     github = GitHub(url=settings.github_url, seconds=settings.github_seconds)
     reconciler = Reconciler(context, cluster, github)
@@ -61,3 +59,28 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         closers=[reconciler.close, github.close, cluster.close],
     )
     return create_service_app(base, parts)
+
+
+@asynccontextmanager
+async def administration(settings: JobsSettings | None = None) -> AsyncIterator[Sequence[Command]]:
+    """The commands of `gpudev-admin jobs`; settings as for `create_app`."""
+    settings = settings or read_settings(JobsSettings)
+    base = Foundation.open("jobs", settings)
+    context = _open_context(base, settings)
+    delivery = Delivery(Consumers(context).subscriptions())
+    try:
+        yield [*commands(context), *dead_letter_commands(base.database, delivery, context.clock)]
+    finally:
+        await base.database.close()
+
+
+def _open_context(base: Foundation, settings: JobsSettings) -> Context:
+    return Context(
+        database=base.database,
+        broker=base.broker,
+        outbox=base.relay,
+        cipher=base.cipher,
+        settings=settings,
+        clock=utc_now,
+        wake_ups=WakeUps(base.broker),
+    )

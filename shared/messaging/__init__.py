@@ -1,9 +1,20 @@
 """News on NATS: outbox and relay, inbox and consumer, RPC by the NATS micro protocol."""
 
 from shared.messaging.broker import Broker
-from shared.messaging.consumer import Consumer, Subscription
+from shared.messaging.consumer import Consumer
+from shared.messaging.delivery import Delivery, Subscription
 from shared.messaging.outbox import Draft, record_event
 from shared.messaging.relay import Relay
 from shared.messaging.rpc import RpcEndpoint, call_rpc
 
-__all__ = ["Broker", "Consumer", "Draft", "Relay", "RpcEndpoint", "Subscription", "call_rpc", "record_event"]
+__all__ = [
+    "Broker",
+    "Consumer",
+    "Delivery",
+    "Draft",
+    "Relay",
+    "RpcEndpoint",
+    "Subscription",
+    "call_rpc",
+    "record_event",
+]

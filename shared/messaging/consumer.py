@@ -3,10 +3,9 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
@@ -20,19 +19,18 @@ from prometheus_client import Counter
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.background import Loop
-from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent, EventData
-from shared.database import Database, Statement, Transaction
+from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent
+from shared.database import Database, Statement
 from shared.database.tables import dead_letters, inbox
 from shared.errors import BrokerUnavailable, Unavailable
 from shared.leader_lock import LeaderLock
 from shared.logs import mask_text
 from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
+from shared.messaging.delivery import Delivery, Subscription
 from shared.messaging.stream import CHECK_SECONDS, differences, report
 
 log = structlog.get_logger(__name__)
-
-EventT = TypeVar("EventT", bound=EventData)
 
 RETENTION = timedelta(days=8)
 _FINGERPRINT = "gpudev.fingerprint"
@@ -48,15 +46,6 @@ MAX_ATTEMPTS = len(_RETRY_SECONDS)
 _handled = Counter("gpudev_events_handled", "Events handled", ["type", "outcome"])
 _dead = Counter("gpudev_events_dead_lettered", "Events parked after the last attempt", ["type"])
 
-_TAKE = Statement(
-    insert(inbox)
-    .values(event_id=sa.bindparam("event_id"), attempts=0, done_at=sa.bindparam("now"), updated_at=sa.bindparam("now"))
-    .on_conflict_do_update(
-        index_elements=[inbox.c.event_id],
-        set_={"done_at": sa.bindparam("now"), "updated_at": sa.bindparam("now")},
-        where=inbox.c.done_at.is_(None),
-    )
-)
 _COUNT_FAILURE = Statement(
     insert(inbox)
     .values(event_id=sa.bindparam("event_id"), attempts=1, updated_at=sa.bindparam("now"))
@@ -73,20 +62,11 @@ _PARK = Statement(
 _PURGE = Statement(sa.delete(inbox).where(inbox.c.updated_at < sa.bindparam("before")))
 
 
-@dataclass(frozen=True)
-class Subscription(Generic[EventT]):
-    """One event and what to do on it."""
-
-    event: type[EventT]
-    handler: Callable[[Transaction, EventT, CloudEvent], Awaitable[None]]
-    """Makes its changes in the transaction; drops what is older than what it has."""
-
-
 class Consumer:
     """One durable consumer of a service.
 
     One replica reads at a time, the others stand by: with two, effects would not come in the order of the events, and
-    jobs would overtake each other in the line.
+    jobs would overtake each other in the queue.
 
     Args:
         name: Durable name, the service's own.
@@ -99,7 +79,7 @@ class Consumer:
         self._name = name
         self._database = database
         self._broker = broker
-        self._by_type = {subscription.event.type_name(): subscription for subscription in subscriptions}
+        self._delivery = Delivery(subscriptions)
         self._pull: JetStreamContext.PullSubscription | None = None
         self._stale = False
         self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
@@ -212,7 +192,8 @@ class Consumer:
         """One commit for what waited together; False, and nothing done, when one of them fails."""
         try:
             async with self._database.transaction() as transaction:
-                outcomes = [await self._handle(transaction, message) for message in messages]
+                now = datetime.now(UTC)
+                outcomes = [await self._delivery.handle(transaction, message.data, now) for message in messages]
         except Exception as error:  # noqa: BLE001 - each is then worked by itself, where its failure is told
             log.info("events_worked_one_by_one", events=len(messages), error=type(error).__name__)
             return False
@@ -224,7 +205,7 @@ class Consumer:
     async def _work(self, message: Msg) -> None:
         try:
             async with self._database.transaction() as transaction:
-                outcome = await self._handle(transaction, message)
+                outcome = await self._delivery.handle(transaction, message.data, datetime.now(UTC))
         except Unavailable as error:
             log.warning("event_waits", subject=message.subject, error=type(error).__name__)
             await self._answer(message.nak(delay=1))
@@ -233,18 +214,6 @@ class Consumer:
         else:
             self._count(outcome)
             await self._answer(message.ack())
-
-    async def _handle(self, transaction: Transaction, message: Msg) -> tuple[str, str]:
-        """The event's type, and whether this was its first effect."""
-        event = msgspec.json.decode(message.data, type=CloudEvent)
-        subscription = self._by_type.get(event.type)
-        if subscription is None:
-            return event.type, "ignored"
-        data = msgspec.json.decode(event.data, type=subscription.event)
-        if not await transaction.execute(_TAKE, event_id=event.id, now=datetime.now(UTC)):
-            return event.type, "repeated"
-        await subscription.handler(transaction, data, event)
-        return event.type, "done"
 
     def _count(self, outcome: tuple[str, str]) -> None:
         _handled.labels(*outcome).inc()

@@ -98,7 +98,7 @@ async def test_no_route_answers_to_a_revoked_key(stack: LocalStack, door: httpx.
 async def test_no_route_answers_to_a_disabled_user(stack: LocalStack, door: httpx.AsyncClient) -> None:
     async with users(stack, "leaver") as (leaver,):
         assert await everywhere(leaver, 200)
-        await stack.admin("disable-user", "leaver")
+        await stack.admin("auth", "disable-user", await stack.user_id("leaver"))
         await until(lambda: everywhere(leaver, 403), "the disabling in every service", seconds=5)
         await refused_everywhere(door, {"Authorization": f"Bearer {leaver.key}"}, DISABLED)
 

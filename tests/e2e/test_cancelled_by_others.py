@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.load import cluster_objects
 from tests.support.ssh import paste
-from tests.support.stack import LocalStack, read_events, until, users
+from tests.support.stack import LocalStack, users
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -22,19 +22,18 @@ async def test_the_jobs_of_a_disabled_user_end_and_so_does_all_that_is_open(stac
             gpu_count=8, instance_type="p4d.24xlarge", image="docker.io/library/does-not-exist:1"
         )
         await user.wait(waiting, "queued", "preparing")
-        assert (await stack.admin("disable-user", "expelled")).endswith("keys revoked: 1")
-
-        async def ended() -> bool:
-            log = await read_events(stack)
-            return all("jobs.ended" in log.of(job_id) for job_id in (running, waiting))
-
-        await until(ended, "both jobs have ended")
+        user_id = await stack.user_id("expelled")
+        open_jobs = (await stack.admin("jobs", "list-jobs", user_id)).splitlines()
+        assert [line.split()[0] for line in open_jobs] == [running, waiting]
+        assert open_jobs[0].split()[1] == "active"
+        assert (await stack.admin("auth", "disable-user", user_id)).endswith("keys revoked: 1")
+        assert await stack.admin("jobs", "list-jobs", user_id, "--wait", "60") == f"User {user_id} has no open job"
         assert (await session).code != 0
         assert (await paste(ssh_command, "true", key=key)).code == 255
         left = await asyncio.to_thread(cluster_objects, stack)
         assert not [name for name in left if running in name or waiting in name]
         assert (await user.client.get(f"/v1/jobs/{running}")).status_code == 403
-        await stack.admin("enable-user", "expelled")
+        await stack.admin("auth", "enable-user", user_id)
     async with users(stack, "expelled") as (again,):
         for job_id in (running, waiting):
             job = await again.job(job_id)

@@ -44,9 +44,12 @@ async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: Local
         running = await user.submit(gpu_count=1, command="sleep 300")
         await user.wait(running, "active")
         assert (await user.client.get("/v1/disks")).status_code == 200
+        user_id = await stack.user_id("dismissed")
         with hanging(stack, "nats"):
             async with user.client.stream("GET", f"/v1/jobs/{running}/logs", params={"follow": "true"}) as followed:
-                assert (await stack.admin("disable-user", "dismissed")).endswith("keys revoked: 1")
+                assert (await stack.admin("auth", "disable-user", await stack.user_id("dismissed"))).endswith(
+                    "keys revoked: 1"
+                )
                 disabled_at = time.monotonic()
                 meanwhile = await user.submit(gpu_count=1, command="sleep 300")
                 last = (await followed.aread()).decode().strip().split("\n")[-1]
@@ -61,7 +64,7 @@ async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: Local
             return all("jobs.ended" in log.of(job_id) for job_id in (running, meanwhile))
 
         await until(told, "the jobs of the disabled user end", seconds=60)
-        await stack.admin("enable-user", "dismissed")
+        await stack.admin("auth", "enable-user", user_id)
     async with users(stack, "dismissed") as (again,):
         for job_id in (running, meanwhile):
             assert (await again.wait(job_id, "cancelled"))["status_reason"] == "Cancelled because its user was disabled"

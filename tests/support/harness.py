@@ -97,8 +97,13 @@ class Harness:
             name=self.name,
             database=self.database,
             broker=self.broker,
-            subscriptions=[Subscription(event_class(self.name), self._on_event)],
+            subscriptions=self.subscriptions,
         )
+
+    @property
+    def subscriptions(self) -> list[Subscription[Any]]:
+        """What it listens to."""
+        return [Subscription(event_class(self.name), self._on_event)]
 
     async def _on_event(self, _: Transaction, data: Any, event: CloudEvent) -> None:
         if data.name in self.failing:

@@ -123,16 +123,21 @@ class LocalStack:
         await connection.execute(statement, *arguments)
         await connection.close()
 
-    async def admin(self, command: str, username: str) -> str:
-        """`python -m services.auth.admin` with the id of a user of this name; what it says."""
-        environment = {**os.environ, "GPUDEV_DATABASE_URL_AUTH": self.dsn("auth")}
+    async def admin(self, service: str, *arguments: str) -> str:
+        """`gpudev-admin` with the settings of a replica of the service; what it says."""
+        program = [sys.executable, "-m", "shared.admin", service, *arguments]
+        process = self.parts()[f"{service}-1"].pid
 
-        def say(*arguments: str) -> str:
-            program = [sys.executable, "-m", "services.auth.admin", *arguments]
+        def say() -> str:
+            variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            environment = dict(os.fsdecode(one).split("=", 1) for one in variables if one)
             return subprocess.check_output(program, cwd=ROOT, env=environment, text=True)
 
-        user_id = (await asyncio.to_thread(say, "find-user", username)).split()[0]
-        return (await asyncio.to_thread(say, command, user_id)).strip()
+        return (await asyncio.to_thread(say)).strip()
+
+    async def user_id(self, username: str) -> str:
+        """Id of the user of a name, as operators find it."""
+        return (await self.admin("auth", "find-user", username)).split()[0]
 
     def cluster_api(self) -> client.CoreV1Api:
         """Kubernetes, as whoever sources the env file."""

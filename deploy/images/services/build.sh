@@ -76,6 +76,8 @@ add_code() { # ROOT SERVICE
     find shared services/__init__.py "services/$2" -type f ! -path '*/__pycache__/*' -print0 | sort -z |
       tar --null --files-from - -cf - | tar --no-same-owner -C "$packages" -xf -
   )
+  printf '%s\n' '#!/usr/bin/python3' 'from shared.admin import main' '' 'main()' >"$1/usr/bin/gpudev-admin"
+  chmod 755 "$1/usr/bin/gpudev-admin"
   compile "$1" "/$PACKAGES/shared"
   compile "$1" "/$PACKAGES/services"
 }

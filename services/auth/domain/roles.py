@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -75,6 +76,16 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     """AWS's immutable id of the role: a role made anew under an old name is another one."""
     session_name: str
     arn: str
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who has logged in."""
+
+    id: int
+    username: str
+    account: str
+    role_id: str
+    disabled_at: datetime | None
 
 
 def parse_allowed_roles(text: str) -> tuple[AllowedRole, ...]:

@@ -1,10 +1,12 @@
-"""A user's own keys."""
+"""What is asked about keys and users."""
 
 from datetime import datetime
 
 from services.auth.context import Context
 from services.auth.domain.keys import KeyPage, ListedKey
+from services.auth.domain.roles import User
 from services.auth.storage.api_keys import LIST_KEYS
+from services.auth.storage.users import FIND_USERS
 from shared.database import to_struct
 
 
@@ -13,3 +15,8 @@ async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, 
     rows = await context.database.fetch_all(LIST_KEYS, user_id=user_id, limit=limit, offset=offset, now=now)
     keys = [to_struct(row, ListedKey) for row in rows if row["key_id"] is not None]
     return KeyPage(keys=keys, total=rows[0]["total"])
+
+
+async def find_users(context: Context, *, username: str) -> list[User]:
+    """The users of a name: one for each role and account that they log in with."""
+    return [to_struct(row, User) for row in await context.database.fetch_all(FIND_USERS, username=username)]

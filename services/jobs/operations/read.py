@@ -12,7 +12,7 @@ from services.jobs.domain.job_id import id_range
 from services.jobs.operations.seal import unseal_jupyter_token
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.jobs import JobStatus
-from shared.database import Row
+from shared.database import Row, to_struct
 from shared.errors import Conflict, NotFound
 from shared.messaging import call_rpc
 
@@ -24,6 +24,18 @@ class JobNotFound(NotFound):
 
     def __init__(self) -> None:
         super().__init__("Job")
+
+
+class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that waits, runs, or has not given everything back yet."""
+
+    id: UUID
+    name: str | None
+    status: JobStatus
+    status_reason: str | None
+    gpu_type: str
+    gpu_count: int
+    node: str | None
 
 
 class JobPage(msgspec.Struct, frozen=True):
@@ -55,6 +67,12 @@ async def list_jobs(
         limit=limit, offset=offset,
     )  # fmt: skip
     return JobPage([storage.jobs.to_shown_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
+
+
+async def list_open_jobs(*, user_id: int, context: Context) -> list[OpenJob]:
+    """A user's jobs that still hold something or wait, oldest first: for operators."""
+    rows = await context.database.fetch_all(storage.jobs.OPEN_OF_USER, user_id=user_id)
+    return [to_struct(row, OpenJob) for row in rows]
 
 
 async def job_history(*, user_id: int, job_id: str, context: Context) -> tuple[Job, list[Row]]:

@@ -121,6 +121,13 @@ LIST_OWN = Statement(
     .order_by(_page.c.created_at.desc(), _page.c.id.desc())
 )
 """One page and the total from one snapshot; an empty page is one row of nulls."""
+OPEN_OF_USER = Statement(
+    sa.select(
+        jobs.c.id, jobs.c.name, jobs.c.status, jobs.c.status_reason, jobs.c.gpu_type, jobs.c.gpu_count, jobs.c.node
+    )
+    .where(jobs.c.user_id == bindparam("user_id"), jobs.c.released_at.is_(None))
+    .order_by(jobs.c.created_at, jobs.c.id)
+)
 ENVIRONMENT = Statement(sa.select(jobs.c.env_sealed).where(jobs.c.id == bindparam("job_id")))
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from services.auth import admin
 from services.auth.context import Context
 from services.auth.domain.keys import IssuedKey, KeyTerms, UserDisabled
 from services.auth.operations.disable import disable_user, enable_user
@@ -21,7 +20,7 @@ from shared.api_key import ApiKey, new_api_key, parse_api_key
 from shared.contracts.auth import Identity
 from shared.database import Database, Statement
 from shared.errors import NotFound, RateLimited, Unauthenticated
-from tests.support.auth import Relay, events_of, new_name, new_person, open_auth
+from tests.support.auth import Relay, events_of, new_name, new_person
 
 NOON = datetime(2026, 1, 20, 12, 0, 0, 700_000, tzinfo=UTC)
 _COUNT = Statement(sa.text("SELECT count(*) FROM api_keys WHERE user_id = :user_id"))
@@ -300,35 +299,6 @@ async def test_a_page_of_keys_has_only_living_ones(auth_operations: Context) -> 
     later = NOON + timedelta(seconds=61)
     page = await list_keys(auth, user_id=issued.user_id, limit=10, offset=0, now=later)
     assert (len(page.keys), page.total) == (1, 1)
-
-
-def test_an_operator_disables_and_enables(
-    auth_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("GPUDEV_DATABASE_URL_AUTH", auth_dsn)
-    name = new_name()
-    user_id = asyncio.run(_made_user(auth_dsn, name))
-    admin.main(["disable-user", str(user_id)])
-    admin.main(["find-user", name])
-    admin.main(["enable-user", str(user_id)])
-    admin.main(["find-user", name])
-    disabled, found, enabled, found_again = capsys.readouterr().out.splitlines()
-    assert disabled == f"User {user_id} is disabled; keys revoked: 1"
-    assert found.startswith(f"{user_id}  {name}")
-    assert found.endswith("disabled")
-    assert enabled == f"User {user_id} is enabled"
-    assert not found_again.endswith("disabled")
-    with pytest.raises(SystemExit, match="User not found"):
-        admin.main(["disable-user", "999999999"])
-
-
-async def _made_user(dsn: str, name: str) -> int:
-    database = Database(dsn, pool_size=1)
-    auth = open_auth(database)
-    issued = await give_key(auth, name=name, now=datetime.now(UTC))
-    await auth.sts.close()
-    await database.close()
-    return issued.user_id
 
 
 def test_a_key_that_is_made_shows_no_secret() -> None:
