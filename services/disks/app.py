@@ -1,7 +1,7 @@
 """The disks service: the only place that wires it."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 
 from litestar import Litestar
 
@@ -12,17 +12,29 @@ from services.disks.api.operations import OperationsController
 from services.disks.api.snapshots import SnapshotsController
 from services.disks.consumers import claim_endpoint, content_endpoint, job_subscriptions
 from services.disks.context import Context
-from services.disks.domain.limits import Limits
-from services.disks.domain.snapshot import Retention
-from services.disks.operations.renames import Renaming
+from services.disks.domain.operation import Action
 from services.disks.settings import DisksSettings
 from services.disks.workers.claims import claim_expiry_loop
+from services.disks.workers.creations import make_volume
 from services.disks.workers.history import history_loop
-from services.disks.workers.open_operations import operations_worker, utc_now
+from services.disks.workers.open_operations import Pass, operations_worker
 from services.disks.workers.purges import purge_loop
-from services.disks.workers.sweeps import Sweeper
+from services.disks.workers.removals import prune_snapshots, purge_disk
+from services.disks.workers.snapshots import take_snapshot
+from services.disks.workers.sweeps import sweep_loop
+from services.disks.workers.tags import bring_tags
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
+
+PASSES: dict[Action, Pass] = {
+    Action.CREATE: make_volume,
+    Action.SNAPSHOT: take_snapshot,
+    Action.RENAME: bring_tags,
+    Action.TAG: bring_tags,
+    Action.PRUNE: prune_snapshots,
+    Action.PURGE: purge_disk,
+}
+"""What works the operations of each action; the others are done when they are recorded."""
 
 
 def create_app(settings: DisksSettings | None = None) -> Litestar:
@@ -37,6 +49,11 @@ def create_app(settings: DisksSettings | None = None) -> Litestar:
     return create_service_app(base, service_parts(base, settings, ec2))
 
 
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
 def service_parts(
     base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Callable[[], datetime] = utc_now
 ) -> ServiceParts:
@@ -48,31 +65,28 @@ def service_parts(
         ec2: AWS; closed with the application.
         clock: The time.
     """
-    database, relay = base.database, base.relay
-    limits = Limits(disks=settings.max_disks_per_user, gb=settings.max_disk_gb_per_user)
-    retention = Retention(newest=settings.snapshots_newest, weeks=settings.snapshots_weeks)
-    reconciler = operations_worker(database=database, relay=relay, ec2=ec2, retention=retention, clock=clock)
-    sweeper = Sweeper(database=database, relay=relay, ec2=ec2, period_seconds=settings.sweep_seconds, clock=clock)
-    renaming = Renaming(
-        database=database, relay=relay, ec2=ec2, cipher=base.cipher, seconds=settings.rename_seconds, clock=clock
+    context = Context(
+        database=base.database,
+        outbox=base.relay,
+        cipher=base.cipher,
+        clock=clock,
+        ec2=ec2,
+        settings=settings,
     )
-    context = Context(database, relay, reconciler, renaming, base.cipher, settings, limits, clock)
-    claim = claim_endpoint(
-        database, reconciler, limits=limits, zone=settings.availability_zone,
-        provisional_for=timedelta(seconds=settings.claim_seconds), clock=clock,
-    )  # fmt: skip
+    worker = operations_worker(context, PASSES)
+    context.work.add(worker)
     return ServiceParts(
         controllers=[DisksController, ContentsController, OperationsController, SnapshotsController],
         verify=base.ask_auth(),
         resources={"context": context},
-        subscriptions=job_subscriptions(relay, clock),
-        rpc=[claim, content_endpoint(database)],
+        subscriptions=job_subscriptions(context),
+        rpc=[claim_endpoint(context), content_endpoint(context)],
         loops=[
-            sweeper.loop,
-            claim_expiry_loop(database, clock),
-            purge_loop(database, reconciler, clock),
-            history_loop(database, retention, clock),
+            sweep_loop(context),
+            claim_expiry_loop(context),
+            purge_loop(context),
+            history_loop(context),
         ],
-        workers=[reconciler],
+        workers=[worker],
         closers=[ec2.close],
     )

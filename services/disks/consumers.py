@@ -1,14 +1,13 @@
 """What comes from NATS: the claim RPC, and the life of the jobs that have claims."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
-from services.disks.domain.claim import ClaimWish
+from services.disks.context import Context
+from services.disks.domain.claim import NewClaim
 from services.disks.domain.disk import Disk
-from services.disks.domain.limits import Limits
-from services.disks.operations.claims import claim_disk, confirm_claim, release_claim
-from services.disks.operations.contents import store_content
+from services.disks.operations.claim import claim_disk, confirm_claim, release_claim
+from services.disks.operations.store_content import store_content
 from shared.contracts.disks import (
     CLAIM_SUBJECT,
     CONTENT_SUBJECT,
@@ -21,37 +20,26 @@ from shared.contracts.disks import (
 )
 from shared.contracts.events import CloudEvent
 from shared.contracts.jobs import JobEnded, JobSubmitted
-from shared.database import Database, Transaction
+from shared.database import Transaction
 from shared.errors import Conflict, InvalidInput
 from shared.messaging import RpcEndpoint, Subscription
-from shared.messaging.outbox import Wakes
 
 
-def claim_endpoint(
-    database: Database, reconciler: Wakes, *, limits: Limits, zone: str, provisional_for: timedelta,
-    clock: Callable[[], datetime],
-) -> RpcEndpoint[ClaimRequest, ClaimReply]:  # fmt: skip
-    """`disks.claim`.
-
-    Args:
-        database: Where the disks are.
-        reconciler: Woken when a claim makes a disk.
-        limits: What a user may have.
-        zone: Availability zone of new disks.
-        provisional_for: How long a claim waits for its job's `submitted`.
-        clock: The time.
-    """
+def claim_endpoint(context: Context) -> RpcEndpoint[ClaimRequest, ClaimReply]:
+    """`disks.claim`: a job's provisional lease on a disk."""
 
     async def claim(request: ClaimRequest) -> ClaimReply:
-        wish = ClaimWish(
-            job_id=request.job_id, user_id=request.user_id, username=request.username, disk_name=request.disk_name,
-            size_gb=request.size_gb, at=clock(), provisional_for=provisional_for,
-        )  # fmt: skip
+        wanted = NewClaim(
+            job_id=request.job_id,
+            user_id=request.user_id,
+            username=request.username,
+            disk_name=request.disk_name,
+            size_gb=request.size_gb,
+            at=context.clock(),
+            provisional_for=timedelta(seconds=context.settings.claim_seconds),
+        )
         try:
-            disk = await claim_disk(
-                database, reconciler, wish=wish, limits=limits, new_disk_id=uuid4(), new_operation_id=uuid4(),
-                zone=zone,
-            )  # fmt: skip
+            disk = await claim_disk(context, wanted=wanted)
         except InvalidInput as error:
             return ClaimReply(refusal=ClaimRefusal(kind="invalid", text=error.problems[0].msg))
         except Conflict as error:
@@ -61,28 +49,26 @@ def claim_endpoint(
     return RpcEndpoint(CLAIM_SUBJECT, ClaimRequest, claim)
 
 
-def content_endpoint(database: Database) -> RpcEndpoint[ContentReport, ContentReply]:
+def content_endpoint(context: Context) -> RpcEndpoint[ContentReport, ContentReply]:
     """`disks.content`: what was on a disk when its job ended."""
 
     async def content(report: ContentReport) -> ContentReply:
-        return ContentReply(stored=await store_content(database, report=report))
+        return ContentReply(stored=await store_content(context, report=report))
 
     return RpcEndpoint(CONTENT_SUBJECT, ContentReport, content)
 
 
-def job_subscriptions(
-    relay: Wakes, clock: Callable[[], datetime]
-) -> list[Subscription[JobSubmitted] | Subscription[JobEnded]]:
+def job_subscriptions(context: Context) -> list[Subscription[JobSubmitted] | Subscription[JobEnded]]:
     """A claim holds from its job's `submitted` to its `ended`."""
 
     async def on_submitted(tx: Transaction, data: JobSubmitted, _: CloudEvent) -> None:
         if data.disk_id is not None:
-            await confirm_claim(tx, relay, job_id=data.job_id, disk_id=data.disk_id, now=clock())
+            await confirm_claim(tx, context, job_id=data.job_id, disk_id=data.disk_id, now=context.clock())
 
     async def on_ended(tx: Transaction, data: JobEnded, _: CloudEvent) -> None:
         # without a lease of GPUs there never was a pod that could write on it
         used = data.epoch > 0
-        await release_claim(tx, relay, job_id=data.job_id, used=used, snapshot_id=uuid4(), now=clock())
+        await release_claim(tx, context, job_id=data.job_id, used=used, snapshot_id=uuid4(), now=context.clock())
 
     return [Subscription(JobSubmitted, on_submitted), Subscription(JobEnded, on_ended)]
 

@@ -1,28 +1,52 @@
-"""What the service works with."""
+"""What everything in disks works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.disks.adapters.ec2 import Ec2
 from services.disks.domain.limits import Limits
-from services.disks.operations.renames import Renaming
+from services.disks.domain.snapshot import Retention
 from services.disks.settings import DisksSettings
 from shared.database import Database
 from shared.encryption import Cipher
 from shared.messaging.outbox import Wakes
 
 
-@dataclass(frozen=True)
-class Context:
-    """What the handlers work with."""
+class WakeUp:
+    """Wakes loops, which may be added after it was handed on."""
 
+    def __init__(self) -> None:
+        self._loops: list[Wakes] = []
+
+    def add(self, loop: Wakes) -> None:
+        """Wake this one too."""
+        self._loops.append(loop)
+
+    def wake(self) -> None:
+        """Wake all that were added."""
+        for loop in self._loops:
+            loop.wake()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
     database: Database
-    relay: Wakes
-    """Woken for events."""
-    reconciler: Wakes
-    """Woken when there is something to make."""
-    renaming: Renaming
+    outbox: Wakes
+    """Woken when an event was committed."""
     cipher: Cipher
-    settings: DisksSettings
-    limits: Limits
     clock: Callable[[], datetime]
+    ec2: Ec2
+    settings: DisksSettings
+    work: WakeUp = field(default_factory=WakeUp)
+    """Woken when there is something to do in AWS."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one user may have."""
+        return Limits(disks=self.settings.max_disks_per_user, gb=self.settings.max_disk_gb_per_user)
+
+    @property
+    def retention(self) -> Retention:
+        """Which snapshots are kept."""
+        return Retention(newest=self.settings.snapshots_newest, weeks=self.settings.snapshots_weeks)

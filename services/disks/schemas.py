@@ -13,11 +13,10 @@ from services.disks.domain.disk import (
     MIN_SIZE_GB,
     NAME_RULE,
     NAME_TEXT,
-    Action,
     Disk,
-    Operation,
     owner_label,
 )
+from services.disks.domain.operation import Action, Operation
 from services.disks.domain.rename import Renamed, TagReport
 from services.disks.domain.snapshot import Snapshot
 from shared.contracts.disks import ListingEntry

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from services.disks.adapters.ec2 import Ec2
 from services.disks.domain.ledger import Findings
 from services.disks.storage.tables import disks, operations, snapshots
-from services.disks.workers.sweeps import Sweeper
+from services.disks.workers.sweeps import sweep
 from shared.database import Statement
 from tests.support.disk_model import AVAILABLE, COMPLETED, LOST, PURGING, Disk, Operation, Point, differences
 from tests.support.disk_walker import REGION, Divergence, Walker, tags_of
-from tests.support.disks import Silent, User, snapshots_of_user, volumes_of
+from tests.support.disks import User, disks_context, snapshots_of_user, volumes_of
 
 _SETTLING_ROUNDS = 60
 _DISKS = Statement(sa.select(disks))
@@ -135,9 +135,8 @@ class Comparison(Walker):
     async def sweep(self) -> Findings:
         """Sweep for certain: a turn puts it off when AWS is not to be had."""
         ec2 = Ec2(region=REGION, endpoint_url=self.settings.aws_endpoint_url)
-        sweeper = Sweeper(database=self.database, relay=Silent(), ec2=ec2, period_seconds=60, clock=self.clock)
         try:
-            return await sweeper.sweep()
+            return await sweep(disks_context(self.settings, self.database, ec2=ec2, clock=self.clock))
         finally:
             await ec2.close()
 

@@ -10,12 +10,13 @@ import httpx
 
 from services.disks.adapters.ec2 import Ec2
 from services.disks.app import service_parts
+from services.disks.context import Context
 from services.disks.settings import DisksSettings
 from shared.background import Loop
 from shared.contracts.disks import ClaimReply, ClaimRequest
 from shared.web.app import Foundation, ServiceParts, create_service_app
 from tests.support.crash import CrashingDatabase, CrashPoints
-from tests.support.disks import cloud_event
+from tests.support.disks import cloud_event, disks_context
 
 
 class CrashingEc2(Ec2):
@@ -39,9 +40,14 @@ class WorkProcess:
     """
 
     def __init__(self, settings: DisksSettings, crash_at: int | None) -> None:
+        self._settings = settings
         self.points = CrashPoints(crash_at)
         self.database = CrashingDatabase(settings.database_url, self.points)
         self.ec2 = CrashingEc2(settings, self.points)
+
+    def context(self, clock: Callable[[], datetime]) -> Context:
+        """What it works with."""
+        return disks_context(self._settings, self.database, ec2=self.ec2, clock=clock)
 
     async def close(self) -> None:
         """Close its connections."""

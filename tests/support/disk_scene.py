@@ -6,20 +6,22 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
+from services.disks.app import PASSES
+from services.disks.context import Context
 from services.disks.domain.aws import TAG_DISK, TAG_NAME
-from services.disks.operations.disks import create_disk, delete_disk
-from services.disks.operations.purges import begin_purges
-from services.disks.operations.queries import list_disks
-from services.disks.operations.renames import Renaming
-from services.disks.operations.snapshots import request_snapshot
+from services.disks.operations.create import create_disk
+from services.disks.operations.delete import delete_disk
+from services.disks.operations.purge import begin_purges
+from services.disks.operations.read import list_disks
+from services.disks.operations.rename import rename_disk
+from services.disks.operations.snapshot import request_snapshot
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import disks, operations, snapshots
 from services.disks.workers.open_operations import operations_worker
 from shared.database import Database, Statement
-from shared.encryption import Cipher
 from shared.idempotency import IdempotencyKey
 from tests.support.disk_process import WorkProcess
-from tests.support.disks import LIMITS, RETENTION, Silent, new_disk, new_user_id, snapshots_of_user, volumes_of
+from tests.support.disks import disks_context, new_disk, new_user_id, snapshots_of_user, volumes_of
 
 RETENTION_TIME = timedelta(days=30)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
@@ -50,29 +52,28 @@ class Scene:
         self.database = database
         self.cloud = cloud
         self.now = datetime.now(UTC)
-        self.cipher = Cipher(settings.secret_keys)
         self.user_id = new_user_id()
         self.disk_id = uuid4()
         self.key = IdempotencyKey(self.user_id, "the request", b"")
-        self.rename_seconds = 15.0
-        """How long a rename waits for its tags."""
 
     def clock(self) -> datetime:
         """The time."""
         return self.now
 
+    @property
+    def context(self) -> Context:
+        """What operations work with that no process dies of."""
+        return disks_context(self.settings, self.database, clock=self.clock)
+
     async def turn(self, process: WorkProcess) -> None:
         """What is due is worked once."""
-        worker = operations_worker(
-            database=process.database, relay=Silent(), ec2=process.ec2, retention=RETENTION, clock=self.clock
-        )
-        await worker.work_due()
+        await operations_worker(process.context(self.clock), PASSES).work_due()
 
     async def prepare(self) -> None:
         """Make the disk and its snapshot."""
         new = new_disk(self.user_id, "old", at=self.now)
         self.disk_id = new.disk_id
-        await create_disk(self.database, Silent(), new=new, limits=LIMITS, key=None, cipher=self.cipher)
+        await create_disk(self.context, new=new, key=None)
         process = WorkProcess(self.settings, None)
         await self.finish(process)
         await self.snapshot(process, key=None)
@@ -91,58 +92,36 @@ class Scene:
     async def create(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Ask for another disk, which is the scene's from then on; the operation."""
         new = new_disk(self.user_id, "another", at=self.now)
-        outcome = await create_disk(process.database, Silent(), new=new, limits=LIMITS, key=key, cipher=self.cipher)
+        outcome = await create_disk(process.context(self.clock), new=new, key=key)
         self.disk_id = outcome.answer.disk_id
         return outcome.answer.id
 
     async def snapshot(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Ask for another; the operation."""
         outcome = await request_snapshot(
-            process.database,
-            Silent(),
-            Silent(),
-            user_id=self.user_id,
-            name="old",
-            operation_id=uuid4(),
-            key=key,
-            cipher=self.cipher,
-            now=self.now,
+            process.context(self.clock), user_id=self.user_id, name="old", operation_id=uuid4(), key=key, now=self.now
         )
         return outcome.answer.id
 
     async def delete(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Mark the disk for deletion; the operation."""
         outcome = await delete_disk(
-            process.database,
-            Silent(),
-            user_id=self.user_id,
-            name="old",
-            operation_id=uuid4(),
-            retention=RETENTION_TIME,
-            key=key,
-            cipher=self.cipher,
-            now=self.now,
+            process.context(self.clock), user_id=self.user_id, name="old", operation_id=uuid4(), key=key, now=self.now
         )
         return outcome.answer.id
 
     async def rename(self, process: WorkProcess, key: IdempotencyKey | None) -> UUID:
         """Name the disk `new`; the operation."""
-        renaming = Renaming(
-            database=process.database,
-            relay=Silent(),
-            ec2=process.ec2,
-            cipher=self.cipher,
-            seconds=self.rename_seconds,
-            clock=self.clock,
+        outcome = await rename_disk(
+            process.context(self.clock), user_id=self.user_id, name="old", new_name="new", key=key
         )
-        outcome = await renaming.rename(user_id=self.user_id, name="old", new_name="new", key=key)
         return outcome.answer.renamed.operation_id
 
     async def purge(self, process: WorkProcess, key: IdempotencyKey | None) -> None:
         """Have the deleted disk's time be over."""
         del key
         self.now += RETENTION_TIME
-        await begin_purges(process.database, now=self.now)
+        await begin_purges(process.context(self.clock), now=self.now)
 
     async def actions(self) -> list[str]:
         """What was done, or is to be, in its order."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,12 +20,10 @@ from nats.aio.client import Client
 from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.adapters.ec2 import Ec2
 from services.disks.app import create_app
+from services.disks.context import Context
 from services.disks.domain.aws import TAG_USER
-from services.disks.domain.claim import ClaimWish
-from services.disks.domain.disk import Disk, NewDisk
-from services.disks.domain.limits import Limits
-from services.disks.domain.snapshot import Retention
-from services.disks.operations.claims import claim_disk
+from services.disks.domain.claim import NewClaim
+from services.disks.domain.disk import NewDisk
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations
 from shared.api_key import ApiKey, new_api_key
@@ -45,6 +43,7 @@ from shared.contracts.jobs import JobEnded, JobStatus, JobSubmitted
 from shared.database import Database, Statement
 from shared.database.migrate import upgrade
 from shared.database.tables import outbox
+from shared.encryption import Cipher
 from shared.messaging.outbox import envelope
 from tests.support.harness import eventually, new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer, stand_in_url
@@ -56,8 +55,6 @@ _EVENTS = Statement(
 )
 _FAILURES = Statement(sa.select(operations.c.failures).where(operations.c.id == sa.bindparam("id")))
 _EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox"))
-LIMITS = Limits(disks=10_000, gb=10**9)
-RETENTION = Retention(newest=10, weeks=26)
 _user_ids = count(int.from_bytes(os.urandom(3)) + 1000)
 """Tests share one database and one AWS; each has users of its own."""
 
@@ -262,16 +259,35 @@ def new_disk(user_id: int, name: str = "data", *, size_gb: int = 100, at: dateti
     )
 
 
-def wish(
+def disks_context(
+    settings: DisksSettings,
+    database: Database,
+    *,
+    ec2: Ec2 | None = None,
+    clock: Callable[[], datetime] | None = None,
+) -> Context:
+    """What operations work with, without the service around them; users have no limits worth the name."""
+    boundless = msgspec.structs.replace(settings, max_disks_per_user=10_000, max_disk_gb_per_user=10**9)
+    return Context(
+        database=database,
+        outbox=Silent(),
+        cipher=Cipher(settings.secret_keys),
+        clock=clock or now,
+        ec2=ec2 or Ec2(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url),
+        settings=boundless,
+    )
+
+
+def new_claim(
     user_id: int,
     name: str = "data",
     *,
     job_id: UUID | None = None,
     size_gb: int | None = None,
     at: datetime | None = None,
-) -> ClaimWish:
-    """A job's wish for a disk, by default a new job's."""
-    return ClaimWish(
+) -> NewClaim:
+    """A job's claim to a disk, by default a new job's."""
+    return NewClaim(
         job_id=job_id or uuid4(),
         user_id=user_id,
         username=f"user-{user_id}",
@@ -279,19 +295,6 @@ def wish(
         size_gb=size_gb,
         at=at or now(),
         provisional_for=timedelta(seconds=60),
-    )
-
-
-async def claim(database: Database, asked: ClaimWish) -> Disk:
-    """Claim a disk without the service."""
-    return await claim_disk(
-        database,
-        Silent(),
-        wish=asked,
-        limits=LIMITS,
-        new_disk_id=uuid4(),
-        new_operation_id=uuid4(),
-        zone=AVAILABILITY_ZONE,
     )
 
 

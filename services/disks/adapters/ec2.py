@@ -1,25 +1,8 @@
-"""AWS EBS: the only module that talks to EC2.
-
-boto3 blocks, so every call runs on one bounded pool of threads. Each call is made once, with short time-outs: the
-reconciler is what retries.
-"""
+"""AWS EC2, for volumes and snapshots of EBS. Each call is made once: the workers are what tries again."""
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-)
-from botocore.parsers import ResponseParserError
 
 from services.disks.domain.aws import (
     TAG_DISK,
@@ -32,15 +15,15 @@ from services.disks.domain.aws import (
     original,
 )
 from services.disks.domain.retries import refused_for_good, tag_refused
+from shared.aws import AwsError, AwsService, AwsSilent
 from shared.errors import Unavailable
 from shared.logs import mask_text
 
-_THREADS = 8
-_CONNECT_SECONDS = 2
+CALL_SECONDS = 10.0
+"""For one call, the wait for a thread included."""
 _READ_SECONDS = 6
 _PAGE = 500
 _MAX_REFUSAL_CHARACTERS = 300
-_SERVER_FAULT = 500
 _NOT_FOUND = ".NotFound"
 
 ResultT = TypeVar("ResultT")
@@ -85,11 +68,7 @@ class Ec2:
     """
 
     def __init__(self, *, region: str, endpoint_url: str | None = None) -> None:
-        self._region = region
-        self._endpoint_url = endpoint_url
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
-        self._making = threading.Lock()
-        self._client: Any = None
+        self._service = AwsService("ec2", region=region, endpoint_url=endpoint_url, read_seconds=_READ_SECONDS)
 
     async def create_volume(self, order: VolumeOrder) -> AwsVolume:
         """Ask for the volume. Idempotent within the day in which AWS knows client tokens (see `find_volume`).
@@ -116,7 +95,7 @@ class Ec2:
     async def find_volume(self, order: VolumeOrder) -> AwsVolume | None:
         """The volume that an earlier attempt at this order made; None when none is to be seen (yet)."""
         filters = _tag_filters({TAG_OPERATION: str(order.operation_id), TAG_DISK: str(order.disk_id)})
-        found = await self._look(lambda client: _pages(client, "describe_volumes", "Volumes", Filters=filters))
+        found = await self._list("describe_volumes", "Volumes", Filters=filters)
         living = sorted((v for v in map(_volume, found) if v.living), key=lambda volume: volume.created_at)
         return living[0] if living else None
 
@@ -153,9 +132,7 @@ class Ec2:
         Copies that others made of it, with its tags, are not it.
         """
         filters = _tag_filters({TAG_OPERATION: str(order.operation_id), TAG_DISK: str(order.disk_id)})
-        found = await self._look(
-            lambda client: _pages(client, "describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
-        )
+        found = await self._list("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
         return original(map(_snapshot, found), order)
 
     async def see_snapshot(self, snapshot_id: str) -> AwsSnapshot | None:
@@ -191,71 +168,50 @@ class Ec2:
     async def list_volumes(self) -> list[AwsVolume]:
         """Every volume that carries our tag, over all pages."""
         filters = [{"Name": "tag-key", "Values": [TAG_DISK]}]
-        found = await self._look(lambda client: _pages(client, "describe_volumes", "Volumes", Filters=filters))
+        found = await self._list("describe_volumes", "Volumes", Filters=filters)
         return [_volume(answer) for answer in found]
 
     async def list_snapshots(self) -> list[AwsSnapshot]:
         """Every snapshot of our account that carries our tag, over all pages."""
         filters = [{"Name": "tag-key", "Values": [TAG_DISK]}]
-        found = await self._look(
-            lambda client: _pages(client, "describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
-        )
+        found = await self._list("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
         return [_snapshot(answer) for answer in found]
 
     async def close(self) -> None:
         """Take no more calls; what is under way ends by its time-outs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._service.close()
 
-    async def _look(self, call: Callable[[Any], ResultT]) -> ResultT:
+    async def _list(self, operation: str, key: str, **arguments: Any) -> list[Any]:
+        """Over all pages; each is a call of its own."""
+        found: list[Any] = []
+        more: dict[str, str] = {}
+        while True:
+            page = await self._look(operation, MaxResults=_PAGE, **arguments, **more)
+            found += page[key]
+            if not page.get("NextToken"):
+                return found
+            more = {"NextToken": page["NextToken"]}
+
+    async def _look(self, operation: str, **arguments: Any) -> Any:
         try:
-            return await self._call(call)
+            return await self._call(lambda client: getattr(client, operation)(**arguments))
         except AwsRefused as error:
             # a look cannot be refused for good: nothing follows from a look that fails
             raise AwsUnavailable(cause=str(error)) from error
 
-    async def _call(
-        self, call: Callable[[Any], ResultT], for_good: Callable[[str], bool] = refused_for_good
-    ) -> ResultT:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._blocking, call, for_good)
-
-    def _blocking(self, call: Callable[[Any], ResultT], for_good: Callable[[str], bool]) -> ResultT:
+    async def _call(self, use: Callable[[Any], ResultT], for_good: Callable[[str], bool] = refused_for_good) -> ResultT:
         try:
-            return call(self._connected())
-        except ClientError as error:
-            told = error.response["Error"]
-            # an empty element is read as None
-            code, message = told.get("Code") or "", told.get("Message") or ""
-            if for_good(code):
-                raise (AwsNotFound if code.endswith(_NOT_FOUND) else AwsRefused)(code, message) from error
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_FAULT)
-            unknown = status >= _SERVER_FAULT and "Exceeded" not in code and "Throttl" not in code
-            raise AwsUnavailable(may_have_happened=unknown, code=code) from error
-        except (EndpointConnectionError, ConnectTimeoutError) as error:
-            raise AwsUnavailable(may_have_happened=False, cause=type(error).__name__) from error
-        except (BotoCoreError, HTTPClientError, ResponseParserError, OSError) as error:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await self._service.call(use)
+        except AwsError as error:
+            if for_good(error.code):
+                kind = AwsNotFound if error.code.endswith(_NOT_FOUND) else AwsRefused
+                raise kind(error.code, error.message) from error
+            raise AwsUnavailable(may_have_happened=error.is_fault, code=error.code) from error
+        except AwsSilent as error:
+            raise AwsUnavailable(may_have_happened=error.sent, cause=error.cause) from error
+        except TimeoutError as error:
             raise AwsUnavailable(cause=type(error).__name__) from error
-
-    def _connected(self) -> Any:
-        # made once, and not at start: it reads files and, in production, asks for the role's credentials
-        with self._making:
-            if self._client is None:
-                self._client = boto3.session.Session().client(
-                    "ec2",
-                    region_name=self._region,
-                    endpoint_url=self._endpoint_url,
-                    config=Config(
-                        connect_timeout=_CONNECT_SECONDS,
-                        read_timeout=_READ_SECONDS,
-                        retries={"total_max_attempts": 1, "mode": "standard"},
-                        max_pool_connections=_THREADS,
-                    ),
-                )
-            return self._client
-
-
-def _pages(client: Any, operation: str, key: str, **arguments: Any) -> list[Any]:
-    pages: Iterator[Any] = client.get_paginator(operation).paginate(**arguments, PaginationConfig={"PageSize": _PAGE})
-    return [item for page in pages for item in page[key]]
 
 
 def _pairs(tags: dict[str, str]) -> list[dict[str, str]]:
@@ -272,14 +228,21 @@ def _tags(answer: Any) -> dict[str, str]:
 
 def _volume(answer: Any) -> AwsVolume:
     return AwsVolume(
-        volume_id=answer["VolumeId"], state=answer["State"], availability_zone=answer["AvailabilityZone"],
-        created_at=answer["CreateTime"], tags=_tags(answer),
-    )  # fmt: skip
+        volume_id=answer["VolumeId"],
+        state=answer["State"],
+        availability_zone=answer["AvailabilityZone"],
+        created_at=answer["CreateTime"],
+        tags=_tags(answer),
+    )
 
 
 def _snapshot(answer: Any) -> AwsSnapshot:
     return AwsSnapshot(
-        snapshot_id=answer["SnapshotId"], state=answer["State"], volume_id=answer["VolumeId"],
-        description=answer.get("Description", ""), size_gb=answer["VolumeSize"], started_at=answer["StartTime"],
+        snapshot_id=answer["SnapshotId"],
+        state=answer["State"],
+        volume_id=answer["VolumeId"],
+        description=answer.get("Description", ""),
+        size_gb=answer["VolumeSize"],
+        started_at=answer["StartTime"],
         tags=_tags(answer),
-    )  # fmt: skip
+    )

@@ -1,6 +1,5 @@
 """Disks: made, listed, deleted, restored, renamed."""
 
-from datetime import timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -11,8 +10,10 @@ from msgspec import UNSET
 
 from services.disks.context import Context
 from services.disks.domain.disk import DEFAULT_SIZE_GB, NewDisk, check_name
-from services.disks.operations.disks import create_disk, delete_disk, restore_disk
-from services.disks.operations.queries import get_disk, list_disks
+from services.disks.operations.create import create_disk
+from services.disks.operations.delete import delete_disk, restore_disk
+from services.disks.operations.read import get_disk, list_disks
+from services.disks.operations.rename import rename_disk
 from services.disks.schemas import (
     NAME_LOC,
     CreateDiskRequest,
@@ -51,14 +52,22 @@ class DisksController(Controller):
     ) -> Response[OperationRequested]:
         """The answer comes at once. Poll the operation to learn when the disk exists."""
         new = NewDisk(
-            disk_id=uuid4(), operation_id=uuid4(), user_id=request.user.user_id, username=request.user.username,
-            name=data.disk_name, size_gb=data.size_gb or DEFAULT_SIZE_GB, requested_at=context.clock(),
+            disk_id=uuid4(),
+            operation_id=uuid4(),
+            user_id=request.user.user_id,
+            username=request.user.username,
+            name=data.disk_name,
+            size_gb=data.size_gb or DEFAULT_SIZE_GB,
+            requested_at=context.clock(),
             availability_zone=context.settings.availability_zone,
-        )  # fmt: skip
+        )
         outcome = await create_disk(
-            context.database, context.reconciler, new=new, limits=context.limits, key=await idempotency_key(request),
-            cipher=context.cipher, from_snapshot=data.from_snapshot, size_given=data.size_gb is not UNSET,
-        )  # fmt: skip
+            context,
+            new=new,
+            key=await idempotency_key(request),
+            from_snapshot=data.from_snapshot,
+            size_given=data.size_gb is not UNSET,
+        )
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 
     @get(
@@ -107,10 +116,13 @@ class DisksController(Controller):
     ) -> Response[OperationRequested]:
         """The disk's name is free at once. The disk can be restored until the day that the answer names."""
         outcome = await delete_disk(
-            context.database, context.relay, user_id=request.user.user_id, name=check_name(disk_name, NAME_LOC),
-            operation_id=uuid4(), retention=timedelta(days=context.settings.disk_retention_days),
-            key=await idempotency_key(request), cipher=context.cipher, now=context.clock(),
-        )  # fmt: skip
+            context,
+            user_id=request.user.user_id,
+            name=check_name(disk_name, NAME_LOC),
+            operation_id=uuid4(),
+            key=await idempotency_key(request),
+            now=context.clock(),
+        )
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 
     @post(
@@ -125,10 +137,13 @@ class DisksController(Controller):
     ) -> Response[OperationRequested]:
         """If several disks of that name are deleted, the one that was deleted last is restored."""
         outcome = await restore_disk(
-            context.database, context.relay, user_id=request.user.user_id, name=check_name(disk_name, NAME_LOC),
-            operation_id=uuid4(), limits=context.limits, key=await idempotency_key(request), cipher=context.cipher,
+            context,
+            user_id=request.user.user_id,
+            name=check_name(disk_name, NAME_LOC),
+            operation_id=uuid4(),
+            key=await idempotency_key(request),
             now=context.clock(),
-        )  # fmt: skip
+        )
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))
 
     @post(
@@ -148,8 +163,11 @@ class DisksController(Controller):
         context: NamedDependency[Context],
     ) -> Response[RenameAnswer]:
         """The disk has its new name at once. What AWS did not update is listed, and retried in the background."""
-        outcome = await context.renaming.rename(
-            user_id=request.user.user_id, name=check_name(disk_name, NAME_LOC), new_name=data.new_name,
+        outcome = await rename_disk(
+            context,
+            user_id=request.user.user_id,
+            name=check_name(disk_name, NAME_LOC),
+            new_name=data.new_name,
             key=await idempotency_key(request),
-        )  # fmt: skip
+        )
         return replayable(Outcome(rename_answer(outcome.answer.renamed, outcome.answer.report), outcome.replayed))

@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from services.disks.context import Context
 from services.disks.domain.disk import check_name
-from services.disks.operations.queries import get_operation
+from services.disks.operations.read import get_operation
 from services.disks.schemas import (
     NAME_LOC,
     OperationState,

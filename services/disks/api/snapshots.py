@@ -9,8 +9,8 @@ from litestar.params import FromPath, FromQuery, Parameter
 
 from services.disks.context import Context
 from services.disks.domain.disk import check_name
-from services.disks.operations.queries import list_snapshots
-from services.disks.operations.snapshots import request_snapshot
+from services.disks.operations.read import list_snapshots
+from services.disks.operations.snapshot import request_snapshot
 from services.disks.schemas import (
     NAME_LOC,
     OperationRequested,
@@ -63,8 +63,11 @@ class SnapshotsController(Controller):
     ) -> Response[OperationRequested]:
         """The answer comes at once. Poll the operation to learn when the snapshot is complete."""
         outcome = await request_snapshot(
-            context.database, context.relay, context.reconciler, user_id=request.user.user_id,
-            name=check_name(disk_name, NAME_LOC), operation_id=uuid4(), key=await idempotency_key(request),
-            cipher=context.cipher, now=context.clock(),
-        )  # fmt: skip
+            context,
+            user_id=request.user.user_id,
+            name=check_name(disk_name, NAME_LOC),
+            operation_id=uuid4(),
+            key=await idempotency_key(request),
+            now=context.clock(),
+        )
         return replayable(Outcome(requested(outcome.answer), outcome.replayed))

@@ -82,8 +82,11 @@ class AwsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 def tags_of(disk_id: UUID, operation_id: UUID, user_id: int, name: str) -> dict[str, str]:
     """Tags of whatever belongs to a disk: its immutable id, and its name for people."""
     return {
-        TAG_DISK: str(disk_id), TAG_OPERATION: str(operation_id), TAG_USER: str(user_id), TAG_NAME: name,
-    }  # fmt: skip
+        TAG_DISK: str(disk_id),
+        TAG_OPERATION: str(operation_id),
+        TAG_USER: str(user_id),
+        TAG_NAME: name,
+    }
 
 
 def original(snapshots: Iterable[AwsSnapshot], order: SnapshotOrder) -> AwsSnapshot | None:

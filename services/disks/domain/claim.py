@@ -6,6 +6,7 @@ provisional ──submitted──► confirmed ──ended──► released
      └──no submitted in time, or no disk──► dropped ┘ (ended)
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -13,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from services.disks.domain.disk import MAX_SIZE_FOR_JOB_GB, MIN_SIZE_GB, Disk, DiskState, check_name
+from services.disks.domain.transition import Transition
 from shared.errors import Conflict, InvalidInput, Problem
 
 
@@ -26,8 +28,37 @@ class ClaimState(StrEnum):
     """The job has ended; for good."""
 
 
-class ClaimWish(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's wish for a disk."""
+class ClaimEvent(StrEnum):
+    ASKED = "asked"
+    """By the job's submission, before it is written."""
+    SUBMITTED = "submitted"
+    SUBMITTED_LATE = "submitted_late"
+    """The claim was dropped meanwhile, or names another disk; the disk is free."""
+    ENDED = "ended"
+    ENDED_WITHOUT = "ended_without"
+    """The job had no disk any more when it ended."""
+    DISK_FAILED = "disk_failed"
+    EXPIRED = "expired"
+    """No submission came in time."""
+
+
+HOLDING = (ClaimState.PROVISIONAL, ClaimState.CONFIRMED)
+"""States in which the job has the disk, and no other job can."""
+_TAKEABLE = (ClaimState.PROVISIONAL, ClaimState.DROPPED)
+CLAIM_TABLE: Mapping[ClaimEvent, Transition[ClaimState]] = {
+    # these two are possible without a claim as well
+    ClaimEvent.ASKED: Transition(_TAKEABLE, ClaimState.PROVISIONAL),
+    ClaimEvent.SUBMITTED_LATE: Transition(_TAKEABLE, ClaimState.CONFIRMED),
+    ClaimEvent.SUBMITTED: Transition((ClaimState.PROVISIONAL,), ClaimState.CONFIRMED),
+    ClaimEvent.ENDED: Transition(HOLDING, ClaimState.RELEASED),
+    ClaimEvent.ENDED_WITHOUT: Transition((ClaimState.DROPPED,), ClaimState.RELEASED),
+    ClaimEvent.DISK_FAILED: Transition(HOLDING, ClaimState.DROPPED),
+    ClaimEvent.EXPIRED: Transition((ClaimState.PROVISIONAL,), ClaimState.DROPPED),
+}
+
+
+class NewClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's claim to a disk, as it asks for it."""
 
     job_id: UUID
     user_id: int
@@ -39,11 +70,6 @@ class ClaimWish(msgspec.Struct, frozen=True, kw_only=True):
     provisional_for: timedelta
 
 
-class DiskInUse(Conflict):
-    def __init__(self, name: str, job_id: UUID) -> None:
-        super().__init__(f"Disk '{name}' is in use by job {job_id}")
-
-
 class JobCannotClaim(Conflict):
     """The job has ended, or holds another disk, or the id is another user's: the same text for all."""
 
@@ -51,26 +77,26 @@ class JobCannotClaim(Conflict):
         super().__init__("This job id cannot claim a disk (any more)")
 
 
-def check_wish(wish: ClaimWish) -> None:
+def check_claim(wanted: NewClaim) -> None:
     """Refuse a name or a size that no job may ask for.
 
     Raises:
         InvalidInput: Which one, and what is allowed.
     """
-    check_name(wish.disk_name, ("body", "disk_name"))
-    if wish.size_gb is not None and not MIN_SIZE_GB <= wish.size_gb <= MAX_SIZE_FOR_JOB_GB:
+    check_name(wanted.disk_name, ("body", "disk_name"))
+    if wanted.size_gb is not None and not MIN_SIZE_GB <= wanted.size_gb <= MAX_SIZE_FOR_JOB_GB:
         text = f"Must be {MIN_SIZE_GB} to {MAX_SIZE_FOR_JOB_GB}"
         raise InvalidInput([Problem("value_error", ("body", "disk_size_gb"), text)])
 
 
-def check_size(wish: ClaimWish, size_gb: int) -> None:
+def check_size(wanted: NewClaim, size_gb: int) -> None:
     """Refuse a size that is not the disk's.
 
     Raises:
         InvalidInput: With the disk's size.
     """
-    if wish.size_gb is not None and wish.size_gb != size_gb:
-        text = f"Disk '{wish.disk_name}' exists with {size_gb} GB"
+    if wanted.size_gb is not None and wanted.size_gb != size_gb:
+        text = f"Disk '{wanted.disk_name}' exists with {size_gb} GB"
         raise InvalidInput([Problem("value_error", ("body", "disk_size_gb"), text)])
 
 

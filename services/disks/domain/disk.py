@@ -33,32 +33,16 @@ class DiskState(StrEnum):
     """Nothing of it is left but its history."""
 
 
-class OperationStatus(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
+class DiskPhase(StrEnum):
+    """State and deletion together: what decides which facts are possible."""
+
+    CREATING = "creating"
+    AVAILABLE = "available"
+    DELETED = "deleted"
+    """Marked for deletion; it can be restored."""
     FAILED = "failed"
-
-    @property
-    def ended(self) -> bool:
-        """Whether the outcome is known."""
-        return self in {OperationStatus.COMPLETED, OperationStatus.FAILED}
-
-
-class Action(StrEnum):
-    CREATE = "create"
-    DELETE = "delete"
-    RESTORE = "restore"
-    RENAME = "rename"
-    SNAPSHOT = "snapshot"
-    TAG = "tag"
-    """Of our own accord: a Name tag in AWS is not the disk's name."""
-    PRUNE = "prune"
-    """Of our own accord: delete snapshots that need not be kept."""
-    PURGE = "purge"
-    """Of our own accord: the time after deletion is over."""
-    CLAIM = "claim"
-    """Only in events: no operation is made for it."""
+    PURGING = "purging"
+    PURGED = "purged"
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +73,15 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """When a deleted disk is purged; None when it is not deleted."""
     name_tag: str | None
     """The Name tag of its volume, as last written; None while there is no volume."""
+    version: int
+    """Of its newest event; 0 before the first."""
+
+    @property
+    def phase(self) -> DiskPhase:
+        """By which the table decides what is possible."""
+        if self.state is DiskState.AVAILABLE and self.deleted_at is not None:
+            return DiskPhase.DELETED
+        return DiskPhase(self.state.value)
 
     @property
     def ready(self) -> bool:
@@ -111,25 +104,6 @@ class NewDisk(msgspec.Struct, frozen=True, kw_only=True):
     """Job whose claim makes it; None when a user asks for it."""
     source_snapshot: UUID | None = None
     """Snapshot that it begins with; None: it begins empty."""
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to change a disk, and how it went."""
-
-    id: UUID
-    disk_id: UUID
-    disk_name: str
-    """At the time of the request."""
-    action: str
-    status: OperationStatus
-    error: str | None
-    """For a person; None unless failed."""
-    created_at: datetime
-    updated_at: datetime
-    deleted_at: datetime | None
-    """Of the disk."""
-    delete_date: date | None
-    """Of the disk."""
 
 
 def check_name(name: str, loc: tuple[str, ...]) -> str:

@@ -130,9 +130,12 @@ class Ledger:
         if disk is None or disk.volume_id is None or operation_id is None:
             return False
         order = SnapshotOrder(
-            operation_id=operation_id, disk_id=disk.id, user_id=disk.user_id, disk_name=disk.name,
+            operation_id=operation_id,
+            disk_id=disk.id,
+            user_id=disk.user_id,
+            disk_name=disk.name,
             volume_id=disk.volume_id,
-        )  # fmt: skip
+        )
         return (snapshot.volume_id, snapshot.description) == (order.volume_id, order.description)
 
     def _find_missing(self, volumes: set[str], snapshots: Sequence[AwsSnapshot], findings: Findings) -> None:

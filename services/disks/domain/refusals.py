@@ -1,9 +1,8 @@
-"""When a disk may be changed, and what is said when it may not."""
+"""Why a request about a disk is refused."""
 
-from datetime import date, datetime
+from datetime import date
+from uuid import UUID
 
-from services.disks.domain.claim import DiskInUse
-from services.disks.domain.disk import Disk, DiskState
 from services.disks.domain.snapshot import Snapshot, SnapshotState
 from shared.errors import Conflict, Gone, InvalidInput, Problem
 
@@ -11,6 +10,11 @@ from shared.errors import Conflict, Gone, InvalidInput, Problem
 class DiskExists(Conflict):
     def __init__(self, name: str) -> None:
         super().__init__(f"Disk '{name}' already exists")
+
+
+class DiskInUse(Conflict):
+    def __init__(self, name: str, job_id: UUID) -> None:
+        super().__init__(f"Disk '{name}' is in use by job {job_id}")
 
 
 class DiskBeingMade(Conflict):
@@ -46,63 +50,6 @@ class TooLateToRestore(Gone):
 class SnapshotNotReady(Conflict):
     def __init__(self) -> None:
         super().__init__("The snapshot is not completed")
-
-
-def check_deletable(disk: Disk) -> None:
-    """Refuse the deletion of a disk that something still needs.
-
-    Raises:
-        DiskDeleted: Already.
-        Conflict: In use, being made, or being backed up.
-    """
-    check_not_deleted(disk)
-    check_idle(disk)
-
-
-def check_idle(disk: Disk) -> None:
-    """Refuse what needs a disk that nobody uses and that is there.
-
-    Raises:
-        Conflict: In use, being made, or being backed up.
-    """
-    check_not_in_use(disk)
-    if disk.state is DiskState.CREATING:
-        raise DiskBeingMade(disk.name)
-    if disk.backing_up:
-        raise DiskBackingUp(disk.name)
-
-
-def check_not_in_use(disk: Disk) -> None:
-    """Refuse what no job may be in the way of.
-
-    Raises:
-        DiskInUse: With the job.
-    """
-    if disk.job_id is not None:
-        raise DiskInUse(disk.name, disk.job_id)
-
-
-def check_not_deleted(disk: Disk) -> None:
-    """Refuse what only a disk that is not deleted allows.
-
-    Raises:
-        DiskDeleted: With the day of its end.
-    """
-    if disk.deleted_at is not None:
-        raise DiskDeleted(disk.name, disk.delete_date)
-
-
-def check_restorable(disk: Disk, now: datetime) -> None:
-    """Refuse to bring back what is not deleted, or is gone.
-
-    Raises:
-        DiskNotDeleted: Nothing to restore.
-        TooLateToRestore: Its time is over.
-    """
-    if disk.deleted_at is None:
-        raise DiskNotDeleted(disk.name)
-    if disk.state is not DiskState.AVAILABLE or (disk.purge_at is not None and now >= disk.purge_at):
-        raise TooLateToRestore(disk.name)
 
 
 def check_source(snapshot: Snapshot, size_gb: int | None) -> int:

@@ -1,11 +1,13 @@
 """Snapshots: what they are, and which are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 import msgspec
+
+from services.disks.domain.transition import Transition
 
 
 class SnapshotState(StrEnum):
@@ -16,6 +18,27 @@ class SnapshotState(StrEnum):
     """AWS refused it: there is none."""
     DELETING = "deleting"
     DELETED = "deleted"
+
+
+class SnapshotEvent(StrEnum):
+    BOUND = "bound"
+    """AWS makes it, under an id of its own."""
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    """AWS will never make it."""
+    LET_GO = "let_go"
+    """It need not be kept."""
+    REMOVED = "removed"
+    """AWS has deleted it."""
+
+
+SNAPSHOT_TABLE: Mapping[SnapshotEvent, Transition[SnapshotState]] = {
+    SnapshotEvent.BOUND: Transition((SnapshotState.PENDING,), SnapshotState.PENDING),
+    SnapshotEvent.COMPLETED: Transition((SnapshotState.PENDING,), SnapshotState.COMPLETED),
+    SnapshotEvent.REFUSED: Transition((SnapshotState.PENDING,), SnapshotState.FAILED),
+    SnapshotEvent.LET_GO: Transition((SnapshotState.COMPLETED,), SnapshotState.DELETING),
+    SnapshotEvent.REMOVED: Transition((SnapshotState.DELETING,), SnapshotState.DELETED),
+}
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +57,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """For a person; None unless failed."""
     created_at: datetime
     completed_at: datetime | None
+    asked_at: datetime | None = None
+    """When AWS was last asked without an answer that says what came of it; None: it was not."""
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,13 @@
 """What statements have in common: states as text, and the conditions that partial indexes are made for."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import sqlalchemy as sa
 
-from services.disks.domain.claim import ClaimState
-from services.disks.domain.disk import DiskState, OperationStatus
+from services.disks.domain.claim import HOLDING
+from services.disks.domain.disk import DiskState
+from services.disks.domain.operation import OperationStatus
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.storage.tables import claims, disks, operations, snapshots
 
@@ -15,16 +17,21 @@ def word(state: StrEnum) -> sa.ColumnElement[str]:
     return sa.literal_column(f"'{state}'", sa.Text)
 
 
+def in_states(column: sa.Column[str], states: Iterable[StrEnum]) -> sa.ColumnElement[bool]:
+    """Whether the row is in one of these."""
+    return column.in_([word(state) for state in states])
+
+
 NOW = sa.bindparam("now", type_=sa.DateTime(timezone=True))
 LIMIT = sa.bindparam("limit", type_=sa.BigInteger)
 OFFSET = sa.bindparam("offset", type_=sa.BigInteger)
 BEFORE = sa.bindparam("before", type_=sa.DateTime(timezone=True))
 
-holding = claims.c.state.in_([word(ClaimState.PROVISIONAL), word(ClaimState.CONFIRMED)])
+holding = in_states(claims.c.state, HOLDING)
 alive = sa.and_(disks.c.deleted_at.is_(None), disks.c.state != word(DiskState.FAILED))
 known = disks.c.state.not_in([word(DiskState.FAILED), word(DiskState.PURGED)])
 """To its owner: the disk exists, deleted or not."""
-still_open = operations.c.status.in_([word(OperationStatus.QUEUED), word(OperationStatus.RUNNING)])
+still_open = in_states(operations.c.status, [status for status in OperationStatus if not status.ended])
 
 facts = (
     sa.select(claims.c.job_id).where(claims.c.disk_id == disks.c.id, holding).scalar_subquery().label("job_id"),

@@ -4,7 +4,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
-from services.disks.domain.snapshot import SnapshotState
 from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
@@ -14,8 +13,16 @@ _USER_ID = sa.bindparam("user_id", type_=sa.BigInteger)
 _NAME = sa.bindparam("name", type_=sa.Text)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
 _FIELDS = (
-    "id", "user_id", "username", "name", "size_gb", "availability_zone", "state", "version", "source_snapshot",
-)  # fmt: skip
+    "id",
+    "user_id",
+    "username",
+    "name",
+    "size_gb",
+    "availability_zone",
+    "state",
+    "version",
+    "source_snapshot",
+)
 
 INSERT = Statement(
     insert(disks)
@@ -84,63 +91,46 @@ HAS_DELETED = Statement(
 )
 
 
-def _change(*conditions: sa.ColumnElement[bool], **values: object) -> Statement:
-    """An update of one disk that raises its version and returns it."""
-    return Statement(
-        sa.update(disks)
-        .where(disks.c.id == _DISK_ID, *conditions)
-        .values(version=disks.c.version + 1, updated_at=NOW, **values)
-        .returning(disks.c.version)
-    )
-
-
-NEXT_VERSION = _change()
-SET_AVAILABLE = _change(
-    disks.c.state == word(DiskState.CREATING), state=DiskState.AVAILABLE, volume_id=sa.bindparam("volume"),
-    availability_zone=sa.bindparam("zone"), name_tag=sa.bindparam("name_tag"),
-)  # fmt: skip
-SET_FAILED = _change(disks.c.state == word(DiskState.CREATING), state=DiskState.FAILED)
-DELETE = _change(
-    alive, disks.c.state == word(DiskState.AVAILABLE), deleted_at=NOW, delete_date=sa.bindparam("delete_date"),
-    purge_at=sa.bindparam("purge_at"),
-)  # fmt: skip
-RESTORE = _change(
-    disks.c.state == word(DiskState.AVAILABLE), disks.c.deleted_at.is_not(None), deleted_at=None, delete_date=None,
-    purge_at=None,
-)  # fmt: skip
-RENAME = _change(alive, name=sa.bindparam("new_name"))
-SET_PURGED = _change(disks.c.state == word(DiskState.PURGING), state=DiskState.PURGED)
-
-SET_LAST_USED = Statement(sa.update(disks).where(disks.c.id == _DISK_ID).values(last_used=NOW, updated_at=NOW))
+WRITTEN = (
+    "state",
+    "name",
+    "availability_zone",
+    "volume_id",
+    "name_tag",
+    "last_used",
+    "deleted_at",
+    "delete_date",
+    "purge_at",
+    "version",
+)
+"""What the table of phases and facts changes."""
+WRITE = Statement(
+    sa.update(disks)
+    .where(disks.c.id == _DISK_ID, disks.c.version == sa.bindparam("held_version", type_=sa.BigInteger))
+    .values(**{name: sa.bindparam(f"new_{name}", type_=disks.c[name].type) for name in WRITTEN}, updated_at=NOW)
+)
+"""Run under the lock, so that it always affects its row."""
 SET_NAME_TAG = Statement(
     sa.update(disks).where(disks.c.id == _DISK_ID).values(name_tag=sa.bindparam("name_tag", type_=sa.Text))
 )
 
-_made = disks.alias("made")
-_is_being_restored_from = sa.exists().where(
-    snapshots.c.disk_id == disks.c.id,
-    snapshots.c.id == _made.c.source_snapshot,
-    _made.c.state == word(DiskState.CREATING),
-)
 DUE_PURGES = Statement(
     sa.select(disks.c.id)
     .where(disks.c.state == word(DiskState.AVAILABLE), disks.c.purge_at <= NOW)
     .order_by(disks.c.purge_at)
     .limit(LIMIT)
 )
-BEGIN_PURGE = Statement(
-    sa.update(disks)
-    .where(
-        disks.c.id == _DISK_ID,
-        disks.c.state == word(DiskState.AVAILABLE),
-        disks.c.purge_at <= NOW,
-        ~_is_being_restored_from,
-        ~sa.exists().where(snapshots.c.disk_id == disks.c.id, snapshots.c.status == word(SnapshotState.PENDING)),
+_made = disks.alias("made")
+IS_SOURCE = Statement(
+    sa.select(
+        sa.exists().where(
+            snapshots.c.disk_id == _DISK_ID,
+            snapshots.c.id == _made.c.source_snapshot,
+            _made.c.state == word(DiskState.CREATING),
+        )
     )
-    .values(state=DiskState.PURGING, updated_at=NOW)
-    .returning(disks.c.name)
 )
-"""From here on nothing brings it back."""
+"""Whether a disk is just being made from one of its snapshots; whoever begins that takes the lock of this one."""
 
 FORGET_FAILED = Statement(sa.delete(disks).where(disks.c.state == word(DiskState.FAILED), disks.c.updated_at < BEFORE))
 FORGET_PURGED = Statement(

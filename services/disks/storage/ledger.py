@@ -7,16 +7,25 @@ from shared.database import Statement
 
 DISKS = Statement(
     sa.select(
-        disks.c.id, disks.c.user_id, disks.c.name, disks.c.state, disks.c.volume_id, disks.c.name_tag,
+        disks.c.id,
+        disks.c.user_id,
+        disks.c.name,
+        disks.c.state,
+        disks.c.volume_id,
+        disks.c.name_tag,
         disks.c.updated_at,
     )
-)  # fmt: skip
+)
 SNAPSHOTS = Statement(
     sa.select(
-        snapshots.c.id, snapshots.c.disk_id, snapshots.c.snapshot_id, snapshots.c.status, snapshots.c.name_tag,
+        snapshots.c.id,
+        snapshots.c.disk_id,
+        snapshots.c.snapshot_id,
+        snapshots.c.status,
+        snapshots.c.name_tag,
         snapshots.c.updated_at,
     )
-)  # fmt: skip
+)
 _AWS_ID = sa.bindparam("aws_id", type_=sa.Text)
 DISK_OF = Statement(
     sa.union_all(

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from services.disks.domain.disk import Action, OperationStatus
-from services.disks.storage.conditions import BEFORE, LIMIT, NOW, still_open, word
+from services.disks.domain.operation import OPERATION_TABLE, Action, OperationEvent, OperationStatus
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, in_states, still_open, word
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
 
@@ -51,49 +51,66 @@ _due = (
 )
 
 
+def _move(event: OperationEvent, *conditions: sa.ColumnElement[bool]) -> sa.Update:
+    transition = OPERATION_TABLE[event]
+    return (
+        sa.update(operations)
+        .where(*conditions, in_states(operations.c.status, transition.sources))
+        .values(status=transition.target)
+    )
+
+
 def _lease(condition: sa.ColumnElement[bool]) -> Statement:
     return Statement(
-        sa.update(operations)
-        .where(disks.c.id == operations.c.disk_id, condition)
+        _move(OperationEvent.LEASED, disks.c.id == operations.c.disk_id, condition)
         .values(
             worked_until=_UNTIL,
             lease=operations.c.lease + 1,
-            status=OperationStatus.RUNNING,
             updated_at=sa.case(
                 (operations.c.status == word(OperationStatus.QUEUED), NOW), else_=operations.c.updated_at
             ),
         )
         .returning(
-            operations.c.id, operations.c.disk_id, operations.c.disk_name, operations.c.action, operations.c.job_id,
-            operations.c.lease, operations.c.failures, operations.c.created_at, disks.c.user_id, disks.c.size_gb,
-            disks.c.availability_zone, disks.c.volume_id, disks.c.name.label("name_now"),
+            operations.c.id,
+            operations.c.disk_id,
+            operations.c.disk_name,
+            operations.c.action,
+            operations.c.job_id,
+            operations.c.lease,
+            operations.c.failures,
+            operations.c.created_at,
+            disks.c.user_id,
+            disks.c.size_gb,
+            disks.c.availability_zone,
+            disks.c.volume_id,
+            disks.c.name.label("name_now"),
             sa.select(_source.c.snapshot_id)
             .where(_source.c.id == disks.c.source_snapshot)
             .scalar_subquery()
             .label("source_snapshot_id"),
         )
-    )  # fmt: skip
+    )
 
 
 LEASE = _lease(operations.c.id.in_(_due))
-LEASE_ONE = _lease(sa.and_(operations.c.id == _ID, still_open, operations.c.worked_until <= NOW))
+LEASE_ONE = _lease(sa.and_(operations.c.id == _ID, operations.c.worked_until <= NOW))
 
-_held = sa.and_(
-    operations.c.id == _ID,
-    operations.c.lease == sa.bindparam("held_lease", type_=sa.BigInteger),
-    operations.c.status == word(OperationStatus.RUNNING),
-)
+_held = (operations.c.id == _ID, operations.c.lease == sa.bindparam("held_lease", type_=sa.BigInteger))
 POSTPONE = Statement(
-    sa.update(operations).where(_held).values(worked_until=_UNTIL, failures=sa.bindparam("failures", type_=sa.Integer))
+    _move(OperationEvent.POSTPONED, *_held).values(
+        worked_until=_UNTIL, failures=sa.bindparam("failures", type_=sa.Integer)
+    )
 )
-END = Statement(
-    sa.update(operations)
-    .where(_held)
-    .values(status=sa.bindparam("status"), error=sa.bindparam("error", type_=sa.Text), updated_at=NOW)
-)
+COMPLETE = Statement(_move(OperationEvent.DONE, *_held).values(updated_at=NOW))
 """Affects no row when the lease was lost or another worker was first."""
+FAIL = Statement(
+    _move(OperationEvent.REFUSED, *_held).values(error=sa.bindparam("error", type_=sa.Text), updated_at=NOW)
+)
+"""Likewise."""
 
-LOCK_HELD = Statement(sa.select(operations.c.id).where(_held).with_for_update())
+LOCK_HELD = Statement(
+    sa.select(operations.c.id).where(*_held, operations.c.status == word(OperationStatus.RUNNING)).with_for_update()
+)
 """The operation, if it is still this worker's."""
 
 REPORT = Statement(
@@ -103,9 +120,8 @@ READ = Statement(sa.select(operations).where(operations.c.id == _ID))
 
 _tagging = operations.c.action.in_([word(Action.RENAME), word(Action.TAG)])
 SUPERSEDE_TAGGING = Statement(
-    sa.update(operations)
-    .where(operations.c.disk_id == _DISK_ID, _tagging, still_open)
-    .values(status=OperationStatus.COMPLETED, updated_at=NOW)
+    _move(OperationEvent.SUPERSEDED, operations.c.disk_id == _DISK_ID, _tagging)
+    .values(updated_at=NOW)
     .returning(operations.c.worked_until, operations.c.lease)
 )
 """A newer rename does what the older ones had left to do; their workers are refused from here on."""

@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
-from services.disks.domain.snapshot import SnapshotState
-from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, word
+from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent, SnapshotState
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, in_states, word
 from services.disks.storage.tables import disks, snapshots
 from shared.database import Statement
 
@@ -13,8 +13,16 @@ _ID = sa.bindparam("id", type_=sa.Uuid)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
 _AWS_ID = sa.bindparam("aws_id", type_=sa.Text)
 _FIELDS = (
-    "id", "disk_id", "snapshot_id", "job_id", "size_gb", "status", "name_tag", "created_at", "completed_at",
-)  # fmt: skip
+    "id",
+    "disk_id",
+    "snapshot_id",
+    "job_id",
+    "size_gb",
+    "status",
+    "name_tag",
+    "created_at",
+    "completed_at",
+)
 _made = disks.alias("made")
 _is_being_restored_from = sa.exists().where(
     _made.c.source_snapshot == snapshots.c.id, _made.c.state == word(DiskState.CREATING)
@@ -65,34 +73,27 @@ ASKED = Statement(
 )
 
 
-def _move(old: SnapshotState, **values: object) -> Statement:
+def _move(event: SnapshotEvent, *conditions: sa.ColumnElement[bool], **values: object) -> Statement:
+    transition = SNAPSHOT_TABLE[event]
     return Statement(
         sa.update(snapshots)
-        .where(snapshots.c.id == _ID, snapshots.c.status == word(old))
-        .values(updated_at=NOW, **values)
+        .where(*conditions, in_states(snapshots.c.status, transition.sources))
+        .values(status=transition.target, updated_at=NOW, **values)
     )
 
 
-BIND = _move(SnapshotState.PENDING, snapshot_id=_AWS_ID, name_tag=sa.bindparam("name_tag", type_=sa.Text))
-COMPLETE = _move(SnapshotState.PENDING, status=SnapshotState.COMPLETED, completed_at=NOW)
-FAIL = _move(SnapshotState.PENDING, status=SnapshotState.FAILED, error=sa.bindparam("error", type_=sa.Text))
-SET_DELETED = _move(SnapshotState.DELETING, status=SnapshotState.DELETED)
-
-SET_DELETING = Statement(
-    sa.update(snapshots)
-    .where(
-        snapshots.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Uuid))),
-        snapshots.c.status == word(SnapshotState.COMPLETED),
-        ~_is_being_restored_from,
-    )
-    .values(status=SnapshotState.DELETING, updated_at=NOW)
+_one = snapshots.c.id == _ID
+BIND = _move(SnapshotEvent.BOUND, _one, snapshot_id=_AWS_ID, name_tag=sa.bindparam("name_tag", type_=sa.Text))
+COMPLETE = _move(SnapshotEvent.COMPLETED, _one, completed_at=NOW)
+FAIL = _move(SnapshotEvent.REFUSED, _one, error=sa.bindparam("error", type_=sa.Text))
+SET_DELETED = _move(SnapshotEvent.REMOVED, _one)
+SET_DELETING = _move(
+    SnapshotEvent.LET_GO,
+    snapshots.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(sa.Uuid))),
+    ~_is_being_restored_from,
 )
 """Run under the lock of the disk, which whoever restores from them takes too."""
-SET_ALL_DELETING = Statement(
-    sa.update(snapshots)
-    .where(snapshots.c.disk_id == _DISK_ID, snapshots.c.status == word(SnapshotState.COMPLETED))
-    .values(status=SnapshotState.DELETING, updated_at=NOW)
-)
+SET_ALL_DELETING = _move(SnapshotEvent.LET_GO, snapshots.c.disk_id == _DISK_ID)
 OF_DISK = Statement(
     sa.select(snapshots)
     .where(snapshots.c.disk_id == _DISK_ID, snapshots.c.status == sa.bindparam("status", type_=sa.Text))

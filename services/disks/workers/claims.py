@@ -1,19 +1,19 @@
 """Drops the claims of jobs that never came."""
 
-from collections.abc import Callable
-from datetime import datetime
+import structlog
 
-from services.disks.operations.claims import drop_expired_claims
-from services.disks.workers.history import log
+from services.disks.context import Context
+from services.disks.operations.claim import drop_expired_claims
 from shared.background import Loop
-from shared.database import Database
+
+log = structlog.get_logger(__name__)
 
 
-def claim_expiry_loop(database: Database, clock: Callable[[], datetime]) -> Loop:
+def claim_expiry_loop(context: Context) -> Loop:
     """Drops claims whose jobs never came."""
 
     async def turn() -> None:
-        dropped = await drop_expired_claims(database, now=clock())
+        dropped = await drop_expired_claims(context.database, now=context.clock())
         if dropped:
             log.info("claims_dropped", count=dropped)
 

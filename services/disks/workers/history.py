@@ -1,30 +1,31 @@
 """Lets go of snapshots that time has made superfluous, and of what ended long ago."""
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-import structlog
-
-from services.disks.domain.snapshot import Retention
-from services.disks.operations.purges import forget_history
-from services.disks.operations.snapshots import prune_crowded
+from services.disks.context import Context
+from services.disks.operations.prune import prune_crowded
+from services.disks.operations.purge import forget_history
 from shared.background import Loop
-from shared.database import Database
+from shared.leader_lock import leader_loop
 
-log = structlog.get_logger(__name__)
-
-
+_LOCK = "hist"
 _HISTORY = timedelta(days=90)
-
-
 _HOUR_SECONDS = 3600.0
 
 
-def history_loop(database: Database, retention: Retention, clock: Callable[[], datetime]) -> Loop:
+def history_loop(context: Context) -> Loop:
     """Lets go of snapshots that a new week made superfluous, and forgets what ended 90 days ago."""
 
     async def turn() -> None:
-        await prune_crowded(database, retention=retention, now=clock())
-        await forget_history(database, before=clock() - _HISTORY)
+        await prune_crowded(context, now=context.clock())
+        await forget_history(context.database, before=context.clock() - _HISTORY)
 
-    return Loop("disk_history", turn, period_seconds=_HOUR_SECONDS, stale_seconds=3 * _HOUR_SECONDS)
+    return leader_loop(
+        "disk_history",
+        turn,
+        database=context.database,
+        lock=_LOCK,
+        period_seconds=_HOUR_SECONDS,
+        turn_seconds=120.0,
+        stale_seconds=3 * _HOUR_SECONDS,
+    )

@@ -1,22 +1,30 @@
 """Begins the purge of disks whose time after deletion is over."""
 
-from collections.abc import Callable
-from datetime import datetime
+import structlog
 
-from services.disks.operations.purges import begin_purges
-from services.disks.workers.history import log
+from services.disks.context import Context
+from services.disks.operations.purge import begin_purges
 from shared.background import Loop
-from shared.database import Database
-from shared.messaging.outbox import Wakes
+from shared.leader_lock import leader_loop
+
+log = structlog.get_logger(__name__)
+
+_LOCK = "purg"
 
 
-def purge_loop(database: Database, reconciler: Wakes, clock: Callable[[], datetime]) -> Loop:
+def purge_loop(context: Context) -> Loop:
     """Has the disks purged whose time after deletion is over."""
 
     async def turn() -> None:
-        begun = await begin_purges(database, now=clock())
+        begun = await begin_purges(context, now=context.clock())
         if begun:
             log.info("purges_begun", count=begun)
-            reconciler.wake()
 
-    return Loop("disk_purge", turn, period_seconds=2.0)
+    return leader_loop(
+        "disk_purge",
+        turn,
+        database=context.database,
+        lock=_LOCK,
+        period_seconds=2.0,
+        turn_seconds=30.0,
+    )

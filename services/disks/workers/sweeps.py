@@ -11,90 +11,79 @@ import msgspec
 import structlog
 from prometheus_client import Gauge
 
-from services.disks import storage
-from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
-from services.disks.domain.ledger import Findings, Ledger, LedgerDisk, LedgerSnapshot
-from services.disks.operations.adoptions import adopt_snapshot, note_name
+from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable
+from services.disks.context import Context
+from services.disks.domain.ledger import Findings, Ledger
+from services.disks.operations.adopt import adopt_snapshot, note_name
+from services.disks.operations.read import ledger_disks, ledger_snapshots
 from shared.background import Loop
-from shared.database import Database
-from shared.leader_lock import LeaderLock
-from shared.messaging.outbox import Wakes
+from shared.leader_lock import leader_loop
 from shared.metrics import ORPHANS
 
 log = structlog.get_logger(__name__)
 
-_LEADER_LOCK = "swep"
+_LOCK = "swep"
+_TURN_SECONDS = 120.0
 _SETTLING = timedelta(minutes=5)
 """EC2 is eventually consistent: a row that changed later than this says nothing about what a listing shows."""
+_SHOWN = 20
+"""Ids of one kind in a log line."""
 _missing = Gauge("gpudev_missing", "What rows say is in AWS and the last sweep did not find", ["kind"])
 
 
-class Sweeper:
-    """One replica sweeps.
+def sweep_loop(context: Context) -> Loop:
+    """One replica sweeps; an outage of AWS puts it off."""
 
-    Args:
-        database: Where the ledger is.
-        relay: Woken for events.
-        ec2: AWS.
-        period_seconds: Between two sweeps.
-        clock: The time.
-    """
-
-    def __init__(
-        self, *, database: Database, relay: Wakes, ec2: Ec2, period_seconds: float, clock: Callable[[], datetime]
-    ) -> None:
-        self._database = database
-        self._relay = relay
-        self._ec2 = ec2
-        self._clock = clock
-        self._leader_lock = LeaderLock(database, _LEADER_LOCK, silence_seconds=2 * period_seconds + 10)
-        self.loop = Loop(
-            "ebs_sweeper", self.turn, period_seconds=period_seconds, turn_seconds=120.0,
-            stale_seconds=5 * period_seconds + 300, at_end=self._leader_lock.release,
-        )  # fmt: skip
-
-    async def turn(self) -> None:
-        """Sweep, if no other replica does; an outage of AWS is not a fault of ours."""
-        if not await self._leader_lock.held():
-            return
+    async def turn() -> None:
         try:
-            await self.sweep()
+            await sweep(context)
         except AwsUnavailable as error:
             log.warning("sweep_put_off", context=error.context)
 
-    async def sweep(self) -> Findings:
-        """One sweep, whoever else sweeps."""
-        now = self._clock()
-        volumes, snapshots = await self._ec2.list_volumes(), await self._ec2.list_snapshots()
-        ledger = Ledger(
-            [msgspec.convert(dict(row), LedgerDisk) for row in await self._database.fetch_all(storage.ledger.DISKS)],
-            [
-                msgspec.convert(dict(row), LedgerSnapshot)
-                for row in await self._database.fetch_all(storage.ledger.SNAPSHOTS)
-            ],
-            settled_before=now - _SETTLING,
-        )
-        findings = ledger.compare(volumes, snapshots)
-        _report(findings)
-        await self._act(findings, now)
-        return findings
+    period_seconds = context.settings.sweep_seconds
+    return leader_loop(
+        "ebs_sweeper",
+        turn,
+        database=context.database,
+        lock=_LOCK,
+        period_seconds=period_seconds,
+        turn_seconds=_TURN_SECONDS,
+        stale_seconds=5 * period_seconds + 300,
+    )
 
-    async def _act(self, findings: Findings, now: datetime) -> None:
-        for adoption in findings.adoptions:
-            await adopt_snapshot(self._database, self._relay, adoption=adoption, now=now)
-        for aws_id, name in findings.names.items():
-            await note_name(self._database, aws_id=aws_id, name=name, now=now)
-        for volume_id in findings.leftover_volumes:
-            await self._delete(volume_id, self._ec2.delete_volume)
-        for snapshot_id in findings.leftover_snapshots:
-            await self._delete(snapshot_id, self._ec2.delete_snapshot)
 
-    async def _delete(self, aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None:
-        log.warning("leftover_deleted", aws_id=aws_id)
-        try:
-            await delete(aws_id)
-        except AwsRefused as refusal:
-            log.warning("leftover_refused", aws_id=aws_id, error=str(refusal))
+async def sweep(context: Context) -> Findings:
+    """One sweep, whoever else sweeps."""
+    now = context.clock()
+    volumes, snapshots = await context.ec2.list_volumes(), await context.ec2.list_snapshots()
+    ledger = Ledger(
+        await ledger_disks(context.database),
+        await ledger_snapshots(context.database),
+        settled_before=now - _SETTLING,
+    )
+    findings = ledger.compare(volumes, snapshots)
+    _report(findings)
+    await _act(context, findings, now)
+    return findings
+
+
+async def _act(context: Context, findings: Findings, now: datetime) -> None:
+    for adoption in findings.adoptions:
+        await adopt_snapshot(context, adoption=adoption, now=now)
+    for aws_id, name in findings.names.items():
+        await note_name(context, aws_id=aws_id, name=name, now=now)
+    for volume_id in findings.leftover_volumes:
+        await _delete(volume_id, context.ec2.delete_volume)
+    for snapshot_id in findings.leftover_snapshots:
+        await _delete(snapshot_id, context.ec2.delete_snapshot)
+
+
+async def _delete(aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None:
+    log.warning("leftover_deleted", aws_id=aws_id)
+    try:
+        await delete(aws_id)
+    except AwsRefused as refusal:
+        log.warning("leftover_refused", aws_id=aws_id, error=str(refusal))
 
 
 def _report(findings: Findings) -> None:
@@ -102,7 +91,7 @@ def _report(findings: Findings) -> None:
     ORPHANS.labels("snapshot").set(len(findings.orphan_snapshots))
     _missing.labels("volume").set(len(findings.missing_volumes))
     _missing.labels("snapshot").set(len(findings.missing_snapshots))
-    told = msgspec.structs.asdict(findings)
-    found = {kind: ids[:20] for kind, ids in told.items() if ids and kind.startswith(("orphan", "missing"))}
+    by_kind = msgspec.structs.asdict(findings)
+    found = {kind: ids[:_SHOWN] for kind, ids in by_kind.items() if ids and kind.startswith(("orphan", "missing"))}
     if found:
         log.warning("ledger_differs", **found)

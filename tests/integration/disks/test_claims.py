@@ -10,45 +10,45 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from services.disks.domain.claim import DiskInUse, JobCannotClaim
+from services.disks.context import Context
+from services.disks.domain.claim import JobCannotClaim
 from services.disks.domain.disk import Disk
-from services.disks.operations.claims import confirm_claim, drop_expired_claims, release_claim
-from services.disks.operations.creations import complete_creation, fail_creation
-from services.disks.operations.disks import delete_disk
-from services.disks.operations.leases import Work, lease_work
-from services.disks.operations.queries import get_disk, list_disks, read_disk
-from services.disks.operations.renames import rename_disk
+from services.disks.domain.operation import Work
+from services.disks.domain.refusals import DiskInUse
+from services.disks.operations.claim import claim_disk, confirm_claim, drop_expired_claims, release_claim
+from services.disks.operations.create import complete_creation, fail_creation
+from services.disks.operations.delete import delete_disk
+from services.disks.operations.lease import lease_work
+from services.disks.operations.read import get_disk, list_disks, read_disk
+from services.disks.operations.rename import record_rename
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskClaimed, DiskCreated, DiskOperationFailed, DiskReleased
 from shared.contracts.events import CloudEvent
 from shared.database import Database
-from shared.encryption import Cipher
 from shared.errors import InvalidInput, NotFound
-from tests.support.disks import Silent, claim, events_of, new_user_id, now, wish
-from tests.support.harness import new_secret_keys
+from tests.support.disks import disks_context, events_of, new_claim, new_user_id, now
 
 MINUTE = timedelta(seconds=60)
-DAY = timedelta(days=1)
-CIPHER = Cipher(new_secret_keys())
 
 
 class Life:
     """One user's disks and jobs, without the service around them."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.database = context.database
         self.user_id = new_user_id()
 
     async def claim(self, name: str = "data", *, job_id: UUID | None = None, size_gb: int | None = None) -> Disk:
-        return await claim(self.database, wish(self.user_id, name, job_id=job_id, size_gb=size_gb))
+        return await claim_disk(self.context, wanted=new_claim(self.user_id, name, job_id=job_id, size_gb=size_gb))
 
     async def submitted(self, job_id: UUID, disk: Disk) -> None:
         async with self.database.transaction() as tx:
-            await confirm_claim(tx, Silent(), job_id=job_id, disk_id=disk.id, now=now())
+            await confirm_claim(tx, self.context, job_id=job_id, disk_id=disk.id, now=now())
 
     async def ended(self, job_id: UUID) -> None:
         async with self.database.transaction() as tx:
-            await release_claim(tx, Silent(), job_id=job_id, used=False, snapshot_id=uuid4(), now=now())
+            await release_claim(tx, self.context, job_id=job_id, used=False, snapshot_id=uuid4(), now=now())
 
     async def lease(self) -> Work:
         (work,) = await lease_work(self.database, now=now(), lease_for=MINUTE, limit=8)
@@ -56,9 +56,7 @@ class Life:
 
     async def make_volume(self, work: Work) -> None:
         volume_id = f"vol-{work.id.hex[:17]}"
-        await complete_creation(
-            self.database, Silent(), work=work, volume_id=volume_id, availability_zone="z", now=now()
-        )
+        await complete_creation(self.context, work=work, volume_id=volume_id, availability_zone="z", now=now())
 
     async def ready_disk(self, name: str = "data") -> Disk:
         maker = uuid4()
@@ -69,30 +67,17 @@ class Life:
         return await get_disk(self.database, user_id=self.user_id, name=name)
 
     async def delete(self, name: str) -> None:
-        await delete_disk(
-            self.database,
-            Silent(),
-            user_id=self.user_id,
-            name=name,
-            operation_id=uuid4(),
-            retention=30 * DAY,
-            key=None,
-            cipher=CIPHER,
-            now=now(),
-        )
+        await delete_disk(self.context, user_id=self.user_id, name=name, operation_id=uuid4(), key=None, now=now())
 
     async def rename(self, name: str, new_name: str) -> None:
-        await rename_disk(
-            self.database,
-            Silent(),
+        await record_rename(
+            self.context,
             user_id=self.user_id,
             name=name,
             new_name=new_name,
             operation_id=uuid4(),
             key=None,
-            cipher=CIPHER,
             now=now(),
-            lease_for=MINUTE,
         )
 
     async def holder(self, name: str = "data") -> UUID | None:
@@ -109,8 +94,8 @@ class Life:
 
 
 @pytest.fixture
-def life(disks_database: Database) -> Life:
-    return Life(disks_database)
+def life(disks_settings: DisksSettings, disks_database: Database) -> Life:
+    return Life(disks_context(disks_settings, disks_database))
 
 
 async def test_a_claim_makes_the_disk_that_does_not_exist(life: Life) -> None:
@@ -128,7 +113,7 @@ async def test_a_claim_makes_the_disk_that_does_not_exist(life: Life) -> None:
 async def replica(disks_settings: DisksSettings, life: Life) -> AsyncIterator[Life]:
     """The same user's disks and jobs, worked by another replica."""
     database = Database(disks_settings.database_url, pool_size=4)
-    other = Life(database)
+    other = Life(disks_context(disks_settings, database))
     other.user_id = life.user_id
     yield other
     await database.close()
@@ -227,7 +212,7 @@ async def test_a_repeated_claim_gets_the_same_answer(life: Life) -> None:
 
 
 async def test_two_users_disks_of_one_name_are_two_disks(life: Life) -> None:
-    other = Life(life.database)
+    other = Life(life.context)
 
     mine, theirs = await life.claim(), await other.claim()
 
@@ -235,7 +220,7 @@ async def test_two_users_disks_of_one_name_are_two_disks(life: Life) -> None:
 
 
 async def test_another_users_job_id_claims_nothing_and_leaves_nothing(life: Life) -> None:
-    other, job = Life(life.database), uuid4()
+    other, job = Life(life.context), uuid4()
     await life.claim(job_id=job)
 
     with pytest.raises(JobCannotClaim) as refused:
@@ -386,7 +371,7 @@ async def test_a_job_whose_disk_cannot_be_made_is_told_so(life: Life, submitted_
     if submitted_first:
         await life.submitted(job, disk)
 
-    await fail_creation(life.database, Silent(), work=work, error="no more disks", now=now())
+    await fail_creation(life.context, work=work, error="no more disks", now=now())
     if not submitted_first:
         await life.submitted(job, disk)
 

@@ -9,13 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from services.disks.adapters.ec2 import AwsUnavailable, Ec2
+from services.disks.app import PASSES
+from services.disks.context import Context
 from services.disks.domain.aws import AwsVolume, VolumeOrder
-from services.disks.domain.disk import NewDisk, OperationStatus
-from services.disks.operations.creations import complete_creation, fail_creation
-from services.disks.operations.disks import create_disk
-from services.disks.operations.leases import Work, lease_work
-from services.disks.operations.purges import forget_history
-from services.disks.operations.queries import get_disk, get_operation
+from services.disks.domain.disk import NewDisk
+from services.disks.domain.operation import OperationStatus, Work
+from services.disks.operations.create import complete_creation, create_disk, fail_creation
+from services.disks.operations.lease import lease_work
+from services.disks.operations.purge import forget_history
+from services.disks.operations.read import get_disk, get_operation
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations
 from services.disks.workers import creations as creation_module
@@ -23,11 +25,10 @@ from services.disks.workers.open_operations import operations_worker
 from shared import leased_worker
 from shared.contracts.disks import DiskCreated
 from shared.database import Database, Statement
-from shared.encryption import Cipher
 from shared.errors import DatabaseUnavailable, NotFound
 from shared.leased_worker import LeasedWorker
 from tests.support.crash import Crash
-from tests.support.disks import LIMITS, RETENTION, Silent, events_of, new_disk, new_user_id, volumes_of
+from tests.support.disks import disks_context, events_of, new_disk, new_user_id, volumes_of
 from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
@@ -79,12 +80,13 @@ class Scene:
         self.new: NewDisk = new_disk(new_user_id(), at=self.clock())
 
     async def request(self) -> None:
-        await create_disk(
-            self.database, Silent(), new=self.new, limits=LIMITS, key=None, cipher=Cipher(self.settings.secret_keys)
-        )
+        await create_disk(self.context(), new=self.new, key=None)
+
+    def context(self, ec2: Ec2 | None = None) -> Context:
+        return disks_context(self.settings, self.database, ec2=ec2, clock=self.clock)
 
     def worker(self, ec2: Ec2) -> LeasedWorker[Work, timedelta | None]:
-        return operations_worker(database=self.database, relay=Silent(), ec2=ec2, retention=RETENTION, clock=self.clock)
+        return operations_worker(self.context(ec2), PASSES)
 
     async def status(self) -> OperationStatus:
         operation = await get_operation(
@@ -238,9 +240,9 @@ async def test_what_a_stale_worker_brings_back_is_dropped(scene: Scene, ec2: Ec2
     scene.clock.pass_time(60)
     await lease_work(scene.database, now=scene.clock(), lease_for=timedelta(seconds=45), limit=8)
 
-    failed = await fail_creation(scene.database, Silent(), work=stale, error="old news", now=scene.clock())
+    failed = await fail_creation(scene.context(), work=stale, error="old news", now=scene.clock())
     completed = await complete_creation(
-        scene.database, Silent(), work=stale, volume_id="vol-stale", availability_zone="z", now=scene.clock()
+        scene.context(), work=stale, volume_id="vol-stale", availability_zone="z", now=scene.clock()
     )
 
     assert not failed

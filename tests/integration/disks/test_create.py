@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from services.disks.app import create_app
-from services.disks.operations.disks import insert_disk
+from services.disks.operations.create import insert_disk
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskCreated, DiskOperationFailed
 from shared.database import Database
 from shared.web.openapi import own_document
-from tests.support.disks import LIMITS, RefusingAws, Stage, disks_stage, new_disk
+from tests.support.disks import RefusingAws, Stage, disks_context, disks_stage, new_disk
 from tests.support.servers import MotoServer
 
 
@@ -105,11 +105,12 @@ async def test_pages_are_newest_first_and_count_everything(disks: Stage) -> None
     assert beyond == {"disks": [], "total": 3}
 
 
-async def test_all_disks_are_listed_to_whoever_asks_for_no_page(disks: Stage) -> None:
+async def test_all_disks_are_listed_to_whoever_asks_for_no_page(disks: Stage, disks_settings: DisksSettings) -> None:
     user = disks.auth.add_user()
+    context = disks_context(disks_settings, disks.database)
     for number in range(51):
         async with disks.database.transaction() as tx:
-            await insert_disk(tx, new_disk(user.user_id, f"disk-{number}", size_gb=10), LIMITS)
+            await insert_disk(tx, context, new_disk(user.user_id, f"disk-{number}", size_gb=10))
 
     listed = (await disks.get(user, "")).json()
 

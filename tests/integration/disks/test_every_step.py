@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from services.disks.operations.queries import read_disk
+from services.disks.operations.read import read_disk
 from services.disks.settings import DisksSettings
 from shared.database import Database
 from shared.idempotency import IdempotencyKey

@@ -9,21 +9,22 @@ import msgspec
 import pytest
 
 from services.disks.adapters import ec2 as ec2_module
-from services.disks.domain.claim import DiskInUse
-from services.disks.domain.disk import DiskState, OperationStatus
-from services.disks.domain.refusals import DiskBackingUp, DiskBeingMade
-from services.disks.operations.claims import confirm_claim
-from services.disks.operations.disks import create_disk, delete_disk, restore_disk
-from services.disks.operations.queries import find_disk_by_id, get_operation, list_snapshots
-from services.disks.operations.renames import Renaming
+from services.disks.domain.disk import DiskState
+from services.disks.domain.operation import OperationStatus
+from services.disks.domain.refusals import DiskBackingUp, DiskBeingMade, DiskInUse
+from services.disks.operations.claim import claim_disk, confirm_claim
+from services.disks.operations.create import create_disk
+from services.disks.operations.delete import delete_disk, restore_disk
+from services.disks.operations.read import find_disk_by_id, get_operation, list_snapshots
+from services.disks.operations.rename import rename_disk
+from services.disks.operations.tag import report_tags
 from services.disks.settings import DisksSettings
-from services.disks.workers.tags import Tagging
 from shared.contracts.disks import DiskClaimed, DiskPurged
 from shared.database import Database
 from tests.support.aws_faults import Outage, TagFaults, before_aws
 from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
-from tests.support.disks import LIMITS, Silent, claim, events_of, new_disk, wish
+from tests.support.disks import events_of, new_claim, new_disk
 from tests.support.servers import MotoServer
 
 OUTAGES = ("down", "throttled", "slow", "unseen")
@@ -41,8 +42,8 @@ async def scene_before(
 ) -> AsyncIterator[tuple[Scene, WorkProcess]]:
     """A disk with a snapshot, made while all was well."""
     async with before_aws(moto.endpoint_url, outage) as endpoint_url:
-        scene = Scene(msgspec.structs.replace(settings, aws_endpoint_url=endpoint_url), database, moto.client("ec2"))
-        scene.rename_seconds = 0.2
+        settings = msgspec.structs.replace(settings, aws_endpoint_url=endpoint_url, rename_seconds=0.2)
+        scene = Scene(settings, database, moto.client("ec2"))
         await scene.prepare()
         process = WorkProcess(scene.settings, None)
         try:
@@ -59,9 +60,7 @@ async def create_from(scene: Scene, process: WorkProcess) -> UUID:
     (point,) = (await list_snapshots(scene.database, user_id=scene.user_id, name="old", limit=1, offset=0)).snapshots
     new = new_disk(scene.user_id, "another", at=scene.now)
     scene.disk_id = new.disk_id
-    await create_disk(
-        process.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher, from_snapshot=str(point.id)
-    )
+    await create_disk(process.context(scene.clock), new=new, key=None, from_snapshot=str(point.id))
     return new.operation_id
 
 
@@ -75,23 +74,21 @@ async def rename(scene: Scene, process: WorkProcess) -> UUID:
 
 async def claim_new(scene: Scene, process: WorkProcess) -> None:
     job_id = uuid4()
-    disk = await claim(process.database, wish(scene.user_id, "another", job_id=job_id, at=scene.now))
+    context = process.context(scene.clock)
+    disk = await claim_disk(context, wanted=new_claim(scene.user_id, "another", job_id=job_id, at=scene.now))
     scene.disk_id = disk.id
     async with process.database.transaction() as tx:
-        await confirm_claim(tx, Silent(), job_id=job_id, disk_id=disk.id, now=scene.now)
+        await confirm_claim(tx, context, job_id=job_id, disk_id=disk.id, now=scene.now)
 
 
 async def delete_and_restore(scene: Scene, process: WorkProcess) -> UUID:
     await scene.delete(process, key=None)
     outcome = await restore_disk(
-        process.database,
-        Silent(),
+        process.context(scene.clock),
         user_id=scene.user_id,
         name="old",
         operation_id=uuid4(),
-        limits=LIMITS,
         key=None,
-        cipher=scene.cipher,
         now=scene.now,
     )
     return outcome.answer.id
@@ -146,7 +143,7 @@ async def tell_nothing_wrong(scene: Scene, act: Act, operation_id: UUID | None) 
         assert disk.job_id is not None
         assert await events_of(scene.database, disk.id) == []
         with pytest.raises(DiskInUse):
-            await claim(scene.database, wish(scene.user_id, "another", at=scene.now))
+            await claim_disk(scene.context, wanted=new_claim(scene.user_id, "another", at=scene.now))
     elif act in {create, create_from}:
         assert disk.state is DiskState.CREATING
         with pytest.raises(DiskBeingMade):
@@ -154,17 +151,7 @@ async def tell_nothing_wrong(scene: Scene, act: Act, operation_id: UUID | None) 
 
 
 async def delete(scene: Scene, name: str) -> None:
-    await delete_disk(
-        scene.database,
-        Silent(),
-        user_id=scene.user_id,
-        name=name,
-        operation_id=uuid4(),
-        retention=timedelta(days=30),
-        key=None,
-        cipher=scene.cipher,
-        now=scene.now,
-    )
+    await delete_disk(scene.context, user_id=scene.user_id, name=name, operation_id=uuid4(), key=None, now=scene.now)
 
 
 async def status_of(scene: Scene, name: str, operation_id: UUID) -> OperationStatus:
@@ -202,7 +189,7 @@ async def test_a_disk_in_use_stays_so_whatever_aws_answers(
     outage = Outage(kind)
     async with scene_before(outage, disks_settings, disks_database, moto_server) as (scene, process):
         job_id = uuid4()
-        await claim(scene.database, wish(scene.user_id, "old", job_id=job_id, at=scene.now))
+        await claim_disk(scene.context, wanted=new_claim(scene.user_id, "old", job_id=job_id, at=scene.now))
         outage.on = True
         for _ in range(3):
             await scene.turn(process)
@@ -213,7 +200,7 @@ async def test_a_disk_in_use_stays_so_whatever_aws_answers(
                 with pytest.raises(DiskInUse):
                     await refused
             with pytest.raises(DiskInUse):
-                await claim(scene.database, wish(scene.user_id, "old", at=scene.now))
+                await claim_disk(scene.context, wanted=new_claim(scene.user_id, "old", at=scene.now))
 
 
 async def test_the_volume_of_a_disk_that_is_renamed_while_it_is_made_is_no_error(
@@ -221,16 +208,14 @@ async def test_the_volume_of_a_disk_that_is_renamed_while_it_is_made_is_no_error
 ) -> None:
     scene, process = Scene(disks_settings, disks_database, moto_server.client("ec2")), WorkProcess(disks_settings, None)
     new = new_disk(scene.user_id, "old", at=scene.now)
-    await create_disk(scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher)
+    await create_disk(scene.context, new=new, key=None)
     await scene.rename(process, key=None)
     await scene.turn(process)  # the volume is there now, and has the old name yet
     disk = await find_disk_by_id(scene.database, new.disk_id)
     assert disk is not None
     assert (disk.name, disk.name_tag) == ("new", "old")
 
-    report = await Tagging(database=process.database, ec2=process.ec2, clock=scene.clock).progress(
-        new.disk_id, silent=False
-    )
+    report = await report_tags(process.database, disk_id=new.disk_id, silent=False)
 
     assert (report.updated, report.total, report.errors) == (0, 0, [])
     await process.close()
@@ -253,14 +238,9 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
         refused = page.snapshots[1]
         trouble.refused.add(str(refused.snapshot_id))
 
-        answered = await Renaming(
-            database=process.database,
-            relay=Silent(),
-            ec2=process.ec2,
-            cipher=scene.cipher,
-            seconds=15.0,
-            clock=scene.clock,
-        ).rename(user_id=scene.user_id, name="old", new_name="new", key=None)
+        answered = await rename_disk(
+            process.context(scene.clock), user_id=scene.user_id, name="old", new_name="new", key=None
+        )
 
         report = answered.answer.report
         assert (report.updated, report.total, len(report.errors)) == (2, 3, 1)
@@ -270,15 +250,7 @@ async def test_a_tag_that_is_refused_is_told_and_repaired_and_the_disk_is_right_
         shown = await list_snapshots(scene.database, user_id=scene.user_id, name="new", limit=9, offset=0)
         assert shown == page
         new = new_disk(scene.user_id, "another", at=scene.now)
-        await create_disk(
-            scene.database,
-            Silent(),
-            new=new,
-            limits=LIMITS,
-            key=None,
-            cipher=scene.cipher,
-            from_snapshot=str(refused.id),
-        )
+        await create_disk(scene.context, new=new, key=None, from_snapshot=str(refused.id))
         await scene.turn(process)
         assert (await find_disk_by_id(scene.database, new.disk_id)).state is DiskState.AVAILABLE  # type: ignore[union-attr]
         trouble.refused.clear()

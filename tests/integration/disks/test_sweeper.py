@@ -15,19 +15,19 @@ from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
-from services.disks.operations.disks import create_disk
-from services.disks.operations.queries import list_snapshots, read_disk
-from services.disks.operations.tags import stale_tags
+from services.disks.operations.create import create_disk
+from services.disks.operations.read import list_snapshots, read_disk
+from services.disks.operations.tag import stale_tags
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations, snapshots
-from services.disks.workers.sweeps import Sweeper
+from services.disks.workers.sweeps import sweep
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database, Statement
 from shared.metrics import ORPHANS
 from tests.support.aws_faults import Outage, before_aws
 from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
-from tests.support.disks import LIMITS, Silent, disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
+from tests.support.disks import disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
 from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
@@ -45,10 +45,7 @@ class Swept(Scene):
     """One disk with one snapshot, and a sweeper."""
 
     async def sweep(self, process: WorkProcess) -> Findings:
-        sweeper = Sweeper(
-            database=process.database, relay=Silent(), ec2=process.ec2, period_seconds=60, clock=self.clock
-        )
-        return await sweeper.sweep()
+        return await sweep(process.context(self.clock))
 
     async def points(self) -> list[tuple[UUID, str | None, str]]:
         page = await list_snapshots(self.database, user_id=self.user_id, name="old", limit=50, offset=0)
@@ -196,9 +193,7 @@ async def test_a_copy_is_not_waited_for_and_not_restored_from(
         await scene.finish(process)
         assert (point_id, taken["SnapshotId"], SnapshotState.COMPLETED) in await scene.points()
         new = new_disk(scene.user_id, "another", at=scene.now)
-        await create_disk(
-            scene.database, Silent(), new=new, limits=LIMITS, key=None, cipher=scene.cipher, from_snapshot=str(point_id)
-        )
+        await create_disk(scene.context, new=new, key=None, from_snapshot=str(point_id))
         await scene.turn(process)
         await process.close()
     found: list[dict[str, Any]] = await volumes_of(scene.cloud, scene.user_id)

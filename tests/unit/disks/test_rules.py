@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
 from services.disks.domain.aws import VolumeOrder
-from services.disks.domain.claim import ClaimWish, check_size, check_wish
+from services.disks.domain.claim import NewClaim, check_claim, check_size
 from services.disks.domain.disk import check_name, owner_label
 from services.disks.domain.retries import refused_for_good, retry_after
 from services.disks.schemas import CreateDiskRequest, DiskInfo, OperationRequested, OperationState
@@ -161,7 +161,7 @@ def test_the_owner_is_shown_with_the_domain_when_there_is_one() -> None:
     assert owner_label("jschmidt", "") == "jschmidt"
 
 
-def a_wish(**changes: Any) -> ClaimWish:
+def a_claim(**changes: Any) -> NewClaim:
     values = {
         "job_id": uuid4(),
         "user_id": 1,
@@ -171,26 +171,26 @@ def a_wish(**changes: Any) -> ClaimWish:
         "at": datetime(2026, 1, 1, tzinfo=UTC),
         "provisional_for": timedelta(seconds=60),
     }
-    return ClaimWish(**{**values, **changes})
+    return NewClaim(**{**values, **changes})
 
 
 @pytest.mark.parametrize("size_gb", [9, 10001, 0, -5, 2**70])
 def test_a_job_cannot_ask_for_a_size_out_of_its_range(size_gb: int) -> None:
     with pytest.raises(InvalidInput):
-        check_wish(a_wish(size_gb=size_gb))
+        check_claim(a_claim(size_gb=size_gb))
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_job_cannot_ask_for_a_bad_name(name: str) -> None:
     with pytest.raises(InvalidInput):
-        check_wish(a_wish(disk_name=name))
+        check_claim(a_claim(disk_name=name))
 
 
 def test_a_job_may_leave_the_size_of_an_old_disk_open_but_not_name_another() -> None:
-    check_size(a_wish(size_gb=None), 500)
-    check_size(a_wish(size_gb=500), 500)
+    check_size(a_claim(size_gb=None), 500)
+    check_size(a_claim(size_gb=500), 500)
     with pytest.raises(InvalidInput, match="500 GB"):
-        check_size(a_wish(size_gb=100), 500)
+        check_size(a_claim(size_gb=100), 500)
 
 
 @pytest.mark.parametrize(
@@ -256,16 +256,16 @@ class FailingClient:
     def create_volume(self, *_: Any, **__: Any) -> Any:
         raise self._error
 
-    describe_volumes = delete_volume = get_paginator = create_volume
+    describe_volumes = delete_volume = create_volume
 
 
 def refusal(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "because"}}, "Call")
 
 
-async def failing_ebs(error: Exception) -> Ec2:
+async def failing_ec2(error: Exception) -> Ec2:
     ec2 = Ec2(region="us-east-2")
-    ec2._client = FailingClient(error)
+    ec2._service._client = FailingClient(error)
     return ec2
 
 
@@ -281,7 +281,7 @@ async def failing_ebs(error: Exception) -> Ec2:
     ],
 )
 async def test_throttling_and_silence_of_aws_say_nothing_about_the_volume(error: Exception) -> None:
-    ec2 = await failing_ebs(error)
+    ec2 = await failing_ec2(error)
 
     with pytest.raises(AwsUnavailable):
         await ec2.create_volume(ORDER)
@@ -291,7 +291,7 @@ async def test_throttling_and_silence_of_aws_say_nothing_about_the_volume(error:
 
 
 async def test_a_refusal_for_good_is_told_in_awss_words() -> None:
-    ec2 = await failing_ebs(refusal("VolumeLimitExceeded"))
+    ec2 = await failing_ec2(refusal("VolumeLimitExceeded"))
 
     with pytest.raises(AwsRefused, match=r"AWS refused \(VolumeLimitExceeded\): because"):
         await ec2.create_volume(ORDER)
@@ -299,7 +299,7 @@ async def test_a_refusal_for_good_is_told_in_awss_words() -> None:
 
 
 async def test_a_look_that_is_refused_never_reads_as_not_there() -> None:
-    ec2 = await failing_ebs(refusal("InvalidParameterValue"))
+    ec2 = await failing_ec2(refusal("InvalidParameterValue"))
 
     with pytest.raises(AwsUnavailable):
         await ec2.find_volume(ORDER)
@@ -307,7 +307,7 @@ async def test_a_look_that_is_refused_never_reads_as_not_there() -> None:
 
 
 async def test_deleting_a_volume_that_is_gone_is_done() -> None:
-    ec2 = await failing_ebs(refusal("InvalidVolume.NotFound"))
+    ec2 = await failing_ec2(refusal("InvalidVolume.NotFound"))
 
     await ec2.delete_volume("vol-1")
     await ec2.close()

@@ -1,4 +1,4 @@
-"""Reads: one statement each, no lock, no write."""
+"""Read disks and what belongs to them, some under a lock; nothing is written."""
 
 from uuid import UUID
 
@@ -6,9 +6,11 @@ import msgspec
 
 from services.disks import storage
 from services.disks.domain.content import NO_CONTENT, Content
-from services.disks.domain.disk import Disk, Operation
+from services.disks.domain.disk import Disk
+from services.disks.domain.ledger import LedgerDisk, LedgerSnapshot
+from services.disks.domain.operation import Operation
 from services.disks.domain.snapshot import Snapshot, SnapshotState
-from shared.database import Database, Executor, Row
+from shared.database import Database, Executor, Row, Transaction, to_struct
 from shared.errors import NotFound
 
 
@@ -37,7 +39,7 @@ async def list_disks(database: Database, *, user_id: int, include_deleted: bool,
     rows = await database.fetch_all(
         storage.disks.LIST, user_id=user_id, include_deleted=include_deleted, limit=limit, offset=offset
     )
-    return DiskPage([disk_of(row) for row in rows if row["id"] is not None], rows[0]["total"])
+    return DiskPage([to_struct(row, Disk) for row in rows if row["id"] is not None], rows[0]["total"])
 
 
 async def get_disk(executor: Executor, *, user_id: int, name: str) -> Disk:
@@ -49,7 +51,7 @@ async def get_disk(executor: Executor, *, user_id: int, name: str) -> Disk:
     row = await executor.fetch_one(storage.disks.FIND, user_id=user_id, name=name)
     if row is None:
         raise NotFound("Disk")
-    return disk_of(row)
+    return to_struct(row, Disk)
 
 
 async def list_snapshots(database: Database, *, user_id: int, name: str, limit: int, offset: int) -> SnapshotPage:
@@ -60,7 +62,7 @@ async def list_snapshots(database: Database, *, user_id: int, name: str, limit: 
     """
     disk = await get_disk(database, user_id=user_id, name=name)
     rows = await database.fetch_all(storage.snapshots.LIST, disk_id=disk.id, limit=limit, offset=offset)
-    return SnapshotPage([snapshot_of(row) for row in rows if row["id"] is not None], rows[0]["total"])
+    return SnapshotPage([to_struct(row, Snapshot) for row in rows if row["id"] is not None], rows[0]["total"])
 
 
 async def get_content(database: Database, *, user_id: int, name: str) -> tuple[Disk, Content]:
@@ -91,7 +93,7 @@ async def get_operation(database: Database, *, user_id: int, name: str, operatio
     )
     if row is None:
         raise NotFound("Disk operation")
-    return _operation_of(row)
+    return to_struct(row, Operation)
 
 
 async def read_disk(executor: Executor, disk_id: UUID) -> Disk:
@@ -105,7 +107,28 @@ async def read_disk(executor: Executor, disk_id: UUID) -> Disk:
 async def find_disk_by_id(executor: Executor, disk_id: UUID) -> Disk | None:
     """A disk, whosever it is and whatever its state; None when there is none."""
     row = await executor.fetch_one(storage.disks.READ, disk_id=disk_id)
-    return None if row is None else disk_of(row)
+    return None if row is None else to_struct(row, Disk)
+
+
+async def lock_disk(tx: Transaction, disk_id: UUID) -> Disk:
+    """A disk that is known to be there, locked until the end of the transaction."""
+    await tx.execute(storage.disks.LOCK, disk_id=disk_id)
+    return await read_disk(tx, disk_id)
+
+
+async def lock_named(tx: Transaction, *, user_id: int, name: str) -> Disk:
+    """The user's disk of that name, locked: the one that is not deleted, else the one deleted last.
+
+    Raises:
+        NotFound: There is none, or it is someone else's.
+    """
+    while True:
+        disk_id = await tx.fetch_value(storage.disks.LOCK_NAMED, user_id=user_id, name=name)
+        if disk_id is not None:
+            return await read_disk(tx, disk_id)
+        if await tx.fetch_one(storage.disks.FIND, user_id=user_id, name=name) is None:
+            raise NotFound("Disk")
+        # what the lock waited for has another name now, while another disk has this one: look again
 
 
 async def find_source(executor: Executor, *, user_id: int, snapshot: str) -> Snapshot:
@@ -117,7 +140,7 @@ async def find_source(executor: Executor, *, user_id: int, snapshot: str) -> Sna
     row = await executor.fetch_one(storage.snapshots.FIND_OWN, user_id=user_id, id=_uuid(snapshot), aws_id=snapshot)
     if row is None:
         raise NotFound("Snapshot")
-    return snapshot_of(row)
+    return to_struct(row, Snapshot)
 
 
 async def read_snapshot(executor: Executor, snapshot_id: UUID) -> Snapshot:
@@ -125,36 +148,31 @@ async def read_snapshot(executor: Executor, snapshot_id: UUID) -> Snapshot:
     row = await executor.fetch_one(storage.snapshots.READ, id=snapshot_id)
     if row is None:
         raise NotFound("Snapshot")
-    return snapshot_of(row)
+    return to_struct(row, Snapshot)
 
 
 async def snapshots_of(executor: Executor, disk_id: UUID, status: SnapshotState) -> list[Snapshot]:
     """A disk's snapshots in one state, oldest first."""
     rows = await executor.fetch_all(storage.snapshots.OF_DISK, disk_id=disk_id, status=status)
-    return [snapshot_of(row) for row in rows]
+    return [to_struct(row, Snapshot) for row in rows]
 
 
-def disk_of(row: Row) -> Disk:
-    """The disk in a row that has its columns, among others."""
-    return msgspec.convert({name: row[name] for name in Disk.__struct_fields__}, Disk)
+async def ledger_disks(database: Database) -> list[LedgerDisk]:
+    """Every disk, gone ones included, for the sweep."""
+    return [to_struct(row, LedgerDisk) for row in await database.fetch_all(storage.ledger.DISKS)]
 
 
-def snapshot_of(row: Row) -> Snapshot:
-    """The snapshot in a row that has its columns, among others."""
-    return msgspec.convert({name: row[name] for name in Snapshot.__struct_fields__}, Snapshot)
+async def ledger_snapshots(database: Database) -> list[LedgerSnapshot]:
+    """Every snapshot, gone ones included, for the sweep."""
+    return [to_struct(row, LedgerSnapshot) for row in await database.fetch_all(storage.ledger.SNAPSHOTS)]
 
 
 def _content_of(row: Row) -> Content:
-    values = {name: row[name] for name in Content.__struct_fields__}
     try:
-        return msgspec.convert(values, Content)
+        return to_struct(row, Content)
     except msgspec.ValidationError:
         # stored before listings were looked at so closely: it is none
         return msgspec.structs.replace(NO_CONTENT, missed_job_id=row["missed_job_id"] or row["job_id"])
-
-
-def _operation_of(row: Row) -> Operation:
-    return msgspec.convert({name: row[name] for name in Operation.__struct_fields__}, Operation)
 
 
 def _uuid(text: str) -> UUID | None:
