@@ -1,6 +1,7 @@
 """The services' settings as a chart's values: their JSON Schema, and which of them are secret."""
 
 import ast
+import functools
 import inspect
 import itertools
 import textwrap
@@ -102,6 +103,7 @@ def _taken_apart(annotation: Any) -> tuple[type, Schema]:
     return bare, said
 
 
+@functools.cache
 def _documents(model: type) -> dict[str, str]:
     """The string under each field, own and inherited."""
     found: dict[str, str] = {}

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import subprocess
 from typing import Any
 
 import jsonschema_rs
@@ -219,5 +220,28 @@ def test_a_release_of_another_name_shares_nothing_of_the_cluster() -> None:
             assert one["metadata"]["name"].startswith("gpudev-")
 
 
-def test_helm_says_what_is_missing() -> None:
+def test_an_unknown_kind_of_ingress_is_refused_by_name() -> None:
     assert "kind" in refusal({"ingress": {"kind": "Gateway"}})
+
+
+def test_the_operator_of_prometheus_is_asked_for_only_by_value() -> None:
+    assert not of_kind("ServiceMonitor")
+    made = objects(metrics={"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}})
+    monitor = of_kind("ServiceMonitor", made)["gpudev"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    for service in of_kind("Service", made).values():
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_the_notes_name_what_is_not_set() -> None:
+    def notes(*values: str) -> str:
+        # Helm 3 asks for a cluster even so
+        command = [str(tools.helm(4)), "install", "gpudev", str(generate.CHART), "--dry-run=client"]
+        done = subprocess.run([*command, *values], check=True, capture_output=True, text=True)
+        return done.stdout
+
+    roles = "services.auth.settings.allowed_roles"
+    assert f"{roles} is not set" in notes()
+    assert f"{roles} is not set" not in notes("--set", f"{roles}=arn:aws:iam::1:role/lab")

@@ -134,10 +134,23 @@ def test_helm_refuses_by_name(major: int, values: dict[str, Any], word: str) -> 
     assert word in refusal(values, major)
 
 
-def test_settings_cannot_be_said_past_the_schema() -> None:
-    values = {"services": {"auth": {"env": [{"name": "GPUDEV_KEY_HASH_KEY", "value": "hidden"}]}}}
-    assert "env" in refusal(values)
-    assert "hidden" not in refusal(values)
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize("name", ["GPUDEV_KEY_HASH_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"])
+def test_nothing_secret_can_be_said_past_the_schema(major: int, name: str) -> None:
+    said = refusal({"services": {"auth": {"env": [{"name": name, "value": "hidden"}]}}}, major)
+    assert "env" in said
+    assert "hidden" not in said
+
+
+def test_other_variables_can_be_said_and_secret_ones_be_referred_to() -> None:
+    reference = {"secretKeyRef": {"name": "aws", "key": "key"}}
+    own = [
+        {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+        {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": reference},
+    ]
+    found = environment("disks", objects(services={"disks": {"env": own}}))
+    assert found["HTTPS_PROXY"] == "http://proxy:3128"
+    assert found["AWS_SECRET_ACCESS_KEY"] == reference
 
 
 def test_every_setting_is_explained() -> None:
