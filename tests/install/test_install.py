@@ -1,0 +1,215 @@
+"""docs/operate/install.md, followed to the letter, and what an operator then relies on."""
+
+import json
+import subprocess
+import time
+
+import pytest
+import yaml
+from kubernetes import client, config
+
+from deploy.chart import tools
+from shared.routes import SERVICES
+from tests.install.document import ROOT
+from tests.install.installation import JOB_IMAGE, JOBS, SYSTEM, Installation
+from tests.install.surroundings import eventually
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_it_is_healthy(installation: Installation) -> None:
+    status, health = eventually(
+        lambda: found if (found := installation.health())[0] == 200 else None, "healthy", seconds=180
+    )
+
+    assert status == 200
+    assert health["status"] == "healthy"
+
+
+def test_the_commands_that_show_that_it_works_do(installation: Installation) -> None:
+    look, test = installation.document.blocks("See that it works")
+
+    assert '"healthy"' in installation.shell.run(look)
+    assert "The job ran and ended." in installation.shell.run(test)
+
+
+def test_the_first_job_of_the_readme_runs(installation: Installation) -> None:
+    readme = (ROOT / "README.md").read_text().split("\n## A first job\n")[1].split("```sh\n")[1].partition("```")[0]
+    script = readme.replace(". .local/env", ":").replace("pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime", JOB_IMAGE)
+
+    said = installation.shell.run(f'{script}\nexport API_KEY JOB\necho "$JOB"')
+
+    job = said.split()[-1]
+    installation.await_active(job)
+    assert installation.api(f"/v1/jobs/{job}")["ssh_command"]
+    installation.shell.run('curl -sS --fail "$API_URL/v1/jobs/$JOB/cancel" -X POST -H "Authorization: Bearer $API_KEY"')
+    eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod")
+
+
+def test_every_pod_is_restricted_and_cannot_write_its_root(installation: Installation) -> None:
+    pods = installation.objects("pods", SYSTEM)
+
+    assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} >= set(SERVICES)
+    for pod in pods:
+        of = pod["spec"]
+        assert of["securityContext"]["runAsNonRoot"]
+        assert of["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all(set(volume) & {"emptyDir", "configMap", "secret", "projected"} for volume in of["volumes"])
+        for container in of["containers"]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"]
+            assert not security["allowPrivilegeEscalation"]
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def rows() -> list[tuple[str, str, str, str, bool]]:
+    """Service, namespace ("" for the cluster), verb, resource, allowed."""
+    table = yaml.safe_load((ROOT / "deploy/chart/rights.yaml").read_text())
+    found = []
+    for service in SERVICES:
+        allowed = {
+            ("" if place == "cluster" else place, verb, resource)
+            for place, resources in (table["allowed"].get(service) or {}).items()
+            for resource, verbs in resources.items()
+            for verb in verbs
+        }
+        denied = {
+            ("" if place == "cluster" else place, verb, resource)
+            for place, resources in table["denied"].items()
+            for resource, verbs in resources.items()
+            for verb in verbs
+        }
+        everywhere = {(verb, resource) for place, verb, resource in allowed if not place}
+        found += [(service, *row, True) for row in sorted(allowed)]
+        found += [(service, *row, False) for row in sorted(denied - allowed) if row[1:] not in everywhere]
+    return found
+
+
+def test_rights_are_those_of_the_table(installation: Installation) -> None:
+    """Asked of the API server, as `kubectl auth can-i` does."""
+    with config.new_client_from_config(installation.kubeconfig) as connection:
+        api = client.AuthorizationV1Api(connection)
+        wrong = [row for row in rows() if may(api, *row[:4]) != row[4]]
+
+    assert not wrong
+
+
+def may(api: client.AuthorizationV1Api, service: str, namespace: str, verb: str, resource: str) -> bool:
+    kind, _, sub = resource.partition("/")
+    name, _, group = kind.partition(".")
+    attributes = {"namespace": namespace, "verb": verb, "resource": name, "subresource": sub, "group": group}
+    spec = {"user": f"system:serviceaccount:{SYSTEM}:gpudev-{service}", "resourceAttributes": attributes}
+    return bool(api.create_subject_access_review({"spec": spec}).status.allowed)
+
+
+def ready(installation: Installation) -> bool:
+    """Whether every replica of every service is."""
+    deployments = installation.objects("deployments", SYSTEM)
+    return len(deployments) == len(SERVICES) and all(
+        found["status"].get("readyReplicas") == found["spec"]["replicas"] == found["status"].get("updatedReplicas")
+        for found in deployments
+    )
+
+
+def restarts(installation: Installation) -> dict[str, int]:
+    """Of each pod's containers."""
+    return {
+        pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
+        for pod in installation.objects(
+            "pods", SYSTEM, "-l", "app.kubernetes.io/component in (auth,jobs,disks,capacity)"
+        )
+    }
+
+
+def test_a_killed_postgresql_is_survived_without_a_restart(installation: Installation) -> None:
+    eventually(lambda: ready(installation), "ready before")
+    before = restarts(installation)
+
+    installation.surroundings.database.kill()
+    eventually(lambda: not ready(installation), "not ready without the database")
+    installation.surroundings.database.start()
+    began = time.monotonic()
+    eventually(lambda: ready(installation) and installation.health()[0] == 200, "ready again", seconds=30)
+
+    assert time.monotonic() - began <= 30
+    assert restarts(installation) == before
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_killed_nats_server_of_three_is_survived(installation: Installation, number: int) -> None:
+    server = installation.surroundings.nats[number - 1]
+    server.kill()
+    try:
+        job = installation.submit("echo done")
+        eventually(lambda: installation.status(job) == "completed", "a job's end with two servers", seconds=90)
+    finally:
+        server.start()
+    eventually(lambda: installation.health()[0] == 200, "healthy again")
+
+
+def test_a_migration_that_fails_stops_the_release(installation: Installation) -> None:
+    before = {pod["metadata"]["uid"] for pod in service_pods(installation)}
+    revision = current(installation)
+    lock = "BEGIN; LOCK jobs.alembic_version IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300);"
+    dsn = installation.surroundings.postgres.dsn("gpudev")
+    holder = subprocess.Popen(
+        ["psql", "-X", "-c", lock, dsn], env=installation.shell.environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        upgrade = installation.helm(
+            "upgrade", "gpudev", "deploy/chart/gpudev", "--values", "values.yaml", "--wait", "--timeout", "2m",
+            "--set", "migrations.backoffLimit=0", "--set", "settings.log_level=debug", check=False,
+        )  # fmt: skip
+    finally:
+        holder.kill()
+        holder.wait(10)
+
+    assert upgrade.returncode != 0
+    said = installation.kubectl(
+        "-n", SYSTEM, "logs", "-l", "app.kubernetes.io/component=migration", "--tail", "40", "--prefix"
+    )
+    assert "lock timeout" in said
+    assert {pod["metadata"]["uid"] for pod in service_pods(installation)} == before
+    assert installation.health()[0] == 200
+    assert current(installation) == revision
+    installation.helm("rollback", "gpudev", "--wait")
+
+
+def service_pods(installation: Installation) -> list[dict[str, dict[str, str]]]:
+    return installation.objects("pods", SYSTEM, "-l", "app.kubernetes.io/component in (auth,jobs,disks,capacity)")
+
+
+def current(installation: Installation) -> list[str]:
+    """Which pods each Deployment wants."""
+    return [
+        json.dumps(found["spec"]["template"], sort_keys=True) for found in installation.objects("deployments", SYSTEM)
+    ]
+
+
+def test_two_migrations_at_once_have_one_effect(installation: Installation) -> None:
+    dsn = installation.surroundings.postgres.dsn("gpudev")
+    tables = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname !~ '^(pg_|information)' ORDER BY 1, 2"
+    before = installation.shell.run(f"""psql -X -A -t -c "{tables}" '{dsn}'""")
+    manifests = migrations(installation)
+    doubled = []
+    for number in (1, 2):
+        for manifest in manifests:
+            copy = json.loads(json.dumps(manifest))
+            copy["metadata"] = {"name": f"{manifest['metadata']['name']}-{number}", "namespace": SYSTEM}
+            doubled.append(copy)
+    installation.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": doubled}))
+    names = [f"job/{copy['metadata']['name']}" for copy in doubled]
+    installation.kubectl("-n", SYSTEM, "wait", "--for=condition=complete", "--timeout=180s", *names)
+
+    assert installation.shell.run(f"""psql -X -A -t -c "{tables}" '{dsn}'""") == before
+    installation.kubectl("-n", SYSTEM, "delete", *names)
+
+
+def migrations(installation: Installation) -> list[dict[str, dict[str, str]]]:
+    """The Jobs of a release without hooks."""
+    rendered = subprocess.run(
+        [tools.helm(3), "template", "gpudev", "deploy/chart/gpudev", "--namespace", SYSTEM, "--values", "values.yaml",
+         "--set", "migrations.hook=false", "--kube-version", "1.20.2"],
+        cwd=installation.shell.directory, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return [found for found in yaml.safe_load_all(rendered) if found and found["kind"] == "Job"]

@@ -1,0 +1,98 @@
+"""An upgrade and a rollback on a working day, and evictions: users notice nothing."""
+
+import asyncio
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import nats
+import nats.errors
+import pytest
+
+from deploy.local.postgres import DATABASE, binaries
+from shared.contracts.events import STREAM
+from shared.routes import SERVICES
+from tests.install.installation import SYSTEM, Installation
+from tests.install.surroundings import eventually, run
+from tests.install.test_install import ready, service_pods
+from tests.install.traffic import HELD_SECONDS, Traffic
+
+pytestmark = pytest.mark.timeout(900)
+BEFORE = "before"
+"""Tag of the images of the commit before, whose chart is in the folder GPUDEV_CHART_BEFORE."""
+
+
+def go_back_and_forth(installation: Installation) -> None:
+    """To the commit before and, by a rollback of Helm's, to this one again."""
+    chart = os.environ["GPUDEV_CHART_BEFORE"]
+    wait = ("--wait", "--timeout", "6m")
+    installation.helm("upgrade", "gpudev", chart, "--values", "values.yaml", "--set", f"image.tag={BEFORE}", *wait)
+    installation.helm("upgrade", "gpudev", "deploy/chart/gpudev", "--values", "values.yaml", *wait)
+    installation.helm("rollback", "gpudev", *wait)
+    installation.helm("rollback", "gpudev", *wait)
+
+
+def evict_all(installation: Installation) -> None:
+    """Each replica of each service, one after the other, as a drain of its node does."""
+    for service in SERVICES:
+        pods = installation.objects("pods", SYSTEM, "-l", f"app.kubernetes.io/component={service}")
+        assert len(pods) == 2
+        for pod in pods:
+            eventually(lambda: evict(installation, pod["metadata"]["name"]), "an eviction that is allowed", 120)  # noqa: B023
+            eventually(lambda: ready(installation), "all ready again", 120)
+
+
+def evict(installation: Installation, pod: str) -> bool:
+    eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": pod, "namespace": SYSTEM}}
+    path = f"/api/v1/namespaces/{SYSTEM}/pods/{pod}/eviction"
+    return "Success" in installation.kubectl(
+        "create", "--raw", path, "-f", "-", stdin=json.dumps(eviction), check=False
+    )
+
+
+@pytest.mark.parametrize("disturb", [go_back_and_forth, evict_all])
+def test_users_notice_nothing(installation: Installation, disturb: Callable[[Installation], None]) -> None:
+    eventually(lambda: ready(installation) and installation.health()[0] == 200, "a healthy beginning", 120)
+    traffic = Traffic(installation.url, installation.shell.environment["API_KEY"])
+
+    with traffic.flowing():
+        disturb(installation)
+        eventually(lambda: ready(installation), "all ready again", 120)
+
+    assert not traffic.failed, f"{len(traffic.failed)} of {traffic.answered}: {traffic.failed[:10]}"
+    assert traffic.answered > 200
+    assert max(traffic.held) >= HELD_SECONDS - 1
+    numbers = [int(line.removeprefix("line ")) for line in traffic.lines if line.startswith("line ")]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 100
+    assert all(pod["status"]["phase"] == "Running" for pod in service_pods(installation))
+    eventually(lambda: not leases(installation), "leases given back", 120)
+    for job, events in asyncio.run(by_entity(installation, "jobs")).items():
+        assert [event["sequence"] for event in events] == list(range(1, len(events) + 1)), job
+    granted = asyncio.run(by_entity(installation, "capacity"))
+    for job in traffic.jobs:
+        epochs = [event["data"]["epoch"] for event in granted[job] if event["type"].endswith(".granted.v1")]
+        assert len(epochs) == len(set(epochs)), job
+
+
+def leases(installation: Installation) -> list[str]:
+    """GPUs that somebody has."""
+    dsn = installation.surroundings.postgres.dsn(DATABASE)
+    return run([str(binaries() / "psql"), "-X", "-A", "-t", "-c", "SELECT job_id FROM capacity.leases", dsn]).split()
+
+
+async def by_entity(installation: Installation, domain: str) -> dict[str, list[dict[str, Any]]]:
+    """Every event of a domain that the stream holds, by what it is about."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    client = await nats.connect(installation.operator_url().split(","))
+    subscription = await client.jetstream().subscribe(f"gpudev.v1.{domain}.>", stream=STREAM, ordered_consumer=True)
+    try:
+        while True:
+            message = await subscription.next_msg(timeout=3)
+            found[message.subject.rpartition(".")[2]].append(json.loads(message.data))
+    except nats.errors.TimeoutError:
+        return found
+    finally:
+        await client.close()
