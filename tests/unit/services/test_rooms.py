@@ -19,8 +19,6 @@ WHERE_NEEDED = {
     "adapters",
     "migrations",
 }
-OPERATORS_COMMANDS = {("auth", "admin.py")}
-"""`python -m services.auth.admin`: a second way in, beside the application."""
 NAMES = [path.name for path in sorted(SERVICES.iterdir()) if path.is_dir() and path.name != "__pycache__"]
 
 
@@ -31,9 +29,8 @@ def contents(folder: Path) -> set[str]:
 @pytest.mark.parametrize("service", NAMES)
 def test_a_service_has_the_rooms_that_all_have_and_no_other(service: str) -> None:
     found = contents(SERVICES / service)
-    commands = {name for of, name in OPERATORS_COMMANDS if of == service}
-    assert found >= ALWAYS | commands
-    assert found - ALWAYS - commands <= WHERE_NEEDED
+    assert found >= ALWAYS
+    assert found - ALWAYS <= WHERE_NEEDED
 
 
 @pytest.mark.parametrize("service", NAMES)
