@@ -9,7 +9,7 @@ from litestar import Litestar
 
 from services.capacity.adapters.kubernetes import Cluster
 from services.capacity.api.cluster import ClusterController, GpuController
-from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint
+from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint, zone_endpoint
 from services.capacity.context import Context, WakeUp
 from services.capacity.settings import CapacitySettings
 from services.capacity.workers.announcer import Announcer
@@ -47,7 +47,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             verify=base.ask_auth(),
             resources={"context": context},
             subscriptions=subscriptions(context),
-            rpc=[explain_endpoint(context), unplaced_endpoint(context)],
+            rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],
             loops=loops,
             closers=[cluster.close],
         ),

@@ -1,15 +1,21 @@
-"""The jobs service's events and questions."""
+"""The jobs service's events, and the other services' questions."""
+
+from datetime import timedelta
 
 from services.capacity.context import Context
 from services.capacity.operations.apply import apply_job_event, find_unknown_jobs
+from services.capacity.operations.choose_zone import choose_zone
 from services.capacity.operations.explain import explain_job
 from shared.contracts.capacity import (
     EXPLAIN_SUBJECT,
     UNPLACED_SUBJECT,
+    ZONE_SUBJECT,
     ExplainRequest,
     Explanation,
     UnplacedReply,
     UnplacedRequest,
+    ZoneReply,
+    ZoneRequest,
 )
 from shared.contracts.events import CloudEvent
 from shared.contracts.jobs import (
@@ -69,3 +75,20 @@ def unplaced_endpoint(context: Context) -> RpcEndpoint[UnplacedRequest, Unplaced
         return UnplacedReply(await find_unknown_jobs(context.database, job_ids=request.job_ids))
 
     return RpcEndpoint(UNPLACED_SUBJECT, UnplacedRequest, unplaced)
+
+
+def zone_endpoint(context: Context) -> RpcEndpoint[ZoneRequest, ZoneReply]:
+    """Tells the disks service where a job's new disk should be made."""
+
+    async def zone(request: ZoneRequest) -> ZoneReply:
+        chosen = await choose_zone(
+            context,
+            zones=request.zones,
+            gpu_type=request.gpu_type,
+            gpu_count=request.gpu_count,
+            duration=timedelta(seconds=request.duration_seconds),
+            now=context.clock(),
+        )
+        return ZoneReply(chosen)
+
+    return RpcEndpoint(ZONE_SUBJECT, ZoneRequest, zone)

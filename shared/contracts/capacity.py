@@ -10,6 +10,7 @@ from shared.contracts.events import EventData
 
 EXPLAIN_SUBJECT = "gpudev.rpc.capacity.explain"
 UNPLACED_SUBJECT = "gpudev.rpc.capacity.unplaced"
+ZONE_SUBJECT = "gpudev.rpc.capacity.zone"
 
 
 class LeaseEvent(EventData, frozen=True, kw_only=True):
@@ -143,3 +144,18 @@ class UnplacedRequest(msgspec.Struct, frozen=True):
 class UnplacedReply(msgspec.Struct, frozen=True):
     job_ids: list[UUID]
     """Those of them that have no place in the queue."""
+
+
+class ZoneRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Where would a job that is submitted now start soonest?"""
+
+    zones: tuple[str, ...]
+    """Availability zones to choose from."""
+    gpu_type: str
+    gpu_count: int
+    duration_seconds: int
+
+
+class ZoneReply(msgspec.Struct, frozen=True):
+    zone: str | None
+    """None: no node of these zones could run the job, even if it were empty."""

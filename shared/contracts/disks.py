@@ -125,6 +125,11 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     disk_name: str
     size_gb: int | None = None
     """Size for a disk that does not exist yet; None: the default for a new one, any for an old one."""
+    gpu_type: str | None = None
+    """This and the two below say what the job asks for, which decides the zone of a disk that does not exist yet; None:
+    not known."""
+    gpu_count: int | None = None
+    duration_seconds: int | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

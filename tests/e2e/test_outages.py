@@ -47,9 +47,7 @@ async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: Local
         user_id = await stack.user_id("dismissed")
         with hanging(stack, "nats"):
             async with user.client.stream("GET", f"/v1/jobs/{running}/logs", params={"follow": "true"}) as followed:
-                assert (await stack.admin("auth", "disable-user", await stack.user_id("dismissed"))).endswith(
-                    "keys revoked: 1"
-                )
+                assert (await stack.admin("auth", "disable-user", user_id)).endswith("keys revoked: 1")
                 disabled_at = time.monotonic()
                 meanwhile = await user.submit(gpu_count=1, command="sleep 300")
                 last = (await followed.aread()).decode().strip().split("\n")[-1]

@@ -114,8 +114,8 @@ def estimate_each(
     jobs = [job for job in sorted(ahead, key=lambda one: one.order) if simulation.fits(job)]
     known = [job for job in choices if simulation.fits(job)]
     runs = [scenario.starts_behind(jobs, known) for scenario in simulation.scenarios()] if known else []
-    found = {job.gpu_count: simulation.estimate([run[index] for run in runs]) for index, job in enumerate(known)}
-    return [found.get(job.gpu_count) for job in choices]
+    found = iter([simulation.estimate([run[index] for run in runs]) for index in range(len(known))])
+    return [next(found) if simulation.fits(job) else None for job in choices]
 
 
 class _Simulation:

@@ -137,9 +137,15 @@ async def _claim_disk(
     if submission.disk_name is None:
         return None
     request = ClaimRequest(
-        job_id=job_id, user_id=owner.user_id, username=owner.username, disk_name=submission.disk_name,
+        job_id=job_id,
+        user_id=owner.user_id,
+        username=owner.username,
+        disk_name=submission.disk_name,
         size_gb=submission.disk_size_gb,
-    )  # fmt: skip
+        gpu_type=submission.gpu_type,
+        gpu_count=submission.gpu_count,
+        duration_seconds=submission.duration_seconds,
+    )
     # asked again through a restart of the disks service or a reconnect: the same job's claim has the same answer
     ask = retry(
         retry=retry_if_exception_type(Unavailable), stop=stop_after_delay(_CLAIM_PATIENCE_SECONDS),

@@ -1,10 +1,12 @@
 """What those who wait are told: by explain, and how well it has held."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from prometheus_client import REGISTRY
 
+from services.capacity.operations.choose_zone import choose_zone
 from services.capacity.operations.explain import explain_job
 from services.capacity.operations.read import read_cluster_status, read_corrections
 from services.capacity.schemas import ClusterStatusBody
@@ -74,3 +76,14 @@ async def test_explain_says_what_a_job_waits_for_who_is_ahead_and_what_would_sta
 
     for nobody in (running.job_id, uuid4()):
         assert not (await explain(capacity, nobody)).waiting
+
+
+async def test_the_zone_of_a_new_disk_is_where_its_job_starts_soonest(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1", zone="a"), facts("n2", zone="b"))
+    first = await capacity.submit(8)
+    await capacity.schedule()
+    ((taken, _), *_) = await capacity.leased_by(first.job_id)
+    free = {"n1": "b", "n2": "a"}[taken]
+    asked: Any = {"zones": ("a", "b"), "gpu_type": "h100", "duration": HOUR, "now": NOW}
+    assert await choose_zone(capacity.context, gpu_count=8, **asked) == free
+    assert await choose_zone(capacity.context, gpu_count=16, **asked) is None

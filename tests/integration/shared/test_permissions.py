@@ -31,6 +31,7 @@ ASKED_BY = {
     "gpudev.rpc.disks.content": {"jobs"},
     "gpudev.rpc.capacity.explain": {"jobs"},
     "gpudev.rpc.capacity.unplaced": {"jobs"},
+    "gpudev.rpc.capacity.zone": {"disks"},
     **{subject(service): set(SERVICES) for service in SERVICES for subject in (health_subject, openapi_subject)},
 }
 """Every RPC subject, and the services that may ask there."""
