@@ -38,6 +38,10 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     before the service keeps one, or a request on its way is lost."""
     drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=300)] = 10.0
     """From SIGTERM to the end of what is held: until then requests are served, for those who still send them here."""
+    trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
+    """Proxies that every request passes, each of which adds whom it was asked by to X-Forwarded-For: 1 for an ingress
+    alone, 2 with a load balancer before it that speaks HTTP. Whoever logs in is counted by the address that the first
+    of them saw."""
     body_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 15.0
     """For the whole of a request's body, in seconds; who takes longer gets 408."""
     failed_keys_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 60

@@ -36,6 +36,8 @@ class Ingress:
     """Of the error pages."""
     read_seconds: float
     """For the whole of a request, its body too; answers may take longer."""
+    trusted_proxies: int = 1
+    """Proxies that requests pass, this one among them: with others before it, it hands on what they say of clients."""
     answer_seconds: float = 40
     """Until an answer begins; longer than any is held back on purpose."""
 
@@ -93,6 +95,8 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
                 "address": f"{HOST}:{ingress.port}",
                 "http": {"aliasHeadersStrategy": "delete"},
                 "transport": {"respondingTimeouts": {"readTimeout": f"{ingress.read_seconds}s"}},
+                # else it deletes what comes, and says only who has connected
+                **({"forwardedHeaders": {"insecure": True}} if ingress.trusted_proxies > 1 else {}),
             },
         },
         "providers": {"file": {"filename": str(dynamic), "watch": False}},

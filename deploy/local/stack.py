@@ -54,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     read_seconds: int = 20
     """GPUDEV_READ_SECONDS: how long a client may take to send a request, 1 to 60; GPUDEV_BODY_SECONDS is less, so that
     a body that is too slow is told so by its service."""
+    trusted_proxies: int = 1
+    """GPUDEV_TRUSTED_PROXIES: proxies that requests pass, the ingress among them, 1 to 10; for the services too."""
     nodes: str = DEMO_FLEET
     """GPUDEV_NODES: the simulator's nodes, instance types separated by commas."""
     kubeconfig: Path | None = None
@@ -77,6 +79,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         port=_number("GPUDEV_PORT", given["port"], default=8000, highest=65_535),
         replicas=_number("GPUDEV_REPLICAS", given["replicas"], default=1, highest=9),
         read_seconds=_number("GPUDEV_READ_SECONDS", given["read_seconds"], default=20, highest=60),
+        trusted_proxies=_number("GPUDEV_TRUSTED_PROXIES", given["trusted_proxies"], default=1, highest=10),
         nodes=given["nodes"] or DEMO_FLEET,
         kubeconfig=kubeconfig,
         namespace=given["namespace"] or "gpudev",
@@ -212,6 +215,7 @@ class Stack:
             backends=applications.ports,
             error_port=next(ports),
             read_seconds=self._settings.read_seconds,
+            trusted_proxies=self._settings.trusted_proxies,
         )
         make_key_pair(self.state.github, DEMO_USER)
         write_ssh_config(self.state)

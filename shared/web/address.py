@@ -5,6 +5,8 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 
+TRUSTED_PROXIES = "trusted_proxies"
+"""Of the application's state: how many proxies stand before the service."""
 _IPV6_PREFIX = 64
 """What one subscriber has; single addresses of it cost nothing."""
 
@@ -12,24 +14,33 @@ _IPV6_PREFIX = 64
 def client_address(request: ASGIConnection[Any, Any, Any, Any]) -> str:
     """The address that a request is counted for."""
     peer = request.client.host if request.client is not None else ""
-    forwarded = request.headers.getall("x-forwarded-for", [])
-    return counted_address(forwarded[-1] if forwarded else None, peer)
+    forwarded = ",".join(request.headers.getall("x-forwarded-for", []))
+    return counted_address(forwarded, peer, request.app.state[TRUSTED_PROXIES])
 
 
-def counted_address(forwarded: str | None, peer: str) -> str:
+def counted_address(forwarded: str, peer: str, proxies: int) -> str:
     """The address that requests are counted for; a whole /64 in IPv6.
 
     Args:
-        forwarded: X-Forwarded-For. Only its last entry is the ingress's own word; what stands before it the client
-            may have written.
+        forwarded: X-Forwarded-For. Each proxy adds whom it was asked by, so the last ones are the proxies' own word, as
+            many as there are proxies; what stands before them the client may have written.
         peer: Who connected to us.
+        proxies: How many stand before us; with none the header means nothing.
     """
-    for text in ((forwarded or "").rpartition(",")[2].strip(), peer):
+    told = [entry.strip() for entry in forwarded.split(",")][-proxies:] if proxies else []
+    for text in (*told, peer):
         try:
-            address = ipaddress.ip_address(text)
+            address = ipaddress.ip_address(_without_port(text))
         except ValueError:
             continue
         if isinstance(address, ipaddress.IPv6Address):
             return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
         return str(address)
     return peer
+
+
+def _without_port(text: str) -> str:
+    """Some load balancers tell the port too: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text

@@ -25,6 +25,7 @@ from shared.messaging.rpc import Empty, RpcServer
 from shared.messaging.stream import StreamKeeper
 from shared.routes import FRONT_DOOR, ServiceName
 from shared.settings import CommonSettings
+from shared.web.address import TRUSTED_PROXIES
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
 from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
 from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
@@ -147,7 +148,14 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         openapi_config=openapi_config(),
         request_max_body_size=SMALL_BODY_BYTES,
         response_class=StructResponse,
-        state=State({**resources, DRAIN: drain, KEY_HOLDS: KeyHolds(parts.verify, drain)}),
+        state=State(
+            {
+                **resources,
+                DRAIN: drain,
+                KEY_HOLDS: KeyHolds(parts.verify, drain),
+                TRUSTED_PROXIES: base.settings.trusted_proxies,
+            }
+        ),
         logging_config=None,
     )
     RpcServer(
