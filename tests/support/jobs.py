@@ -53,7 +53,12 @@ _HISTORY = Statement(
     .where(storage.tables.job_history.c.job_id == sa.bindparam("job_id"))
     .order_by(storage.tables.job_history.c.revision)
 )
-_ROW = Statement(sa.select(storage.tables.jobs).where(storage.tables.jobs.c.id == sa.bindparam("job_id")))
+_WORK = ("env_sealed", "request_mac", "due_at", "worked_until", "worked_by")
+_ROW = Statement(
+    sa.select(*storage.jobs.JOB_COLUMNS, *(storage.tables.jobs.c[name] for name in _WORK))
+    .select_from(storage.jobs.WITH_ACCESS)
+    .where(storage.tables.jobs.c.id == sa.bindparam("job_id"))
+)
 _UPDATE = "UPDATE jobs SET {what}, revision = revision + 1 WHERE id = '{job_id}'"
 
 
@@ -317,8 +322,10 @@ def first_gpu_node(kubeconfig: str) -> str:
 
 
 @asynccontextmanager
-async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -> AsyncIterator[JobsWorld]:
-    """Everything empty, connected and closed again."""
+async def open_world(
+    dsn: str, nats_url: str, kubeconfig: str, namespace: str, *, empty: bool = True
+) -> AsyncIterator[JobsWorld]:
+    """Everything connected and closed again; `empty`: with no job."""
     settings = JobsSettings(
         database_url=dsn,
         nats_url=nats_url,
@@ -333,8 +340,9 @@ async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -
         unschedulable_seconds=0.5,
     )
     database = Database(dsn, pool_size=4)
-    tables = ", ".join(table.name for table in storage.tables.metadata.sorted_tables)
-    await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys")))
+    if empty:
+        tables = ", ".join(table.name for table in storage.tables.metadata.sorted_tables)
+        await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys")))
     broker = Broker(stand_in_url(nats_url), name="test")
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     async with AsyncExitStack() as stack:

@@ -118,16 +118,6 @@ class Warn(msgspec.Struct, frozen=True):
     minutes: int
 
 
-class LogKept(msgspec.Struct, frozen=True):
-    epoch: int
-    final: bool
-    """The command had ended: nothing more will come."""
-
-
-class LogNotKept(msgspec.Struct, frozen=True):
-    epoch: int
-
-
 class Extend(msgspec.Struct, frozen=True):
     """Its owner asked for more time, and may have it."""
 
@@ -209,8 +199,6 @@ Fact: TypeAlias = (
     | PodGone
     | Expire
     | Warn
-    | LogKept
-    | LogNotKept
     | Extend
     | UserRequested
     | KeysFetched

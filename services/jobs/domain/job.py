@@ -76,8 +76,22 @@ class UnshownExtension(msgspec.Struct, frozen=True, kw_only=True):
     warning: str | None
 
 
+class KeptLog(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log of a job's pod is stored: its row of `job_logs`, less the log."""
+
+    kept: bool = False
+    """It is stored, or a part of it."""
+    final: bool = False
+    """What is stored is all that its command wrote, as far as it is kept."""
+    tries: int = 0
+    """How often it could not be had from its pod."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `jobs` less the sealed values of its environment, which only the maker of its Secret reads."""
+    """One row of `jobs` and what is wanted in the one of `job_access`.
+
+    Less the sealed values of its environment, which only the maker of its Secret reads.
+    """
 
     id: UUID
     user_id: int
@@ -163,13 +177,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     warning: str | None = None
     warned_minutes: int | None = None
     """The last warning that was sent for the current end, in minutes before it."""
-
-    log_kept: bool = False
-    """Its pod's log, or a part of it, is stored here."""
-    log_final: bool = False
-    """What is stored is all that its command wrote, as far as it is kept."""
-    log_tries: int = 0
-    """How often the log could not be had from its pod."""
 
     created_at: datetime
     updated_at: datetime

@@ -16,11 +16,12 @@ from services.jobs.domain.facts import (
     PodWaits,
     Warn,
 )
-from services.jobs.domain.job import Job, JobUser, Phase, UserState
+from services.jobs.domain.job import Job, JobUser, KeptLog, Phase, UserState
 from services.jobs.domain.pod import SSHD_PATIENCE
 from services.jobs.domain.pod_facts import Fault, PodFacts, PodState, told
 
 WARNING_MINUTES = (30, 15, 5)
+_NO_LOG = KeptLog()
 _OVER = frozenset({PodState.EXITED, PodState.FAILED})
 
 
@@ -99,11 +100,19 @@ class Rest(msgspec.Struct, frozen=True):
 Step: TypeAlias = Make | FetchKeys | Record | AskNode | Keep | Delete | Clear | Rest
 
 
-def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
-    """What to do for a job that has a lease; `pod` is from a live look just now, None when there is none."""
+def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits, log: KeptLog = _NO_LOG) -> Step:
+    """What to do for a job that has a lease.
+
+    Args:
+        job: As it was last read or written.
+        pod: From a live look just now; None when there is none.
+        now: The time.
+        limits: How long trouble may last.
+        log: What is stored of it, of a job that `is_stopping`; of others it does not matter.
+    """
     phase = job.phase
-    if phase in {Phase.GIVING_BACK, Phase.ENDING, Phase.HELD}:
-        return _stop(job, pod, now, limits)
+    if is_stopping(job):
+        return _stop(job, pod, now, limits, log)
     if phase is Phase.PREPARING:
         return _prepare(job, pod, now, limits)
     if phase is Phase.STARTING:
@@ -113,20 +122,25 @@ def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> 
     return _rest(now, limits)
 
 
-def _stop(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+def is_stopping(job: Job) -> bool:
+    """Its pod is to be deleted."""
+    return job.phase in {Phase.GIVING_BACK, Phase.ENDING, Phase.HELD}
+
+
+def _stop(job: Job, pod: PodFacts | None, now: datetime, limits: Limits, log: KeptLog) -> Step:
     if pod is None:
         return Clear()
     if pod.deleting:
         return _rest(now, limits)
     over = pod.state in _OVER
-    if _wants_log(job, pod, limits) and not job.log_final and (over or not job.log_kept):
+    if _wants_log(job, pod, limits, log) and not log.final and (over or not log.kept):
         return Keep(final=over)
     return Delete(pod.uid, pod.last_message)
 
 
-def _wants_log(job: Job, pod: PodFacts, limits: Limits) -> bool:
+def _wants_log(job: Job, pod: PodFacts, limits: Limits, log: KeptLog) -> bool:
     began = pod.began or job.launched_at is not None
-    return began and job.phase is not Phase.GIVING_BACK and job.log_tries < limits.log_tries
+    return began and job.phase is not Phase.GIVING_BACK and log.tries < limits.log_tries
 
 
 def judge_refusal(job: Job, reason: str, now: datetime, limits: Limits) -> PodWaits | PodFailed:

@@ -22,8 +22,6 @@ from services.jobs.domain.facts import (
     Extend,
     Fact,
     Granted,
-    LogKept,
-    LogNotKept,
     PodFailed,
     PodGone,
     PodMade,
@@ -295,14 +293,6 @@ def _end(job: Job, _: PodGone, now: datetime) -> Change:
     return Change(job, (event,))
 
 
-def _note_log(job: Job, fact: LogKept, _: datetime) -> Change:
-    return Change(replace(job, log_kept=True, log_final=job.log_final or fact.final))
-
-
-def _note_log_trouble(job: Job, _: LogNotKept, __: datetime) -> Change:
-    return Change(replace(job, log_tries=job.log_tries + 1))
-
-
 TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
     Phase.PENDING: {
         DiskReady: _leave_pending,
@@ -350,12 +340,10 @@ TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
         Cancel: _cancel,
     },
     Phase.ENDING: {
-        LogKept: _note_log,
-        LogNotKept: _note_log_trouble,
         PodGone: _end,
         Revoked: _hold,
         Cancel: _cancel,
     },
-    Phase.HELD: {LogKept: _note_log, LogNotKept: _note_log_trouble, PodGone: _end},
+    Phase.HELD: {PodGone: _end},
     Phase.ENDED: {},
 }

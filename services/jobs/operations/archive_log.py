@@ -9,13 +9,11 @@ import structlog
 from services.jobs import storage
 from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable, LogNotThere
 from services.jobs.context import Context
-from services.jobs.domain.facts import LogKept, LogNotKept
-from services.jobs.domain.job import Job
+from services.jobs.domain.job import Job, KeptLog
 from services.jobs.domain.kept_lines import FIRST_TAIL, LastLines, next_tail
 from services.jobs.domain.manifests import object_name
-from services.jobs.domain.table import change
 from services.jobs.operations.seal import seal_log, unseal_log
-from services.jobs.operations.transition import StaleJob, apply_fact, write_change
+from shared.database import to_struct
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +23,8 @@ WHOLE_SECONDS = 4.5
 """For all that is kept of it."""
 
 
-async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, context: Context) -> Job | None:
-    """Store the end of the log of the job's pod, in place of what was stored of it.
+async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, context: Context) -> bool:
+    """Store the end of the log of the job's pod, in place of what was stored of it, or that it could not be had.
 
     Read outside of the transaction, at most 4.5 s; idempotent: killed before its commit, it is done again.
 
@@ -38,24 +36,22 @@ async def keep_log(*, job: Job, final: bool, cluster: Cluster, now: datetime, co
         context: The service's.
 
     Returns:
-        The changed job, also when the log was not to be had; None when it has changed meanwhile.
+        False: the job has changed meanwhile, and nothing was written.
     """
+    seen = {"job_id": job.id, "revision": job.revision}
     try:
         content = await _read_end(cluster, object_name(job), has_marks=context.settings.tools_image is not None)
     except (ClusterUnavailable, LogNotThere, TimeoutError) as error:
         log.info("log_not_kept", job_id=str(job.id), error=type(error).__name__)
-        return await apply_fact(job=job, fact=LogNotKept(job.epoch), now=now, context=context)
-    changed = change(job, LogKept(job.epoch, final), now)
-    if changed is None:
-        return None
+        return bool(await context.database.execute(storage.logs.NOTE_TROUBLE, **seen))
     sealed = await asyncio.to_thread(seal_log, context.cipher, job.id, content)
-    try:
-        async with context.database.transaction() as transaction:
-            await transaction.execute(storage.logs.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
-            written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
-    except StaleJob:
-        return None
-    return written.job
+    return bool(await context.database.execute(storage.logs.KEEP_LOG, **seen, sealed=sealed, final=final, now=now))
+
+
+async def find_log_state(*, job_id: UUID, context: Context) -> KeptLog:
+    """How far a job's log is stored."""
+    row = await context.database.fetch_one(storage.logs.STATE, job_id=job_id)
+    return KeptLog() if row is None else to_struct(row, KeptLog)
 
 
 async def find_kept_log(*, job_id: UUID, context: Context) -> bytes | None:

@@ -8,7 +8,7 @@ import structlog
 from services.jobs import storage
 from services.jobs.adapters.kubernetes import Cluster, LogNotThere
 from services.jobs.context import Context
-from services.jobs.domain.job import Job
+from services.jobs.domain.job import Job, KeptLog
 from services.jobs.domain.kept_lines import tail_that_holds
 from services.jobs.domain.manifests import object_name
 from services.jobs.operations.archive_log import KEEP_SECONDS, find_kept_log, read_lines
@@ -38,12 +38,12 @@ class FinalLog:
         self._context = context
         self._listening: dict[UUID, asyncio.Task[None]] = {}
 
-    async def listen(self, job: Job) -> None:
+    async def listen(self, job: Job, stored: KeptLog) -> None:
         """Begin with a job whose pod is about to be deleted; not twice, and not when too many end at once.
 
         Returns when the connection is there, or cannot be had; whoever does not wait for that lets it go on.
         """
-        nothing_more = job.log_final or not job.log_kept
+        nothing_more = stored.final or not stored.kept
         if nothing_more or job.id in self._listening or len(self._listening) >= _MAX_LISTENING:
             return
         connected = asyncio.Event()
@@ -73,6 +73,6 @@ class FinalLog:
             content = lines.content(limited=tail is not None)
             sealed = await asyncio.to_thread(seal_log, self._context.cipher, job.id, content)
             now = self._context.clock()
-            await self._context.database.execute(storage.logs.KEEP_LOG, job_id=job.id, sealed=sealed, now=now)
+            await self._context.database.execute(storage.logs.ADD_LAST_LINES, job_id=job.id, sealed=sealed, now=now)
         except (Unavailable, LogNotThere, TimeoutError) as error:
             log.info("last_words_not_kept", job_id=str(job.id), error=type(error).__name__)

@@ -1,6 +1,6 @@
 """What is asked about jobs: no write."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import msgspec
@@ -73,6 +73,14 @@ async def list_open_jobs(*, user_id: int, context: Context) -> list[OpenJob]:
     """A user's jobs that still hold something or wait, oldest first: for operators."""
     rows = await context.database.fetch_all(storage.jobs.OPEN_OF_USER, user_id=user_id)
     return [to_struct(row, OpenJob) for row in rows]
+
+
+async def find_jobs(*, job_ids: Collection[UUID], context: Context) -> list[Job]:
+    """Jobs by their ids, for workers."""
+    if not job_ids:
+        return []
+    rows = await context.database.fetch_all(storage.jobs.FIND_ALL, ids=list(job_ids))
+    return [storage.jobs.to_job(row) for row in rows]
 
 
 async def job_history(*, user_id: int, job_id: str, context: Context) -> tuple[Job, list[Row]]:

@@ -18,11 +18,11 @@ from prometheus_client import Gauge
 from services.jobs import storage
 from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable, LogNotThere
 from services.jobs.context import Context
-from services.jobs.domain.job import ENDED_STATUSES, Job
+from services.jobs.domain.job import ENDED_STATUSES, Job, KeptLog
 from services.jobs.domain.log_lines import NOT_KEPT, LineReader, last_lines
 from services.jobs.domain.log_tail import TailFinder
 from services.jobs.domain.manifests import object_name
-from services.jobs.operations.archive_log import find_kept_log
+from services.jobs.operations.archive_log import find_kept_log, find_log_state
 from shared.errors import RateLimited, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,7 @@ class LogReader:
             except LogNotThere:
                 break
             except ClusterUnavailable:
-                if broken == _MAX_BREAKS and not job.log_kept:
+                if broken == _MAX_BREAKS and not (await self._state(job)).kept:
                     raise
                 tail = tail if lines.last_time is None else None
             else:
@@ -193,11 +193,14 @@ class LogReader:
     async def _kept(self, job: Job, lines: LineReader, tail: int | None) -> bytes:
         content = await find_kept_log(job_id=job.id, context=self._context)
         if content is None:
-            has_printed = job.launched_at is not None or job.log_tries > 0
+            has_printed = job.launched_at is not None or (await self._state(job)).tries > 0
             return NOT_KEPT if has_printed and job.status in ENDED_STATUSES else b""
         lines.take_up()
         text = lines.feed(content) + lines.finish()
         return last_lines(text, tail)
+
+    async def _state(self, job: Job) -> KeptLog:
+        return await find_log_state(job_id=job.id, context=self._context)
 
     async def _look(self, job_id: UUID) -> Job | None:
         try:

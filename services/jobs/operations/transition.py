@@ -131,11 +131,8 @@ async def write_change(
         draft = Draft(data=event, version=before.version + number, occurred_at=now)
         message_ids.append(await record_event(transaction, draft, context.outbox))
         job = _with_message_id(job, event, message_ids[-1])
-    saved = await transaction.fetch_value(
-        storage.jobs.SAVE, **storage.jobs.save_columns(job),
-        job_id=before.id, old_revision=before.revision, old_status=before.status, due_at=now,
-    )  # fmt: skip
-    if not saved:
+    saving = storage.jobs.saving(before, job, now)
+    if not await transaction.fetch_value(saving.statement, **saving.parameters):
         raise StaleJob
     if job.node is not None:
         transaction.after_commit(partial(context.hints.add, job.id))

@@ -4,45 +4,50 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from services.jobs.storage.jobs import JOB_COLUMNS
-from services.jobs.storage.tables import TIME, job_users, jobs
+from services.jobs.storage.jobs import LOCKED, WITH_ACCESS
+from services.jobs.storage.tables import TIME, job_access, job_users, jobs
 from shared.database import Statement
 
-_access_waiting = (
-    sa.select(jobs.c.id)
+_waiting = (
+    sa.select(job_access.c.job_id)
+    .select_from(WITH_ACCESS)
     .where(
-        jobs.c.access_due_at <= bindparam("now", type_=TIME),
-        sa.or_(jobs.c.access_worked_until.is_(None), jobs.c.access_worked_until < sa.func.clock_timestamp()),
+        job_access.c.due_at <= bindparam("now", type_=TIME),
+        sa.or_(job_access.c.worked_until.is_(None), job_access.c.worked_until < sa.func.clock_timestamp()),
     )
-    .order_by(jobs.c.access_due_at)
+    .order_by(job_access.c.due_at)
     .limit(bindparam("limit", type_=sa.BigInteger))
-    .with_for_update(skip_locked=True)
+    .with_for_update(skip_locked=True, of=LOCKED)
     .cte("waiting")
 )
-_access_lease = sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval)
+_lease_end = sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval)
 CLAIM_ACCESS = Statement(
-    sa.update(jobs)
-    .where(jobs.c.id.in_(sa.select(_access_waiting.c.id)))
-    .values(access_worked_until=_access_lease, access_worked_by=bindparam("worker", type_=sa.Uuid))
-    .returning(*JOB_COLUMNS)
+    sa.update(job_access)
+    .where(job_access.c.job_id.in_(sa.select(_waiting.c.job_id)))
+    .values(worked_until=_lease_end, worked_by=bindparam("worker", type_=sa.Uuid))
+    .returning(job_access.c.job_id)
 )
-"""Jobs whose pods lack keys or Jupyter and that nobody works on; the keys' and Jupyter's lease is apart from the pod's,
-since starting Jupyter takes long and must not keep a job from expiring."""
-_OWN_ACCESS = sa.and_(jobs.c.id == bindparam("job_id"), jobs.c.access_worked_by == bindparam("worker"))
+"""Ids of jobs whose pods lack keys or Jupyter and that nobody works on; this lease is apart from the job's own, since
+starting Jupyter takes long and must not keep a job from expiring."""
+# the job's row first, as everywhere: who took them in the other order would wait for each other
+_held_job = (
+    sa.select(jobs.c.id, jobs.c.revision).where(jobs.c.id == bindparam("job_id")).with_for_update().cte("held_job")
+)
+_HELD = sa.and_(job_access.c.job_id == _held_job.c.id, job_access.c.worked_by == bindparam("worker"))
 RENEW_ACCESS = Statement(
-    sa.update(jobs).where(_OWN_ACCESS).values(access_worked_until=_access_lease).returning(jobs.c.id)
+    sa.update(job_access).where(_HELD).values(worked_until=_lease_end).returning(job_access.c.job_id)
 )
 """No row: the lease is lost."""
 FINISH_ACCESS = Statement(
-    sa.update(jobs)
-    .where(_OWN_ACCESS)
+    sa.update(job_access)
+    .where(_HELD)
     .values(
-        access_worked_until=None,
-        access_worked_by=None,
-        access_due_at=sa.case(
+        worked_until=None,
+        worked_by=None,
+        due_at=sa.case(
             # a change that came meanwhile wants a look at once, or no more
-            (jobs.c.revision == bindparam("known_revision"), bindparam("next_try_at", type_=TIME)),
-            else_=jobs.c.access_due_at,
+            (_held_job.c.revision == bindparam("known_revision"), bindparam("next_try_at", type_=TIME)),
+            else_=job_access.c.due_at,
         ),
     )
 )

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from services.jobs.storage.jobs import JOB_COLUMNS
+from services.jobs.storage.jobs import JOB_COLUMNS, LOCKED, WITH_ACCESS
 from services.jobs.storage.tables import TIME, disabled_users, jobs
 from shared.database import Statement
 
@@ -20,6 +20,7 @@ NOTE_DISABLED = Statement(
 )
 LOCK_JOBS_OF_DISABLED = Statement(
     sa.select(*JOB_COLUMNS)
+    .select_from(WITH_ACCESS)
     .join(disabled_users, disabled_users.c.user_id == jobs.c.user_id)
     .where(
         disabled_users.c.jobs_end_at <= bindparam("now", type_=TIME),
@@ -27,6 +28,6 @@ LOCK_JOBS_OF_DISABLED = Statement(
         jobs.c.outcome.is_(None),
     )
     .limit(bindparam("limit", type_=sa.BigInteger))
-    .with_for_update(skip_locked=True, of=jobs)
+    .with_for_update(skip_locked=True, of=LOCKED)
 )
 """Also of a job that was submitted while the news was on its way."""

@@ -1,5 +1,7 @@
 """The jobs themselves: submit, write, find, lock, list."""
 
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -9,32 +11,32 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
-from services.jobs.storage.tables import TIME, job_history, job_users, jobs
+from services.jobs.storage.tables import TIME, job_access, job_history, job_users, jobs
 from shared.database import Row, Statement
 from shared.messaging.outbox import insert_event_with, next_message_id
 
 JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
-JOB_COLUMNS = [jobs.c[name] for name in JOB_FIELDS]
-_NEVER_CHANGED = {
-    "id", "user_id", "username", "name", "image", "command", "working_dir", "instance_type", "gpu_type", "gpu_count",
-    "disk_name", "disk_id", "env_var_names", "github_user", "submit_message_id", "created_at",
-}  # fmt: skip
-_CHANGED = tuple(name for name in JOB_FIELDS if name not in _NEVER_CHANGED)
+_ACCESS_FIELDS = tuple(name for name in JOB_FIELDS if name in job_access.c)
+_OWN_FIELDS = tuple(name for name in JOB_FIELDS if name not in job_access.c)
+WITH_ACCESS = jobs.join(job_access, job_access.c.job_id == jobs.c.id)
+JOB_COLUMNS = [(job_access if name in job_access.c else jobs).c[name] for name in JOB_FIELDS]
+LOCKED = (jobs, job_access)
+"""What holds a job. Both rows, in this order: of a row that is only read beside a locked one, an older version may be
+seen than the one that the lock was waited for."""
 _OWN = sa.and_(
     jobs.c.user_id == bindparam("user_id"), jobs.c.id >= bindparam("first_id"), jobs.c.id <= bindparam("last_id")
 )
 
 
-def _history_of(changed: Any, condition: Any = None) -> Any:
+def _history_of(changed: Any) -> Any:
     columns = [job_history.c[name] for name in ("job_id", "revision", "status", "reason", "at")]
     source = sa.select(
         changed.c.id, changed.c.revision, changed.c.status, changed.c.status_reason, changed.c.updated_at
     )
-    source = source if condition is None else source.where(condition)
     return sa.insert(job_history).from_select(columns, source)
 
 
-_SUBMITTED = (*JOB_FIELDS, "request_mac", "env_sealed", "due_at")
+_SUBMITTED = (*_OWN_FIELDS, "request_mac", "env_sealed", "due_at")
 _inserted = (
     insert(jobs)
     .from_select(
@@ -52,53 +54,38 @@ _inserted = (
     )
     .cte("inserted")
 )
+_access_inserted = sa.insert(job_access).from_select(
+    ["job_id", *_ACCESS_FIELDS],
+    sa.select(_inserted.c.id, *(bindparam(name, type_=job_access.c[name].type) for name in _ACCESS_FIELDS)),
+)
 SUBMIT = Statement(
     sa.select(_inserted.c.submit_message_id).add_cte(
+        _access_inserted.cte("access"),
         _history_of(_inserted).cte("told"),
         insert_event_with(_inserted, _inserted.c.submit_message_id).cte("event"),
     )
 )
-"""The job, the first line of its history and its event, all in one; its message ID, no row when the id is taken."""
-_saved = (
-    sa.update(jobs)
-    .where(jobs.c.id == bindparam("job_id"), jobs.c.revision == bindparam("old_revision"))
-    .values(
-        {name: bindparam(name, type_=jobs.c[name].type) for name in _CHANGED}
-        | {
-            "due_at": bindparam("due_at", type_=TIME),
-            "access_due_at": bindparam("access_due_at", type_=TIME),
-            # an ended job needs its secrets no more
-            "env_sealed": sa.case(
-                (bindparam("released_at", type_=TIME).is_not(None), sa.null()), else_=jobs.c.env_sealed
-            ),
-        }
-    )
-    .returning(jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at)
-    .cte("saved")
-)
-_told = _history_of(_saved, _saved.c.status != bindparam("old_status", type_=sa.Text)).returning(job_history.c.job_id)
-_forgotten = (
-    sa.delete(job_users)
-    .where(job_users.c.job_id.in_(sa.select(_saved.c.id)), bindparam("released_at", type_=TIME).is_not(None))
-    .returning(job_users.c.job_id)
-)
-SAVE = Statement(sa.select(sa.func.count()).select_from(_saved).add_cte(_told.cte("told"), _forgotten.cte("forgotten")))
-"""Write a job that was read at `old_revision`; 0 when it has changed since. A new status goes to the history; an ended
-job's keys of its users are forgotten."""
+"""The job, its access, the first line of its history and its event, all in one.
+
+Its message ID; no row when the id is taken.
+"""
 # what time it is, for rules that all replicas must see alike: their own clocks may differ
 READ_AT = sa.func.clock_timestamp().label("read_at")
 CLOCK = Statement(sa.select(READ_AT))
-FIND = Statement(sa.select(*JOB_COLUMNS, READ_AT).where(jobs.c.id == bindparam("job_id")))
-FIND_SUBMITTED = Statement(sa.select(*JOB_COLUMNS, jobs.c.request_mac).where(jobs.c.id == bindparam("job_id")))
+_JOB = sa.select(*JOB_COLUMNS).select_from(WITH_ACCESS)
+_THIS = jobs.c.id == bindparam("job_id")
+FIND = Statement(_JOB.add_columns(READ_AT).where(_THIS))
+FIND_ALL = Statement(_JOB.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid)))))
+FIND_SUBMITTED = Statement(_JOB.add_columns(jobs.c.request_mac).where(_THIS))
 HISTORY = Statement(
     sa.select(job_history.c.status, job_history.c.at, job_history.c.reason)
     .where(job_history.c.job_id == bindparam("job_id"))
     .order_by(job_history.c.revision)
 )
-LOCK = Statement(sa.select(*JOB_COLUMNS).where(jobs.c.id == bindparam("job_id")).with_for_update())
-FIND_OWN = Statement(sa.select(*JOB_COLUMNS, READ_AT).where(_OWN).order_by(jobs.c.id).limit(2))
+LOCK = Statement(_JOB.where(_THIS).with_for_update(of=LOCKED))
+FIND_OWN = Statement(_JOB.add_columns(READ_AT).where(_OWN).order_by(jobs.c.id).limit(2))
 """Two rows mean that the beginning of the id is ambiguous."""
-LOCK_OWN = Statement(sa.select(*JOB_COLUMNS).where(_OWN).order_by(jobs.c.id).limit(2).with_for_update())
+LOCK_OWN = Statement(_JOB.where(_OWN).order_by(jobs.c.id).limit(2).with_for_update(of=LOCKED))
 _filter = sa.and_(
     jobs.c.user_id == bindparam("user_id"),
     sa.or_(
@@ -108,7 +95,7 @@ _filter = sa.and_(
 )
 _total = sa.select(sa.func.count().label("total")).select_from(jobs).where(_filter).subquery("counted")
 _page = (
-    sa.select(*JOB_COLUMNS)
+    sa.select(*(jobs.c[name] for name in _OWN_FIELDS))
     .where(_filter)
     .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     .limit(bindparam("limit", type_=sa.BigInteger))
@@ -116,8 +103,8 @@ _page = (
     .subquery("page")
 )
 LIST_OWN = Statement(
-    sa.select(_total.c.total, *_page.c, READ_AT)
-    .select_from(_total.outerjoin(_page, sa.true()))
+    sa.select(_total.c.total, *_page.c, *(job_access.c[name] for name in _ACCESS_FIELDS), READ_AT)
+    .select_from(_total.outerjoin(_page, sa.true()).outerjoin(job_access, job_access.c.job_id == _page.c.id))
     .order_by(_page.c.created_at.desc(), _page.c.id.desc())
 )
 """One page and the total from one snapshot; an empty page is one row of nulls."""
@@ -148,8 +135,58 @@ def submit_columns(job: Job) -> dict[str, Any]:
     return columns
 
 
-def save_columns(job: Job) -> dict[str, Any]:
-    """Parameters of SAVE that are the changed job's."""
-    return {name: getattr(job, name) for name in _CHANGED} | {
-        "access_due_at": job.updated_at if job.wants_access_work else None
-    }
+class Saving(msgspec.Struct, frozen=True):
+    """A statement that writes what a change has changed, and nothing else; it gives 0 when the job is not as before."""
+
+    statement: Statement
+    parameters: dict[str, Any]
+
+
+def saving(before: Job, after: Job, now: datetime) -> Saving:
+    """How to write `after` in place of `before`, which was read at its revision.
+
+    A new status goes to the history; of a job that is over the secrets, and the keys of its users, are forgotten. What
+    opens it is due to be brought into its pod when that, or whether it has a pod, has changed.
+    """
+    values = {name: getattr(after, name) for name in JOB_FIELDS if getattr(after, name) != getattr(before, name)}
+    if after.wants_access_work and (not before.wants_access_work or not values.keys().isdisjoint(_ACCESS_FIELDS)):
+        values[_ACCESS_DUE] = now
+    if before.wants_access_work and not after.wants_access_work:
+        values[_ACCESS_DUE] = None
+    guard = {"job_id": before.id, "old_revision": before.revision}
+    return Saving(_save(frozenset(values)), {**values, **guard, "job_due_at": now})
+
+
+_ACCESS_DUE = "access_due_at"
+
+
+@cache
+def _save(names: frozenset[str]) -> Statement:
+    saved = _job_saved(sorted(name for name in names if name in _OWN_FIELDS), is_over="released_at" in names)
+    parts = []
+    access = {name: bindparam(name, type_=job_access.c[name].type) for name in _ACCESS_FIELDS if name in names}
+    if _ACCESS_DUE in names:
+        access["due_at"] = bindparam(_ACCESS_DUE, type_=TIME)
+    if access:
+        of_saved = job_access.c.job_id == saved.c.id
+        parts.append(sa.update(job_access).where(of_saved).values(access).returning(job_access.c.job_id).cte("access"))
+    if "status" in names:
+        parts.append(_history_of(saved).returning(job_history.c.job_id).cte("told"))
+    if "released_at" in names:
+        of_saved = job_users.c.job_id.in_(sa.select(saved.c.id))
+        parts.append(sa.delete(job_users).where(of_saved).returning(job_users.c.job_id).cte("forgotten"))
+    return Statement(sa.select(sa.func.count()).select_from(saved).add_cte(*parts))
+
+
+def _job_saved(names: list[str], *, is_over: bool) -> Any:
+    values: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in names}
+    values["due_at"] = bindparam("job_due_at", type_=TIME)
+    if is_over:
+        values["env_sealed"] = sa.null()
+    return (
+        sa.update(jobs)
+        .where(_THIS, jobs.c.revision == bindparam("old_revision"))
+        .values(values)
+        .returning(jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at)
+        .cte("saved")
+    )

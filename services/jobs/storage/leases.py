@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from services.jobs.storage.jobs import JOB_COLUMNS
 from services.jobs.storage.tables import TIME, jobs
 from shared.database import Statement
 
@@ -31,9 +30,9 @@ CLAIM = Statement(
         worked_until=sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval),
         worked_by=bindparam("worker", type_=sa.Uuid),
     )
-    .returning(*JOB_COLUMNS)
+    .returning(jobs.c.id)
 )
-"""Jobs that are due or hinted at and that nobody works on; they are the worker's until its lease ends."""
+"""Ids of jobs that are due or hinted at and that nobody works on; they are the worker's until its lease ends."""
 RENEW = Statement(
     sa.update(jobs)
     .where(jobs.c.id == bindparam("job_id"), jobs.c.worked_by == bindparam("worker"))

@@ -5,6 +5,25 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = sa.MetaData()
 TIME = sa.DateTime(timezone=True)
+_OF_THE_RELEASE_BEFORE = (
+    sa.Column("users", JSONB, nullable=False, server_default="[]"),
+    sa.Column("jupyter_wanted", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("jupyter_enabled", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("jupyter_revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("jupyter_applied", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("jupyter_requested_at", TIME),
+    sa.Column("jupyter_message_id", sa.BigInteger),
+    sa.Column("jupyter_error", sa.Text),
+    sa.Column("jupyter_token_sealed", sa.LargeBinary),
+    sa.Column("access_due_at", TIME),
+    sa.Column("access_worked_until", TIME),
+    sa.Column("access_worked_by", sa.Uuid),
+    sa.Column("log_kept", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("log_final", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("log_tries", sa.Integer, nullable=False, server_default="0"),
+)
+"""Where replicas of the release before read and write what is in `job_access` and `job_logs` now. Nothing here does:
+the triggers of migrations 0009 and 0010 carry it to and fro, and the next release may drop both."""
 jobs = sa.Table(
     "jobs",
     metadata,
@@ -25,16 +44,7 @@ jobs = sa.Table(
     sa.Column("ebs_volume_id", sa.Text),
     sa.Column("env_var_names", JSONB, nullable=False),
     sa.Column("github_user", sa.Text),
-    sa.Column("jupyter_enabled", sa.Boolean, nullable=False),
     sa.Column("jupyter_port", sa.Integer),
-    sa.Column("users", JSONB, nullable=False, server_default="[]"),
-    sa.Column("jupyter_wanted", sa.Boolean, nullable=False, server_default="false"),
-    sa.Column("jupyter_revision", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("jupyter_applied", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("jupyter_requested_at", TIME),
-    sa.Column("jupyter_message_id", sa.BigInteger),
-    sa.Column("jupyter_error", sa.Text),
-    sa.Column("jupyter_token_sealed", sa.LargeBinary),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("outcome", sa.Text),
     sa.Column("requeue_reason", sa.Text),
@@ -61,9 +71,6 @@ jobs = sa.Table(
     sa.Column("exit_code", sa.Integer),
     sa.Column("warning", sa.Text),
     sa.Column("warned_minutes", sa.Integer),
-    sa.Column("log_kept", sa.Boolean, nullable=False),
-    sa.Column("log_final", sa.Boolean, nullable=False),
-    sa.Column("log_tries", sa.Integer, nullable=False),
     sa.Column("created_at", TIME, nullable=False),
     sa.Column("updated_at", TIME, nullable=False),
     sa.Column("granted_at", TIME),
@@ -75,17 +82,34 @@ jobs = sa.Table(
     # below: not part of domain.job.Job
     sa.Column("request_mac", sa.LargeBinary, nullable=False),
     sa.Column("env_sealed", sa.LargeBinary),
-    sa.Column("access_due_at", TIME),
-    sa.Column("access_worked_until", TIME),
-    sa.Column("access_worked_by", sa.Uuid),
     sa.Column("due_at", TIME, nullable=False),
     sa.Column("worked_until", TIME),
     sa.Column("worked_by", sa.Uuid),
+    *_OF_THE_RELEASE_BEFORE,
     sa.Index("jobs_of_user", "user_id", sa.text("created_at DESC"), sa.text("id DESC"), postgresql_include=["status"]),
     sa.Index("jobs_of_user_by_id", "user_id", "id"),
     sa.Index("jobs_waiting", "id", postgresql_where=sa.text("status IN ('pending', 'queued')")),
     sa.Index("jobs_due", "due_at", postgresql_where=sa.text("node IS NOT NULL AND released_at IS NULL")),
     sa.Index("jobs_with_access_due", "access_due_at", postgresql_where=sa.text("access_due_at IS NOT NULL")),
+)
+job_access = sa.Table(
+    "job_access",
+    metadata,
+    sa.Column("job_id", sa.Uuid, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("users", JSONB, nullable=False, server_default="[]"),
+    sa.Column("jupyter_wanted", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("jupyter_enabled", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("jupyter_revision", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("jupyter_applied", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("jupyter_requested_at", TIME),
+    sa.Column("jupyter_message_id", sa.BigInteger),
+    sa.Column("jupyter_error", sa.Text),
+    sa.Column("jupyter_token_sealed", sa.LargeBinary),
+    # of the worker that brings it into the pod; null when there is nothing to bring
+    sa.Column("due_at", TIME),
+    sa.Column("worked_until", TIME),
+    sa.Column("worked_by", sa.Uuid),
+    sa.Index("job_access_due", "due_at", postgresql_where=sa.text("due_at IS NOT NULL")),
 )
 job_history = sa.Table(
     "job_history",
@@ -118,7 +142,11 @@ job_logs = sa.Table(
     "job_logs",
     metadata,
     sa.Column("job_id", sa.Uuid, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    # compressed, then encrypted: users print what they should not
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
-    sa.Column("kept_at", TIME, nullable=False),
+    # compressed, then encrypted: users print what they should not; null when it could not be had so far
+    sa.Column("sealed", sa.LargeBinary),
+    sa.Column("kept_at", TIME),
+    # what is stored is all that the command wrote, as far as it is kept
+    sa.Column("final", sa.Boolean, nullable=False, server_default="false"),
+    # how often it could not be had from the pod
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
 )

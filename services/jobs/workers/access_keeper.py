@@ -23,6 +23,7 @@ from services.jobs.domain.facts import Fact, JupyterFailed, JupyterSwitched, Key
 from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import TOOL, object_name
 from services.jobs.operations.access import fetch_user, is_overdue, stored_keys
+from services.jobs.operations.read import find_jobs
 from services.jobs.operations.seal import unseal_jupyter_token
 from services.jobs.operations.transition import apply_to_newest
 from shared.background import cancel_all
@@ -73,7 +74,8 @@ class AccessKeeper:
         rows = await self._context.database.fetch_all(
             storage.access.CLAIM_ACCESS, now=self._context.clock(), lease=lease, worker=worker, limit=limit
         )
-        return [storage.jobs.to_job(row) for row in rows]
+        # only now: what a statement reads beside the rows that it claims may be older than they are
+        return await find_jobs(job_ids=[row["job_id"] for row in rows], context=self._context)
 
     async def renew(self, job: Job, worker: UUID, lease: timedelta) -> bool:
         """Hold the job's access longer."""

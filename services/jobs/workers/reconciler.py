@@ -19,7 +19,7 @@ from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import CALL_SECONDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.facts import Fact, PodFailed, PodGone
-from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.job import Job, KeptLog, Phase
 from services.jobs.domain.manifests import PodPolicy, object_name
 from services.jobs.domain.plan import (
     AskNode,
@@ -32,16 +32,18 @@ from services.jobs.domain.plan import (
     Record,
     Rest,
     Step,
+    is_stopping,
     next_step,
 )
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import PodFacts, read_pod
 from services.jobs.domain.trouble import with_event
 from services.jobs.operations.access import fetch_user
-from services.jobs.operations.archive_log import WHOLE_SECONDS, keep_log
+from services.jobs.operations.archive_log import WHOLE_SECONDS, find_log_state, keep_log
 from services.jobs.operations.final_log import FinalLog
 from services.jobs.operations.list_disk import CONTENT_SECONDS, tell_content
 from services.jobs.operations.make_pod import CALLS_AT_MOST, PodObjects
+from services.jobs.operations.read import find_jobs
 from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
 from shared.leased_worker import Budget, LeasedWorker
@@ -113,11 +115,13 @@ class Reconciler:
             worker=worker,
             limit=limit,
         )
-        jobs = [storage.jobs.to_job(row) for row in rows]
+        claimed = {row["id"] for row in rows}
         # what is being worked on here is looked at again when that pass ends; for the rest the claim was the answer
         hints -= hinted - self._working
-        hints -= {job.id for job in jobs}
-        self._working |= {job.id for job in jobs}
+        hints -= claimed
+        # only now: what a statement reads beside the rows that it claims may be older than they are
+        jobs = await find_jobs(job_ids=claimed, context=self._context)
+        self._working |= claimed
         return jobs
 
     async def renew(self, job: Job, worker: UUID, lease: timedelta) -> bool:
@@ -133,13 +137,14 @@ class Reconciler:
             async with budget.call(_LOOK_SECONDS):
                 pod = await self._cluster.find_pod(object_name(job))
                 seen = await self._read(pod) if pod is not None else None
-            step = next_step(job, seen, self._context.clock(), self._limits)
+            stored = await find_log_state(job_id=job.id, context=self._context) if is_stopping(job) else KeptLog()
+            step = next_step(job, seen, self._context.clock(), self._limits, stored)
             if isinstance(step, Rest):
                 kept = await self._keep(job, budget) if _has_pod(job, seen) else None
                 if kept is None:
                     return Looked(job, step.until)
                 step = Record(kept)
-            changed = await self._take(job, step, budget)
+            changed = await self._take(job, step, stored, budget)
             if changed is None or changed.phase is Phase.ENDED or changed.node is None:
                 return Looked(changed or job, self._context.clock() + _RETRY)
             job = changed
@@ -186,11 +191,11 @@ class Reconciler:
                 return await self._objects.keep(job)
         return None
 
-    async def _take(self, job: Job, step: Step, budget: Budget) -> Job | None:
+    async def _take(self, job: Job, step: Step, stored: KeptLog, budget: Budget) -> Job | None:
         if isinstance(step, Keep):
             return await self._keep_log(job, step, budget)
         if isinstance(step, Delete):
-            await self._delete(job, step, budget)
+            await self._delete(job, step, stored, budget)
             return job
         if isinstance(step, Clear):
             return await self._leave(job, budget)
@@ -209,11 +214,12 @@ class Reconciler:
 
     async def _keep_log(self, job: Job, step: Keep, budget: Budget) -> Job | None:
         async with budget.call(WHOLE_SECONDS + CALL_SECONDS):
-            return await keep_log(
+            written = await keep_log(
                 job=job, final=step.final, cluster=self._cluster, now=self._context.clock(), context=self._context
             )
+        return job if written else None
 
-    async def _delete(self, job: Job, step: Delete, budget: Budget) -> None:
+    async def _delete(self, job: Job, step: Delete, stored: KeptLog, budget: Budget) -> None:
         """What can be done without is cut short; the deletion keeps its time."""
         with suppress(TimeoutError):
             async with budget.call(CONTENT_SECONDS, leaving_seconds=CALL_SECONDS):
@@ -226,7 +232,7 @@ class Reconciler:
                 )
         with suppress(TimeoutError):
             async with budget.call(_CONNECT_SECONDS, leaving_seconds=CALL_SECONDS):
-                await self._final_log.listen(job)
+                await self._final_log.listen(job, stored)
         async with budget.call(CALL_SECONDS):
             await self._cluster.delete_pod(object_name(job), step.uid)
 

@@ -15,8 +15,9 @@ import pytest
 from services.jobs import storage
 from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable
 from services.jobs.context import Context, Hints
+from services.jobs.domain.job import KeptLog
 from services.jobs.domain.log_lines import EARLIER_LEFT_OUT, KEPT_BYTES, NOT_KEPT, RECORD_BYTES
-from services.jobs.operations.archive_log import find_kept_log, keep_log
+from services.jobs.operations.archive_log import find_kept_log, find_log_state, keep_log
 from services.jobs.operations.read import get_job
 from services.jobs.operations.stream_log import LogReader, LogRequest
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy, is_log
@@ -393,23 +394,21 @@ async def test_a_log_that_cannot_be_had_holds_up_no_end(world: JobsWorld, proxy:
         proxy.rule = lambda request, fault=fault: fault if is_log(request) else None
         async with world.service(kubeconfig=str(proxy.kubeconfig)) as client:
             job_id = await run(world, client, "echo lost", "completed")
-            row = await world.row(job_id)
-            assert (row["log_kept"], row["log_tries"]) == (False, 2)
+            assert await find_log_state(job_id=job_id, context=world.context()) == KeptLog(tries=2)
             proxy.rule = lambda _: None
             assert await log_of(client, job_id) == NOT_KEPT.decode()
 
 
-async def test_a_log_is_kept_with_its_note_on_the_job_or_not_at_all(world: JobsWorld, client: Client) -> None:
+async def test_a_log_is_kept_with_its_note_or_not_at_all(world: JobsWorld, client: Client) -> None:
     """A worker that was overtaken, or killed before its commit, has stored nothing."""
     job_id = await run(world, client, "echo one; sleep 600", "active")
     await printed(client, job_id, "one\n")
     await world.update(job_id, "outcome = 'failed', worked_until = now() + interval '1 minute'")
     job = await own(world, job_id)
     keep = partial(keep_log, final=False, cluster=world.cluster, now=later(), context=world.context())
-    assert await keep(job=msgspec.structs.replace(job, revision=job.revision - 1)) is None
+    assert not await keep(job=msgspec.structs.replace(job, revision=job.revision - 1))
     assert await find_kept_log(job_id=job_id, context=world.context()) is None
-    kept = await keep(job=job)
-    assert kept is not None
-    assert (kept.log_kept, kept.log_final) == (True, False)
+    assert await keep(job=job)
+    assert await find_log_state(job_id=job_id, context=world.context()) == KeptLog(kept=True)
     assert b" one\n" in (await find_kept_log(job_id=job_id, context=world.context()) or b"")
-    assert await keep(job=job) is None
+    assert await own(world, job_id) == job, "the job's own row is not written for its log"

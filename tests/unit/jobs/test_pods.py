@@ -22,7 +22,7 @@ from services.jobs.domain.facts import (
     PodWaits,
     Warn,
 )
-from services.jobs.domain.job import Job
+from services.jobs.domain.job import Job, KeptLog
 from services.jobs.domain.manifests import (
     PodPolicy,
     label_value,
@@ -252,8 +252,8 @@ def active(**changes: Any) -> Job:
     return msgspec.structs.replace(preparing(), status=JobStatus.ACTIVE, **{**box, **changes})
 
 
-def step(job: Job, seen: Pod | None, after: timedelta = timedelta(0)) -> plan.Step:
-    return next_step(job, read_pod(seen) if seen else None, NOW + after, LIMITS)
+def step(job: Job, seen: Pod | None, after: timedelta = timedelta(0), **log: Any) -> plan.Step:
+    return next_step(job, read_pod(seen) if seen else None, NOW + after, LIMITS, KeptLog(**log))
 
 
 def test_what_is_not_there_is_made_and_what_vanished_is_given_back() -> None:
@@ -305,8 +305,8 @@ def test_an_active_job_ends_by_its_command_by_the_cluster_or_by_the_clock() -> N
 
 
 def test_a_pod_is_deleted_once_and_only_its_absence_is_the_end() -> None:
-    ending = active(outcome=JobStatus.CANCELLED, log_kept=True)
-    assert step(ending, READY_POD) == Delete("u")
+    ending = active(outcome=JobStatus.CANCELLED)
+    assert step(ending, READY_POD, kept=True) == Delete("u")
     assert isinstance(step(ending, pod(deleting=True)), Rest)
     assert step(ending, None) == Clear()
 
@@ -315,18 +315,18 @@ def test_a_log_is_kept_before_the_pod_is_deleted() -> None:
     ending = active(outcome=JobStatus.CANCELLED)
     done = ended(0, "Completed", phase="Succeeded")
     assert step(ending, READY_POD) == Keep(final=False)
-    assert step(msgspec.structs.replace(ending, log_kept=True), READY_POD) == Delete("u")
+    assert step(ending, READY_POD, kept=True) == Delete("u")
     assert step(ending, done) == Keep(final=True)
-    assert step(msgspec.structs.replace(ending, log_kept=True), done) == Keep(final=True)
-    assert step(msgspec.structs.replace(ending, log_kept=True, log_final=True), done) == Delete("u", "why")
+    assert step(ending, done, kept=True) == Keep(final=True)
+    assert step(ending, done, kept=True, final=True) == Delete("u", "why")
     assert isinstance(step(ending, pod(deleting=True)), Rest)
 
 
 def test_a_log_that_cannot_be_had_holds_up_no_end() -> None:
     ending = active(outcome=JobStatus.CANCELLED)
     for tries in range(LIMITS.log_tries):
-        assert step(msgspec.structs.replace(ending, log_tries=tries), READY_POD) == Keep(final=False)
-    assert step(msgspec.structs.replace(ending, log_tries=LIMITS.log_tries), READY_POD) == Delete("u")
+        assert step(ending, READY_POD, tries=tries) == Keep(final=False)
+    assert step(ending, READY_POD, tries=LIMITS.log_tries) == Delete("u")
     never_began = pod("Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"}))
     assert step(preparing(outcome=JobStatus.CANCELLED), never_began) == Delete("u")
     assert step(preparing(requeue_reason="revoked"), READY_POD) == Delete("u")
