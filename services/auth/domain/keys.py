@@ -88,7 +88,7 @@ def session_end(terms: KeyTerms, proved_at: datetime) -> datetime:
 
 
 def key_end(terms: KeyTerms, now: datetime, session_ends_at: datetime) -> datetime:
-    """When a key that is issued now expires, in whole seconds, as the answer tells it."""
+    """When a key that is issued now expires, in whole seconds, as the answer has it."""
     return min(whole_second(now) + terms.ttl, session_ends_at)
 
 

@@ -15,7 +15,7 @@ from shared.idempotency import IdempotencyKey, Outcome, idempotent
 async def revoke_key(
     context: Context, *, user_id: int, key_id: str, idempotency_key: IdempotencyKey | None, now: datetime
 ) -> Outcome[RevokedKey]:
-    """Let one of the user's own keys die at once. Of a key that has ended already, tells when.
+    """Let one of the user's own keys die at once. For a key that has ended already, the answer says when.
 
     Raises:
         NotFound: There is no such key, or it is someone else's.

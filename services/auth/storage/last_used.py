@@ -7,7 +7,7 @@ from shared.database import Database
 
 
 class LastUsed:
-    """A write per request would cost more than the check itself. What a crash loses is a few seconds of news."""
+    """A write with each request would cost more than checking its key. A crash loses the uses of a few seconds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

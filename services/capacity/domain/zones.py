@@ -6,7 +6,8 @@ from datetime import datetime
 import msgspec
 
 from services.capacity.domain.estimates import MOST_JOBS, Facts, estimate_each
-from services.capacity.domain.free_gpus import FreeGpus, NodeSizes, in_zone
+from services.capacity.domain.fleet import Node
+from services.capacity.domain.free_gpus import NodeSizes, in_zone
 from services.capacity.domain.placement import SchedulingPolicy, SchedulingRound, WaitingJob, gpus_by_user
 
 
@@ -41,16 +42,29 @@ def soonest_zone(
     if not choices:
         return None
     ahead = sorted((other for other in queue if other.gpu_type == job.gpu_type), key=lambda one: one.order)
-    allocations = [lease.allocation(now, policy) for lease in facts.leases]
-    before = SchedulingRound(fleet, allocations, gpus_by_user(allocations), now, policy)
-    before.schedule(ahead)
     estimates = estimate_each(facts, ahead[:MOST_JOBS], choices, now=now, policy=policy)
-    free = FreeGpus(fleet)
+    before = _round_after(ahead, fleet, facts, now, policy)
+    ranks = [
+        (
+            before.find(choice) is None,
+            estimate is None,
+            estimate and estimate.p50,
+            -_placeable(fleet, choice.zone),
+            index,
+        )
+        for index, (choice, estimate) in enumerate(zip(choices, estimates, strict=True))
+    ]
+    return choices[min(ranks)[-1]].zone
 
-    def rank(index: int) -> tuple[bool, bool, float, int, int]:
-        choice, estimate = choices[index], estimates[index]
-        wait = 0.0 if estimate is None else (estimate.p50 - now).total_seconds()
-        placeable = sum(free.by_node[node.name] for node in free.nodes.values() if in_zone(node, choice.zone))
-        return before.find(choice) is None, estimate is None, wait, -placeable, index
 
-    return choices[min(range(len(choices)), key=rank)].zone
+def _round_after(
+    ahead: Sequence[WaitingJob], fleet: Sequence[Node], facts: Facts, now: datetime, policy: SchedulingPolicy
+) -> SchedulingRound:
+    allocations = [lease.allocation(now, policy) for lease in facts.leases]
+    made = SchedulingRound(fleet, allocations, gpus_by_user(allocations), now, policy)
+    made.schedule(ahead)
+    return made
+
+
+def _placeable(fleet: Sequence[Node], zone: str | None) -> int:
+    return sum(node.placeable for node in fleet if in_zone(node, zone))

@@ -22,9 +22,11 @@ MOST_GRANTS = 500
 BACKFILL_DEPTH = 500
 """So many jobs behind the head are considered for backfill (the default of Slurm's bf_max_job_test)."""
 
-_starts = Counter("gpudev_forecast_starts", "Jobs that were told a p90 and have started", ["gpu_type"])
+_starts = Counter("gpudev_forecast_starts", "Jobs that were given a p90 and have started", ["gpu_type"])
 _in_time = Counter(
-    "gpudev_forecast_starts_in_time", "Of these, those that started before the p90 they were told first", ["gpu_type"]
+    "gpudev_forecast_starts_in_time",
+    "Those of them that started before the first p90 that they were given",
+    ["gpu_type"],
 )
 
 
