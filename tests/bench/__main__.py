@@ -29,7 +29,7 @@ JOBS = 10_000
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 SUBMIT = b'{"image":"debian:12","instance_type":"p6-b200.48xlarge","duration_hours":1,"command":"true"}'
-"""Of a type that the fleet has not: the job stays in line and costs nothing more."""
+"""Of a type that the fleet has not: the job stays queued and costs nothing more."""
 
 CASES = (
     ("get job", "jobs", "GET /v1/jobs/{job}", "get"),

@@ -63,7 +63,7 @@ async def test_an_operator_of_the_settings_moves_anybodys_waiting_job(stack: Loc
         async def told() -> bool:
             return (await owner.client.get(f"/v1/jobs/{waiting}/explain")).json().get("priority") == 7
 
-        await until(told, "the priority in the line")
+        await until(told, "the priority in the queue")
         rotated = (await operator.client.post("/v1/keys/rotate")).json()["api_key"]
         again = await operator.client.post(path, json={"priority": 8}, headers={"Authorization": f"Bearer {rotated}"})
         assert again.status_code == 200, again.text

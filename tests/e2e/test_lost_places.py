@@ -1,4 +1,4 @@
-"""Jobs whose place in the line is lost, or never came about, while everything runs."""
+"""Jobs whose entry in the queue is lost, or never came about, while everything runs."""
 
 import nats
 import pytest

@@ -90,7 +90,7 @@ async def test_positions_and_estimates_fall_as_jobs_end(cluster_stack: LocalStac
         async def in_their_order(*, started: int = 0) -> bool:
             return await told_positions(bob, line[started:]) == list(range(1, 11 - started))
 
-        await until(in_their_order, "ten in line, in the order of their submission")
+        await until(in_their_order, "ten queued, in the order of their submission")
         first = await starts(bob, line)
         assert first == sorted(first)
         # two start at a time, each for six minutes

@@ -149,7 +149,7 @@ class Job(Answer, frozen=True, kw_only=True):
 
     @property
     def waits(self) -> bool:
-        """Whether it stands in line for GPUs."""
+        """Whether it is queued for GPUs."""
         return self.status in WAITING
 
     @property

@@ -156,7 +156,7 @@ class Operations:
         wait: int | None = None,
         idempotency_key: str | None = None,
     ) -> Steps[models.Submitted]:
-        """Put a job in the line for GPUs.
+        """Put a job in the queue for GPUs.
 
         Args:
             image: registry/name:tag@digest.
@@ -171,7 +171,7 @@ class Operations:
             env_vars: Of the command and of every session.
             github_user: Whose SSH keys open the job.
             jupyter_enabled: Whether it has Jupyter from the beginning.
-            wait: Seconds, at most 30, for which the answer is held until the job has left the line.
+            wait: Seconds, at most 30, for which the answer is held until the job has left the queue.
             idempotency_key: Of this submission; None: one is made.
         """
         fields = {
@@ -265,7 +265,7 @@ class Operations:
     def prioritise_job(
         self, job_id: str, *, priority: int, idempotency_key: str | None = None
     ) -> Steps[models.ActionAnswer]:
-        """For operators: move a job in the line; higher goes first."""
+        """For operators: move a job in the queue; higher goes first."""
         path = f"{_job(job_id)}/priority"
         return (yield from self._post(path, models.ActionAnswer, body={"priority": priority}, key=idempotency_key))
 
@@ -333,7 +333,7 @@ class Operations:
             turn = time.monotonic()
             if job.waits and turn - began < _REPLAYED_SECONDS:
                 yield from Operations.submit_job.steps(self, **fields, idempotency_key=key, wait=_HELD_SECONDS)
-            # answers are not held for those who hold too many, nor is there one to hold when a job has left the line
+            # answers are not held for those who hold too many, nor is there one to hold when a job has left the queue
             yield Sleep(max(0.0, _LEAST_TURN_SECONDS - (time.monotonic() - turn)))
 
     # --- disks
