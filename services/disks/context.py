@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.disks.adapters.ec2 import Ec2
+from services.disks.domain.aws import csi_tags
 from services.disks.domain.limits import Limits
 from services.disks.domain.snapshot import Retention
 from services.disks.settings import DisksSettings
@@ -45,6 +46,11 @@ class Context:
     def limits(self) -> Limits:
         """What one user may have."""
         return Limits(disks=self.settings.max_disks_per_user, gb=self.settings.max_disk_gb_per_user)
+
+    @property
+    def csi_tags(self) -> dict[str, str]:
+        """What each volume is marked with for the CSI driver."""
+        return csi_tags(self.settings.cluster_name)
 
     @property
     def retention(self) -> Retention:

@@ -162,8 +162,16 @@ class Ec2:
         Raises:
             AwsRefused: At least one of them does not take it.
         """
-        tags = _pairs({TAG_NAME: name})
-        await self._call(lambda client: client.create_tags(Resources=list(aws_ids), Tags=tags), tag_refused)
+        await self.set_tags(aws_ids, {TAG_NAME: name})
+
+    async def set_tags(self, aws_ids: Sequence[str], tags: dict[str, str]) -> None:
+        """Give volumes and snapshots these tags, all or (some or) none. Idempotent.
+
+        Raises:
+            AwsRefused: At least one of them does not take them.
+        """
+        pairs = _pairs(tags)
+        await self._call(lambda client: client.create_tags(Resources=list(aws_ids), Tags=pairs), tag_refused)
 
     async def list_volumes(self) -> list[AwsVolume]:
         """Every volume that carries our tag, over all pages."""

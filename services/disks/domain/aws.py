@@ -11,6 +11,9 @@ TAG_OPERATION = "gpudev:operation-id"
 TAG_USER = "gpudev:user-id"
 TAG_NAME = "Name"
 
+_TAG_CSI = "ebs.csi.aws.com/cluster"
+_TAG_CSI_NAME = "ebs.csi.aws.com/cluster-name"
+
 _SIGNED_OFF = frozenset({"deleting", "deleted"})
 
 
@@ -26,11 +29,13 @@ class VolumeOrder(msgspec.Struct, frozen=True, kw_only=True):
     availability_zone: str
     source_snapshot_id: str | None = None
     """AWS's id of what the volume begins with; None: it begins empty."""
+    marks: dict[str, str] = {}
+    """Further tags: as of `csi_tags`."""
 
     @property
     def tags(self) -> dict[str, str]:
         """Of the volume."""
-        return tags_of(self.disk_id, self.operation_id, self.user_id, self.disk_name)
+        return tags_of(self.disk_id, self.operation_id, self.user_id, self.disk_name) | self.marks
 
 
 class SnapshotOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +92,15 @@ def tags_of(disk_id: UUID, operation_id: UUID, user_id: int, name: str) -> dict[
         TAG_USER: str(user_id),
         TAG_NAME: name,
     }
+
+
+def csi_tags(cluster_name: str) -> dict[str, str]:
+    """Tags without which AWS's policies for the EBS CSI driver forbid it to attach a volume that it has not made.
+
+    Args:
+        cluster_name: Of the EKS cluster; empty: the policy for one cluster is not used.
+    """
+    return {_TAG_CSI: "true"} | ({_TAG_CSI_NAME: cluster_name} if cluster_name else {})
 
 
 def original(snapshots: Iterable[AwsSnapshot], order: SnapshotOrder) -> AwsSnapshot | None:

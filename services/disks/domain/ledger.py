@@ -56,6 +56,17 @@ class Findings(msgspec.Struct, kw_only=True):
     adoptions: list[Adoption] = []
     names: dict[str, str | None] = {}
     """Name tags that are not what was last written, by id of the volume or snapshot."""
+    unmarked_volumes: list[str] = []
+    """Ours, without the marks by which the CSI driver is let at them."""
+
+    def aws_ids(self) -> dict[str, list[str]]:
+        """By kind, in the order of the fields."""
+        kinds = {name: list(getattr(self, name)) for name in self.__struct_fields__ if name != "adoptions"}
+        return {**kinds, "adoptions": [adoption.snapshot.snapshot_id for adoption in self.adoptions]}
+
+
+FOR_PEOPLE = frozenset({"orphan_volumes", "orphan_snapshots", "missing_volumes", "missing_snapshots"})
+"""Kinds of findings about which the sweep never does anything."""
 
 
 class Ledger:
@@ -65,11 +76,17 @@ class Ledger:
         disks: Every disk, gone ones included.
         snapshots: Every snapshot, gone ones included.
         settled_before: A row that changed later says nothing about what AWS shows: that may be older.
+        marks: Tags that each of our volumes should have beside those that tell whose it is.
     """
 
     def __init__(
-        self, disks: Iterable[LedgerDisk], snapshots: Iterable[LedgerSnapshot], settled_before: datetime
+        self,
+        disks: Iterable[LedgerDisk],
+        snapshots: Iterable[LedgerSnapshot],
+        settled_before: datetime,
+        marks: Mapping[str, str],
     ) -> None:
+        self._marks = marks
         self._disks: Mapping[str, LedgerDisk] = {str(disk.id): disk for disk in disks}
         self._snapshots: Mapping[str, LedgerSnapshot] = {str(snapshot.id): snapshot for snapshot in snapshots}
         self._settled_before = settled_before
@@ -91,6 +108,8 @@ class Ledger:
             findings.orphan_volumes.append(volume.volume_id)
         elif disk.volume_id == volume.volume_id and disk.state is not DiskState.PURGED:
             _check_name(volume.volume_id, volume.tags, disk.name_tag, findings)
+            if not self._marks.items() <= volume.tags.items():
+                findings.unmarked_volumes.append(volume.volume_id)
         elif disk.volume_id == volume.volume_id or disk.state is DiskState.FAILED:
             if self._settled(disk):
                 findings.leftover_volumes.append(volume.volume_id)

@@ -52,6 +52,7 @@ async def _find_or_create(context: Context, work: Work, budget: Budget) -> AwsVo
         size_gb=work.size_gb,
         availability_zone=work.availability_zone,
         source_snapshot_id=work.source_snapshot_id,
+        marks=context.csi_tags,
     )
     # AWS forgets client tokens after a day; the tag stays. A volume too young to be seen is what the token is for.
     if work.lease > 1:

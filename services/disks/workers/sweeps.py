@@ -7,13 +7,12 @@ AWS was listed: whatever AWS showed had its row before it was made.
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-import msgspec
 import structlog
 from prometheus_client import Gauge
 
 from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable
 from services.disks.context import Context
-from services.disks.domain.ledger import Findings, Ledger
+from services.disks.domain.ledger import FOR_PEOPLE, Findings, Ledger
 from services.disks.operations.adopt import adopt_snapshot, note_name
 from services.disks.operations.read import ledger_disks, ledger_snapshots
 from shared.background import Loop
@@ -26,6 +25,8 @@ _LOCK = "swep"
 _TURN_SECONDS = 120.0
 _SETTLING = timedelta(minutes=5)
 """EC2 is eventually consistent: a row that changed later than this says nothing about what a listing shows."""
+_BATCH = 100
+"""Volumes of one call that marks them."""
 _SHOWN = 20
 """Ids of one kind in a log line."""
 _missing = Gauge("gpudev_missing", "What rows say is in AWS and the last sweep did not find", ["kind"])
@@ -60,10 +61,13 @@ async def sweep(context: Context) -> Findings:
         await ledger_disks(context.database),
         await ledger_snapshots(context.database),
         settled_before=now - _SETTLING,
+        marks=context.csi_tags,
     )
     findings = ledger.compare(volumes, snapshots)
-    _report(findings)
-    await _act(context, findings, now)
+    acts = context.settings.sweep == "act"
+    _report(findings, of_all=not acts)
+    if acts:
+        await _act(context, findings, now)
     return findings
 
 
@@ -72,10 +76,19 @@ async def _act(context: Context, findings: Findings, now: datetime) -> None:
         await adopt_snapshot(context, adoption=adoption, now=now)
     for aws_id, name in findings.names.items():
         await note_name(context, aws_id=aws_id, name=name, now=now)
+    for start in range(0, len(findings.unmarked_volumes), _BATCH):
+        await _mark(context, findings.unmarked_volumes[start : start + _BATCH])
     for volume_id in findings.leftover_volumes:
         await _delete(volume_id, context.ec2.delete_volume)
     for snapshot_id in findings.leftover_snapshots:
         await _delete(snapshot_id, context.ec2.delete_snapshot)
+
+
+async def _mark(context: Context, volume_ids: list[str]) -> None:
+    try:
+        await context.ec2.set_tags(volume_ids, context.csi_tags)
+    except AwsRefused as refusal:
+        log.warning("marks_refused", count=len(volume_ids), first=volume_ids[0], error=str(refusal))
 
 
 async def _delete(aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None:
@@ -86,12 +99,12 @@ async def _delete(aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None
         log.warning("leftover_refused", aws_id=aws_id, error=str(refusal))
 
 
-def _report(findings: Findings) -> None:
+def _report(findings: Findings, *, of_all: bool) -> None:
+    """Count and log what is for people to judge; of all, when nothing is done about the rest."""
     ORPHANS.labels("volume").set(len(findings.orphan_volumes))
     ORPHANS.labels("snapshot").set(len(findings.orphan_snapshots))
     _missing.labels("volume").set(len(findings.missing_volumes))
     _missing.labels("snapshot").set(len(findings.missing_snapshots))
-    by_kind = msgspec.structs.asdict(findings)
-    found = {kind: ids[:_SHOWN] for kind, ids in by_kind.items() if ids and kind.startswith(("orphan", "missing"))}
+    found = {kind: ids[:_SHOWN] for kind, ids in findings.aws_ids().items() if ids and (of_all or kind in FOR_PEOPLE)}
     if found:
         log.warning("ledger_differs", **found)

@@ -1,4 +1,4 @@
-"""Finds pods, services and secrets of ours that no job has, reports and deletes them."""
+"""Finds pods, services and secrets of ours that no job has, counts them, and deletes them if it may."""
 
 from uuid import UUID
 
@@ -22,6 +22,8 @@ _KIND_SECONDS = 50.0
 _SWEEP_SECONDS = len(KINDS) * _KIND_SECONDS
 _DELETION_SECONDS = 2 * CALL_SECONDS
 """A live look, and the deletion."""
+_SHOWN = 20
+"""Names in a log line."""
 
 
 class Sweeper:
@@ -57,6 +59,9 @@ class Sweeper:
                 objects, _ = await self._cluster.list_objects(kind)
             orphans = [meta for meta in await self._without_job(objects) if meta.deletion_timestamp is None]
             ORPHANS.labels(kind).set(len(orphans))
+            if self._context.settings.sweep == "report":
+                _report(kind, orphans)
+                continue
             for meta in orphans:
                 if budget.left_seconds < _DELETION_SECONDS:
                     log.warning("orphans_left_for_later", kind=kind)
@@ -80,6 +85,11 @@ class Sweeper:
             await self._cluster.delete_object(kind, meta.name, meta.uid)
         except Unavailable as error:
             log.warning("orphan_not_deleted", kind=kind, name=meta.name, error=type(error).__name__)
+
+
+def _report(kind: str, orphans: list[Meta]) -> None:
+    if orphans:
+        log.warning("orphans_left_alone", kind=kind, count=len(orphans), names=[meta.name for meta in orphans[:_SHOWN]])
 
 
 def _has_lease(meta: Meta, leases: dict[UUID, int]) -> bool:

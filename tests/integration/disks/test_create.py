@@ -35,6 +35,7 @@ async def test_a_created_disk_has_one_tagged_volume(disks: Stage) -> None:
         "gpudev:operation-id": answer["operation_id"],
         "gpudev:user-id": str(user.user_id),
         "Name": "my-training-data",
+        "ebs.csi.aws.com/cluster": "true",
     }
     assert volume["Size"] == 500
     assert volume["Encrypted"]

@@ -27,7 +27,7 @@ from shared.metrics import ORPHANS
 from tests.support.aws_faults import Outage, before_aws
 from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
-from tests.support.disks import disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
+from tests.support.disks import disks_context, disks_stage, events_of, new_disk, snapshots_of_user, volumes_of
 from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
@@ -39,6 +39,12 @@ _FORGET_WORK = Statement(sa.delete(operations).where(operations.c.disk_id == _DI
 _SAY_DELETED = Statement(
     sa.update(snapshots).where(snapshots.c.disk_id == _DISK_ID).values(status=SnapshotState.DELETED)
 )
+
+
+_SAY_DELETED_ONE = Statement(
+    sa.update(snapshots).where(snapshots.c.snapshot_id == sa.bindparam("aws_id")).values(status=SnapshotState.DELETED)
+)
+_FORGET_ONE = Statement(sa.delete(snapshots).where(snapshots.c.snapshot_id == sa.bindparam("aws_id")))
 
 
 class Swept(Scene):
@@ -215,6 +221,50 @@ async def test_a_tag_that_is_spoilt_while_its_disk_is_purged_leaves_no_work_with
     assert (await stale_tags(scene.database, disk_id=scene.disk_id)).aws_ids == []
     await scene.finish(process)
     assert await volumes_of(scene.cloud, scene.user_id) == []
+
+
+async def test_a_sweep_that_only_reports_changes_nothing_and_says_what_it_would_have_done(
+    scene: Swept, process: WorkProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a restore rows are older than AWS: nothing that they do not know, or think gone, may be touched."""
+    (_, deleted, _), *_ = await scene.points()
+    await scene.snapshot(process, key=None)
+    await scene.finish(process)
+    forgotten = next(aws_id for aws_id in await scene.aws_snapshots() if aws_id != deleted)
+    await scene.database.execute(_SAY_DELETED_ONE, aws_id=deleted)
+    await scene.database.execute(_FORGET_ONE, aws_id=forgotten)
+    (volume,) = await volumes_of(scene.cloud, scene.user_id)
+    spoilt = [{"Key": TAG_NAME, "Value": "spoilt"}]
+    await asyncio.to_thread(scene.cloud.create_tags, Resources=[volume["VolumeId"]], Tags=spoilt)
+    scene.now += SETTLED
+    before = await scene.points(), await scene.actions(), await read_disk(scene.database, scene.disk_id)
+
+    scene.settings = msgspec.structs.replace(scene.settings, sweep="report")
+    findings = await sweep(disks_context(scene.settings, scene.database, ec2=process.ec2, clock=scene.clock))
+
+    assert (await scene.points(), await scene.actions(), await read_disk(scene.database, scene.disk_id)) == before
+    assert await scene.aws_snapshots() == sorted([deleted, forgotten])
+    assert deleted in findings.leftover_snapshots
+    said = capsys.readouterr().out
+    for aws_id in (deleted, forgotten, volume["VolumeId"]):
+        assert aws_id in said
+    await scene.sweep(process)
+    assert await scene.aws_snapshots() == [forgotten]
+    assert [point[1] for point in await scene.points()] == [forgotten]
+
+
+async def test_a_volume_of_before_is_marked_for_the_driver_that_attaches_it(scene: Swept, process: WorkProcess) -> None:
+    """AWS's policy for the driver lets it at volumes with this tag alone."""
+    (volume,) = await volumes_of(scene.cloud, scene.user_id)
+    mark = {"Key": "ebs.csi.aws.com/cluster", "Value": "true"}
+    assert mark in volume["Tags"]
+    await asyncio.to_thread(scene.cloud.delete_tags, Resources=[volume["VolumeId"]], Tags=[mark])
+
+    await scene.sweep(process)
+
+    (volume,) = await volumes_of(scene.cloud, scene.user_id)
+    assert mark in volume["Tags"]
+    assert (await scene.sweep(process)).unmarked_volumes == []
 
 
 async def test_the_service_sweeps_by_itself_and_shows_what_it_found(

@@ -10,6 +10,7 @@ import pytest
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.jobs import JobReady
+from shared.metrics import ORPHANS
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, kube, until_status
 
@@ -312,3 +313,23 @@ async def test_what_no_job_has_is_swept(world: JobsWorld, client: Client) -> Non
     await world.cluster.ensure_secret({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
     await eventually(lambda: nothing_left(world, stranger), "the orphan is gone")
     assert len(await world.objects(kept)) == 3
+
+
+async def test_what_no_job_has_is_left_alone_and_counted_by_a_sweep_that_only_reports(world: JobsWorld) -> None:
+    """After a restore the rows are older than the cluster: what they do not know may be somebody's job."""
+    stranger = uuid4()
+    meta = {
+        "name": "gpu-dev-unknown",
+        "labels": {"app.kubernetes.io/managed-by": "gpudev", "gpudev/job-id": str(stranger), "gpudev/epoch": "1"},
+    }
+    await world.cluster.ensure_secret({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+    count = ORPHANS.labels("secrets")
+
+    async def counted() -> bool:
+        return bool(count._value.get() > 0)
+
+    async with world.service(sweep="report", sweep_seconds=0.1):
+        for _ in range(2):  # the second sweep comes after all that the first one does
+            count.set(0)
+            await eventually(counted, "the orphan is counted")
+    assert len(await world.objects(stranger)) == 1
