@@ -101,3 +101,45 @@ def test_it_is_bound_and_denies() -> None:
     assert set(bindings) == set(of_kind("ValidatingAdmissionPolicy")) == {"gpudev-pods", "gpudev-volumes"}
     for name, binding in bindings.items():
         assert binding["spec"] == {"policyName": name, "validationActions": ["Deny"]}
+
+
+BASELINE_CAPABILITIES = frozenset(
+    [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
+)
+
+
+def baseline_faults(spec: Object) -> list[str]:
+    """Of https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline."""
+    faults = [field for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
+    faults += [f"volume {volume['name']}" for volume in spec["volumes"] if "hostPath" in volume]
+    faults += list(spec["securityContext"].get("sysctls", ()))
+    for container in [*spec["containers"], *spec.get("initContainers", ())]:
+        own = container["securityContext"]
+        profiles = [one.get("seccompProfile", {}).get("type") for one in (own, spec["securityContext"])]
+        faults += ["privileged"] if own.get("privileged") else []
+        faults += ["seccomp"] if "Unconfined" in profiles else []
+        faults += sorted(set(own.get("capabilities", {}).get("add", ())) - BASELINE_CAPABILITIES)
+        faults += [f"host port {port['hostPort']}" for port in container.get("ports", ()) if "hostPort" in port]
+        faults += ["proc mount"] if own.get("procMount", "Default") != "Default" else []
+    return faults
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MADE.glob("*pod*.json")))
+def test_pods_of_jobs_are_as_their_namespace_demands(name: str) -> None:
+    label = "pod-security.kubernetes.io/enforce"
+    assert of_kind("Namespace")["gpudev"]["metadata"]["labels"][label] == "baseline"
+    assert baseline_faults(made(name)["spec"]) == []
