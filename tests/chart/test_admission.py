@@ -12,6 +12,7 @@ from tests.support.chart import Object, objects, of_kind
 
 MADE = Path(__file__).parents[1] / "data" / "jobs"
 ENVIRONMENT = cel.NewEnv(variables=dict.fromkeys(("object", "oldObject", "request"), cel.Type.DYN))
+NAMES = ("pods", "secrets", "services", "volumes")
 JOBS = "system:serviceaccount:gpudev-system:gpudev-jobs"
 Change = Callable[[Object], object]
 
@@ -96,9 +97,23 @@ def test_only_our_own_volumes_are_deleted() -> None:
     assert refusals("volumes", volume, "DELETE")
 
 
+def test_secrets_and_services_of_jobs_are_taken_and_others_are_not() -> None:
+    secret, service = made("secret"), made("service")
+    assert (
+        refusals("secrets", secret) == refusals("services", service) == refusals("services", made("bare_service")) == []
+    )
+    del secret["type"]
+    assert refusals("secrets", secret) == []
+    secret["type"] = "kubernetes.io/service-account-token"
+    assert refusals("secrets", secret)
+    assert refusals("services", {**service, "spec": {**service["spec"], "externalIPs": ["10.96.0.1"]}})
+    assert refusals("services", {**service, "spec": {**service["spec"], "type": "ExternalName"}})
+    assert refusals("services", {**service, "spec": {"ports": service["spec"]["ports"]}})
+
+
 def test_it_is_bound_and_denies() -> None:
     bindings = of_kind("ValidatingAdmissionPolicyBinding")
-    assert set(bindings) == set(of_kind("ValidatingAdmissionPolicy")) == {"gpudev-pods", "gpudev-volumes"}
+    assert set(bindings) == set(of_kind("ValidatingAdmissionPolicy")) == {f"gpudev-{name}" for name in NAMES}
     for name, binding in bindings.items():
         assert binding["spec"] == {"policyName": name, "validationActions": ["Deny"]}
 
