@@ -78,8 +78,6 @@ def setting_schema(model: type[CommonSettings], name: str) -> Schema:
 
 
 def _form(annotation: Any) -> Schema:
-    if typing.get_origin(annotation) is typing.Literal:
-        return {"enum": [*typing.get_args(annotation), None]}
     bare, constraints = _taken_apart(annotation)
     if bare is str:
         return {"type": ["string", "null"]}

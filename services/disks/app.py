@@ -67,6 +67,7 @@ def service_parts(
     """
     context = Context(
         database=base.database,
+        broker=base.broker,
         outbox=base.relay,
         cipher=base.cipher,
         clock=clock,

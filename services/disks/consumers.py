@@ -6,6 +6,7 @@ from uuid import uuid4
 from services.disks.context import Context
 from services.disks.domain.claim import NewClaim
 from services.disks.domain.disk import Disk
+from services.disks.operations.choose_zone import choose_zone
 from services.disks.operations.claim import claim_disk, confirm_claim, release_claim
 from services.disks.operations.store_content import store_content
 from shared.contracts.disks import (
@@ -29,6 +30,14 @@ def claim_endpoint(context: Context) -> RpcEndpoint[ClaimRequest, ClaimReply]:
     """`disks.claim`: a job's provisional lease on a disk."""
 
     async def claim(request: ClaimRequest) -> ClaimReply:
+        zone = await choose_zone(
+            context,
+            user_id=request.user_id,
+            disk_name=request.disk_name,
+            gpu_type=request.gpu_type,
+            gpu_count=request.gpu_count,
+            duration_seconds=request.duration_seconds,
+        )
         wanted = NewClaim(
             job_id=request.job_id,
             user_id=request.user_id,
@@ -37,6 +46,7 @@ def claim_endpoint(context: Context) -> RpcEndpoint[ClaimRequest, ClaimReply]:
             size_gb=request.size_gb,
             at=context.clock(),
             provisional_for=timedelta(seconds=context.settings.claim_seconds),
+            availability_zone=zone,
         )
         try:
             disk = await claim_disk(context, wanted=wanted)

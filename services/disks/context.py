@@ -11,6 +11,7 @@ from services.disks.domain.snapshot import Retention
 from services.disks.settings import DisksSettings
 from shared.database import Database
 from shared.encryption import Cipher
+from shared.messaging import Broker
 from shared.messaging.outbox import Wakes
 
 
@@ -33,6 +34,7 @@ class WakeUp:
 @dataclass(frozen=True, kw_only=True)
 class Context:
     database: Database
+    broker: Broker
     outbox: Wakes
     """Woken when an event was committed."""
     cipher: Cipher

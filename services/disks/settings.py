@@ -10,6 +10,9 @@ class DisksSettings(CommonSettings, frozen=True, kw_only=True):
     """Region of the volumes."""
     availability_zone: str
     """Zone in which new volumes are made; an existing disk stays where it is."""
+    availability_zones: str = ""
+    """Zones with nodes, joined by commas, in place of the one above. A job's new disk is made where capacity says that the
+    job starts soonest; every other one, and all while capacity does not answer, in the first. Empty: the one above."""
     aws_endpoint_url: str | None = None
     """Where EC2 is asked; None: AWS itself."""
     user_email_domain: str = ""
@@ -36,3 +39,8 @@ class DisksSettings(CommonSettings, frozen=True, kw_only=True):
     not written."""
     rename_seconds: float = 15.0
     """How long a rename may tag snapshots before it answers; the rest is done in the background."""
+
+    def zones(self) -> tuple[str, ...]:
+        """Where new volumes may be made; the first one unless something speaks for another."""
+        listed = tuple(zone.strip() for zone in self.availability_zones.split(",") if zone.strip())
+        return listed or (self.availability_zone,)

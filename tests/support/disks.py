@@ -44,6 +44,7 @@ from shared.database import Database, Statement
 from shared.database.migrate import upgrade
 from shared.database.tables import outbox
 from shared.encryption import Cipher
+from shared.messaging import Broker
 from shared.messaging.outbox import envelope
 from tests.support.harness import eventually, new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer, stand_in_url
@@ -114,7 +115,7 @@ class Jobs:
         self._nats = nats_client
 
     async def claim(
-        self, user: User, disk_name: str, *, job_id: UUID | None = None, size_gb: int | None = None
+        self, user: User, disk_name: str, *, job_id: UUID | None = None, size_gb: int | None = None, **asked_for: Any
     ) -> ClaimReply:
         """Ask for a disk for a job, by default a new one."""
         request = ClaimRequest(
@@ -123,6 +124,7 @@ class Jobs:
             disk_name=disk_name,
             job_id=job_id or uuid4(),
             size_gb=size_gb,
+            **asked_for,
         )
         message = await self._nats.request(CLAIM_SUBJECT, msgspec.json.encode(request), timeout=5)
         return msgspec.json.decode(message.data, type=ClaimReply)
@@ -270,6 +272,7 @@ def disks_context(
     boundless = msgspec.structs.replace(settings, max_disks_per_user=10_000, max_disk_gb_per_user=10**9)
     return Context(
         database=database,
+        broker=Broker(settings.nats_url, name="test"),
         outbox=Silent(),
         cipher=Cipher(settings.secret_keys),
         clock=clock or now,
@@ -295,6 +298,7 @@ def new_claim(
         size_gb=size_gb,
         at=at or now(),
         provisional_for=timedelta(seconds=60),
+        availability_zone=AVAILABILITY_ZONE,
     )
 
 

@@ -59,7 +59,7 @@ class DisksController(Controller):
             name=data.disk_name,
             size_gb=data.size_gb or DEFAULT_SIZE_GB,
             requested_at=context.clock(),
-            availability_zone=context.settings.availability_zone,
+            availability_zone=context.settings.zones()[0],
         )
         outcome = await create_disk(
             context,

@@ -68,6 +68,8 @@ class NewClaim(msgspec.Struct, frozen=True, kw_only=True):
     """None: any size of an old disk, the default for a new one."""
     at: datetime
     provisional_for: timedelta
+    availability_zone: str
+    """Of the disk, if it has to be made."""
 
 
 class JobCannotClaim(Conflict):

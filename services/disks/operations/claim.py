@@ -46,7 +46,7 @@ async def claim_disk(context: Context, *, wanted: NewClaim) -> Disk:
         username=wanted.username,
         name=wanted.disk_name,
         size_gb=wanted.size_gb or DEFAULT_SIZE_GB,
-        availability_zone=context.settings.availability_zone,
+        availability_zone=wanted.availability_zone,
         requested_at=wanted.at,
         job_id=wanted.job_id,
     )

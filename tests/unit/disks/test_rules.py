@@ -170,6 +170,7 @@ def a_claim(**changes: Any) -> NewClaim:
         "size_gb": None,
         "at": datetime(2026, 1, 1, tzinfo=UTC),
         "provisional_for": timedelta(seconds=60),
+        "availability_zone": "us-east-2a",
     }
     return NewClaim(**{**values, **changes})
 
