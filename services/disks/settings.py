@@ -11,8 +11,8 @@ class DisksSettings(CommonSettings, frozen=True, kw_only=True):
     availability_zone: str
     """Zone in which new volumes are made; an existing disk stays where it is."""
     availability_zones: str = ""
-    """Zones with nodes, joined by commas, in place of the one above. A job's new disk is made where capacity says that the
-    job starts soonest; every other one, and all while capacity does not answer, in the first. Empty: the one above."""
+    """Zones with nodes, joined by commas, in place of the one above. A job's new disk is made where capacity says that
+    the job starts soonest; every other one, and all while capacity does not answer, in the first. Empty: the one."""
     aws_endpoint_url: str | None = None
     """Where EC2 is asked; None: AWS itself."""
     user_email_domain: str = ""
