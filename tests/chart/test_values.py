@@ -15,7 +15,7 @@ from shared.settings import CommonSettings
 from tests.support.chart import environment, objects, refusal
 
 DEFAULTS = yaml.safe_load((generate.CHART / "values.yaml").read_text())
-OPEN = {"annotations", "labels", "nodeSelector", "affinity", "resources", "controlPlaneLabels", "jobsLabels"}
+OPEN = {"annotations", "labels", "nodeSelector", "controlPlaneLabels", "jobsLabels", "requests", "limits"}
 
 
 def value_for(schema: dict[str, Any], name: str) -> Any:
@@ -118,9 +118,12 @@ def test_a_misspelt_value_is_refused_wherever_it_is() -> None:
         assert any("mispelt" in fault for fault in faults), path
 
 
-def closed_places(values: Any, path: tuple[str, ...] = ()) -> Any:
-    """Paths of the mappings whose keys are the chart's own."""
-    if isinstance(values, dict) and not set(path) & OPEN:
+def closed_places(values: Any, path: tuple[Any, ...] = ()) -> Any:
+    """Paths of the mappings whose keys are not the users' own."""
+    if isinstance(values, list):
+        for index, value in enumerate(values):
+            yield from closed_places(value, (*path, index))
+    elif isinstance(values, dict) and not {*path} & {*OPEN, "matchLabels", "matchExpressions"}:
         yield path
         for key, value in values.items():
             yield from closed_places(value, (*path, key))
@@ -141,6 +144,12 @@ def closed_places(values: Any, path: tuple[str, ...] = ()) -> Any:
         ({"services": {"auth": {"settings": {"key_hash_key": base64.b64encode(bytes(32)).decode()}}}}, "key_hash_key"),
         ({"settings": {"database_url": "postgresql://gpudev_auth:hidden@db/gpudev"}}, "database_url"),
         ({"services": {"jobs": {"settings": {"namespace": "elsewhere"}}}}, "namespace"),
+        ({"services": {"auth": {"resources": {"limit": {"memory": "1Gi"}}}}}, "limit"),
+        ({"pods": {"tolerations": [{"keys": "gpu"}]}}, "keys"),
+        ({"networkPolicies": {"ingressFrom": [{"namespaceSelctor": {}}]}}, "namespaceSelctor"),
+        ({"networkPolicies": {"jobs": {"egress": [{"port": 443}]}}}, "port"),
+        ({"networkPolicies": {"jobs": {"internet": [{"cidr": "0.0.0.0/0", "expect": []}]}}}, "expect"),
+        ({"ingress": {"gateways": [{"name": "public", "section": "https"}]}}, "section"),
     ],
 )
 def test_helm_refuses_by_name(major: int, values: dict[str, Any], word: str) -> None:
