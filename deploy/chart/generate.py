@@ -45,6 +45,7 @@ def facts() -> str:
         "routes": list(_paths()),
         "cluster": list(_CLUSTER),
         "secrets": {name: settings.secrets(name) for name in SERVICES},
+        "ofJobs": settings.of_jobs(),
         "required": {name: settings.required(name) for name in SERVICES},
         "instanceTypes": {instance.name: instance.gpu_type for instance in CATALOGUE},
     }

@@ -47,6 +47,13 @@ def secrets(service: ServiceName) -> dict[str, bool]:
     return {field.name: field.name not in NEEDED_SECRETS for field in fields if field.name in SECRETS}
 
 
+def of_jobs() -> list[str]:
+    """Settings in which capacity has to know what jobs is set to."""
+    common = {field.name for field in msgspec.structs.fields(CommonSettings)}
+    jobs = set(names("jobs")) - common
+    return [name for name in names("capacity") if name in jobs]
+
+
 def required(service: ServiceName) -> list[str]:
     """Values without which a service does not start."""
     fields = {field.name: field.required for field in msgspec.structs.fields(SETTINGS[service])}

@@ -89,6 +89,17 @@ def test_a_setting_of_every_service_can_be_said_once() -> None:
     assert found == {"auth": "debug", "jobs": "error", "disks": "debug", "capacity": "debug"}
 
 
+def test_capacity_counts_with_what_jobs_is_set_to() -> None:
+    assert {"cpu_per_gpu", "gpu_resource", "grace_seconds", "max_gpus_per_user"} <= set(settings.of_jobs())
+    assert not {"log_level", "resync_seconds"} & set(settings.of_jobs())
+    jobs = {"cpu_per_gpu": 8, "grace_seconds": 60, "log_level": "debug"}
+    found = environment("capacity", objects(services={"jobs": {"settings": jobs}}))
+    assert (found["GPUDEV_CPU_PER_GPU"], found["GPUDEV_GRACE_SECONDS"]) == ("8", "60")
+    assert "GPUDEV_LOG_LEVEL" not in found
+    both = {"jobs": {"settings": jobs}, "capacity": {"settings": {"cpu_per_gpu": 9}}}
+    assert environment("capacity", objects(services=both))["GPUDEV_CPU_PER_GPU"] == "9"
+
+
 def test_null_and_empty_are_the_default_of_the_code() -> None:
     made = objects(settings={"log_level": None}, services={"jobs": {"settings": {"user_email_domain": ""}}})
     assert "GPUDEV_LOG_LEVEL" not in environment("jobs", made)

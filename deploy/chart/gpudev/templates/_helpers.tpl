@@ -42,8 +42,13 @@ http://{{ $root.Release.Name }}-{{ index . 1 }}.{{ $root.Release.Namespace }}:{{
 {{- $own := dict "http_port" $root.Values.ports.http "metrics_port" $root.Values.ports.metrics "auth_urls" (include "gpudev.url" (list $root "auth")) }}
 {{- if has $name $known.cluster }}{{ $_ := set $own "namespace" $root.Values.namespaces.jobs }}{{ end }}
 {{- if eq $name "jobs" }}{{ $_ := set $own "tools_image" (include "gpudev.image" (list $root "tools")) }}{{ end }}
+{{- /* what jobs' pods get is counted by capacity */ -}}
+{{- $jobs := dict }}
+{{- if eq $name "capacity" }}
+{{- range $known.ofJobs }}{{ $_ := set $jobs . (index $root.Values.services.jobs.settings .) }}{{ end }}
+{{- end }}
 {{- $settings := dict }}
-{{- range $source := list $own $root.Values.settings $service.settings }}
+{{- range $source := list $own $root.Values.settings $jobs $service.settings }}
 {{- range $key, $value := $source }}
 {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}{{ $_ := set $settings $key $value }}{{ end }}
 {{- end }}
