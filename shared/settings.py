@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -46,6 +46,9 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For the whole of a request's body, in seconds; who takes longer gets 408."""
     failed_keys_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 60
     """Keys of one address that auth refuses, in this process; beyond them 429 to every key that was not good lately."""
+    sweep: Literal["act", "report"] = "act"
+    """act: the sweeps of jobs and disks adopt and delete what is left over; report: they only count and log it, for the
+    first start after a restore, when the tables are older than the cluster and AWS."""
     replica: str = "replica"
     """Name of this process in logs and in NATS; any text."""
     log_level: str = "info"

@@ -1,7 +1,5 @@
 """Settings of the disks service, read from GPUDEV_<FIELD>. AWS keys come from boto3's own chain, never from here."""
 
-from typing import Literal
-
 from shared.settings import CommonSettings
 
 
@@ -31,9 +29,6 @@ class DisksSettings(CommonSettings, frozen=True, kw_only=True):
     """For how many weeks the newest snapshot of each is kept as well."""
     sweep_seconds: float = 60.0
     """Between two comparisons of AWS with the tables."""
-    sweep: Literal["act", "report"] = "act"
-    """act: the comparison adopts and deletes what is ours; report: it only says what differs, as is wise for the first
-    start after a restore."""
     cluster_name: str = ""
     """Written on each volume as ebs.csi.aws.com/cluster-name, which EKS's policy for one cluster asks for; empty: it is
     not written."""

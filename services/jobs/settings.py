@@ -1,7 +1,5 @@
 """Settings of the jobs service."""
 
-from typing import Literal
-
 from shared.settings import CommonSettings, SettingsError
 
 
@@ -59,9 +57,6 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Between two looks at a job's pod when no event asks for one."""
     sweep_seconds: float = 30.0
     """Between two searches for pods, services and secrets without a job."""
-    sweep: Literal["act", "report"] = "act"
-    """act: what the search finds is deleted; report: it is only counted and logged, as is wise for the first start
-    after a restore."""
     line_seconds: float = 10.0
     """Between two questions to capacity whether every job that waits has its place in the queue."""
     image_fault_seconds: float = 60.0

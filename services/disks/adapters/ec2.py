@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from services.disks.domain.aws import (
     TAG_DISK,
-    TAG_NAME,
     TAG_OPERATION,
     AwsSnapshot,
     AwsVolume,
@@ -155,14 +154,6 @@ class Ec2:
             await self._call(lambda client: client.delete_snapshot(SnapshotId=snapshot_id))
         except AwsNotFound:
             return
-
-    async def set_name(self, aws_ids: Sequence[str], name: str) -> None:
-        """Give volumes and snapshots this Name tag, all or (some or) none. Idempotent.
-
-        Raises:
-            AwsRefused: At least one of them does not take it.
-        """
-        await self.set_tags(aws_ids, {TAG_NAME: name})
 
     async def set_tags(self, aws_ids: Sequence[str], tags: dict[str, str]) -> None:
         """Give volumes and snapshots these tags, all or (some or) none. Idempotent.

@@ -54,7 +54,7 @@ class SnapshotOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def description(self) -> str:
-        """By which a copy is told from its original: whoever copies writes another."""
+        """Distinguishes the original from copies: whoever copies writes another."""
         return f"GPU Dev {self.operation_id}"
 
 

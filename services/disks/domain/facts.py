@@ -30,7 +30,7 @@ class VolumeRefused(Fact, frozen=True, kw_only=True):
 
 
 class ClaimAnnounced(Fact, frozen=True, kw_only=True):
-    """The job is submitted, and is told that it can use the disk."""
+    """The job is submitted, and can use the disk."""
 
     job_id: UUID
 

@@ -76,7 +76,7 @@ class Ledger:
         disks: Every disk, gone ones included.
         snapshots: Every snapshot, gone ones included.
         settled_before: A row that changed later says nothing about what AWS shows: that may be older.
-        marks: Tags that each of our volumes should have beside those that tell whose it is.
+        marks: Tags that each of our volumes should have beside those that say whose it is.
     """
 
     def __init__(

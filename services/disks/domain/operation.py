@@ -101,7 +101,7 @@ class NewOperation(msgspec.Struct, frozen=True, kw_only=True):
         return OperationStatus.COMPLETED if self.ended else OperationStatus.QUEUED
 
     def answer(self, *, deleted_at: datetime | None = None, delete_date: date | None = None) -> Operation:
-        """What its user is told of it.
+        """The answer to its user.
 
         Args:
             deleted_at: Of the disk.

@@ -46,7 +46,7 @@ from shared.errors import NotFound
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A disk after a fact, and what others are told of it."""
+    """A disk after a fact, and the events about it."""
 
     disk: Disk
     events: tuple[EventData, ...] = ()

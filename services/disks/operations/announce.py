@@ -1,4 +1,4 @@
-"""Tell a job that it can use its disk."""
+"""Announce a disk to the job that can use it."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from shared.database import Transaction
 
 
 async def announce_claim(tx: Transaction, context: Context, disk: Disk, now: datetime) -> Disk:
-    """Tell the job that its disk can be used, once, when the claim holds and the disk is ready.
+    """Announce to the job that its disk can be used, once, when the claim holds and the disk is ready.
 
     Returns:
         The disk, which the event has given a new version.

@@ -68,7 +68,7 @@ async def claim_disk(context: Context, *, wanted: NewClaim) -> Disk:
 async def confirm_claim(tx: Transaction, context: Context, *, job_id: UUID, disk_id: UUID, now: datetime) -> None:
     """The job is submitted: its claim holds until it ends.
 
-    A claim that was dropped meanwhile is taken again if the disk is still free; else the job is told that it has none.
+    A claim that was dropped meanwhile is taken again if the disk is still free; else the job learns that it has none.
     """
     await tx.execute(storage.disks.LOCK, disk_id=disk_id)
     claim = await tx.fetch_one(storage.claims.FIND, job_id=job_id)

@@ -92,7 +92,7 @@ async def read_usage(tx: Transaction, user_id: int) -> Usage:
 async def complete_creation(
     context: Context, *, work: Work, volume_id: str, availability_zone: str, now: datetime
 ) -> bool:
-    """The volume is there: the disk can be used, and a job that waits for it is told.
+    """The volume is there: the disk can be used, which is announced to a job that waits for it.
 
     Returns:
         False: the lease was lost or the disk is no longer being made; nothing was changed.
@@ -117,7 +117,7 @@ async def complete_creation(
 
 
 async def fail_creation(context: Context, *, work: Work, error: str, now: datetime) -> bool:
-    """AWS will never make the volume: the disk never was, its name is free, a job that waits for it is told.
+    """AWS will never make the volume: the disk never was, its name is free, and a job that waits for it fails.
 
     Returns:
         False: the lease was lost; nothing was changed.

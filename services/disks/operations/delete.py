@@ -12,7 +12,7 @@ from services.disks.domain.operation import Action, NewOperation, Operation
 from services.disks.domain.refusals import NameTakenSince
 from services.disks.operations.create import read_usage
 from services.disks.operations.read import lock_named
-from services.disks.operations.record import record_fact, record_operation
+from services.disks.operations.record import record_operation, record_request
 from shared.database import Transaction
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
@@ -32,7 +32,7 @@ async def delete_disk(
     async def effect(tx: Transaction) -> Operation:
         disk = await lock_named(tx, user_id=user_id, name=name)
         fact = DeletionRequested(operation_id=operation_id, purge_at=purge_at)
-        deleted = await record_fact(tx, context, disk, fact, now) or disk
+        deleted = await record_request(tx, context, disk, fact, now)
         return await _record_done(tx, deleted, operation_id, Action.DELETE, now)
 
     return await idempotent(context, effect, key=key, answer_type=Operation, now=now)
@@ -55,7 +55,7 @@ async def restore_disk(
         await tx.execute(storage.disks.LOCK_NAMES, user_id=user_id)
         usage = await read_usage(tx, user_id)
         disk = await _lock_deleted(tx, user_id, name)
-        restored = await record_fact(tx, context, disk, RestoreRequested(operation_id=operation_id), now) or disk
+        restored = await record_request(tx, context, disk, RestoreRequested(operation_id=operation_id), now)
         check_limits(usage, disk.size_gb, context.limits)
         return await _record_done(tx, restored, operation_id, Action.RESTORE, now)
 

@@ -32,6 +32,17 @@ async def record_fact(tx: Transaction, context: Context, disk: Disk, fact: Fact,
     return changed.disk
 
 
+async def record_request(tx: Transaction, context: Context, disk: Disk, fact: Fact, now: datetime) -> Disk:
+    """As `record_fact`, for what is done or refused in every phase; the disk after it.
+
+    Raises:
+        GpuDevError: Why it is refused.
+    """
+    changed = await record_fact(tx, context, disk, fact, now)
+    assert changed is not None, type(fact)  # noqa: S101 - the table has a cell for it in every phase
+    return changed
+
+
 async def record_operation(tx: Transaction, new: NewOperation) -> None:
     """Write an operation down, to be worked after the commit."""
     await tx.execute(

@@ -17,7 +17,7 @@ from services.disks.domain.rename import RenameAnswered, Renamed, TagReport
 from services.disks.domain.retries import retry_after
 from services.disks.operations.lease import lease_one, postpone
 from services.disks.operations.read import lock_named
-from services.disks.operations.record import record_fact, record_operation
+from services.disks.operations.record import record_operation, record_request
 from services.disks.operations.tag import batches, finish_tags, report_tags, stale_tags, write_tags
 from shared.database import Database, Transaction, to_struct
 from shared.errors import Conflict
@@ -98,7 +98,7 @@ async def record_rename(
         disk = await lock_named(tx, user_id=user_id, name=name)
         taken = await tx.fetch_value(storage.disks.NAME_IS_TAKEN, user_id=user_id, name=new_name)
         fact = RenameRequested(operation_id=operation_id, new_name=new_name, taken=taken)
-        await record_fact(tx, context, disk, fact, now)
+        await record_request(tx, context, disk, fact, now)
         new = NewOperation(
             id=operation_id,
             disk_id=disk.id,
@@ -151,7 +151,10 @@ async def _tag_until(context: Context, work: Work, deadline: float) -> TagReport
     while silent:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await _tag_all(context, work, refused)
+                stale = await stale_tags(context.database, disk_id=work.disk_id)
+                for batch in batches(stale.aws_ids):
+                    if not await write_tags(context, work, batch, stale.name, refused):
+                        break
             silent = False
         except (AwsUnavailable, TimeoutError):
             rest = retry_after(failures).total_seconds()
@@ -161,13 +164,6 @@ async def _tag_until(context: Context, work: Work, deadline: float) -> TagReport
             await asyncio.sleep(rest)
     await finish_tags(context.database, work=work, now=context.clock())
     return await report_tags(context.database, disk_id=work.disk_id, refused=refused, silent=silent)
-
-
-async def _tag_all(context: Context, work: Work, refused: dict[str, str]) -> None:
-    stale = await stale_tags(context.database, disk_id=work.disk_id)
-    for batch in batches(stale.aws_ids):
-        if not await write_tags(context, work, batch, stale.name, refused):
-            return
 
 
 async def _renew(context: Context, work: Work) -> bool:

@@ -73,7 +73,7 @@ async def bind_snapshot(database: Database, *, work: Work, aws_id: str, name_tag
 
 
 async def complete_snapshot(context: Context, *, work: Work, now: datetime) -> bool:
-    """The snapshot is complete: a job that waits for the disk is told, and what need not be kept is let go.
+    """The snapshot is complete: the disk is announced to a job that waits for it, and what need not be kept is let go.
 
     Returns:
         False: the lease was lost; nothing was changed.
@@ -101,7 +101,7 @@ async def complete_snapshot(context: Context, *, work: Work, now: datetime) -> b
 
 
 async def fail_snapshot(context: Context, *, work: Work, error: str, now: datetime) -> bool:
-    """There will be no such snapshot: the disk is not being backed up any more, and a job that waits for it is told.
+    """There will be no such snapshot: the disk is not being backed up any more, and is announced to a job that waits.
 
     Returns:
         False: the lease was lost; nothing was changed.

@@ -13,6 +13,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_chain, 
 from services.disks import storage
 from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
 from services.disks.context import Context
+from services.disks.domain.aws import TAG_NAME
 from services.disks.domain.disk import Disk, DiskState
 from services.disks.domain.operation import Action, NewOperation, Work
 from services.disks.domain.rename import TagReport
@@ -141,11 +142,13 @@ def _had_no_effect(error: BaseException) -> bool:
     reraise=True,
 )
 async def _set_name(ec2: Ec2, aws_ids: Sequence[str], name: str) -> None:
-    await ec2.set_name(aws_ids, name)
+    await ec2.set_tags(aws_ids, {TAG_NAME: name})
 
 
 async def _record_tagged(database: Database, *, work: Work, name: str, aws_ids: Sequence[str]) -> bool:
     async with database.transaction() as tx:
+        # before the operation, as everybody does: a newer rename has the disk's lock when it ends this operation
+        await tx.execute(storage.disks.LOCK, disk_id=work.disk_id)
         if not await still_held(tx, work):
             return False
         await tx.execute(storage.snapshots.SET_NAME_TAGS, aws_ids=list(aws_ids), name_tag=name)

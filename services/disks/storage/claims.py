@@ -81,7 +81,7 @@ ANNOUNCE = Statement(
     .values(announced_at=NOW, updated_at=NOW)
     .returning(claims.c.job_id)
 )
-"""The job that is to be told, once."""
+"""The job to which the disk is to be announced, once."""
 
 FORGET = Statement(
     sa.delete(claims).where(

@@ -1,4 +1,4 @@
-"""Statements about operations: the requests of users, and the work that the reconciler leases."""
+"""Statements about operations: the requests of users, and the work that workers lease."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
