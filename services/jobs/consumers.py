@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from services.jobs.context import Context
@@ -79,6 +78,10 @@ class Consumers:
 
     async def _apply(self, transaction: Transaction, job_id: Any, fact: Any, sequence: int | None) -> None:
         await apply_event(
-            transaction=transaction, job_id=job_id, fact=fact, sequence=sequence,
-            now=datetime.now(UTC), context=self.context,
-        )  # fmt: skip
+            transaction=transaction,
+            job_id=job_id,
+            fact=fact,
+            sequence=sequence,
+            now=self.context.clock(),
+            context=self.context,
+        )

@@ -37,17 +37,19 @@ _END = r"$(?!\n)"
 DiskName = Annotated[
     str,
     Meta(
-        pattern=rf"^[A-Za-z0-9_-]{{1,63}}{_END}", max_length=63,
+        pattern=rf"^[A-Za-z0-9_-]{{1,63}}{_END}",
+        max_length=63,
         description="Must be letters, digits, hyphens and underscores, at most 63",
     ),
-]  # fmt: skip
+]
 EnvName = Annotated[
     str,
     Meta(
-        pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=MAX_NAME_LENGTH,
+        pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}",
+        max_length=MAX_NAME_LENGTH,
         description=f"Must be letters, digits and underscores, not beginning with a digit, at most {MAX_NAME_LENGTH}",
     ),
-]  # fmt: skip
+]
 _RESERVED = ", ".join([*RESERVED_NAMES, *(f"{prefix}*" for prefix in RESERVED_PREFIXES)])
 _ENVIRONMENT = f"Set for the command and every session. Names that belong to the platform are refused: {_RESERVED}"
 EnvValue = Annotated[str, Meta(max_length=MAX_ENVIRONMENT_BYTES, pattern=MULTILINE_TEXT)]
@@ -57,11 +59,13 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     image: Annotated[
         str,
         Meta(
-            min_length=1, max_length=MAX_IMAGE_LENGTH, pattern=PLAIN_TEXT,
+            min_length=1,
+            max_length=MAX_IMAGE_LENGTH,
+            pattern=PLAIN_TEXT,
             description="Image reference: registry/name:tag@digest",
             examples=["pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime"],
         ),
-    ]  # fmt: skip
+    ]
     instance_type: Annotated[str, Meta(max_length=64, pattern=PLAIN_TEXT, examples=list(INSTANCE_TYPES))]
     duration_hours: Annotated[
         float,
@@ -74,24 +78,27 @@ class SubmitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Annotated[
             str,
             Meta(
-                min_length=1, max_length=MAX_COMMAND_BYTES, pattern=MULTILINE_TEXT,
+                min_length=1,
+                max_length=MAX_COMMAND_BYTES,
+                pattern=MULTILINE_TEXT,
                 description="For /bin/sh -c; must be text without control characters other than tabs and line feeds",
                 examples=["python train.py --epochs 100"],
             ),
         ]
         | None
-    ) = None  # fmt: skip
+    ) = None
     gpu_count: Annotated[int, Meta(description="1, 2, 4 or 8; default: the whole instance", examples=[4])] | None = None
     name: (
         Annotated[
             str,
             Meta(
-                pattern=f"^{DNS_LABEL}{_END}", max_length=63,
+                pattern=f"^{DNS_LABEL}{_END}",
+                max_length=63,
                 description="Must be a DNS label: lower-case letters, digits and inner hyphens",
             ),
         ]
         | None
-    ) = None  # fmt: skip
+    ) = None
     github_user: (
         Annotated[str, Meta(pattern=f"^{GITHUB_NAME}{_END}", max_length=39, description="Must be a GitHub user name")]
         | None
@@ -158,10 +165,12 @@ class AddUserRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     github_username: Annotated[
         str,
         Meta(
-            pattern=f"^{GITHUB_NAME}{_END}", max_length=39, description="Must be a GitHub user name",
+            pattern=f"^{GITHUB_NAME}{_END}",
+            max_length=39,
+            description="Must be a GitHub user name",
             examples=["jeanschmidt"],
         ),
-    ]  # fmt: skip
+    ]
 
 
 class SubmitAnswer(Answer, frozen=True, kw_only=True):

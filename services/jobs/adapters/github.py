@@ -66,9 +66,11 @@ class GitHub:
         if self._session is None:
             # no cookies, no proxies from the environment, nothing unpacked: a small page can be a large archive
             self._session = aiohttp.ClientSession(
-                timeout=self._timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "text/plain", "Accept-Encoding": "identity", "User-Agent": "gpudev"},
-            )  # fmt: skip
+            )
         async with self._session.get(f"{self._url}/{name}.keys", allow_redirects=False) as response:
             _judge(response.status)
             return await _read_bounded(response)

@@ -1,17 +1,12 @@
 """Routes about who and what enters a running job: SSH keys of users, and Jupyter."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from services.jobs.api.prefer_wait import (
-    held_answer,
-    until_jupyter_is,
-    until_user_is,
-)
+from services.jobs.api.prefer_wait import held_answer, jupyter_is_settled, user_is_settled
 from services.jobs.context import Context
 from services.jobs.operations.access import add_user, switch_jupyter
 from services.jobs.schemas import (
@@ -33,10 +28,15 @@ class AccessController(Controller):
     tags = ("Job Management",)
 
     @post(
-        "/{job_id:str}/users", status_code=200, operation_id="add_user",
-        opt={PREFER_WAIT: True}, summary="Add a user to a job",
-        dto=Body[AddUserRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
-    )  # fmt: skip
+        "/{job_id:str}/users",
+        status_code=200,
+        operation_id="add_user",
+        opt={PREFER_WAIT: True},
+        summary="Add a user to a job",
+        dto=Body[AddUserRequest],
+        return_dto=None,
+        responses=error_responses(404, 409, 422, body=True),
+    )
     async def add_user(
         self,
         request: AuthenticatedRequest,
@@ -50,17 +50,24 @@ class AccessController(Controller):
         """
         name = data.github_username
         outcome = await add_user(
-            user_id=request.user.user_id, job_id=job_id, name=name, key=await idempotency_key(request),
-            now=datetime.now(UTC), context=context,
-        )  # fmt: skip
+            user_id=request.user.user_id,
+            job_id=job_id,
+            name=name,
+            key=await idempotency_key(request),
+            now=context.clock(),
+            context=context,
+        )
         answer = action_answer(outcome, "add_user", f"Add user request submitted for GitHub user '{name}'")
-        return await held_answer(request, answer, until_user_is(name), context)
+        return await held_answer(request, answer, user_is_settled(name), context)
 
     @post(
-        "/{job_id:str}/jupyter/enable", status_code=200, operation_id="enable_jupyter",
-        opt={PREFER_WAIT: True}, summary="Enable Jupyter",
+        "/{job_id:str}/jupyter/enable",
+        status_code=200,
+        operation_id="enable_jupyter",
+        opt={PREFER_WAIT: True},
+        summary="Enable Jupyter",
         responses=error_responses(404, 409, 422),
-    )  # fmt: skip
+    )
     async def enable_jupyter(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> Response[ActionAnswer]:
@@ -68,10 +75,13 @@ class AccessController(Controller):
         return await _switch(request, job_id, wanted=True, context=context)
 
     @post(
-        "/{job_id:str}/jupyter/disable", status_code=200, operation_id="disable_jupyter",
-        opt={PREFER_WAIT: True}, summary="Disable Jupyter",
+        "/{job_id:str}/jupyter/disable",
+        status_code=200,
+        operation_id="disable_jupyter",
+        opt={PREFER_WAIT: True},
+        summary="Disable Jupyter",
         responses=error_responses(404, 409, 422),
-    )  # fmt: skip
+    )
     async def disable_jupyter(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> Response[ActionAnswer]:
@@ -83,9 +93,13 @@ async def _switch(
     request: AuthenticatedRequest, job_id: str, *, wanted: bool, context: Context
 ) -> Response[ActionAnswer]:
     outcome = await switch_jupyter(
-        user_id=request.user.user_id, job_id=job_id, wanted=wanted, key=await idempotency_key(request),
-        now=datetime.now(UTC), context=context,
-    )  # fmt: skip
+        user_id=request.user.user_id,
+        job_id=job_id,
+        wanted=wanted,
+        key=await idempotency_key(request),
+        now=context.clock(),
+        context=context,
+    )
     verb = "enable" if wanted else "disable"
     answer = action_answer(outcome, f"{verb}_jupyter", f"Jupyter {verb} request submitted")
-    return await held_answer(request, answer, until_jupyter_is(wanted=wanted), context)
+    return await held_answer(request, answer, jupyter_is_settled(wanted=wanted), context)

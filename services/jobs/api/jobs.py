@@ -1,6 +1,5 @@
 """Routes of a job's life: submit, read, cancel, extend."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -9,12 +8,7 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
-from services.jobs.api.prefer_wait import (
-    held_answer,
-    held_submission,
-    until_extended,
-    until_over,
-)
+from services.jobs.api.prefer_wait import held_answer, is_extended, is_over, left_queue
 from services.jobs.context import Context
 from services.jobs.domain.submission import read_submission
 from services.jobs.operations.cancel import cancel_job
@@ -52,19 +46,29 @@ class JobsController(Controller):
     tags = ("Job Management",)
 
     @post(
-        "/submit", status_code=200, operation_id="submit_job", opt={PREFER_WAIT: True}, summary="Submit a job",
-        dto=SubmitBody, return_dto=None, responses=error_responses(409, 422, body=True),
+        "/submit",
+        status_code=200,
+        operation_id="submit_job",
+        opt={PREFER_WAIT: True},
+        summary="Submit a job",
+        dto=SubmitBody,
+        return_dto=None,
+        responses=error_responses(409, 422, body=True),
         request_max_body_size=LARGE_BODY_BYTES,
-    )  # fmt: skip
+    )
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], context: NamedDependency[Context]
     ) -> Response[SubmitAnswer]:
         """Queue a job for GPUs. `Prefer: wait=10` holds the answer until the job leaves the queue, 30 s at most."""
         outcome = await submit_job(
-            owner=request.user, submission=read_submission(msgspec.structs.asdict(data)), job_id=uuid4(),
-            key=await idempotency_key(request), now=datetime.now(UTC), context=context,
-        )  # fmt: skip
-        return await held_submission(request, submit_answer(outcome), context)
+            owner=request.user,
+            submission=read_submission(msgspec.structs.asdict(data)),
+            job_id=uuid4(),
+            key=await idempotency_key(request),
+            now=context.clock(),
+            context=context,
+        )
+        return await held_answer(request, submit_answer(outcome), left_queue, context)
 
     @get("/{job_id:str}", operation_id="get_job", summary="Get a job", responses=error_responses(404, 409))
     async def get_one(
@@ -72,7 +76,7 @@ class JobsController(Controller):
     ) -> JobAnswer:
         """One of your jobs, by its id or by a unique prefix of the id of at least 8 characters."""
         job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)
-        return job_answer(job, datetime.now(UTC), context.settings, shown_jupyter_token(job, context))
+        return job_answer(job, context.clock(), context.settings, shown_jupyter_token(job, context))
 
     @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses())
     async def list_own(
@@ -85,18 +89,24 @@ class JobsController(Controller):
     ) -> JobList:
         """Your jobs, newest first. `status` selects one or more statuses, separated by commas."""
         page = await list_jobs(
-            user_id=request.user.user_id, statuses=read_statuses(status), limit=limit, offset=offset,
+            user_id=request.user.user_id,
+            statuses=read_statuses(status),
+            limit=limit,
+            offset=offset,
             context=context,
-        )  # fmt: skip
-        now = datetime.now(UTC)
+        )
+        now = context.clock()
         jobs = [job_answer(job, now, context.settings, shown_jupyter_token(job, context)) for job in page.jobs]
         return JobList(jobs=jobs, total=page.total, limit=limit, offset=offset)
 
     @post(
-        "/{job_id:str}/cancel", status_code=200, operation_id="cancel_job",
-        opt={PREFER_WAIT: True}, summary="Cancel a job",
+        "/{job_id:str}/cancel",
+        status_code=200,
+        operation_id="cancel_job",
+        opt={PREFER_WAIT: True},
+        summary="Cancel a job",
         responses=error_responses(404, 409, 422),
-    )  # fmt: skip
+    )
     async def cancel(
         self,
         request: AuthenticatedRequest,
@@ -113,19 +123,24 @@ class JobsController(Controller):
             user_id=request.user.user_id,
             job_id=job_id,
             key=await idempotency_key(request),
-            now=datetime.now(UTC),
+            now=context.clock(),
             context=context,
             is_operator=request.user.is_operator,
             reason=reason,
         )
         answer = action_answer(outcome, "cancel", "Cancellation request submitted")
-        return await held_answer(request, answer, until_over, context)
+        return await held_answer(request, answer, is_over, context)
 
     @post(
-        "/{job_id:str}/extend", status_code=200, operation_id="extend_job",
-        opt={PREFER_WAIT: True}, summary="Extend a job",
-        dto=Body[ExtendRequest], return_dto=None, responses=error_responses(404, 409, 422, body=True),
-    )  # fmt: skip
+        "/{job_id:str}/extend",
+        status_code=200,
+        operation_id="extend_job",
+        opt={PREFER_WAIT: True},
+        summary="Extend a job",
+        dto=Body[ExtendRequest],
+        return_dto=None,
+        responses=error_responses(404, 409, 422, body=True),
+    )
     async def extend(
         self,
         request: AuthenticatedRequest,
@@ -139,17 +154,23 @@ class JobsController(Controller):
         with `Prefer: wait=10`.
         """
         outcome = await extend_job(
-            user_id=request.user.user_id, job_id=job_id, seconds=max(1, round(data.extension_hours * 3600)),
-            shown_at_once=bool(preferred_wait(request)), key=await idempotency_key(request), now=datetime.now(UTC),
+            user_id=request.user.user_id,
+            job_id=job_id,
+            seconds=max(1, round(data.extension_hours * 3600)),
+            shown_at_once=bool(preferred_wait(request)),
+            key=await idempotency_key(request),
+            now=context.clock(),
             context=context,
-        )  # fmt: skip
+        )
         text = f"Extension request submitted for {_hours_text(data.extension_hours)} hours"
-        return await held_answer(request, action_answer(outcome, "extend", text), until_extended, context)
+        return await held_answer(request, action_answer(outcome, "extend", text), is_extended, context)
 
     @get(
-        "/{job_id:str}/history", operation_id="get_job_history", summary="Get a job's history",
+        "/{job_id:str}/history",
+        operation_id="get_job_history",
+        summary="Get a job's history",
         responses=error_responses(404, 409),
-    )  # fmt: skip
+    )
     async def history(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> JobHistory:

@@ -1,7 +1,7 @@
 """The route of a job's log."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -27,9 +27,11 @@ class LogsController(Controller):
     tags = ("Job Management",)
 
     @get(
-        "/{job_id:str}/logs", operation_id="get_job_logs", summary="Read or follow a job's log",
+        "/{job_id:str}/logs",
+        operation_id="get_job_logs",
+        summary="Read or follow a job's log",
         responses={200: TEXT_RESPONSE} | error_responses(404, 409, 429),
-    )  # fmt: skip
+    )
     async def logs(
         self,
         *,
@@ -52,7 +54,7 @@ class LogsController(Controller):
         empty line, or a space within an unfinished line. When your API key ends, so does the answer, within 5 s and
         with a line that says so.
         """
-        wanted = LogRequest(follow=follow, tail=tail, since=read_since(since, datetime.now(UTC)))
+        wanted = LogRequest(follow=follow, tail=tail, since=read_since(since, context.clock()))
         job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)
         return TextStream(await log_reader.open(job, wanted), key_hold(request), kept_alive=follow)
 

@@ -1,6 +1,5 @@
 """Routes about a job's place in the queue; capacity knows it, and is asked over NATS."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Controller, Request, Response, get, post
@@ -22,9 +21,11 @@ class QueueController(Controller):
     tags = ("Job Management",)
 
     @get(
-        "/{job_id:str}/explain", operation_id="explain_job", summary="Explain why a job waits",
+        "/{job_id:str}/explain",
+        operation_id="explain_job",
+        summary="Explain why a job waits",
         responses=error_responses(404, 409, 503),
-    )  # fmt: skip
+    )
     async def explain(
         self, request: Request[Identity, Any, Any], job_id: FromPath[str], context: NamedDependency[Context]
     ) -> ExplainAnswer:
@@ -33,9 +34,14 @@ class QueueController(Controller):
         return explain_answer(job.id, job.status, explanation)
 
     @post(
-        "/{job_id:str}/priority", status_code=200, operation_id="prioritise_job", summary="Set a job's priority",
-        dto=Body[PriorityRequest], return_dto=None, responses=error_responses(403, 404, 409, 422, body=True),
-    )  # fmt: skip
+        "/{job_id:str}/priority",
+        status_code=200,
+        operation_id="prioritise_job",
+        summary="Set a job's priority",
+        dto=Body[PriorityRequest],
+        return_dto=None,
+        responses=error_responses(403, 404, 409, 422, body=True),
+    )
     async def prioritise(
         self,
         request: Request[Identity, Any, Any],
@@ -45,7 +51,11 @@ class QueueController(Controller):
     ) -> Response[ActionAnswer]:
         """For operators: set the priority of any waiting job, by its full id. Other users get 403, whatever the id."""
         outcome = await prioritise_job(
-            asker=request.user, job_id=job_id, priority=data.priority, key=await idempotency_key(request),
-            now=datetime.now(UTC), context=context,
-        )  # fmt: skip
+            asker=request.user,
+            job_id=job_id,
+            priority=data.priority,
+            key=await idempotency_key(request),
+            now=context.clock(),
+            context=context,
+        )
         return replayable(action_answer(outcome, "priority", f"Priority set to {data.priority}"))

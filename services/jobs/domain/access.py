@@ -122,9 +122,13 @@ def _want_jupyter(job: Job, fact: JupyterRequested, now: datetime) -> Change:
     if repeated:
         return Change(job)
     job = replace(
-        job, jupyter_wanted=wanted, jupyter_token_sealed=fact.token_sealed, jupyter_requested_at=now,
-        jupyter_revision=job.jupyter_revision + 1, jupyter_error=None,
-    )  # fmt: skip
+        job,
+        jupyter_wanted=wanted,
+        jupyter_token_sealed=fact.token_sealed,
+        jupyter_requested_at=now,
+        jupyter_revision=job.jupyter_revision + 1,
+        jupyter_error=None,
+    )
     return Change(job, (JobJupyterRequested(**owner_of(job), wanted=wanted),))
 
 
@@ -142,9 +146,13 @@ def _fail_jupyter(job: Job, fact: JupyterFailed, _: datetime) -> Change:
     event = JobJupyterFailed(**owner_of(job), wanted=job.jupyter_wanted, reason=fact.reason)
     running = job.jupyter_enabled and not job.jupyter_wanted
     job = replace(
-        job, jupyter_applied=fact.revision, jupyter_enabled=running, jupyter_wanted=running, jupyter_error=fact.reason,
+        job,
+        jupyter_applied=fact.revision,
+        jupyter_enabled=running,
+        jupyter_wanted=running,
+        jupyter_error=fact.reason,
         jupyter_token_sealed=None,
-    )  # fmt: skip
+    )
     return Change(job, (event,))
 
 

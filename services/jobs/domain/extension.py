@@ -56,9 +56,13 @@ def extended(job: Job, *, seconds: int, shown_at: datetime | None, now: datetime
         )
         unshown = [*(one for one in job.unshown_extensions if one.until > now - _KEPT), before]
     return replace(
-        job, expires_at=job.expires_at + timedelta(seconds=seconds), duration_seconds=job.duration_seconds + seconds,
-        warning=None, warned_minutes=None, unshown_extensions=unshown,
-    )  # fmt: skip
+        job,
+        expires_at=job.expires_at + timedelta(seconds=seconds),
+        duration_seconds=job.duration_seconds + seconds,
+        warning=None,
+        warned_minutes=None,
+        unshown_extensions=unshown,
+    )
 
 
 def as_shown(job: Job, at: datetime) -> Job:
@@ -70,9 +74,13 @@ def as_shown(job: Job, at: datetime) -> Job:
         return replace(job, unshown_extensions=[], updated_at=changed_at)
     first = unshown[0]
     return replace(
-        job, expires_at=first.expires_at, duration_seconds=first.duration_seconds, warning=first.warning,
-        unshown_extensions=unshown, updated_at=changed_at,
-    )  # fmt: skip
+        job,
+        expires_at=first.expires_at,
+        duration_seconds=first.duration_seconds,
+        warning=first.warning,
+        unshown_extensions=unshown,
+        updated_at=changed_at,
+    )
 
 
 def _hours(seconds: float) -> str:

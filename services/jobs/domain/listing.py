@@ -22,9 +22,10 @@ def read_listing(text: bytes | str) -> Listing | None:
         return None
     entries = list(_fitting(listing.entries[:MAX_ENTRIES]))
     return Listing(
-        size_bytes=listing.size_bytes, entries=entries,
+        size_bytes=listing.size_bytes,
+        entries=entries,
         truncated=listing.truncated or len(entries) < len(listing.entries),
-    )  # fmt: skip
+    )
 
 
 def _fitting(entries: list[ListingEntry]) -> Iterator[ListingEntry]:

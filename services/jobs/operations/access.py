@@ -1,7 +1,6 @@
 """Who may enter a running job: SSH keys of GitHub users, and Jupyter."""
 
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -19,7 +18,7 @@ from services.jobs.operations.seal import new_jupyter_token
 from services.jobs.operations.transition import write_change
 from shared.database import Transaction
 from shared.errors import Conflict
-from shared.idempotency import IdempotencyKey, Outcome, once
+from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +54,20 @@ async def add_user(
         NoTools: Its pod has no SSH.
         TooManyUsers: Too many were asked for before.
     """
-    async with context.database.transaction() as transaction:
-        effect = partial(_add_user, transaction, user_id, job_id, name, now, context)
-        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
+
+    async def add(transaction: Transaction) -> Accepted:
+        job = await _lock_running(transaction, user_id, job_id, context)
+        known = find_user(job, name)
+        if known is None and len(job.users) >= MAX_USERS:
+            raise TooManyUsers
+        changed = change(job, UserRequested(name), now)
+        if changed is None:
+            asked = known.message_id if known is not None else None
+            return Accepted(job.id, job.status, asked or job.submit_message_id)
+        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        return Accepted(job.id, written.job.status, written.message_ids[0])
+
+    return await idempotent(context, add, key=key, answer_type=Accepted, now=now)
 
 
 async def switch_jupyter(
@@ -78,36 +88,17 @@ async def switch_jupyter(
         JobNotActive: It does not run.
         NoTools: Its pod has no Jupyter.
     """
-    async with context.database.transaction() as transaction:
-        effect = partial(_switch_jupyter, transaction, user_id, job_id, wanted, now, context)
-        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
 
+    async def switch(transaction: Transaction) -> Accepted:
+        job = await _lock_running(transaction, user_id, job_id, context)
+        token = new_jupyter_token(job.id, context) if wanted else None
+        changed = change(job, JupyterRequested(token), now)
+        if changed is None:
+            return Accepted(job.id, job.status, job.jupyter_message_id or job.submit_message_id)
+        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        return Accepted(job.id, written.job.status, written.message_ids[0])
 
-async def _add_user(  # noqa: PLR0917 - private, and each is something else
-    transaction: Transaction, user_id: int, job_id: str, name: str, now: datetime, context: Context
-) -> Accepted:
-    job = await _lock_running(transaction, user_id, job_id, context)
-    known = find_user(job, name)
-    if known is None and len(job.users) >= MAX_USERS:
-        raise TooManyUsers
-    changed = change(job, UserRequested(name), now)
-    if changed is None:
-        asked = known.message_id if known is not None else None
-        return Accepted(job.id, job.status, asked or job.submit_message_id)
-    written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
-    return Accepted(job.id, written.job.status, written.message_ids[0])
-
-
-async def _switch_jupyter(  # noqa: PLR0917 - private, and each is something else
-    transaction: Transaction, user_id: int, job_id: str, wanted: bool, now: datetime, context: Context
-) -> Accepted:
-    job = await _lock_running(transaction, user_id, job_id, context)
-    token = new_jupyter_token(job.id, context) if wanted else None
-    changed = change(job, JupyterRequested(token), now)
-    if changed is None:
-        return Accepted(job.id, job.status, job.jupyter_message_id or job.submit_message_id)
-    written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
-    return Accepted(job.id, written.job.status, written.message_ids[0])
+    return await idempotent(context, switch, key=key, answer_type=Accepted, now=now)
 
 
 async def _lock_running(transaction: Transaction, user_id: int, job_id: str, context: Context) -> Job:
@@ -121,7 +112,7 @@ async def _lock_running(transaction: Transaction, user_id: int, job_id: str, con
 
 async def fetch_user(*, job: Job, user: JobUser, github: GitHub, context: Context) -> Fact:
     """Have a user's keys and store them; what became of it. Idempotent."""
-    now = datetime.now(UTC)
+    now = context.clock()
     try:
         keys = await github.fetch_keys(user.name)
     except NoKeys as error:

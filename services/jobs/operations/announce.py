@@ -33,12 +33,14 @@ async def tell_again(*, job_id: UUID, now: datetime, context: Context) -> bool:
             await record_event(transaction, Draft(data=event, version=job.version, occurred_at=now), context.outbox)
         # capacity begins to count its changes of the job anew
         unplaced = replace(
-            job, capacity_sequence=0, queue_position=None, estimated_start_at=None, revision=job.revision + 1,
+            job,
+            capacity_sequence=0,
+            queue_position=None,
+            estimated_start_at=None,
+            revision=job.revision + 1,
             updated_at=now,
-        )  # fmt: skip
-        await write_change(
-            transaction=transaction, before=job, changed=Change(unplaced), now=now, context=context
-        )  # fmt: skip
+        )
+        await write_change(transaction=transaction, before=job, changed=Change(unplaced), now=now, context=context)
     return True
 
 

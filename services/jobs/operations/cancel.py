@@ -1,7 +1,6 @@
 """Cancelling jobs: by their users, by operators, and because their user was disabled."""
 
 from datetime import datetime, timedelta
-from functools import partial
 
 import structlog
 
@@ -9,14 +8,14 @@ from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.domain.accepted import Accepted
 from services.jobs.domain.facts import Cancel
-from services.jobs.domain.job import ENDED_STATUSES
+from services.jobs.domain.job import ENDED_STATUSES, Job
 from services.jobs.domain.table import change
 from services.jobs.operations.lock import lock_own, lock_own_or_any
 from services.jobs.operations.transition import write_change
 from shared.contracts.jobs import JobStatus
 from shared.database import Transaction
 from shared.errors import Conflict
-from shared.idempotency import IdempotencyKey, Outcome, once
+from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
 log = structlog.get_logger(__name__)
 
@@ -53,31 +52,26 @@ async def cancel_job(
         NotFound: No such job, or someone else's.
         JobHasEnded: It ended by itself.
     """
-    async with context.database.transaction() as transaction:
-        effect = partial(_cancel, transaction, user_id, job_id, now, context, is_operator, reason)
-        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
+
+    async def cancel(transaction: Transaction) -> Accepted:
+        lock = lock_own_or_any if is_operator else lock_own
+        job = await lock(transaction, user_id=user_id, job_id=job_id)
+        if job.cancel_message_id is None:
+            who = "its user" if job.user_id == user_id else "an operator"
+            text = f"Cancelled by {who}" + (f": {reason}" if reason else "")
+            job = await _write_cancel(transaction, job, Cancel(text), now, context)
+        assert job.cancel_message_id is not None  # noqa: S101 - the transition has this event
+        return Accepted(job.id, job.status, job.cancel_message_id)
+
+    return await idempotent(context, cancel, key=key, answer_type=Accepted, now=now)
 
 
-async def _cancel(  # noqa: PLR0917 - private, and each is something else
-    transaction: Transaction,
-    user_id: int,
-    job_id: str,
-    now: datetime,
-    context: Context,
-    is_operator: bool,
-    reason: str | None,
-) -> Accepted:
-    lock = lock_own_or_any if is_operator else lock_own
-    job = await lock(transaction, user_id=user_id, job_id=job_id)
-    if job.cancel_message_id is None:
-        who = "its user" if job.user_id == user_id else "an operator"
-        changed = change(job, Cancel(f"Cancelled by {who}" + (f": {reason}" if reason else "")), now)
-        if changed is None or job.status in ENDED_STATUSES:
-            raise JobHasEnded(job.status)
-        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
-        job = written.job
-    assert job.cancel_message_id is not None  # noqa: S101 - the change has this event
-    return Accepted(job.id, job.status, job.cancel_message_id)
+async def _write_cancel(transaction: Transaction, job: Job, fact: Cancel, now: datetime, context: Context) -> Job:
+    changed = change(job, fact, now)
+    if changed is None or job.status in ENDED_STATUSES:
+        raise JobHasEnded(job.status)
+    written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+    return written.job
 
 
 async def note_disabled(

@@ -1,7 +1,6 @@
 """Giving an active job more time."""
 
 from datetime import datetime
-from functools import partial
 
 from services.jobs import storage
 from services.jobs.context import Context
@@ -13,7 +12,7 @@ from services.jobs.operations.lock import JobNotActive, lock_own
 from services.jobs.operations.transition import write_change
 from shared.database import Transaction
 from shared.errors import Conflict
-from shared.idempotency import IdempotencyKey, Outcome, once
+from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
 
 class ExtensionRefused(Conflict):
@@ -50,31 +49,19 @@ async def extend_job(
         JobNotActive: It does not run.
         ExtensionRefused: It would last longer than a job may.
     """
-    async with context.database.transaction() as transaction:
-        effect = partial(_extend, transaction, user_id, job_id, seconds, shown_at_once, now, context)
-        return await once(transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
 
+    async def extend(transaction: Transaction) -> Accepted:
+        job = await lock_own(transaction, user_id=user_id, job_id=job_id)
+        # after the lock was had, which may take a while
+        shown_at = None if shown_at_once else await transaction.fetch_value(storage.jobs.CLOCK) + SHOWN_AFTER
+        changed = change(job, Extend(seconds, shown_at), now)
+        if changed is None:
+            raise JobNotActive(job)
+        longest_seconds = context.settings.max_total_hours * 3600
+        refusal = extension_refusal(job, seconds=seconds, longest_seconds=longest_seconds, now=now)
+        if refusal is not None:
+            raise ExtensionRefused(refusal)
+        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        return Accepted(job.id, written.job.status, written.message_ids[0])
 
-async def _extend(  # noqa: PLR0917 - private, and each is something else
-    transaction: Transaction,
-    user_id: int,
-    job_id: str,
-    seconds: int,
-    shown_at_once: bool,
-    now: datetime,
-    context: Context,
-) -> Accepted:
-    job = await lock_own(transaction, user_id=user_id, job_id=job_id)
-    # after the lock was had, which may take a while
-    shown_at = None if shown_at_once else await transaction.fetch_value(storage.jobs.CLOCK) + SHOWN_AFTER
-    changed = change(job, Extend(seconds, shown_at), now)
-    if changed is None:
-        raise JobNotActive(job)
-    longest_seconds = context.settings.max_total_hours * 3600
-    refusal = extension_refusal(job, seconds=seconds, longest_seconds=longest_seconds, now=now)
-    if refusal is not None:
-        raise ExtensionRefused(refusal)
-    written = await write_change(
-        transaction=transaction, before=job, changed=changed, now=now, context=context
-    )  # fmt: skip
-    return Accepted(job.id, written.job.status, written.message_ids[0])
+    return await idempotent(context, extend, key=key, answer_type=Accepted, now=now)

@@ -1,12 +1,9 @@
 """Submitting a job: its disk is claimed, its row and the event are written."""
 
 import hmac
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from uuid import UUID
-
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from services.jobs import storage
 from services.jobs.context import Context
@@ -14,19 +11,16 @@ from services.jobs.domain.accepted import Accepted
 from services.jobs.domain.access import BARE, first_users
 from services.jobs.domain.job import Job
 from services.jobs.domain.submission import Submission
+from services.jobs.operations.claim_disk import claim_disk
 from services.jobs.operations.seal import new_jupyter_token, seal_environment
 from shared.contracts.auth import Identity
-from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimRefusal, ClaimReply, ClaimRequest
+from shared.contracts.disks import Claim
 from shared.contracts.jobs import JobStatus, JobSubmitted
 from shared.database import Executor, Transaction
-from shared.errors import Conflict, GpuDevError, InvalidInput, Problem, Unavailable
-from shared.idempotency import IdempotencyKey, Outcome, find_answer, once
-from shared.messaging import Draft, call_rpc
+from shared.errors import Conflict, InvalidInput, Problem
+from shared.idempotency import IdempotencyKey, Outcome, find_answer, idempotent
+from shared.messaging import Draft
 from shared.messaging.outbox import draft_columns
-
-_CLAIM_SECONDS = 5.0
-_CLAIM_PATIENCE_SECONDS = 2.0
-_CLAIM_PAUSE_SECONDS = 0.1
 
 
 class JobIdTaken(Conflict):
@@ -49,7 +43,7 @@ async def submit_job(
     now: datetime,
     context: Context,
 ) -> Outcome[Accepted]:
-    """Put a job in line.
+    """Put a job in the queue.
 
     Args:
         owner: Whose job it is.
@@ -69,32 +63,19 @@ async def submit_job(
     mac = context.request_mac(submission.canonical())
     if key is not None:
         # before the claim: the disk is in use by the very job that a repetition asks for
-        told = await find_answer(
-            context.database, key=key, answer_type=Accepted, cipher=context.cipher, now=now
-        )  # fmt: skip
-        if told is not None:
-            return Outcome(told, replayed=True)
+        answer = await find_answer(context.database, key=key, answer_type=Accepted, cipher=context.cipher, now=now)
+        if answer is not None:
+            return Outcome(answer, replayed=True)
     if submission.requested_id is not None:
         job_id = submission.requested_id
         earlier = await _find_earlier(job_id, owner, mac, context)
         if earlier is not None:
             return await _answer_retry(earlier, key, now, context)
     _check_size(submission, context)
-    claim = await _claim_disk(job_id, owner, submission, context)
+    claim = await claim_disk(job_id, owner, submission, context)
     job = _new_job(job_id, owner, submission, claim, now, context)
-    insert = partial(_insert_job, job=job, submission=submission, mac=mac, context=context)
     try:
-        if (
-            key is None and context.settings.max_waiting_jobs_per_user is None
-        ):  # one statement is a transaction of its own, at a quarter of the round trips
-            return Outcome(await insert(context.database))
-        async with context.database.transaction() as transaction:
-            effect = partial(_insert_within_limit, transaction, insert, owner.user_id, context)
-            if key is None:
-                return Outcome(await effect())
-            return await once(
-                transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now,
-            )  # fmt: skip
+        return await _insert(job, submission, mac, key, context)
     except JobIdTaken:
         # the same request twice at once: the other one won
         earlier = await _find_earlier(job_id, owner, mac, context)
@@ -121,48 +102,11 @@ async def _answer_retry(
     if key is None:
         return Outcome(earlier, replayed=True)
 
-    async def effect() -> Accepted:
+    async def answer(_: Transaction) -> Accepted:
         return earlier
 
-    async with context.database.transaction() as transaction:
-        outcome = await once(
-            transaction, effect, key=key, answer_type=Accepted, cipher=context.cipher, now=now
-        )  # fmt: skip
+    outcome = await idempotent(context, answer, key=key, answer_type=Accepted, now=now)
     return Outcome(outcome.answer, replayed=True)
-
-
-async def _claim_disk(
-    job_id: UUID, owner: Identity, submission: Submission, context: Context
-) -> Claim | None:  # fmt: skip
-    if submission.disk_name is None:
-        return None
-    request = ClaimRequest(
-        job_id=job_id,
-        user_id=owner.user_id,
-        username=owner.username,
-        disk_name=submission.disk_name,
-        size_gb=submission.disk_size_gb,
-        gpu_type=submission.gpu_type,
-        gpu_count=submission.gpu_count,
-        duration_seconds=submission.duration_seconds,
-    )
-    # asked again through a restart of the disks service or a reconnect: the same job's claim has the same answer
-    ask = retry(
-        retry=retry_if_exception_type(Unavailable), stop=stop_after_delay(_CLAIM_PATIENCE_SECONDS),
-        wait=wait_fixed(_CLAIM_PAUSE_SECONDS), reraise=True,
-    )(call_rpc)  # fmt: skip
-    reply = await ask(context.broker, CLAIM_SUBJECT, request, ClaimReply, timeout_seconds=_CLAIM_SECONDS)
-    if reply.claim is None:
-        raise _refusal(reply.refusal)
-    return reply.claim
-
-
-def _refusal(refusal: ClaimRefusal | None) -> GpuDevError:
-    if refusal is None or refusal.kind == "unavailable":
-        return Unavailable(refusal.text if refusal else "The disks service cannot answer now", retry_after_seconds=5)
-    if refusal.kind == "invalid":
-        return InvalidInput([Problem("value_error", ("body", "disk_size_gb"), refusal.text)])
-    return Conflict(refusal.text)
 
 
 def _new_job(  # noqa: PLR0917 - private, and each is something else
@@ -214,16 +158,28 @@ def _check_size(submission: Submission, context: Context) -> None:
         raise LimitReached(f"You may hold {most} GPUs at once: the job would wait for ever")
 
 
-async def _insert_within_limit(
-    transaction: Transaction, insert: Callable[[Executor], Awaitable[Accepted]], user_id: int, context: Context
-) -> Accepted:
+async def _insert(
+    job: Job, submission: Submission, mac: bytes, key: IdempotencyKey | None, context: Context
+) -> Outcome[Accepted]:
+    insert = partial(_insert_job, job=job, submission=submission, mac=mac, context=context)
     most = context.settings.max_waiting_jobs_per_user
-    if most is not None:
-        await transaction.fetch_value(storage.queue.LOCK_WAITING, user_id=user_id)
-        waiting = await transaction.fetch_value(storage.queue.COUNT_WAITING, user_id=user_id)
-        if waiting >= most:
-            raise LimitReached(f"{waiting} of your jobs wait already, which is as many as may: cancel one or try later")
-    return await insert(transaction)
+    if key is None and most is None:
+        # one statement is a transaction of its own, at a quarter of the round trips
+        return Outcome(await insert(context.database))
+
+    async def insert_within_limit(transaction: Transaction) -> Accepted:
+        if most is not None:
+            await _check_waiting(transaction, job.user_id, most)
+        return await insert(transaction)
+
+    return await idempotent(context, insert_within_limit, key=key, answer_type=Accepted, now=job.created_at)
+
+
+async def _check_waiting(transaction: Transaction, user_id: int, most: int) -> None:
+    await transaction.fetch_value(storage.queue.LOCK_WAITING, user_id=user_id)
+    waiting = await transaction.fetch_value(storage.queue.COUNT_WAITING, user_id=user_id)
+    if waiting >= most:
+        raise LimitReached(f"{waiting} of your jobs wait already, which is as many as may: cancel one or try later")
 
 
 async def _insert_job(
@@ -231,20 +187,31 @@ async def _insert_job(
 ) -> Accepted:
     draft = Draft(data=submitted_event(job), version=job.version, occurred_at=job.created_at)
     message_id = await executor.fetch_value(
-        storage.jobs.SUBMIT, **storage.jobs.submit_columns(job), **draft_columns(draft), request_mac=mac,
-        env_sealed=seal_environment(job.id, submission.env_vars, context), due_at=job.created_at,
-    )  # fmt: skip
+        storage.jobs.SUBMIT,
+        **storage.jobs.submit_columns(job),
+        **draft_columns(draft),
+        request_mac=mac,
+        env_sealed=seal_environment(job.id, submission.env_vars, context),
+        due_at=job.created_at,
+    )
     if message_id is None:
         raise JobIdTaken
     return Accepted(job.id, job.status, message_id)
 
 
 def submitted_event(job: Job) -> JobSubmitted:
-    """What gives a waiting job its place in the queue."""
+    """What gives a waiting job its entry in the queue."""
     return JobSubmitted(
-        job_id=job.id, user_id=job.user_id, username=job.username, status=job.status,
-        instance_type=job.instance_type, gpu_type=job.gpu_type, gpu_count=job.gpu_count,
-        duration_seconds=job.duration_seconds, submitted_at=job.created_at,
-        waits_for_disk=job.status is JobStatus.PENDING, disk_id=job.disk_id,
+        job_id=job.id,
+        user_id=job.user_id,
+        username=job.username,
+        status=job.status,
+        instance_type=job.instance_type,
+        gpu_type=job.gpu_type,
+        gpu_count=job.gpu_count,
+        duration_seconds=job.duration_seconds,
+        submitted_at=job.created_at,
+        waits_for_disk=job.status is JobStatus.PENDING,
+        disk_id=job.disk_id,
         availability_zone=job.availability_zone,
-    )  # fmt: skip
+    )

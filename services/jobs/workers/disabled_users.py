@@ -1,7 +1,5 @@
 """Cancels the jobs of users who are disabled."""
 
-from datetime import UTC, datetime
-
 from services.jobs.context import Context
 from services.jobs.operations.cancel import cancel_jobs_of_disabled
 from shared.background import Loop
@@ -22,5 +20,5 @@ class DisabledUsers:
         self.loop = Loop("disabled_users", self._turn, period_seconds=_PERIOD_SECONDS)
 
     async def _turn(self) -> bool:
-        found = await cancel_jobs_of_disabled(limit=_BATCH, now=datetime.now(UTC), context=self._context)
+        found = await cancel_jobs_of_disabled(limit=_BATCH, now=self._context.clock(), context=self._context)
         return found == _BATCH
