@@ -9,11 +9,8 @@ from litestar.params import FromPath, JSONBody
 from services.jobs.api.prefer_wait import held_answer, jupyter_is_settled, user_is_settled
 from services.jobs.context import Context
 from services.jobs.operations.access import add_user, switch_jupyter
-from services.jobs.schemas import (
-    ActionAnswer,
-    AddUserRequest,
-    action_answer,
-)
+from services.jobs.schemas.answers import ActionAnswer, action_answer
+from services.jobs.schemas.requests import AddUserRequest
 from shared.contracts.auth import Identity
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
@@ -46,7 +43,8 @@ class AccessController(Controller):
     ) -> Response[ActionAnswer]:
         """Give a GitHub user SSH access to an active job, with the public keys of their GitHub account.
 
-        The job then lists them in `secondary_users`; otherwise its `access_error` says why not.
+        The job then lists the user in `secondary_users`. If the keys could not be put in place, `access_error` says
+        why.
         """
         name = data.github_username
         outcome = await add_user(
@@ -71,7 +69,10 @@ class AccessController(Controller):
     async def enable_jupyter(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> Response[ActionAnswer]:
-        """Start JupyterLab in an active job, which then has a `jupyter_url` with a new token, or a `jupyter_error`."""
+        """Start JupyterLab in an active job.
+
+        The job then shows a `jupyter_url` with a new token, or a `jupyter_error` that says why it did not start.
+        """
         return await _switch(request, job_id, wanted=True, context=context)
 
     @post(

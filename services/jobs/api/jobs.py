@@ -15,20 +15,18 @@ from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.extend import extend_job
 from services.jobs.operations.read import get_job, job_history, list_jobs, shown_jupyter_token
 from services.jobs.operations.submit import submit_job
-from services.jobs.schemas import (
+from services.jobs.schemas.answers import (
     ActionAnswer,
-    ExtendRequest,
     JobAnswer,
     JobHistory,
     JobList,
     SubmitAnswer,
-    SubmitBody,
-    SubmitRequest,
     action_answer,
     history_answer,
     job_answer,
     submit_answer,
 )
+from services.jobs.schemas.requests import ExtendRequest, SubmitBody, SubmitRequest
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobStatus
 from shared.errors import InvalidInput, Problem
@@ -39,6 +37,7 @@ from shared.web.preferences import PREFER_WAIT, preferred_wait
 from shared.web.validation import Body
 
 AuthenticatedRequest = Request[Identity, Any, Any]
+_STATUSES = "Only jobs with this status, or with one of several, separated by commas"
 
 
 class JobsController(Controller):
@@ -59,7 +58,10 @@ class JobsController(Controller):
     async def submit(
         self, request: AuthenticatedRequest, data: JSONBody[SubmitRequest], context: NamedDependency[Context]
     ) -> Response[SubmitAnswer]:
-        """Queue a job for GPUs. `Prefer: wait=10` holds the answer until the job leaves the queue, 30 s at most."""
+        """Submit a job. It is queued for GPUs, and answered at once with its id.
+
+        With `Prefer: wait=10` the answer is held until the job has left the queue, 30 s at most.
+        """
         outcome = await submit_job(
             owner=request.user,
             submission=read_submission(msgspec.structs.asdict(data)),
@@ -74,7 +76,7 @@ class JobsController(Controller):
     async def get_one(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> JobAnswer:
-        """One of your jobs, by its id or by a unique prefix of the id of at least 8 characters."""
+        """One of your jobs, by its id, or by a prefix of the id of at least 8 characters that no other job of yours has."""
         job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)
         return job_answer(job, context.clock(), context.settings, shown_jupyter_token(job, context))
 
@@ -83,11 +85,11 @@ class JobsController(Controller):
         self,
         request: AuthenticatedRequest,
         context: NamedDependency[Context],
-        status: FromQuery[str | None] = None,
-        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
-        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31)]] = 0,
+        status: FromQuery[Annotated[str | None, Parameter(description=_STATUSES)]] = None,
+        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500, description="Jobs in the answer, at most")]] = 50,
+        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31, description="Jobs to skip, newest first")]] = 0,
     ) -> JobList:
-        """Your jobs, newest first. `status` selects one or more statuses, separated by commas."""
+        """Your jobs, newest first."""
         page = await list_jobs(
             user_id=request.user.user_id,
             statuses=read_statuses(status),
@@ -112,12 +114,14 @@ class JobsController(Controller):
         request: AuthenticatedRequest,
         job_id: FromPath[str],
         context: NamedDependency[Context],
-        reason: FromQuery[Annotated[str | None, Parameter(max_length=200)]] = None,
+        reason: FromQuery[
+            Annotated[str | None, Parameter(max_length=200, description="Shown in the job's `status_reason`")]
+        ] = None,
     ) -> Response[ActionAnswer]:
         """Cancel a job that has not ended. Its status becomes `cancelled` when its pod is gone.
 
-        With `Prefer: wait=10` the answer is held until then, 30 s at most. `reason` is shown in the job's
-        `status_reason`. Operators may cancel any user's job, by its full id.
+        With `Prefer: wait=10` the answer is held until then, 30 s at most. Operators may cancel any user's job, by its
+        full id.
         """
         outcome = await cancel_job(
             user_id=request.user.user_id,
@@ -148,9 +152,9 @@ class JobsController(Controller):
         data: JSONBody[ExtendRequest],
         context: NamedDependency[Context],
     ) -> Response[ActionAnswer]:
-        """Give an active job more time, up to the maximum duration, which counts from the job's start.
+        """Give an active job more time. The maximum duration counts from the job's start, extensions included.
 
-        The extension takes effect with this answer. The job's `expires_at` shows it three seconds later, or at once
+        The extension has taken effect with this answer. The job's `expires_at` shows it three seconds later, or at once
         with `Prefer: wait=10`.
         """
         outcome = await extend_job(
@@ -174,13 +178,13 @@ class JobsController(Controller):
     async def history(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> JobHistory:
-        """The statuses that one of your jobs has had, with times and reasons, oldest first."""
+        """Every status that one of your jobs has had, with its time and reason, oldest first."""
         job, rows = await job_history(user_id=request.user.user_id, job_id=job_id, context=context)
         return history_answer(job, rows)
 
 
 def read_statuses(text: str | None) -> list[JobStatus] | None:
-    """Statuses in a comma list; None for no filter, which an empty list is too.
+    """Statuses from a comma-separated list; None when there is no filter, as with an empty list.
 
     Raises:
         InvalidInput: One of them is unknown.

@@ -20,6 +20,7 @@ from shared.web.streaming import TEXT_RESPONSE, TextStream
 
 AuthenticatedRequest = Request[Identity, Any, Any]
 MAX_TAIL_LINES = 1_000_000
+_SINCE = "Only lines that began since then: an RFC 3339 time, or a number of seconds ago"
 
 
 class LogsController(Controller):
@@ -39,20 +40,21 @@ class LogsController(Controller):
         job_id: FromPath[str],
         context: NamedDependency[Context],
         log_reader: NamedDependency[LogReader],
-        follow: FromQuery[bool] = False,
-        tail: FromQuery[Annotated[int | None, Parameter(ge=0, le=MAX_TAIL_LINES)]] = None,
-        since: FromQuery[str | None] = None,
+        follow: FromQuery[Annotated[bool, Parameter(description="Go on until the job has ended")]] = False,
+        tail: FromQuery[
+            Annotated[int | None, Parameter(ge=0, le=MAX_TAIL_LINES, description="Only so many last lines")]
+        ] = None,
+        since: FromQuery[Annotated[str | None, Parameter(description=_SINCE)]] = None,
     ) -> Response[Any]:
         """The output of a job's command; with `follow=true` also everything that it prints until it ends.
 
-        `tail`: only the last lines. `since`: an RFC 3339 time or a number of seconds ago; lines that began earlier are
-        left out. The log is empty until the command prints something. After the job's end the last 1 MB is kept.
-        Where something is missing, a line that begins with `[gpudev: ` says so in its place.
+        The log is empty until the command prints something. After the job's end the last 1 MB is kept. Where something
+        is missing, a line that begins with `[gpudev: ` says so.
 
-        Without `follow` the answer is the log, byte for byte. With `follow` the answer begins at once, sends
-        unfinished lines as they come, and is never silent for more than 15 s: while there is no output it sends an
-        empty line, or a space within an unfinished line. When your API key ends, so does the answer, within 5 s and
-        with a line that says so.
+        Without `follow` the answer is the log, byte for byte. With `follow` the answer begins at once and sends
+        unfinished lines as they come. It is never silent for more than 15 s: while there is no output it sends an
+        empty line, or a space within an unfinished line. When your API key ends, the answer ends within 5 s, with a
+        line that says so.
         """
         wanted = LogRequest(follow=follow, tail=tail, since=read_since(since, context.clock()))
         job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)

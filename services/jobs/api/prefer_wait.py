@@ -12,7 +12,7 @@ from services.jobs.context import Context
 from services.jobs.domain.access import find_user
 from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job, Phase, UserState
 from services.jobs.operations.wait import await_job
-from services.jobs.schemas import ActionAnswer, ActionStatus, SubmitAnswer
+from services.jobs.schemas.answers import ActionAnswer, ActionStatus, SubmitAnswer
 from shared.contracts.auth import Identity
 from shared.idempotency import Outcome
 from shared.web.idempotency import replayable
@@ -120,4 +120,4 @@ def _refused(answer: ActionAnswer, text: str) -> ActionAnswer:
 
 
 def _refused_if_over(answer: ActionAnswer, job: Job) -> ActionAnswer | None:
-    return None if job.phase is Phase.ACTIVE else _refused(answer, "The job is over")
+    return None if job.phase is Phase.ACTIVE else _refused(answer, "The job has ended")

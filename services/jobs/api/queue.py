@@ -1,4 +1,4 @@
-"""Routes about a job's place in the queue; capacity knows it, and is asked over NATS."""
+"""Routes about a job's entry in the queue, which capacity keeps."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from litestar.params import FromPath, JSONBody
 from services.jobs.context import Context
 from services.jobs.operations.prioritise import prioritise_job
 from services.jobs.operations.read import explain_job
-from services.jobs.schemas import ActionAnswer, ExplainAnswer, PriorityRequest, action_answer, explain_answer
+from services.jobs.schemas.answers import ActionAnswer, ExplainAnswer, action_answer, explain_answer
+from services.jobs.schemas.requests import PriorityRequest
 from shared.contracts.auth import Identity
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
@@ -29,7 +30,7 @@ class QueueController(Controller):
     async def explain(
         self, request: Request[Identity, Any, Any], job_id: FromPath[str], context: NamedDependency[Context]
     ) -> ExplainAnswer:
-        """What one of your jobs waits for, when it will start, and what would start sooner."""
+        """What one of your jobs is waiting for, when it will probably start, and what would start sooner."""
         job, explanation = await explain_job(user_id=request.user.user_id, job_id=job_id, context=context)
         return explain_answer(job.id, job.status, explanation)
 
@@ -49,7 +50,10 @@ class QueueController(Controller):
         data: JSONBody[PriorityRequest],
         context: NamedDependency[Context],
     ) -> Response[ActionAnswer]:
-        """For operators: set the priority of any waiting job, by its full id. Other users get 403, whatever the id."""
+        """For operators: set the priority of any job that has not started, by its full id.
+
+        Other users get 403, whether there is such a job or not.
+        """
         outcome = await prioritise_job(
             asker=request.user,
             job_id=job_id,

@@ -26,7 +26,7 @@ class OperatorsOnly(Forbidden):
 
 class JobHasLeftTheQueue(Conflict):
     def __init__(self, job: Job) -> None:
-        super().__init__(f"The job does not wait any more: it is {job.status}")
+        super().__init__(f"The job is no longer waiting: it is {job.status}")
 
 
 async def prioritise_job(

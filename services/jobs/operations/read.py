@@ -115,7 +115,7 @@ def _one_of(rows: Sequence[Row]) -> Row:
     if not rows:
         raise JobNotFound
     if len(rows) > 1:
-        raise Conflict("The ids of several of your jobs begin with this: give more of the id")
+        raise Conflict("Several of your jobs have ids that begin like this: give more characters of the id")
     return rows[0]
 
 

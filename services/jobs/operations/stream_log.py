@@ -45,7 +45,7 @@ class LogRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class TooManyLogs(RateLimited):
     def __init__(self, limit: int, verb: str) -> None:
-        text = f"You already {verb} {limit} logs at once: end one of them first"
+        text = f"You already {verb} {limit} logs at the same time: end one of them first"
         super().__init__(text, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
 

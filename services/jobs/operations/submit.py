@@ -151,11 +151,11 @@ def _new_job(  # noqa: PLR0917 - private, and each is something else
 def _check_size(submission: Submission, context: Context) -> None:
     longest_hours = context.settings.max_total_hours
     if submission.duration_seconds > longest_hours * 3600:
-        text = f"Must be at most {longest_hours} hours, which is as long as a job may last here"
+        text = f"Must be at most {longest_hours} hours, the longest that a job may last here"
         raise InvalidInput([Problem("less_than_equal", ("body", "duration_hours"), text)])
     most = context.settings.max_gpus_per_user
     if most is not None and submission.gpu_count > most:
-        raise LimitReached(f"You may hold {most} GPUs at once: the job would wait for ever")
+        raise LimitReached(f"You may hold at most {most} GPUs at once, so this job could never start")
 
 
 async def _insert(
@@ -179,7 +179,7 @@ async def _check_waiting(transaction: Transaction, user_id: int, most: int) -> N
     await transaction.fetch_value(storage.queue.LOCK_WAITING, user_id=user_id)
     waiting = await transaction.fetch_value(storage.queue.COUNT_WAITING, user_id=user_id)
     if waiting >= most:
-        raise LimitReached(f"{waiting} of your jobs wait already, which is as many as may: cancel one or try later")
+        raise LimitReached(f"{waiting} of your jobs wait already, and at most {most} may: cancel one, or try later")
 
 
 async def _insert_job(

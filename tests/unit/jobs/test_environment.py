@@ -11,7 +11,7 @@ from deploy.local.cluster.kubelet.environment import expand
 from services.jobs.domain.environment import RESERVED_NAMES, RESERVED_PREFIXES
 from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import PodPolicy, pod_manifest
-from services.jobs.schemas import SubmitRequest
+from services.jobs.schemas.requests import SubmitRequest
 from tests.support.jobs import a_job
 
 DOCS = Path(__file__).parents[3] / "docs" / "jobs.md"

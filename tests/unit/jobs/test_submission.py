@@ -13,7 +13,7 @@ from services.jobs.domain.compatibility import label_of
 from services.jobs.domain.image import is_image_reference
 from services.jobs.domain.job_id import id_range
 from services.jobs.domain.submission import Submission, read_submission
-from services.jobs.schemas import SubmitBody, SubmitRequest
+from services.jobs.schemas.requests import SubmitBody, SubmitRequest
 from shared.errors import InvalidInput, Problem
 
 ID = 0x3F2A000000004000800000000000000A

@@ -11,7 +11,7 @@ import pytest
 from services.auth import schemas as auth
 from services.capacity import schemas as capacity
 from services.disks import schemas as disks
-from services.jobs import schemas as jobs
+from services.jobs.schemas import answers as jobs
 from shared.web import health
 from shared.web.response import Answer
 
