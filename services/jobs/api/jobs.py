@@ -76,7 +76,7 @@ class JobsController(Controller):
     async def get_one(
         self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> JobAnswer:
-        """One of your jobs, by its id, or by a prefix of the id of at least 8 characters that no other job of yours has."""
+        """One of your jobs, by its id or a unique prefix of the id of at least 8 characters."""
         job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)
         return job_answer(job, context.clock(), context.settings, shown_jupyter_token(job, context))
 
