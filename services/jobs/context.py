@@ -39,7 +39,7 @@ class WakeUps:
         """Jobs that someone waits for."""
         return len(self._waiting)
 
-    def tell(self, job_id: UUID) -> None:
+    def wake(self, job_id: UUID) -> None:
         """Something about the job has changed."""
         for woken in self._waiting.get(job_id, ()):
             woken.set()
@@ -48,7 +48,7 @@ class WakeUps:
         """The service stops: nobody waits any longer."""
         self.closing = True
         for job_id in self._waiting:
-            self.tell(job_id)
+            self.wake(job_id)
 
     @asynccontextmanager
     async def of(self, job_id: UUID) -> AsyncIterator[asyncio.Event]:
@@ -71,7 +71,7 @@ class WakeUps:
 
     async def _listen(self, job_id: UUID) -> Any:
         async def on_event(_: Any) -> None:
-            self.tell(job_id)
+            self.wake(job_id)
 
         try:
             return await self._broker.client.subscribe(f"{SUBJECT_ROOT}.jobs.*.{job_id}", cb=on_event)

@@ -225,7 +225,7 @@ class JobsWorld:
         return await self.database.fetch_one(_ROW, job_id=job_id)
 
     async def update(self, job_id: UUID, what: str) -> None:
-        """Change the row behind the service's back, such as its end for a job that should expire now."""
+        """Transition the row behind the service's back, such as its end for a job that should expire now."""
         await self.database.execute(Statement(sa.text(_UPDATE.format(what=what, job_id=job_id))))
 
     async def events(self, job_id: UUID) -> list[CloudEvent]:
@@ -415,7 +415,7 @@ class Kube:
         await asyncio.to_thread(self._api.patch_node, node, body, _request_timeout=10)
 
     async def change_service(self, name: str, patch: dict[str, Any]) -> None:
-        """Change a Service by hand."""
+        """Transition a Service by hand."""
         change = self._api.patch_namespaced_service
         await asyncio.to_thread(change, name, self._namespace, patch, _request_timeout=10)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from services.jobs.domain.change import Change, Rule, owner_of
 from services.jobs.domain.facts import (
     Fact,
     JupyterFailed,
@@ -18,6 +17,7 @@ from services.jobs.domain.facts import (
     UserRequested,
 )
 from services.jobs.domain.job import Job, JobUser, UserState
+from services.jobs.domain.transition import Rule, Transition, owner_of
 from shared.contracts.jobs import (
     JobEvent,
     JobJupyterDisabled,
@@ -75,52 +75,52 @@ def next_try(asked_at: datetime, now: datetime) -> datetime:
     return now + min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, (now - asked_at) / 2))
 
 
-def _request_user(job: Job, fact: UserRequested, now: datetime) -> Change:
+def _request_user(job: Job, fact: UserRequested, now: datetime) -> Transition:
     known = find_user(job, fact.name)
     if known is not None and known.state is not UserState.REFUSED:
-        return Change(job)
+        return Transition(job)
     first = known is not None and known.first
     asked = JobUser(name=fact.name, state=UserState.REQUESTED, first=first, requested_at=now)
     others = [user for user in job.users if user is not known]
     event = JobUserRequested(**owner_of(job), github_username=fact.name)
-    return Change(replace(job, users=[*others, asked]), (event,))
+    return Transition(replace(job, users=[*others, asked]), (event,))
 
 
-def _keep_keys(job: Job, fact: KeysFetched, _: datetime) -> Change:
+def _keep_keys(job: Job, fact: KeysFetched, _: datetime) -> Transition:
     return _settle(job, fact.name, _OPEN, state=UserState.FETCHED, reason=None)
 
 
-def _delay_user(job: Job, fact: UserDelayed, _: datetime) -> Change:
+def _delay_user(job: Job, fact: UserDelayed, _: datetime) -> Transition:
     return _settle(job, fact.name, _OPEN, state=UserState.DELAYED, reason=fact.reason)
 
 
-def _refuse_user(job: Job, fact: UserRefused, _: datetime) -> Change:
+def _refuse_user(job: Job, fact: UserRefused, _: datetime) -> Transition:
     event = JobUserRefused(**owner_of(job), github_username=fact.name, reason=fact.reason)
     open_states = _OPEN | {UserState.FETCHED}
     return _settle(job, fact.name, open_states, event, state=UserState.REFUSED, reason=fact.reason)
 
 
-def _admit(job: Job, fact: KeysApplied, _: datetime) -> Change:
+def _admit(job: Job, fact: KeysApplied, _: datetime) -> Transition:
     names = {name.lower() for name in fact.names}
     admitted = [user for user in users_to_apply(job) if user.name.lower() in names]
     users = [replace(user, state=UserState.ADDED) if user in admitted else user for user in job.users]
     events = (JobUserAdded(**owner_of(job), github_username=user.name) for user in admitted)
-    return Change(replace(job, users=users), tuple(events))
+    return Transition(replace(job, users=users), tuple(events))
 
 
-def _settle(job: Job, name: str, states: frozenset[UserState], *events: JobEvent, **changes: Any) -> Change:
+def _settle(job: Job, name: str, states: frozenset[UserState], *events: JobEvent, **changes: Any) -> Transition:
     user = find_user(job, name)
     if user is None or user.state not in states:
-        return Change(job)
+        return Transition(job)
     users = [replace(other, **changes) if other is user else other for other in job.users]
-    return Change(replace(job, users=users), events)
+    return Transition(replace(job, users=users), events)
 
 
-def _want_jupyter(job: Job, fact: JupyterRequested, now: datetime) -> Change:
+def _want_jupyter(job: Job, fact: JupyterRequested, now: datetime) -> Transition:
     wanted = fact.token_sealed is not None
     repeated = wanted is job.jupyter_wanted and job.jupyter_error is None and job.jupyter_revision > 0
     if repeated:
-        return Change(job)
+        return Transition(job)
     job = replace(
         job,
         jupyter_wanted=wanted,
@@ -129,20 +129,20 @@ def _want_jupyter(job: Job, fact: JupyterRequested, now: datetime) -> Change:
         jupyter_revision=job.jupyter_revision + 1,
         jupyter_error=None,
     )
-    return Change(job, (JobJupyterRequested(**owner_of(job), wanted=wanted),))
+    return Transition(job, (JobJupyterRequested(**owner_of(job), wanted=wanted),))
 
 
-def _switch_jupyter(job: Job, fact: JupyterSwitched, _: datetime) -> Change:
+def _switch_jupyter(job: Job, fact: JupyterSwitched, _: datetime) -> Transition:
     if not _is_open(job, fact.revision):
-        return Change(job)
+        return Transition(job)
     kind = JobJupyterEnabled if job.jupyter_wanted else JobJupyterDisabled
     job = replace(job, jupyter_applied=fact.revision, jupyter_enabled=job.jupyter_wanted, jupyter_error=None)
-    return Change(job, (kind(**owner_of(job)),))
+    return Transition(job, (kind(**owner_of(job)),))
 
 
-def _fail_jupyter(job: Job, fact: JupyterFailed, _: datetime) -> Change:
+def _fail_jupyter(job: Job, fact: JupyterFailed, _: datetime) -> Transition:
     if not _is_open(job, fact.revision):
-        return Change(job)
+        return Transition(job)
     event = JobJupyterFailed(**owner_of(job), wanted=job.jupyter_wanted, reason=fact.reason)
     running = job.jupyter_enabled and not job.jupyter_wanted
     job = replace(
@@ -153,7 +153,7 @@ def _fail_jupyter(job: Job, fact: JupyterFailed, _: datetime) -> Change:
         jupyter_error=fact.reason,
         jupyter_token_sealed=None,
     )
-    return Change(job, (event,))
+    return Transition(job, (event,))
 
 
 def _is_open(job: Job, revision: int) -> bool:

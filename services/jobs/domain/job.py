@@ -14,7 +14,7 @@ ENDED_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CAN
 WAITING_STATUSES = frozenset({JobStatus.PENDING, JobStatus.QUEUED})
 
 AWAITS_DISK = "Waiting for its disk; it keeps its place in the queue"
-PLACE_UNKNOWN = "Its place in the queue is being computed"
+POSITION_UNKNOWN = "Its place in the queue is being computed"
 
 
 class Phase(Enum):
@@ -213,7 +213,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         if self.status is JobStatus.PENDING:
             return self.status_reason or AWAITS_DISK
         if self.status is JobStatus.QUEUED and self.queue_position is None:
-            return f"{self.status_reason}. {PLACE_UNKNOWN}" if self.status_reason else PLACE_UNKNOWN
+            return f"{self.status_reason}. {POSITION_UNKNOWN}" if self.status_reason else POSITION_UNKNOWN
         return self.status_reason
 
     @property

@@ -14,7 +14,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = 1 << 63
 
 
-class Place(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True):
     """The record after which lines begin that are wanted."""
 
     nanoseconds: int
@@ -54,7 +54,7 @@ class TailFinder:
             self._end()
         self._take(rest)
 
-    def place(self, *, whole: bool) -> Place | None:
+    def position(self, *, whole: bool) -> Position | None:
         """None: not among what was fed, which is the whole log or only its end."""
         unfinished = self._goes_on or self._length > 0
         at = len(self._ends) - 1 - self._count + unfinished
@@ -63,7 +63,7 @@ class TailFinder:
         nanoseconds, same = self._ends[at], 1
         while same <= at and self._ends[at - same] == nanoseconds:
             same += 1
-        return Place(nanoseconds, same)
+        return Position(nanoseconds, same)
 
     def _take(self, piece: bytes) -> None:
         self._head += piece[: HEAD_BYTES - len(self._head)]

@@ -18,7 +18,7 @@ from services.jobs.domain.facts import (
 )
 from services.jobs.domain.job import Job, JobUser, KeptLog, Phase, UserState
 from services.jobs.domain.pod import SSHD_PATIENCE
-from services.jobs.domain.pod_facts import Fault, PodFacts, PodState, told
+from services.jobs.domain.pod_facts import Fault, PodFacts, PodState, with_cause
 
 WARNING_MINUTES = (30, 15, 5)
 _NO_LOG = KeptLog()
@@ -145,7 +145,7 @@ def _wants_log(job: Job, pod: PodFacts, limits: Limits, log: KeptLog) -> bool:
 
 def judge_refusal(job: Job, reason: str, now: datetime, limits: Limits) -> PodWaits | PodFailed:
     """What it means that Kubernetes has just refused an object of a job that is being prepared."""
-    detail = told("Kubernetes refuses to create the job's pod", reason)
+    detail = with_cause("Kubernetes refuses to create the job's pod", reason)
     since = job.fault_since if job.fault == Fault.REFUSED.value else None
     if since is not None and now >= since + timedelta(seconds=limits.refusal_seconds):
         return PodFailed(job.epoch, detail)
@@ -233,15 +233,15 @@ def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -
         return end
     if job.expires_at is not None and now >= job.expires_at:
         return Record(Expire(job.epoch))
-    news = _news(job, pod, now)
+    fact = _new_fact(job, pod, now)
     return (
-        Record(news)
-        if news is not None
+        Record(fact)
+        if fact is not None
         else Rest(min(now + timedelta(seconds=limits.resync_seconds), _next_moment(job, now)))
     )
 
 
-def _news(job: Job, pod: PodFacts, now: datetime) -> Fact | None:
+def _new_fact(job: Job, pod: PodFacts, now: datetime) -> Fact | None:
     """What an active job's owner does not know yet."""
     if pod.restarts > job.restarts:
         return PodRestarted(job.epoch, pod.restarts, pod.restart_reason or "")

@@ -180,7 +180,7 @@ def _waits_for_volumes(pod: Pod) -> bool:
 def _read_disruption(target: Condition | None) -> str | None:
     if target is None or target.status != "True":
         return None
-    return told(_DISRUPTIONS.get(target.reason or "", "The cluster ended the pod"), target.message)
+    return with_cause(_DISRUPTIONS.get(target.reason or "", "The cluster ended the pod"), target.message)
 
 
 def _read_state(pod: Pod, container: ContainerStatus | None) -> PodFacts:
@@ -200,16 +200,16 @@ def _read_bare_phase(pod: Pod) -> PodFacts | None:
     if pod.status.phase == "Succeeded":
         return PodFacts(uid="", state=PodState.EXITED, exit_code=0, began=True)
     if pod.status.phase == "Failed":
-        return PodFacts(uid="", state=PodState.FAILED, detail=told("The pod failed", pod.status.message))
+        return PodFacts(uid="", state=PodState.FAILED, detail=with_cause("The pod failed", pod.status.message))
     return None
 
 
 def _read_failed_pod(pod: Pod, terminated: Terminated | None) -> PodFacts:
     reason = pod.status.reason or ""
     if reason.startswith(_REFUSALS) and terminated is None:
-        detail = told("The node refused the pod", pod.status.message or reason)
+        detail = with_cause("The node refused the pod", pod.status.message or reason)
         return PodFacts(uid="", state=PodState.REFUSED, detail=detail)
-    detail = told(_POD_TEXTS.get(reason, f"The pod failed ({reason})"), pod.status.message)
+    detail = with_cause(_POD_TEXTS.get(reason, f"The pod failed ({reason})"), pod.status.message)
     # a command that ends well because it is asked to has not done what it was to do: its 0 is not told
     exit_code = (terminated.exit_code or None) if terminated else None
     return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=exit_code, began=terminated is not None)
@@ -218,10 +218,10 @@ def _read_failed_pod(pod: Pod, terminated: Terminated | None) -> PodFacts:
 def _read_terminated(terminated: Terminated) -> PodFacts:
     reason = terminated.reason or ""
     if reason in _NEVER_BEGAN:
-        detail = told("The container could not be started", terminated.message)
+        detail = with_cause("The container could not be started", terminated.message)
         return PodFacts(uid="", state=PodState.FAILED, detail=detail, exit_code=terminated.exit_code or None)
     if reason == "ContainerStatusUnknown":
-        detail = told("The node lost the container, as happens when it restarts", terminated.message)
+        detail = with_cause("The node lost the container, as happens when it restarts", terminated.message)
         return PodFacts(uid="", state=PodState.FAILED, detail=detail, began=True)
     if reason == _OOM_KILLED:
         # the runtime says so also when the command outlived the process that was killed: its 0 is no success then
@@ -236,7 +236,7 @@ def _read_living(pod: Pod, container: ContainerStatus | None) -> PodFacts:
     conditions = {condition.type: condition for condition in pod.status.conditions}
     scheduled = conditions.get("PodScheduled")
     if scheduled is not None and scheduled.status == "False" and scheduled.reason == "Unschedulable":
-        detail = told("The cluster has no room for the pod", scheduled.message)
+        detail = with_cause("The cluster has no room for the pod", scheduled.message)
         return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=Fault.UNSCHEDULABLE)
     if container is not None and container.state.running is not None:
         return _read_running(pod, container)
@@ -265,8 +265,8 @@ def _read_failed_tools(pod: Pod) -> PodFacts | None:
     why = "out of memory" if ended.reason == _OOM_KILLED else f"exit code {ended.exit_code}"
     what = f"{_NO_TOOLS} ({why})"
     if pod.spec.restart_policy == "Never":
-        return PodFacts(uid="", state=PodState.FAILED, detail=told(what, ended.message))
-    return PodFacts(uid="", state=PodState.STARTING, detail=told(what, ended.message), fault=Fault.CRASH)
+        return PodFacts(uid="", state=PodState.FAILED, detail=with_cause(what, ended.message))
+    return PodFacts(uid="", state=PodState.STARTING, detail=with_cause(what, ended.message), fault=Fault.CRASH)
 
 
 def _read_tools(pod: Pod) -> PodFacts | None:
@@ -282,7 +282,7 @@ def _read_tools(pod: Pod) -> PodFacts | None:
         return PodFacts(uid="", state=PodState.STARTING, detail="installing the job's tools")
     image = next(spec.image for spec in pod.spec.init_containers if spec.name == TOOLS_CONTAINER)
     about = f": {_FAULT_TEXTS[fault].format(image=image)}" if fault in {Fault.IMAGE, Fault.FINAL} else ""
-    detail = told(f"{_NO_TOOLS}{about} ({waiting.reason})", _public(fault, waiting.message))
+    detail = with_cause(f"{_NO_TOOLS}{about} ({waiting.reason})", _public(fault, waiting.message))
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
@@ -297,7 +297,7 @@ def _read_waiting(container: ContainerStatus | None, image: str) -> PodFacts:
     if fault is Fault.CRASH and before is not None:  # what went wrong is said there, here only that it did
         about = "out of memory" if before.reason == _OOM_KILLED else f"exit code {before.exit_code}"
         message = before.message or waiting.message
-    detail = told(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", _public(fault, message))
+    detail = with_cause(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", _public(fault, message))
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
@@ -316,7 +316,7 @@ def _image(pod: Pod) -> str:
     return next((spec.image for spec in pod.spec.containers if spec.name == MAIN_CONTAINER), "")
 
 
-def told(what: str, message: str | None) -> str:
+def with_cause(what: str, message: str | None) -> str:
     """`what`, and the cluster's `message` behind it: one printable line, of bounded length."""
     about, line = _line(what), _line(message or "")[:_MAX_MESSAGE]
     return f"{about}: {line}" if line else about

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from services.jobs.domain.pod import Condition, KubernetesObject, Meta
-from services.jobs.domain.pod_facts import Fault, PodFacts, told
+from services.jobs.domain.pod_facts import Fault, PodFacts, with_cause
 
 _VOLUME_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,7 +53,7 @@ def with_event(facts: PodFacts, event: PodEvent | None) -> PodFacts:
     """
     if event is None or event.reason not in _VOLUME_TROUBLE:
         return facts
-    detail = told(f"A volume of the job cannot be mounted yet ({event.reason})", event.message)
+    detail = with_cause(f"A volume of the job cannot be mounted yet ({event.reason})", event.message)
     return msgspec.structs.replace(facts, detail=detail, fault=Fault.VOLUME)
 
 

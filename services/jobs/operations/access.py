@@ -12,10 +12,10 @@ from services.jobs.domain.access import BARE, MAX_USERS, find_user
 from services.jobs.domain.facts import Fact, JupyterRequested, KeysFetched, UserDelayed, UserRefused, UserRequested
 from services.jobs.domain.job import Job, JobUser, Phase
 from services.jobs.domain.ssh_keys import authorized_keys
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from services.jobs.operations.lock import JobNotActive, lock_own
 from services.jobs.operations.seal import new_jupyter_token
-from services.jobs.operations.transition import write_change
+from services.jobs.operations.transition import write_transition
 from shared.database import Transaction
 from shared.errors import Conflict
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
@@ -60,11 +60,13 @@ async def add_user(
         known = find_user(job, name)
         if known is None and len(job.users) >= MAX_USERS:
             raise TooManyUsers
-        changed = change(job, UserRequested(name), now)
+        changed = transition_of(job, UserRequested(name), now)
         if changed is None:
             asked = known.message_id if known is not None else None
             return Accepted(job.id, job.status, asked or job.submit_message_id)
-        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        written = await write_transition(
+            transaction=transaction, before=job, transition=changed, now=now, context=context
+        )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
     return await idempotent(context, add, key=key, answer_type=Accepted, now=now)
@@ -92,10 +94,12 @@ async def switch_jupyter(
     async def switch(transaction: Transaction) -> Accepted:
         job = await _lock_running(transaction, user_id, job_id, context)
         token = new_jupyter_token(job.id, context) if wanted else None
-        changed = change(job, JupyterRequested(token), now)
+        changed = transition_of(job, JupyterRequested(token), now)
         if changed is None:
             return Accepted(job.id, job.status, job.jupyter_message_id or job.submit_message_id)
-        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        written = await write_transition(
+            transaction=transaction, before=job, transition=changed, now=now, context=context
+        )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
     return await idempotent(context, switch, key=key, answer_type=Accepted, now=now)

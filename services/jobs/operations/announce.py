@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from services.jobs import storage
 from services.jobs.context import Context
-from services.jobs.domain.change import Change, owner_of
 from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.transition import Transition, owner_of
 from services.jobs.operations.submit import submitted_event
-from services.jobs.operations.transition import write_change
+from services.jobs.operations.transition import write_transition
 from shared.contracts.jobs import JobEvent, JobPrioritised, JobRequeued
 from shared.database import Transaction
 from shared.messaging import Draft, record_event
@@ -18,7 +18,7 @@ from shared.messaging import Draft, record_event
 _IN_LINE = frozenset({Phase.PENDING, Phase.QUEUED})
 
 
-async def tell_again(*, job_id: UUID, now: datetime, context: Context) -> bool:
+async def announce_again(*, job_id: UUID, now: datetime, context: Context) -> bool:
     """Repeat the events that make a job's place, under the job's version: nothing about the job has changed.
 
     Returns:
@@ -40,7 +40,9 @@ async def tell_again(*, job_id: UUID, now: datetime, context: Context) -> bool:
             revision=job.revision + 1,
             updated_at=now,
         )
-        await write_change(transaction=transaction, before=job, changed=Change(unplaced), now=now, context=context)
+        await write_transition(
+            transaction=transaction, before=job, transition=Transition(unplaced), now=now, context=context
+        )
     return True
 
 

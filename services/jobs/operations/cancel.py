@@ -9,9 +9,9 @@ from services.jobs.context import Context
 from services.jobs.domain.accepted import Accepted
 from services.jobs.domain.facts import Cancel
 from services.jobs.domain.job import ENDED_STATUSES, Job
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from services.jobs.operations.lock import lock_own, lock_own_or_any
-from services.jobs.operations.transition import write_change
+from services.jobs.operations.transition import write_transition
 from shared.contracts.jobs import JobStatus
 from shared.database import Transaction
 from shared.errors import Conflict
@@ -67,10 +67,10 @@ async def cancel_job(
 
 
 async def _write_cancel(transaction: Transaction, job: Job, fact: Cancel, now: datetime, context: Context) -> Job:
-    changed = change(job, fact, now)
+    changed = transition_of(job, fact, now)
     if changed is None or job.status in ENDED_STATUSES:
         raise JobHasEnded(job.status)
-    written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+    written = await write_transition(transaction=transaction, before=job, transition=changed, now=now, context=context)
     return written.job
 
 
@@ -99,8 +99,10 @@ async def cancel_jobs_of_disabled(*, limit: int, now: datetime, context: Context
         rows = await transaction.fetch_all(storage.disabled_users.LOCK_JOBS_OF_DISABLED, now=now, limit=limit)
         for row in rows:
             job = storage.jobs.to_job(row)
-            changed = change(job, Cancel(REASON), now)
+            changed = transition_of(job, Cancel(REASON), now)
             if changed is not None:
                 log.info("job_of_disabled_user_cancelled", job_id=str(job.id), user_id=job.user_id)
-                await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+                await write_transition(
+                    transaction=transaction, before=job, transition=changed, now=now, context=context
+                )
     return len(rows)

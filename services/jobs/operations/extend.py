@@ -7,9 +7,9 @@ from services.jobs.context import Context
 from services.jobs.domain.accepted import Accepted
 from services.jobs.domain.extension import SHOWN_AFTER, extension_refusal
 from services.jobs.domain.facts import Extend
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from services.jobs.operations.lock import JobNotActive, lock_own
-from services.jobs.operations.transition import write_change
+from services.jobs.operations.transition import write_transition
 from shared.database import Transaction
 from shared.errors import Conflict
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
@@ -54,14 +54,16 @@ async def extend_job(
         job = await lock_own(transaction, user_id=user_id, job_id=job_id)
         # after the lock was had, which may take a while
         shown_at = None if shown_at_once else await transaction.fetch_value(storage.jobs.CLOCK) + SHOWN_AFTER
-        changed = change(job, Extend(seconds, shown_at), now)
+        changed = transition_of(job, Extend(seconds, shown_at), now)
         if changed is None:
             raise JobNotActive(job)
         longest_seconds = context.settings.max_total_hours * 3600
         refusal = extension_refusal(job, seconds=seconds, longest_seconds=longest_seconds, now=now)
         if refusal is not None:
             raise ExtensionRefused(refusal)
-        written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+        written = await write_transition(
+            transaction=transaction, before=job, transition=changed, now=now, context=context
+        )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
     return await idempotent(context, extend, key=key, answer_type=Accepted, now=now)

@@ -75,4 +75,4 @@ class FinalLog:
             now = self._context.clock()
             await self._context.database.execute(storage.logs.ADD_LAST_LINES, job_id=job.id, sealed=sealed, now=now)
         except (Unavailable, LogNotThere, TimeoutError) as error:
-            log.info("last_words_not_kept", job_id=str(job.id), error=type(error).__name__)
+            log.info("final_log_not_kept", job_id=str(job.id), error=type(error).__name__)

@@ -26,7 +26,7 @@ CONTENT_SECONDS = _LISTING_SECONDS + _CLOSING_SECONDS + _TELLING_SECONDS
 """For all of it."""
 
 
-async def tell_content(
+async def report_content(
     *, job: Job, last_message: str | None, cluster: Cluster, now: datetime, context: Context
 ) -> None:
     """Tell what is on the disk of a job whose pod is about to be deleted.
@@ -48,7 +48,7 @@ async def tell_content(
     if listing is None:
         log.info("content_not_listed", job_id=str(job.id), asked=last_message is None)
         return
-    await _tell(job, job.disk_id, listing, now, context)
+    await _report(job, job.disk_id, listing, now, context)
 
 
 async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
@@ -62,7 +62,7 @@ async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
     return result.stdout if result.exit_code == 0 else b""
 
 
-async def _tell(job: Job, disk_id: UUID, listing: Listing, now: datetime, context: Context) -> None:
+async def _report(job: Job, disk_id: UUID, listing: Listing, now: datetime, context: Context) -> None:
     report = ContentReport(job_id=job.id, disk_id=disk_id, epoch=job.epoch, taken_at=now, listing=listing)
     try:
         reply = await call_rpc(context.broker, CONTENT_SUBJECT, report, ContentReply, timeout_seconds=_TELLING_SECONDS)

@@ -3,7 +3,7 @@
 from services.jobs import storage
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.job_id import id_range
-from services.jobs.domain.table import STOPPING
+from services.jobs.domain.transition_table import STOPPING
 from services.jobs.operations.read import JobNotFound, known_range, one_of
 from shared.database import Transaction
 from shared.errors import Conflict

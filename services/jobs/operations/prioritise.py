@@ -6,10 +6,10 @@ from msgspec.structs import replace
 
 from services.jobs.context import Context
 from services.jobs.domain.accepted import Accepted
-from services.jobs.domain.change import Change, owner_of
 from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.transition import Transition, owner_of
 from services.jobs.operations.lock import lock_any
-from services.jobs.operations.transition import write_change
+from services.jobs.operations.transition import write_transition
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobPrioritised
 from shared.database import Transaction
@@ -48,8 +48,8 @@ async def prioritise_job(
             raise JobHasLeftTheQueue(job)
         event = JobPrioritised(**owner_of(job), priority=priority)
         after = replace(job, version=job.version + 1, revision=job.revision + 1, updated_at=now)
-        written = await write_change(
-            transaction=transaction, before=job, changed=Change(after, (event,)), now=now, context=context
+        written = await write_transition(
+            transaction=transaction, before=job, transition=Transition(after, (event,)), now=now, context=context
         )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 

@@ -52,9 +52,7 @@ async def get_job(*, user_id: int, job_id: str, context: Context) -> Job:
         Conflict: Several of one's jobs begin like this.
     """
     first_id, last_id = known_range(job_id)
-    rows = await context.database.fetch_all(
-        storage.jobs.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id
-    )  # fmt: skip
+    rows = await context.database.fetch_all(storage.jobs.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
     return storage.jobs.to_shown_job(_one_of(rows))
 
 
@@ -63,9 +61,12 @@ async def list_jobs(
 ) -> JobPage:
     """One's own jobs as they are shown, newest first; `statuses` None means all."""
     rows = await context.database.fetch_all(
-        storage.jobs.LIST_OWN, user_id=user_id, statuses=None if statuses is None else list(statuses),
-        limit=limit, offset=offset,
-    )  # fmt: skip
+        storage.jobs.LIST_OWN,
+        user_id=user_id,
+        statuses=None if statuses is None else list(statuses),
+        limit=limit,
+        offset=offset,
+    )
     return JobPage([storage.jobs.to_shown_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
 
 

@@ -82,7 +82,9 @@ class LogReader:
         if request.follow:
             _following.inc()
         try:
-            async with aclosing(self._follow(job, request) if request.follow else self._tell(job, request)) as texts:
+            async with aclosing(
+                self._follow(job, request) if request.follow else self._read_once(job, request)
+            ) as texts:
                 async for text in texts:
                     yield text
         finally:
@@ -129,7 +131,7 @@ class LogReader:
                     async with asyncio.timeout(pause):
                         await woken.wait()
 
-    async def _tell(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
+    async def _read_once(self, job: Job, request: LogRequest) -> AsyncGenerator[bytes, None]:
         lines, tail = _reader(request), request.tail
         for broken in range(1, _MAX_BREAKS + 1):
             if job.status in ENDED_STATUSES or job.pod_name is None:
@@ -155,17 +157,17 @@ class LogReader:
         """Have `lines` begin at the last ones, each of which may be many records; what is still wanted of a tail."""
         if not tail or not self._has_marks:
             return tail
-        place, asked, whole = None, tail + 2, False
-        while place is None and not whole:
+        position, asked, whole = None, tail + 2, False
+        while position is None and not whole:
             finder = TailFinder(tail)
             async with self._cluster.open_log(object_name(job), tail=asked) as chunks:
                 async for chunk in chunks:
                     finder.feed(chunk)
             whole = finder.records < asked
-            place = finder.place(whole=whole)
+            position = finder.position(whole=whole)
             asked *= _TAIL_GROWTH
-        if place is not None:
-            lines.begin_after(place.raw, place.same)
+        if position is not None:
+            lines.begin_after(position.raw, position.same)
         return None
 
     @property

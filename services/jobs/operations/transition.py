@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.domain.access import find_user
-from services.jobs.domain.change import Change
 from services.jobs.domain.facts import Fact, Granted
 from services.jobs.domain.job import Job, Phase
-from services.jobs.domain.table import change
+from services.jobs.domain.transition import Transition
+from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobCancelRequested, JobEvent, JobJupyterRequested, JobUserRequested
 from shared.database import Transaction
 from shared.errors import Unavailable
@@ -73,10 +73,10 @@ async def apply_event(
         return
     if isinstance(fact, Granted) and fact.epoch > job.epoch and job.phase in _NOT_FREE_FOR_A_LEASE:
         raise LeaseTooEarly
-    changed = change(job, fact, now) or Change(replace(job, revision=job.revision + 1))
+    changed = transition_of(job, fact, now) or Transition(replace(job, revision=job.revision + 1))
     noted = replace(changed.job, capacity_sequence=sequence or job.capacity_sequence)
-    await write_change(
-        transaction=transaction, before=job, changed=Change(noted, changed.events), now=now, context=context
+    await write_transition(
+        transaction=transaction, before=job, transition=Transition(noted, changed.events), now=now, context=context
     )
 
 
@@ -89,12 +89,14 @@ async def apply_fact(*, job: Job, fact: Fact, now: datetime, context: Context) -
     Returns:
         The changed job; None when the fact is stale or changes nothing.
     """
-    changed = change(job, fact, now)
+    changed = transition_of(job, fact, now)
     if changed is None:
         return None
     try:
         async with context.database.transaction() as transaction:
-            written = await write_change(transaction=transaction, before=job, changed=changed, now=now, context=context)
+            written = await write_transition(
+                transaction=transaction, before=job, transition=changed, now=now, context=context
+            )
     except StaleJob:
         return None
     return written.job
@@ -109,25 +111,25 @@ async def apply_to_newest(*, job: Job, fact: Fact, now: datetime, context: Conte
     async with context.database.transaction() as transaction:
         row = await transaction.fetch_one(storage.jobs.LOCK, job_id=job.id)
         newest = storage.jobs.to_job(row) if row is not None else job
-        changed = change(newest, fact, now)
+        changed = transition_of(newest, fact, now)
         if changed is None:
             return newest
-        written = await write_change(
-            transaction=transaction, before=newest, changed=changed, now=now, context=context
-        )  # fmt: skip
+        written = await write_transition(
+            transaction=transaction, before=newest, transition=changed, now=now, context=context
+        )
         return written.job
 
 
-async def write_change(
-    *, transaction: Transaction, before: Job, changed: Change, now: datetime, context: Context
+async def write_transition(
+    *, transaction: Transaction, before: Job, transition: Transition, now: datetime, context: Context
 ) -> Written:
     """Write a change with its events; who waits for the job is woken at commit.
 
     Raises:
         StaleJob: The row is not what `before` was; the transaction must not be committed.
     """
-    job, message_ids = changed.job, []
-    for number, event in enumerate(changed.events, start=1):
+    job, message_ids = transition.job, []
+    for number, event in enumerate(transition.events, start=1):
         draft = Draft(data=event, version=before.version + number, occurred_at=now)
         message_ids.append(await record_event(transaction, draft, context.outbox))
         job = _with_message_id(job, event, message_ids[-1])
@@ -136,7 +138,7 @@ async def write_change(
         raise StaleJob
     if job.node is not None:
         transaction.after_commit(partial(context.hints.add, job.id))
-    transaction.after_commit(partial(context.wake_ups.tell, job.id))
+    transaction.after_commit(partial(context.wake_ups.wake, job.id))
     return Written(job, tuple(message_ids))
 
 

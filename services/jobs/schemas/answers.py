@@ -10,7 +10,7 @@ import msgspec
 
 from services.jobs.domain.accepted import Accepted
 from services.jobs.domain.environment import HOME
-from services.jobs.domain.job import AWAITS_DISK, PLACE_UNKNOWN, Job, Phase
+from services.jobs.domain.job import AWAITS_DISK, POSITION_UNKNOWN, Job, Phase
 from services.jobs.settings import JobsSettings
 from shared.contracts.capacity import Explanation
 from shared.contracts.jobs import JobStatus
@@ -195,7 +195,7 @@ def submit_answer(outcome: Outcome[Accepted]) -> Outcome[SubmitAnswer]:
         job_id=accepted.job_id,
         status=JobStatus.QUEUED if pending else accepted.status,
         message=text,
-        status_reason=AWAITS_DISK if pending else PLACE_UNKNOWN if accepted.status is JobStatus.QUEUED else None,
+        status_reason=AWAITS_DISK if pending else POSITION_UNKNOWN if accepted.status is JobStatus.QUEUED else None,
     )
     return Outcome(answer, outcome.replayed)
 

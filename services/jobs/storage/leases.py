@@ -54,6 +54,7 @@ FINISH = Statement(
     )
 )
 LEASES = Statement(
-    sa.select(jobs.c.id, jobs.c.epoch, sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None)).label("live"))
-    .where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
-)  # fmt: skip
+    sa.select(
+        jobs.c.id, jobs.c.epoch, sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None)).label("live")
+    ).where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
+)

@@ -218,7 +218,7 @@ def _problem_of(result: ExecResult | str, *, secret: str = "") -> str | None:
         return result
     if result.exit_code == 0:
         return None
-    return result.last_words(secret=secret) or f"It ended with exit code {result.exit_code}"
+    return result.last_error_line(secret=secret) or f"It ended with exit code {result.exit_code}"
 
 
 def _open_work(job: Job, now: datetime) -> datetime | None:

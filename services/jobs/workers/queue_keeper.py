@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from services.jobs import storage
 from services.jobs.context import Context
-from services.jobs.operations.announce import tell_again
+from services.jobs.operations.announce import announce_again
 from shared.contracts.capacity import UNPLACED_SUBJECT, UnplacedReply, UnplacedRequest
 from shared.leader_lock import leader_loop
 from shared.messaging import call_rpc
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 _LEADER_LOCK = "line"
 _BATCH = 1000
 _FIRST = UUID(int=0)
-_told_again = Counter("gpudev_jobs_told_again", "Waiting jobs that capacity had no place for")
+_announced_again = Counter("gpudev_jobs_told_again", "Waiting jobs that capacity had no place for")
 
 
 class QueueKeeper:
@@ -55,10 +55,10 @@ class QueueKeeper:
             ids = [row["id"] for row in rows]
             last = ids[-1]
             reply = await call_rpc(self._context.broker, UNPLACED_SUBJECT, UnplacedRequest(ids), UnplacedReply)
-            await self._tell_again(reply.job_ids)
+            await self._announce_again(reply.job_ids)
 
-    async def _tell_again(self, ids: Sequence[UUID]) -> None:
+    async def _announce_again(self, ids: Sequence[UUID]) -> None:
         for job_id in ids:
-            if await tell_again(job_id=job_id, now=self._context.clock(), context=self._context):
-                _told_again.inc()
+            if await announce_again(job_id=job_id, now=self._context.clock(), context=self._context):
+                _announced_again.inc()
                 log.warning("job_told_again", job_id=str(job_id))

@@ -41,7 +41,7 @@ from services.jobs.domain.trouble import with_event
 from services.jobs.operations.access import fetch_user
 from services.jobs.operations.archive_log import WHOLE_SECONDS, find_log_state, keep_log
 from services.jobs.operations.final_log import FinalLog
-from services.jobs.operations.list_disk import CONTENT_SECONDS, tell_content
+from services.jobs.operations.list_disk import CONTENT_SECONDS, report_content
 from services.jobs.operations.make_pod import CALLS_AT_MOST, PodObjects
 from services.jobs.operations.read import find_jobs
 from services.jobs.operations.transition import apply_fact
@@ -223,7 +223,7 @@ class Reconciler:
         """What can be done without is cut short; the deletion keeps its time."""
         with suppress(TimeoutError):
             async with budget.call(CONTENT_SECONDS, leaving_seconds=CALL_SECONDS):
-                await tell_content(
+                await report_content(
                     job=job,
                     last_message=step.last_message,
                     cluster=self._cluster,

@@ -15,10 +15,10 @@ from services.jobs.context import Context
 from services.jobs.domain.facts import Cancel, Granted, PodReady, PodWaits
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.submission import read_submission
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.submit import submit_job
-from services.jobs.operations.transition import LeaseTooEarly, apply_event, apply_fact, write_change
+from services.jobs.operations.transition import LeaseTooEarly, apply_event, apply_fact, write_transition
 from services.jobs.workers.reconciler import PASS_SECONDS, Looked, Reconciler
 from shared.contracts.auth import Identity
 from shared.leased_worker import Budget
@@ -225,11 +225,13 @@ async def test_a_change_whose_transaction_fails_leaves_neither_state_nor_event(
 ) -> None:
     job_id = await granted(world, context)
     job = await read(world, job_id)
-    changed = change(job, Cancel(), later())
+    changed = transition_of(job, Cancel(), later())
     assert changed is not None
     with suppress(Killed):
         async with context.database.transaction() as transaction:
-            await write_change(transaction=transaction, before=job, changed=changed, now=later(), context=context)
+            await write_transition(
+                transaction=transaction, before=job, transition=changed, now=later(), context=context
+            )
             raise Killed
     assert await read(world, job_id) == job
     assert await world.told(job_id) == ["submitted", "preparing"]

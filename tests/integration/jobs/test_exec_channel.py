@@ -92,7 +92,7 @@ async def test_input_is_framed_and_output_and_exit_code_come_back(tmp_path: Path
     async with api_server(tmp_path, websocket(talk, requests)) as cluster:
         result = await cluster.exec_in_pod("pod", ["a b", "$(c)"], stdin=b"x" * 40_000, seconds=5)
     assert bytes(received) == b"40000\n" + b"x" * 40_000
-    assert (result.exit_code, result.stdout, result.last_words()) == (3, b"out", "the  [reason")
+    assert (result.exit_code, result.stdout, result.last_error_line()) == (3, b"out", "the  [reason")
     request = requests[0]
     assert request.path == "/api/v1/namespaces/jobs/pods/pod/exec"
     assert request.query.getall("command") == ["a b", "$(c)"]
@@ -140,9 +140,9 @@ async def test_a_programs_last_words_are_one_printable_line_of_bounded_length(tm
     said = b"first\n\x1b[2J\x00the\r disk\xff\xe2\x80\xae is full" + b"!" * 100_000 + b"\n\x07\x1b\n\n" * 40_000
     async with api_server(tmp_path, websocket(ending(failure(1), (2, said)))) as cluster:
         result = await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
-    assert result.last_words().isprintable()
-    assert result.last_words().startswith("[2J the  disk�  is full!!!")
-    assert len(result.last_words()) == 300
+    assert result.last_error_line().isprintable()
+    assert result.last_error_line().startswith("[2J the  disk�  is full!!!")
+    assert len(result.last_error_line()) == 300
 
 
 async def test_a_connection_that_breaks_is_no_outcome(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from services.jobs.domain.facts import (
     UserRequested,
 )
 from services.jobs.domain.job import Job, UserState
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobStatus
 from tests.support.jobs import NOW, a_job
 
@@ -36,7 +36,7 @@ def active(**changes: Any) -> Job:
 def after(job: Job, *facts: Fact) -> tuple[Job, list[str]]:
     told: list[str] = []
     for fact in facts:
-        changed = change(job, fact, NOW)
+        changed = transition_of(job, fact, NOW)
         if changed is not None:
             job, told = changed.job, [*told, *(event.EVENT for event in changed.events)]
     return job, told
@@ -51,7 +51,7 @@ def test_a_user_is_added_when_his_keys_are_in_the_pod() -> None:
 
 def test_asking_again_changes_nothing_unless_he_was_refused() -> None:
     asked, _ = after(active(), UserRequested("bob"))
-    assert change(asked, UserRequested("BOB"), NOW) is None
+    assert transition_of(asked, UserRequested("BOB"), NOW) is None
     refused, told = after(asked, UserRefused(1, "bob", "no keys"))
     assert (refused.access_error, refused.wants_access_work, told) == ("bob: no keys", False, ["user_refused"])
     again, told = after(refused, UserRequested("BOB"))
@@ -93,14 +93,14 @@ ON, OFF = JupyterRequested(b"one"), JupyterRequested(None)
 def test_jupyter_is_on_when_it_answers_and_off_at_the_wish() -> None:
     wanted, told = after(active(), ON)
     assert (wanted.jupyter_enabled, wanted.wants_access_work, told) == (False, True, ["jupyter_requested"])
-    assert change(wanted, JupyterRequested(b"two"), NOW) is None
+    assert transition_of(wanted, JupyterRequested(b"two"), NOW) is None
     on, told = after(wanted, JupyterSwitched(1, 1))
     assert (on.jupyter_enabled, on.jupyter_token_sealed, on.wants_access_work) == (True, b"one", False)
     assert told == ["jupyter_enabled"]
     off, told = after(on, OFF, JupyterSwitched(1, 2))
     assert (off.jupyter_enabled, off.jupyter_token_sealed) == (False, None)
     assert told == ["jupyter_requested", "jupyter_disabled"]
-    assert change(off, OFF, NOW) is None
+    assert transition_of(off, OFF, NOW) is None
     anew, _ = after(off, JupyterRequested(b"two"), JupyterSwitched(1, 3))
     assert anew.jupyter_token_sealed == b"two"
 
@@ -115,8 +115,8 @@ def test_a_failure_is_told_and_may_be_tried_again() -> None:
 
 def test_the_outcome_of_an_older_wish_is_worthless() -> None:
     job, _ = after(active(), ON, OFF)
-    assert change(job, JupyterSwitched(1, 1), NOW) is None
-    assert change(job, JupyterFailed(1, 1, "late"), NOW) is None
+    assert transition_of(job, JupyterSwitched(1, 1), NOW) is None
+    assert transition_of(job, JupyterFailed(1, 1, "late"), NOW) is None
 
 
 NAMES = st.sampled_from(["bob", "Bob", "carol"])

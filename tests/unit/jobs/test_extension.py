@@ -9,7 +9,7 @@ from services.jobs.domain.extension import extension_refusal
 from services.jobs.domain.facts import Extend, Warn
 from services.jobs.domain.job import Job
 from services.jobs.domain.plan import due_warning
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobStatus
 from tests.support.jobs import NOW, a_job
 
@@ -22,7 +22,7 @@ def active(**changes: object) -> Job:
 
 
 def extended(job: Job, seconds: int) -> Job:
-    changed = change(job, Extend(seconds), NOW)
+    changed = transition_of(job, Extend(seconds), NOW)
     assert changed is not None
     return changed.job
 
@@ -58,7 +58,7 @@ def test_an_extension_that_would_end_in_the_past_is_refused() -> None:
 
 def test_warnings_start_anew_for_the_new_end() -> None:
     four_before = NOW + timedelta(minutes=56)
-    warned = change(active(), Warn(0, 5), four_before)
+    warned = transition_of(active(), Warn(0, 5), four_before)
     assert warned is not None
     assert due_warning(warned.job, four_before) is None
     longer = extended(warned.job, 3600)

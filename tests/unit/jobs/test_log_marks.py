@@ -93,13 +93,13 @@ def test_the_last_lines_are_found_among_their_records(output: Output, count: int
     for begin in range(0, len(end), piece):
         finder.feed(end[begin : begin + piece])
     whole = end == content
-    place = finder.place(whole=whole)
+    position = finder.position(whole=whole)
     reader = LineReader()
-    if place is not None:
-        reader.begin_after(place.raw, place.same)
+    if position is not None:
+        reader.begin_after(position.raw, position.same)
     reader.take_up()
     told = reader.feed(content) + reader.finish()
-    if whole or place is not None:
+    if whole or position is not None:
         assert told == last_lines(printed, count)
 
 

@@ -27,7 +27,7 @@ class ExecResult(msgspec.Struct, frozen=True):
     stderr: bytes
     """Its first MiB."""
 
-    def last_words(self, *, secret: str = "") -> str:
+    def last_error_line(self, *, secret: str = "") -> str:
         """The last line on standard error without the secret, cut to 300 characters; empty when there is none."""
         lines = self.stderr.decode(errors="replace").split("\n")
         printable = ("".join(c if c.isprintable() else " " for c in line).strip() for line in reversed(lines))

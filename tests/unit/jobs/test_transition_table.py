@@ -42,7 +42,7 @@ from services.jobs.domain.facts import (
 from services.jobs.domain.job import ENDED_STATUSES, Job, JobUser, Phase, UserState
 from services.jobs.domain.plan import Limits, Record, Rest, next_step
 from services.jobs.domain.pod_facts import PodFacts, PodState
-from services.jobs.domain.table import change
+from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobEvent, JobStatus
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -185,7 +185,7 @@ def is_stale(fact: Any) -> bool:
 @pytest.mark.parametrize(("phase", "fact"), EVERYTHING)
 def test_each_fact_leads_where_the_table_says_and_nowhere_else(phase: Phase, fact: Fact) -> None:
     before = job(phase)
-    changed = change(before, fact, NOW)
+    changed = transition_of(before, fact, NOW)
     expected = None if is_stale(fact) else LEADS_TO.get((phase, type(fact)))
     if expected is None:
         assert changed is None
@@ -197,7 +197,7 @@ def test_each_fact_leads_where_the_table_says_and_nowhere_else(phase: Phase, fac
 @pytest.mark.parametrize(("phase", "fact"), EVERYTHING)
 def test_each_change_counts_up_and_keeps_the_invariants(phase: Phase, fact: Fact) -> None:
     before = job(phase)
-    changed = change(before, fact, NOW)
+    changed = transition_of(before, fact, NOW)
     if changed is None:
         return
     after = changed.job
@@ -217,73 +217,73 @@ def test_each_change_counts_up_and_keeps_the_invariants(phase: Phase, fact: Fact
 def test_a_job_without_its_pods_confirmation_never_tells_that_it_ended() -> None:
     for phase in (Phase.PREPARING, Phase.STARTING, Phase.GIVING_BACK, Phase.ACTIVE, Phase.ENDING, Phase.HELD):
         for fact in facts(EPOCH):
-            changed = change(job(phase), fact, NOW)
+            changed = transition_of(job(phase), fact, NOW)
             ended = changed is not None and any(event.EVENT == "ended" for event in changed.events)
             assert not ended or isinstance(fact, PodGone)
 
 
 def test_a_command_killed_at_the_end_of_its_time_is_expired() -> None:
-    expired = change(job(Phase.ACTIVE), Expire(EPOCH), NOW)
+    expired = transition_of(job(Phase.ACTIVE), Expire(EPOCH), NOW)
     assert expired is not None
-    assert change(expired.job, CommandEnded(EPOCH, 137), NOW) is None
-    ended = change(expired.job, PodGone(EPOCH), NOW)
+    assert transition_of(expired.job, CommandEnded(EPOCH, 137), NOW) is None
+    ended = transition_of(expired.job, PodGone(EPOCH), NOW)
     assert ended is not None
     assert (ended.job.status, ended.job.exit_code) == (JobStatus.EXPIRED, None)
 
 
 def test_a_cancel_beats_an_outcome_that_was_not_told_yet() -> None:
-    failing = change(job(Phase.ACTIVE), PodFailed(EPOCH, "evicted"), NOW)
+    failing = transition_of(job(Phase.ACTIVE), PodFailed(EPOCH, "evicted"), NOW)
     assert failing is not None
-    cancelled = change(failing.job, Cancel(), NOW)
+    cancelled = transition_of(failing.job, Cancel(), NOW)
     assert cancelled is not None
     assert (cancelled.job.outcome, cancelled.job.failure_reason) == (JobStatus.CANCELLED, None)
-    assert change(cancelled.job, Cancel(), NOW) is None
+    assert transition_of(cancelled.job, Cancel(), NOW) is None
 
 
 def test_the_time_box_begins_when_the_pod_is_ready() -> None:
     later = NOW + timedelta(hours=9)
-    started = change(job(Phase.PREPARING), PodReady(EPOCH, "10.0.0.1"), later)
+    started = transition_of(job(Phase.PREPARING), PodReady(EPOCH, "10.0.0.1"), later)
     assert started is not None
     assert (started.job.launched_at, started.job.expires_at) == (later, later + timedelta(hours=1))
 
 
 def test_a_start_that_is_seen_late_is_as_early_as_it_was() -> None:
-    started = change(job(Phase.PREPARING), PodReady(EPOCH, "10.0.0.1", NOW - timedelta(minutes=5)), NOW)
+    started = transition_of(job(Phase.PREPARING), PodReady(EPOCH, "10.0.0.1", NOW - timedelta(minutes=5)), NOW)
     assert started is not None
     assert started.job.launched_at == NOW - timedelta(minutes=5)
     assert started.job.expires_at == NOW + timedelta(minutes=55)
 
 
 def test_each_restart_is_told_once_and_its_reason_stays() -> None:
-    first = change(job(Phase.ACTIVE), PodRestarted(EPOCH, 1, "Out of memory"), NOW)
+    first = transition_of(job(Phase.ACTIVE), PodRestarted(EPOCH, 1, "Out of memory"), NOW)
     assert first is not None
-    assert change(first.job, PodRestarted(EPOCH, 1, "Out of memory"), NOW) is None
-    waiting = change(first.job, PodWaits(EPOCH, "starting sshd"), NOW)
+    assert transition_of(first.job, PodRestarted(EPOCH, 1, "Out of memory"), NOW) is None
+    waiting = transition_of(first.job, PodWaits(EPOCH, "starting sshd"), NOW)
     assert waiting is not None
     assert waiting.job.status_reason == "Out of memory"
-    third = change(waiting.job, PodRestarted(EPOCH, 3, "Out of memory"), NOW)
+    third = transition_of(waiting.job, PodRestarted(EPOCH, 3, "Out of memory"), NOW)
     assert third is not None
     assert third.job.status_reason == "Out of memory, 3 times so far"
 
 
 def test_trouble_in_starting_is_the_reason_while_it_lasts() -> None:
-    refused = change(job(Phase.PREPARING), PodWaits(EPOCH, "no quota", "refused"), NOW)
+    refused = transition_of(job(Phase.PREPARING), PodWaits(EPOCH, "no quota", "refused"), NOW)
     assert refused is not None
     assert refused.job.status_reason == "no quota"
-    going_on = change(refused.job, PodWaits(EPOCH, "pulling"), NOW)
+    going_on = transition_of(refused.job, PodWaits(EPOCH, "pulling"), NOW)
     assert going_on is not None
     assert (going_on.job.status_reason, going_on.job.detail) == (None, "pulling")
 
 
 def test_a_job_without_jupyter_is_active_when_its_pod_is_ready_and_one_with_it_when_that_is_settled() -> None:
-    plain = change(job(Phase.PREPARING, jupyter_wanted=False, jupyter_revision=0), PodReady(EPOCH, "ip"), NOW)
+    plain = transition_of(job(Phase.PREPARING, jupyter_wanted=False, jupyter_revision=0), PodReady(EPOCH, "ip"), NOW)
     assert plain is not None
     assert (plain.job.phase, [event.EVENT for event in plain.events]) == (Phase.ACTIVE, ["started"])
-    held = change(job(Phase.PREPARING), PodReady(EPOCH, "ip"), NOW)
+    held = transition_of(job(Phase.PREPARING), PodReady(EPOCH, "ip"), NOW)
     assert held is not None
     assert (held.job.status, held.job.wants_access_work) == (JobStatus.PREPARING, True)
     later = NOW + timedelta(seconds=40)
-    failed = change(held.job, JupyterFailed(EPOCH, 1, "no space"), later)
+    failed = transition_of(held.job, JupyterFailed(EPOCH, 1, "no space"), later)
     assert failed is not None
     assert (failed.job.phase, failed.job.jupyter_error) == (Phase.ACTIVE, "no space")
     assert failed.job.launched_at == NOW, "its time counts from when its command could run"
@@ -309,19 +309,19 @@ def test_jupyter_is_waited_for_while_the_pod_runs_and_not_for_ever(
     assert isinstance(step, Rest) is waits
     if not waits:
         assert isinstance(step, Record), "what became of it is seen when it is active: it is not made again"
-        active = change(held, step.fact, NOW)
+        active = transition_of(held, step.fact, NOW)
         assert active is not None
         assert (active.job.phase, active.job.jupyter_error) == (Phase.ACTIVE, NO_ANSWER_YET)
         assert active.job.wants_access_work, "it is still being started"
 
 
 def test_trouble_counts_from_when_it_began() -> None:
-    first = change(job(Phase.PREPARING), PodWaits(EPOCH, "a", "image"), NOW)
+    first = transition_of(job(Phase.PREPARING), PodWaits(EPOCH, "a", "image"), NOW)
     assert first is not None
-    second = change(first.job, PodWaits(EPOCH, "b", "image"), NOW + timedelta(seconds=5))
+    second = transition_of(first.job, PodWaits(EPOCH, "b", "image"), NOW + timedelta(seconds=5))
     assert second is not None
     assert second.job.fault_since == NOW
-    over = change(second.job, PodWaits(EPOCH, "c", None), NOW + timedelta(seconds=6))
+    over = transition_of(second.job, PodWaits(EPOCH, "c", None), NOW + timedelta(seconds=6))
     assert over is not None
     assert over.job.fault_since is None
 
@@ -336,7 +336,7 @@ def test_whatever_happens_in_whatever_order_versions_have_no_gap_and_the_end_is_
     current = job(start, version=1)
     told: list[JobEvent] = []
     for fact in happened:
-        changed = change(current, fact, NOW)
+        changed = transition_of(current, fact, NOW)
         if changed is not None:
             assert current.phase is not Phase.ENDED
             current = changed.job

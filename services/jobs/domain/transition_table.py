@@ -11,7 +11,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from services.jobs.domain import access
-from services.jobs.domain.change import Change, Rule, owner_of
 from services.jobs.domain.extension import extended
 from services.jobs.domain.facts import (
     Cancel,
@@ -35,6 +34,7 @@ from services.jobs.domain.facts import (
     Warn,
 )
 from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.transition import Rule, Transition, owner_of
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,
@@ -52,7 +52,7 @@ from shared.contracts.jobs import (
 STOPPING = "stopping"
 
 
-def change(job: Job, fact: Fact, now: datetime) -> Change | None:
+def transition_of(job: Job, fact: Fact, now: datetime) -> Transition | None:
     """What `fact` makes of `job`; None when it changes nothing: it is stale, repeated or not possible here."""
     rule = TABLE[job.phase].get(type(fact))
     if rule is None or not _concerns_lease(job, fact):
@@ -60,7 +60,7 @@ def change(job: Job, fact: Fact, now: datetime) -> Change | None:
     changed = rule(job, fact, now)
     if changed.job == job:
         return None
-    return Change(
+    return Transition(
         replace(changed.job, version=job.version + len(changed.events), revision=job.revision + 1, updated_at=now),
         changed.events,
     )
@@ -73,21 +73,21 @@ def _concerns_lease(job: Job, fact: Fact) -> bool:
     return epoch is None or epoch == job.epoch
 
 
-def _leave_pending(job: Job, fact: DiskReady, _: datetime) -> Change:
+def _leave_pending(job: Job, fact: DiskReady, _: datetime) -> Transition:
     job = replace(_noted_volume(job, fact), status=JobStatus.QUEUED, detail=None, status_reason=None)
-    return Change(job, (JobReady(**owner_of(job), availability_zone=fact.availability_zone),))
+    return Transition(job, (JobReady(**owner_of(job), availability_zone=fact.availability_zone),))
 
 
-def _note_volume(job: Job, fact: DiskReady, _: datetime) -> Change:
-    return Change(_noted_volume(job, fact))
+def _note_volume(job: Job, fact: DiskReady, _: datetime) -> Transition:
+    return Transition(_noted_volume(job, fact))
 
 
 def _noted_volume(job: Job, fact: DiskReady) -> Job:
     return replace(job, ebs_volume_id=fact.volume_id, availability_zone=fact.availability_zone)
 
 
-def _note_place(job: Job, fact: QueueMoved, _: datetime) -> Change:
-    return Change(
+def _note_position(job: Job, fact: QueueMoved, _: datetime) -> Transition:
+    return Transition(
         replace(
             job,
             queue_position=fact.position,
@@ -97,25 +97,37 @@ def _note_place(job: Job, fact: QueueMoved, _: datetime) -> Change:
     )
 
 
-def _prepare(job: Job, fact: Granted, now: datetime) -> Change:
+def _prepare(job: Job, fact: Granted, now: datetime) -> Transition:
     job = replace(
-        _without_pod(job), status=JobStatus.PREPARING, epoch=fact.epoch, node=fact.node, granted_at=now,
-        queue_position=None, estimated_start_at=None, status_reason=None, detail="making the pod",
-    )  # fmt: skip
-    return Change(job, (JobPreparing(**owner_of(job), node=fact.node, epoch=fact.epoch),))
+        _without_pod(job),
+        status=JobStatus.PREPARING,
+        epoch=fact.epoch,
+        node=fact.node,
+        granted_at=now,
+        queue_position=None,
+        estimated_start_at=None,
+        status_reason=None,
+        detail="making the pod",
+    )
+    return Transition(job, (JobPreparing(**owner_of(job), node=fact.node, epoch=fact.epoch),))
 
 
-def _give_back(job: Job, fact: Revoked | PodRefused, _: datetime) -> Change:
-    return Change(replace(job, requeue_reason=fact.reason, status_reason=fact.reason, detail=STOPPING))
+def _give_back(job: Job, fact: Revoked | PodRefused, _: datetime) -> Transition:
+    return Transition(replace(job, requeue_reason=fact.reason, status_reason=fact.reason, detail=STOPPING))
 
 
-def _requeue(job: Job, fact: PodGone, _: datetime) -> Change:
+def _requeue(job: Job, fact: PodGone, _: datetime) -> Transition:
     reason = job.requeue_reason or ""
     job = replace(
-        _without_pod(job), status=JobStatus.QUEUED, node=None, granted_at=None, requeue_reason=None,
-        status_reason=f"Queued again: {reason}", detail=None,
-    )  # fmt: skip
-    return Change(job, (JobRequeued(**owner_of(job), epoch=fact.epoch, reason=reason),))
+        _without_pod(job),
+        status=JobStatus.QUEUED,
+        node=None,
+        granted_at=None,
+        requeue_reason=None,
+        status_reason=f"Queued again: {reason}",
+        detail=None,
+    )
+    return Transition(job, (JobRequeued(**owner_of(job), epoch=fact.epoch, reason=reason),))
 
 
 def _without_pod(job: Job) -> Job:
@@ -133,7 +145,7 @@ def _without_pod(job: Job) -> Job:
     )
 
 
-def _note_pod(job: Job, fact: PodMade, now: datetime) -> Change:
+def _note_pod(job: Job, fact: PodMade, now: datetime) -> Transition:
     lives = None if fact.lives_seconds is None else timedelta(seconds=fact.lives_seconds)
     job = replace(
         job,
@@ -143,108 +155,113 @@ def _note_pod(job: Job, fact: PodMade, now: datetime) -> Change:
         jupyter_port=fact.jupyter_port,
         pod_ends_at=None if lives is None else (job.granted_at or now) + lives,
     )
-    return Change(job)
+    return Transition(job)
 
 
-def _note_start(job: Job, fact: PodWaits, now: datetime) -> Change:
+def _note_start(job: Job, fact: PodWaits, now: datetime) -> Transition:
     noted = _note_waiting(job, fact, now).job
-    return Change(replace(noted, status_reason=fact.detail if fact.fault else None))
+    return Transition(replace(noted, status_reason=fact.detail if fact.fault else None))
 
 
-def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Change:
+def _note_waiting(job: Job, fact: PodWaits, now: datetime) -> Transition:
     since = job.fault_since if job.fault == fact.fault else now if fact.fault else None
-    return Change(replace(job, detail=fact.detail, fault=fact.fault, fault_since=since))
+    return Transition(replace(job, detail=fact.detail, fault=fact.fault, fault_since=since))
 
 
-def _note_ports(job: Job, fact: PortsMoved, _: datetime) -> Change:
+def _note_ports(job: Job, fact: PortsMoved, _: datetime) -> Transition:
     if (fact.node_port, fact.jupyter_port) == (job.node_port, job.jupyter_port):
-        return Change(job)
+        return Transition(job)
     job = replace(job, node_port=fact.node_port, jupyter_port=fact.jupyter_port, status_reason=fact.reason)
-    return Change(job)
+    return Transition(job)
 
 
-def _note_restart(job: Job, fact: PodRestarted, _: datetime) -> Change:
+def _note_restart(job: Job, fact: PodRestarted, _: datetime) -> Transition:
     if fact.restarts <= job.restarts:
-        return Change(job)
+        return Transition(job)
     text = fact.reason if fact.restarts == 1 else f"{fact.reason}, {fact.restarts} times so far"
     event = JobRestarted(**owner_of(job), restarts=fact.restarts, reason=fact.reason)
-    return Change(replace(job, restarts=fact.restarts, status_reason=text), (event,))
+    return Transition(replace(job, restarts=fact.restarts, status_reason=text), (event,))
 
 
-def _begin(job: Job, fact: PodReady, now: datetime) -> Change:
+def _begin(job: Job, fact: PodReady, now: datetime) -> Transition:
     """Its time counts from here; it is active at once, or when the Jupyter that it was submitted with answers."""
     launched_at = fact.since or now
     job = replace(
-        job, node_ip=fact.node_ip, launched_at=launched_at, fault=None, fault_since=None, status_reason=None,
+        job,
+        node_ip=fact.node_ip,
+        launched_at=launched_at,
+        fault=None,
+        fault_since=None,
+        status_reason=None,
         expires_at=launched_at + timedelta(seconds=job.duration_seconds),
-    )  # fmt: skip
+    )
     job = access.begin(job, now)
     if job.awaits_jupyter:
-        return Change(replace(job, detail="starting JupyterLab"))
+        return Transition(replace(job, detail="starting JupyterLab"))
     return _activated(job)
 
 
-def _activate(job: Job, _: PodReady, __: datetime) -> Change:
+def _activate(job: Job, _: PodReady, __: datetime) -> Transition:
     return _activated(replace(job, jupyter_error=access.NO_ANSWER_YET if job.awaits_jupyter else job.jupyter_error))
 
 
-def _activated(job: Job) -> Change:
+def _activated(job: Job) -> Transition:
     started_at, expires_at = job.launched_at, job.expires_at
     assert started_at is not None  # noqa: S101 - set when its time began
     assert expires_at is not None  # noqa: S101 - likewise
     job = replace(job, status=JobStatus.ACTIVE, detail="running")
     event = JobStarted(
         **owner_of(job), node=job.node or "", epoch=job.epoch, started_at=started_at, expires_at=expires_at
-    )  # fmt: skip
-    return Change(job, (event,))
+    )
+    return Transition(job, (event,))
 
 
 def _then_active(rule: Rule) -> Rule:
     """What settles the wish for Jupyter makes the job active: it starts, and then has it or the reason why not."""
 
-    def settle(job: Job, fact: Any, now: datetime) -> Change:
+    def settle(job: Job, fact: Any, now: datetime) -> Transition:
         started = _activated(job)
         settled = rule(started.job, fact, now)
         if settled.job == started.job:
-            return Change(job)
-        return Change(settled.job, (*started.events, *settled.events))
+            return Transition(job)
+        return Transition(settled.job, (*started.events, *settled.events))
 
     return settle
 
 
-def _warn(job: Job, fact: Warn, _: datetime) -> Change:
+def _warn(job: Job, fact: Warn, _: datetime) -> Transition:
     assert job.expires_at is not None  # noqa: S101 - every active job has an end
     text = f"Expires in {fact.minutes} minutes, at {job.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     event = JobExpiring(**owner_of(job), expires_at=job.expires_at, minutes_left=fact.minutes)
-    return Change(replace(job, warning=text, warned_minutes=fact.minutes), (event,))
+    return Transition(replace(job, warning=text, warned_minutes=fact.minutes), (event,))
 
 
-def _extend(job: Job, fact: Extend, now: datetime) -> Change:
+def _extend(job: Job, fact: Extend, now: datetime) -> Transition:
     job = extended(job, seconds=fact.seconds, shown_at=fact.shown_at, now=now)
     assert job.expires_at is not None  # noqa: S101 - every active job has an end
-    return Change(job, (JobExtended(**owner_of(job), expires_at=job.expires_at, extension_seconds=fact.seconds),))
+    return Transition(job, (JobExtended(**owner_of(job), expires_at=job.expires_at, extension_seconds=fact.seconds),))
 
 
-def _finish_command(job: Job, fact: CommandEnded, _: datetime) -> Change:
+def _finish_command(job: Job, fact: CommandEnded, _: datetime) -> Transition:
     if fact.exit_code == 0:
-        return Change(_ending(job, JobStatus.COMPLETED, exit_code=0))
+        return Transition(_ending(job, JobStatus.COMPLETED, exit_code=0))
     reason = f"The command ended with exit code {fact.exit_code}"
-    return Change(_ending(job, JobStatus.FAILED, exit_code=fact.exit_code, failure_reason=reason))
+    return Transition(_ending(job, JobStatus.FAILED, exit_code=fact.exit_code, failure_reason=reason))
 
 
-def _fail(job: Job, fact: PodFailed, _: datetime) -> Change:
-    return Change(_ending(job, JobStatus.FAILED, exit_code=fact.exit_code, failure_reason=fact.reason))
+def _fail(job: Job, fact: PodFailed, _: datetime) -> Transition:
+    return Transition(_ending(job, JobStatus.FAILED, exit_code=fact.exit_code, failure_reason=fact.reason))
 
 
-def _expire(job: Job, _: Expire, __: datetime) -> Change:
-    return Change(_ending(job, JobStatus.EXPIRED, status_reason="Its time is up"))
+def _expire(job: Job, _: Expire, __: datetime) -> Transition:
+    return Transition(_ending(job, JobStatus.EXPIRED, status_reason="Its time is up"))
 
 
-def _cancel(job: Job, fact: Cancel, _: datetime) -> Change:
+def _cancel(job: Job, fact: Cancel, _: datetime) -> Transition:
     if job.outcome is JobStatus.CANCELLED:
-        return Change(job)
+        return Transition(job)
     job = _ending(job, JobStatus.CANCELLED, exit_code=job.exit_code, status_reason=fact.reason)
-    return Change(job, (JobCancelRequested(**owner_of(job), reason=fact.reason),))
+    return Transition(job, (JobCancelRequested(**owner_of(job), reason=fact.reason),))
 
 
 def _ending(
@@ -256,54 +273,71 @@ def _ending(
     status_reason: str | None = None,
 ) -> Job:
     return replace(
-        job, outcome=outcome, exit_code=exit_code, failure_reason=failure_reason, requeue_reason=None,
-        status_reason=status_reason or failure_reason, detail=STOPPING,
-    )  # fmt: skip
+        job,
+        outcome=outcome,
+        exit_code=exit_code,
+        failure_reason=failure_reason,
+        requeue_reason=None,
+        status_reason=status_reason or failure_reason,
+        detail=STOPPING,
+    )
 
 
-def _cancel_at_once(job: Job, fact: Cancel, now: datetime) -> Change:
+def _cancel_at_once(job: Job, fact: Cancel, now: datetime) -> Transition:
     requested = _cancel(job, fact, now)
     ended = _end(requested.job, PodGone(job.epoch), now)
-    return Change(ended.job, (*requested.events, *ended.events))
+    return Transition(ended.job, (*requested.events, *ended.events))
 
 
-def _fail_at_once(job: Job, fact: DiskFailed, now: datetime) -> Change:
+def _fail_at_once(job: Job, fact: DiskFailed, now: datetime) -> Transition:
     return _end(_ending(job, JobStatus.FAILED, failure_reason=fact.reason), PodGone(job.epoch), now)
 
 
-def _hold(job: Job, fact: Revoked, now: datetime) -> Change:
+def _hold(job: Job, fact: Revoked, now: datetime) -> Transition:
     if job.outcome is None:
         job = _ending(job, JobStatus.FAILED, failure_reason=f"The node was lost: {fact.reason}")
     assert job.outcome is not None  # noqa: S101 - decided above
     job = replace(job, status=job.outcome, ended_at=now, warning=None, detail="waiting for the lost node to be gone")
-    return Change(job, (JobLost(**owner_of(job), node=job.node or "", epoch=job.epoch, reason=fact.reason),))
+    return Transition(job, (JobLost(**owner_of(job), node=job.node or "", epoch=job.epoch, reason=fact.reason),))
 
 
-def _end(job: Job, _: PodGone, now: datetime) -> Change:
+def _end(job: Job, _: PodGone, now: datetime) -> Transition:
     assert job.outcome is not None  # noqa: S101 - the table leads here from phases that have one
     job = replace(
-        job, status=job.outcome, ended_at=job.ended_at or now, released_at=now, queue_position=None,
-        estimated_start_at=None, warning=None, fault=None, fault_since=None, detail=None,
-        jupyter_enabled=False, jupyter_token_sealed=None,
-    )  # fmt: skip
+        job,
+        status=job.outcome,
+        ended_at=job.ended_at or now,
+        released_at=now,
+        queue_position=None,
+        estimated_start_at=None,
+        warning=None,
+        fault=None,
+        fault_since=None,
+        detail=None,
+        jupyter_enabled=False,
+        jupyter_token_sealed=None,
+    )
     event = JobEnded(
-        **owner_of(job), ended_at=job.ended_at or now, exit_code=job.exit_code, failure_reason=job.failure_reason,
+        **owner_of(job),
+        ended_at=job.ended_at or now,
+        exit_code=job.exit_code,
+        failure_reason=job.failure_reason,
         epoch=job.epoch,
-    )  # fmt: skip
-    return Change(job, (event,))
+    )
+    return Transition(job, (event,))
 
 
 TABLE: Mapping[Phase, Mapping[type[Fact], Rule]] = {
     Phase.PENDING: {
         DiskReady: _leave_pending,
         DiskFailed: _fail_at_once,
-        QueueMoved: _note_place,
+        QueueMoved: _note_position,
         Cancel: _cancel_at_once,
     },
     Phase.QUEUED: {
         DiskReady: _note_volume,
         DiskFailed: _fail_at_once,
-        QueueMoved: _note_place,
+        QueueMoved: _note_position,
         Granted: _prepare,
         Cancel: _cancel_at_once,
     },

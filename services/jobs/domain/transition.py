@@ -10,14 +10,14 @@ from services.jobs.domain.job import Job
 from shared.contracts.jobs import JobEvent
 
 
-class Change(msgspec.Struct, frozen=True):
+class Transition(msgspec.Struct, frozen=True):
     job: Job
     """After the change; its version has risen by the number of events."""
     events: tuple[JobEvent, ...] = ()
     """In order; the last one carries the job's new version."""
 
 
-Rule: TypeAlias = Callable[[Job, Any, datetime], Change]
+Rule: TypeAlias = Callable[[Job, Any, datetime], Transition]
 """The job, the fact and now: to the change; one that leaves the job as it was is none."""
 
 
