@@ -1,7 +1,6 @@
 """HTTP/1.1 over TLS on asyncio streams, with h11 for the protocol.
 
-No ASGI server: `kubectl exec` of versions before 1.31 upgrades to SPDY, which needs the bare connection, and a watch
-has to end the moment its client goes.
+No ASGI server: exec and node ports need the bare connection, and a watch has to end the moment its client goes.
 """
 
 import asyncio

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.local.cluster.apiserver import remote_command, spdy, websocket
+from deploy.local.cluster.apiserver import remote_command, websocket
 from deploy.local.cluster.apiserver.api import success
 from deploy.local.cluster.apiserver.http import Request, Response, Upgraded
 from deploy.local.cluster.apiserver.listing import integer
-from deploy.local.cluster.apiserver.remote_command import Channels
 from deploy.local.cluster.kubelet.execution import CannotExecute, NotRunning, execute
 from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.logs import LogOptions, read_log, since
@@ -58,16 +57,12 @@ class PodSubresources:
         pod = self._registry.get(target).value
         name = _container_name(pod, request.query.get("container", ""))
         instance = self._running(pod, name)
-        protocol: Callable[[Upgraded], Channels] = websocket.WebSocketChannels
-        if spdy.is_wanted(request):
-            headers, protocol = spdy.handshake(request), partial(spdy.SpdyChannels, command.channels)
-        elif websocket.is_wanted(request):
-            headers = websocket.handshake(request)
-        else:
+        if not websocket.is_wanted(request):
             raise errors.bad_request("Upgrade request required")
+        headers = websocket.handshake(request)
         image = next(c["image"] for c in _containers(pod) if c["name"] == name)
         argv = self._resolve(command.argv, image, self._directory_of(pod) / "roots" / name)
-        run = partial(_run, protocol, instance.directory, argv, command)
+        run = partial(_run, instance.directory, argv, command)
         return Response(101, headers=headers, upgrade=run)
 
     async def binding(self, request: Request, target: Target) -> Response:
@@ -128,11 +123,6 @@ class _Command:
     stderr: bool
     terminal: bool
 
-    @property
-    def channels(self) -> int:
-        """How many the client opens: one for the outcome, and with a terminal one for its size."""
-        return 1 + sum((self.stdin, self.stdout, self.stderr and not self.terminal, self.terminal))
-
 
 def _command(request: Request) -> _Command:
     argv = [value for name, value in request.parameters if name == "command"]
@@ -144,15 +134,8 @@ def _command(request: Request) -> _Command:
     return _Command(argv, *flags)
 
 
-async def _run(
-    protocol: Callable[[Upgraded], Channels],
-    instance: Path,
-    argv: list[str],
-    command: _Command,
-    connection: Upgraded,
-) -> None:
-    channels = protocol(connection)
-    await channels.open()
+async def _run(instance: Path, argv: list[str], command: _Command, connection: Upgraded) -> None:
+    channels = websocket.WebSocketChannels(connection)
     try:
         execution = await execute(instance, argv, terminal=command.terminal, stdin=command.stdin)
     except (CannotExecute, NotRunning) as error:

@@ -1,4 +1,4 @@
-"""Connects a remote command's channels, of whatever protocol, with a program that runs in a container."""
+"""Connects a remote command's channels with a program that runs in a container."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,6 @@ class Message(NamedTuple):
 
 class Channels(Protocol):
     """One remote command's connection."""
-
-    async def open(self) -> None:
-        """Waits until the client has made its channels."""
 
     async def receive(self) -> Message | None:
         """The client's next message; None when it has gone."""

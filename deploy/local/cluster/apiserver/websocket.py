@@ -53,9 +53,6 @@ class WebSocketChannels:
         self._partial = bytearray()
         self._sending = asyncio.Lock()
 
-    async def open(self) -> None:
-        """The handshake is all that it takes."""
-
     async def receive(self) -> Message | None:
         """The client's next message; None when it has gone."""
         while True:
