@@ -151,7 +151,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     node: str | None = None
     """Node of its lease; None while it has none."""
     capacity_sequence: int = 0
-    """Capacity's newest change that was taken in."""
+    """Number of capacity's newest event that was applied."""
     queue_position: int | None = None
     estimated_start_at: datetime | None = None
 

@@ -51,7 +51,7 @@ class LastLines:
         self._cut = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take in what comes next."""
+        """Read on: the next piece of the log."""
         *ended, rest = chunk.split(b"\n")
         for piece in ended:
             is_plain = self._head == b"" and len(piece) < _RECORD_BYTES and not piece.endswith(MARKS)

@@ -47,7 +47,7 @@ class TailFinder:
         self._goes_on = False
 
     def feed(self, chunk: bytes) -> None:
-        """Take in what comes next."""
+        """Read on: the next piece of the log."""
         *ended, rest = chunk.split(b"\n")
         for piece in ended:
             self._take(piece)

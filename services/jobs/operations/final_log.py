@@ -1,4 +1,4 @@
-"""Takes in what commands print on being told to end, while they end."""
+"""Collects what commands print while they are being ended."""
 
 import asyncio
 from uuid import UUID
@@ -24,7 +24,7 @@ _MAX_LISTENING = 32
 
 
 class FinalLog:
-    """Takes in what commands print on being told to end, while they end.
+    """Collects what commands print while they are being ended, after SIGTERM.
 
     What was stored before the deletion is the promise; this is added to it where the replica lives to see it.
 

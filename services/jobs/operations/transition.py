@@ -21,7 +21,7 @@ from shared.messaging import Draft, record_event
 
 
 class Written(msgspec.Struct, frozen=True):
-    """A change that was written."""
+    """A transition that was written."""
 
     job: Job
     message_ids: tuple[int, ...]
@@ -36,7 +36,7 @@ class StaleJob(Unavailable):
 
 
 class LeaseTooEarly(Unavailable):
-    """A lease came while an older one is still being given back; it is taken in when that is done."""
+    """A lease came while an older one is still being given back; it is applied when that is done."""
 
     def __init__(self) -> None:
         super().__init__("An older lease of the job is still being given back", retry_after_seconds=1)
@@ -51,15 +51,15 @@ async def apply_event(
     now: datetime,
     context: Context,
 ) -> None:
-    """Let a fact that another service told take effect.
+    """Apply what an event of another service says of a job.
 
     Args:
         transaction: The consumer's.
         job_id: May be unknown here; then nothing is done.
         fact: What happened.
-        sequence: Capacity's number of this change of the job, None when capacity does not tell it. What is older
-            than what was taken in is dropped.
-        now: Time of taking in.
+        sequence: Capacity's number of its event about the job; None for events of others. What is older
+            than what was applied is dropped.
+        now: The time.
         context: The service's.
 
     Raises:
@@ -123,7 +123,7 @@ async def apply_to_newest(*, job: Job, fact: Fact, now: datetime, context: Conte
 async def write_transition(
     *, transaction: Transaction, before: Job, transition: Transition, now: datetime, context: Context
 ) -> Written:
-    """Write a change with its events; who waits for the job is woken at commit.
+    """Write a transition with its events; who waits for the job is woken at commit.
 
     Raises:
         StaleJob: The row is not what `before` was; the transaction must not be committed.

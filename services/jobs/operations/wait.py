@@ -15,7 +15,7 @@ from shared.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 2.0
-"""Between two looks when no news comes: what no event tells, and what another replica did while NATS is away."""
+"""Between two looks when nothing wakes it: no event tells of some changes, nor of any while NATS is away."""
 
 
 async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float, context: Context) -> Job | None:

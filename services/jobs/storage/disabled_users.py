@@ -30,4 +30,4 @@ LOCK_JOBS_OF_DISABLED = Statement(
     .limit(bindparam("limit", type_=sa.BigInteger))
     .with_for_update(skip_locked=True, of=LOCKED)
 )
-"""Also of a job that was submitted while the news was on its way."""
+"""Also a job that was submitted while the event was on its way."""

@@ -205,12 +205,12 @@ class AccessKeeper:
 
 
 async def _first_of(call: "asyncio.Task[Job]", changed: asyncio.Event) -> None:
-    """Wait until the call is over, or the job has changed, or for as long as news may be lost."""
-    news = asyncio.create_task(changed.wait())
+    """Wait until the call is over, or the job has changed, or a wake-up may have been lost."""
+    woken = asyncio.create_task(changed.wait())
     try:
-        await asyncio.wait([call, news], timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([call, woken], timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await cancel_all([news])
+        await cancel_all([woken])
 
 
 def _problem_of(result: ExecResult | str, *, secret: str = "") -> str | None:

@@ -1,6 +1,6 @@
-"""Sees that every job that waits has its place in capacity's line, and tells capacity again of one that has none.
+"""Sees that every waiting job has its entry in capacity's queue, and announces one that has none again.
 
-Events bring places about; but a table may be restored to an earlier hour, or a message be lost in a way that nobody
+Entries come about by events; but a table may be restored to an earlier hour, or an event be lost in a way that nobody
 thought of.
 """
 
@@ -27,7 +27,7 @@ _announced_again = Counter("gpudev_jobs_told_again", "Waiting jobs that capacity
 
 
 class QueueKeeper:
-    """Compares the waiting jobs with capacity's line; one replica does."""
+    """Compares the waiting jobs with capacity's queue; one replica does."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

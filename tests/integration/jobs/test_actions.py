@@ -105,7 +105,7 @@ async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
     job = await job_of(client, job_id)
     assert time_of(job, "expires_at") == time_of(before, "expires_at") + timedelta(hours=2)
     assert (job["duration_hours"], job["status"]) == (3.0, "active")
-    assert time_of(job, "updated_at") > time_of(baseline, "updated_at"), "who looks for news finds it"
+    assert time_of(job, "updated_at") > time_of(baseline, "updated_at"), "who looks for changes finds it"
     assert [entry["status"] for entry in (await client.get(f"/v1/jobs/{job_id}/history")).json()["history"]] == [
         "queued"
     ]
@@ -411,7 +411,7 @@ async def end_elsewhere(world: JobsWorld, context: Context, job_id: UUID) -> Non
     assert await apply_fact(job=job, fact=PodGone(job.epoch), now=later(), context=context) is not None
 
 
-async def test_a_held_submission_tells_when_the_job_has_left_the_line(world: JobsWorld, client: Client) -> None:
+async def test_a_held_submission_tells_when_the_job_has_left_the_queue(world: JobsWorld, client: Client) -> None:
     wait = {"Prefer": "wait=30", "Idempotency-Key": "k"}
     held = asyncio.create_task(client.post("/v1/jobs/submit", json=body(), headers=wait))
 

@@ -63,9 +63,9 @@ async def test_jobs_go_on_for_the_grace_and_for_good_when_the_user_is_enabled_in
         job_id = await world.submit(client)
         await disable(world, 1, 3)
         await world.publish(UserEnabled(user_id=1), sequence=4)
-        # the older news comes again, late: it changes nothing
+        # the older event comes again, late: it changes nothing
         await disable(world, 1, 3, at=datetime.now(UTC) - timedelta(days=1))
-        # another user whose grace is over shows that all this has been taken in
+        # another user whose grace is over shows that all this has been applied
         async with world.service("bob", disabled_user_grace_seconds=3600.0) as bob:
             other = await world.submit(bob)
             await disable(world, 2, 3, at=datetime.now(UTC) - timedelta(hours=2))

@@ -100,11 +100,11 @@ async def submitted(context: Context, **changes: Any) -> UUID:
 
 async def granted(world: JobsWorld, context: Context, epoch: int = 1, **changes: Any) -> UUID:
     job_id = await submitted(context, **changes)
-    await news(context, job_id, Granted(epoch, world.node), sequence=epoch)
+    await deliver(context, job_id, Granted(epoch, world.node), sequence=epoch)
     return job_id
 
 
-async def news(context: Context, job_id: UUID, fact: Any, sequence: int | None) -> None:
+async def deliver(context: Context, job_id: UUID, fact: Any, sequence: int | None) -> None:
     async with context.database.transaction() as transaction:
         await apply_event(
             transaction=transaction, job_id=job_id, fact=fact, sequence=sequence, now=later(), context=context
@@ -241,7 +241,7 @@ async def test_a_newer_lease_waits_until_the_older_is_given_back(world: JobsWorl
     job_id = await granted(world, context)
     job = await read(world, job_id)
     with pytest.raises(LeaseTooEarly):
-        await news(context, job_id, Granted(2, world.node), sequence=2)
+        await deliver(context, job_id, Granted(2, world.node), sequence=2)
     assert await read(world, job_id) == job
 
 

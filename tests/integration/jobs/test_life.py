@@ -223,7 +223,7 @@ async def test_a_pod_that_finds_no_room_gives_the_lease_back_and_waits_for_anoth
     async def requeued() -> bool:
         return "requeued" in await world.told(job_id)
 
-    await eventually(requeued, "it is in line again")
+    await eventually(requeued, "it is in the queue again")
     job = await job_of(client, job_id)
     assert (job["status"], job["pod_name"]) == ("queued", None)
     await eventually(lambda: nothing_left(world, job_id), "nothing of the old lease is left")
