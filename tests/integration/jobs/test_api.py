@@ -119,9 +119,10 @@ async def test_a_job_says_what_it_waits_for_also_before_its_place_is_known(world
     await world.capacity_says(JobQueued(job_id=job_id, gpu_type="h100", position=3, reason="Waiting for others"))
 
     async def known() -> bool:
-        return await told() == (3, "Waiting for others")
+        return bool((await job_of(client, job_id))["queue_position"] == 3)
 
     await eventually(known, "its place is known")
+    assert await told() == (3, "Waiting for others")
     await world.update(job_id, "queue_position = NULL, status_reason = 'Queued again: its node is gone'")
     assert await told() == (None, "Queued again: its node is gone. Its place in the queue is being computed")
 
