@@ -224,7 +224,7 @@ async def test_a_tag_that_is_spoilt_while_its_disk_is_purged_leaves_no_work_with
 
 
 async def test_a_sweep_that_only_reports_changes_nothing_and_says_what_it_would_have_done(
-    scene: Swept, process: WorkProcess, capsys: pytest.CaptureFixture[str]
+    scene: Swept, process: WorkProcess
 ) -> None:
     """After a restore rows are older than AWS: nothing that they do not know, or think gone, may be touched."""
     (_, deleted, _), *_ = await scene.points()
@@ -244,10 +244,10 @@ async def test_a_sweep_that_only_reports_changes_nothing_and_says_what_it_would_
 
     assert (await scene.points(), await scene.actions(), await read_disk(scene.database, scene.disk_id)) == before
     assert set(await scene.aws_snapshots()) == {deleted, forgotten}
-    assert deleted in findings.leftover_snapshots
-    said = capsys.readouterr().out
-    for aws_id in (deleted, forgotten, volume["VolumeId"]):
-        assert aws_id in said
+    said = findings.aws_ids()
+    assert deleted in said["leftover_snapshots"]
+    assert forgotten in said["adoptions"]
+    assert volume["VolumeId"] in said["names"]
     await scene.sweep(process)
     assert await scene.aws_snapshots() == [forgotten]
     assert [point[1] for point in await scene.points()] == [forgotten]
