@@ -7,7 +7,7 @@ from services.disks.context import Context
 from services.disks.domain.disk import Disk
 from services.disks.domain.facts import Fact
 from services.disks.domain.operation import NewOperation
-from services.disks.domain.table import change
+from services.disks.domain.transition_table import change
 from shared.database import Transaction
 from shared.messaging import Draft, record_event
 

@@ -41,8 +41,8 @@ from services.disks.domain.refusals import (
     TooLateToRestore,
 )
 from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent, SnapshotState
-from services.disks.domain.table import change
 from services.disks.domain.transition import state_after
+from services.disks.domain.transition_table import change
 from shared.errors import GpuDevError, NotFound
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
