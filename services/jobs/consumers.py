@@ -1,4 +1,4 @@
-"""What other services tell: each event to one fact, in the transaction of its inbox row."""
+"""Events of other services: each becomes one fact, in the transaction of its inbox row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Consumers:
         )
 
     async def on_queued(self, transaction: Transaction, data: JobQueued, event: CloudEvent) -> None:
-        """Its place in the queue is what capacity says."""
+        """Its position in the queue is what capacity says."""
         fact = QueueMoved(data.position, data.estimated_start_at, data.reason)
         await self._apply(transaction, data.job_id, fact, event.sequence)
 

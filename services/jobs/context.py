@@ -1,8 +1,6 @@
 """What operations and workers work with."""
 
 import asyncio
-import hashlib
-import hmac
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -110,11 +108,6 @@ class Context:
     """Of those who wait for a job to change."""
     hints: Hints = field(default_factory=Hints)
     """For the workers: jobs that are worth a look now."""
-
-    def request_mac(self, request: bytes) -> bytes:
-        """Keyed hash by which equal requests are recognised; tells nothing about the secrets in them."""
-        key = hashlib.sha256(b"gpudev request\0" + self.settings.secret_keys.rpartition(",")[2].encode()).digest()
-        return hmac.digest(key, request, "sha256")
 
 
 def utc_now() -> datetime:

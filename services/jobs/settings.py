@@ -58,7 +58,7 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     sweep_seconds: float = 30.0
     """Between two searches for pods, services and secrets without a job."""
     line_seconds: float = 10.0
-    """Between two questions to capacity whether every job that waits has its place in the queue."""
+    """Between two questions to capacity whether every waiting job has its entry in the queue."""
     image_fault_seconds: float = 60.0
     """How long an image may fail to be pulled, or a container to be made, before the job fails."""
     refusal_seconds: float = 60.0

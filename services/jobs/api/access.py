@@ -1,4 +1,4 @@
-"""Routes about who and what enters a running job: SSH keys of users, and Jupyter."""
+"""Routes about access to a running job: SSH keys of users, and Jupyter."""
 
 from typing import Any
 

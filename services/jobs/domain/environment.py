@@ -1,4 +1,4 @@
-"""Where a job is at home, what its environment has by itself, and which names in it are not its user's."""
+"""A job's HOME, the variables that every job has, and the names that belong to the platform."""
 
 HOME = "/home/dev"
 """In every job: its disk where it has one, else scratch that goes with it."""

@@ -1,4 +1,4 @@
-"""Job ids in paths: a whole UUID, or a beginning of one."""
+"""Job ids in paths: a whole UUID, or a prefix of one."""
 
 import re
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What the tools in a pod tell of its disk, as `gpudev listing` prints it (deploy/images/tools/README.md)."""
+"""What is on a pod's disk, as `gpudev listing` of the tools prints it (deploy/images/tools/README.md)."""
 
 from collections.abc import Iterator
 

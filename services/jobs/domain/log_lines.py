@@ -1,4 +1,4 @@
-"""Lines of a container's log as Kubernetes tells them with times: one reading of it over many connections.
+"""Lines of a container's log as Kubernetes sends them, with times: one reading of it over many connections.
 
 Each line is `<RFC 3339 time with nanoseconds> <text>`. Text is given out as it comes, also of a line that has no end
 yet: a progress bar is one line for hours. A reading that broke is taken up by the time of the last line, the number of

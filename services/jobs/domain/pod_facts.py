@@ -1,4 +1,4 @@
-"""What a Pod's status means for its job, in words that a researcher understands."""
+"""What a Pod's status means for its job, in words for its user."""
 
 import re
 from datetime import datetime

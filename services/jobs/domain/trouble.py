@@ -1,4 +1,4 @@
-"""What a pod's status does not tell of its trouble: the events about it, and its node."""
+"""Trouble of a pod that its status does not show: the events about it, and the state of its node."""
 
 from datetime import UTC, datetime
 

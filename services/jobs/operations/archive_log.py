@@ -1,4 +1,4 @@
-"""Logs of pods that are gone: stored before the pod is deleted, with what its command prints on being told to end."""
+"""The end of a pod's log, stored before the pod is deleted."""
 
 import asyncio
 from datetime import datetime

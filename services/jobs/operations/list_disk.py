@@ -1,4 +1,4 @@
-"""What was on a job's disk when the job ended: taken before its pod is deleted, and told to the disks service."""
+"""What was on a job's disk when the job ended: listed before its pod is deleted, reported to the disks service."""
 
 from datetime import datetime
 from uuid import UUID
@@ -29,7 +29,7 @@ CONTENT_SECONDS = _LISTING_SECONDS + _CLOSING_SECONDS + _TELLING_SECONDS
 async def report_content(
     *, job: Job, last_message: str | None, cluster: Cluster, now: datetime, context: Context
 ) -> None:
-    """Tell what is on the disk of a job whose pod is about to be deleted.
+    """Report what is on the disk of a job whose pod is about to be deleted.
 
     As well as can be in `CONTENT_SECONDS`: a listing is no reason to hold up a job's end, and the disks service says
     when there is none. Idempotent: killed after it, the next pass does it again.
@@ -52,7 +52,7 @@ async def report_content(
 
 
 async def _ask_pod(job: Job, cluster: Cluster) -> bytes:
-    """Empty when it does not tell."""
+    """Empty when it does not answer."""
     try:
         result = await cluster.exec_in_pod(
             object_name(job), [TOOL, "listing", HOME], stdin=None, seconds=_LISTING_SECONDS

@@ -1,4 +1,4 @@
-"""What is asked about jobs: no write."""
+"""Reading jobs: nothing here writes."""
 
 from collections.abc import Collection, Sequence
 from uuid import UUID

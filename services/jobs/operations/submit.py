@@ -12,7 +12,7 @@ from services.jobs.domain.access import BARE, first_users
 from services.jobs.domain.job import Job
 from services.jobs.domain.submission import Submission
 from services.jobs.operations.claim_disk import claim_disk
-from services.jobs.operations.seal import new_jupyter_token, seal_environment
+from services.jobs.operations.seal import new_jupyter_token, request_mac, seal_environment
 from shared.contracts.auth import Identity
 from shared.contracts.disks import Claim
 from shared.contracts.jobs import JobStatus, JobSubmitted
@@ -60,7 +60,7 @@ async def submit_job(
         InvalidInput: It is longer than a job may last, or its disk exists with another size.
         Unavailable: The database, or the disks service for a job with a disk.
     """
-    mac = context.request_mac(submission.canonical())
+    mac = request_mac(submission.canonical(), context)
     if key is not None:
         # before the claim: the disk is in use by the very job that a repetition asks for
         answer = await find_answer(context.database, key=key, answer_type=Accepted, cipher=context.cipher, now=now)

@@ -1,4 +1,4 @@
-"""Waiting for the outcome of a request, without holding anything: no transaction, no connection, no thread."""
+"""Waiting for the outcome of a request, while holding nothing: no transaction, no connection, no thread."""
 
 import asyncio
 from collections.abc import Callable

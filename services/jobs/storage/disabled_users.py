@@ -1,4 +1,4 @@
-"""Users who are disabled, and the jobs that end for it."""
+"""Users who are disabled, and the jobs of theirs that end."""
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam

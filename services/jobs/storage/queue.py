@@ -1,4 +1,4 @@
-"""Jobs that wait."""
+"""Jobs that wait in the queue."""
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam

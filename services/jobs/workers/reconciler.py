@@ -40,7 +40,7 @@ from services.jobs.domain.pod_facts import PodFacts, read_pod
 from services.jobs.domain.trouble import with_event
 from services.jobs.operations.access import fetch_user
 from services.jobs.operations.archive_log import WHOLE_SECONDS, find_log_state, keep_log
-from services.jobs.operations.final_log import FinalLog
+from services.jobs.operations.collect_final_log import FinalLog
 from services.jobs.operations.list_disk import CONTENT_SECONDS, report_content
 from services.jobs.operations.make_pod import CALLS_AT_MOST, PodObjects
 from services.jobs.operations.read import find_jobs

@@ -1,4 +1,4 @@
-"""Pods: make, look, watch, run a program inside, delete; and what their nodes and events tell of their trouble."""
+"""Pods: make, look, watch, run a program inside, delete; and the trouble that their nodes and events show."""
 
 import asyncio
 from collections.abc import Callable
