@@ -72,3 +72,29 @@ async def test_the_end_of_a_job_waits_until_its_volume_is_known_to_be_detached(
         proxy.rule = lambda request: page("another") if request.path.endswith(ATTACHMENTS) else None
         await until_status(client, job_id, "failed")
         assert (await world.told(job_id))[-1] == "ended"
+
+
+async def test_a_404_that_kubernetes_does_not_say_releases_no_disk(world: JobsWorld, proxy: FaultProxy) -> None:
+    """Something in between answers 404 for whatever it does not know now."""
+    async with world.service(kubeconfig=str(proxy.kubeconfig)) as client:
+        job_id: UUID = await world.submit(client, command="sleep 600", disk_name="home")
+        await world.grant(job_id)
+        await until_status(client, job_id, "active")
+        volume = f"/gpu-dev-{job_id}-1"
+
+        def rule(request: web.Request) -> Fault | None:
+            of_disk = "/persistentvolume" in request.path and request.path.endswith(volume)
+            return Fault(status=404) if of_disk and request.method == "GET" else None
+
+        proxy.rule = rule
+        await kube(world).give_gpus_back()
+
+        looks = proxy.count("GET", f"/persistentvolumeclaims{volume}")
+        await eventually(
+            lambda: proxy.count("GET", f"/persistentvolumeclaims{volume}") >= looks + 4,
+            "it is looked at again and again",
+        )
+        assert "ended" not in await world.told(job_id)
+        proxy.rule = lambda _: None
+        await until_status(client, job_id, "failed")
+        assert (await world.told(job_id))[-1] == "ended"
