@@ -54,7 +54,12 @@ def throttled(_: str) -> Rule:
     return lambda request: Fault(status=429) if request.path.endswith(ATTACHMENTS) else None
 
 
-@pytest.mark.parametrize("told", [attached, attached_on_the_second_page, unknown, throttled])
+def lost_on_the_way(_: str) -> Rule:
+    """A 404, but not of Kubernetes."""
+    return lambda request: Fault(status=404) if request.path.endswith(ATTACHMENTS) else None
+
+
+@pytest.mark.parametrize("told", [attached, attached_on_the_second_page, unknown, throttled, lost_on_the_way])
 async def test_the_end_of_a_job_waits_until_its_volume_is_known_to_be_detached(
     world: JobsWorld, proxy: FaultProxy, told: Callable[[str], Rule]
 ) -> None:

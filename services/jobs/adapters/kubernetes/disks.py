@@ -2,7 +2,7 @@
 
 import msgspec
 
-from services.jobs.adapters.kubernetes.objects import NOT_FOUND, Object, Objects
+from services.jobs.adapters.kubernetes.objects import Object, Objects
 from services.jobs.domain.manifests import Manifest
 from shared.kubernetes import StatusError
 
@@ -47,7 +47,7 @@ class Disks(Objects):
         try:
             attachments = await self._list(_ATTACHMENTS, _Attachment)
         except StatusError as error:
-            if error.status.code == NOT_FOUND:
+            if error.status.is_missing:
                 return False  # a cluster that knows no attachments attaches nothing
             raise
         return any(item.spec.source.persistent_volume_name == volume_name for item in attachments.items)
