@@ -25,8 +25,10 @@ from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.app import create_app
 from services.jobs.context import Context, WakeUps, utc_now
+from services.jobs.domain.facts import PodGone
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import Meta
+from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
 from shared.contracts.auth import Identity
@@ -60,6 +62,9 @@ _ROW = Statement(
     .where(storage.tables.jobs.c.id == sa.bindparam("job_id"))
 )
 _UPDATE = "UPDATE jobs SET {what}, revision = revision + 1 WHERE id = '{job_id}'"
+
+
+ACTIVE = "status = 'active', launched_at = now(), expires_at = now() + interval '1 hour', detail = 'running'"
 
 
 def later(**by: float) -> datetime:
@@ -194,6 +199,17 @@ class JobsWorld:
         answer = await client.post("/v1/jobs/submit", json=body(**changes))
         assert answer.status_code == 200, answer.text
         return UUID(answer.json()["job_id"])
+
+    async def submit_active(self, client: Client, **changes: Any) -> UUID:
+        """Submit a job that the table calls active, though it has no pod; its id."""
+        job_id = await self.submit(client, **changes)
+        await self.update(job_id, ACTIVE)
+        return job_id
+
+    async def find_pod_gone(self, job_id: UUID) -> None:
+        """Another replica sees that a job's pod is gone, which ends a job that is ending."""
+        job = storage.jobs.to_job(await self.row(job_id))
+        assert await apply_fact(job=job, fact=PodGone(job.epoch), now=later(), context=self.context()) is not None
 
     async def publish(self, data: EventData, *, sequence: int, event_id: UUID | None = None) -> UUID:
         """Publish another service's event; its id."""

@@ -127,6 +127,19 @@ async def test_a_job_says_what_it_waits_for_also_before_its_place_is_known(world
     assert await told() == (None, "Queued again: its node is gone. Its place in the queue is being computed")
 
 
+async def test_the_history_tells_each_status_with_its_time_and_reason(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    await client.post(f"/v1/jobs/{job_id}/cancel")
+    told = (await client.get(f"/v1/jobs/{job_id}/history")).json()
+    assert list(told) == ["job_id", "history"]
+    assert [(entry["status"], entry["reason"]) for entry in told["history"]] == [
+        ("queued", None),
+        ("cancelled", "Cancelled by its user"),
+    ]
+    job = await job_of(client, job_id)
+    assert [entry["at"] for entry in told["history"]] == [job["created_at"], job["ended_at"]]
+
+
 async def test_the_username_carries_the_configured_domain(world: JobsWorld) -> None:
     async with world.service(user_email_domain="meta.com") as client:
         job = await job_of(client, await world.submit(client))

@@ -1,4 +1,4 @@
-"""Extension, history and held answers, with Kubernetes away: none of them needs it."""
+"""Extensions, with Kubernetes away: they need none."""
 
 import asyncio
 import dataclasses
@@ -18,25 +18,21 @@ import sqlalchemy as sa
 
 from services.jobs import storage
 from services.jobs.context import Context
-from services.jobs.domain.facts import PodGone
 from services.jobs.domain.job import Phase
 from services.jobs.domain.plan import Limits, Record, next_step
 from services.jobs.domain.pod_facts import PodFacts, PodState
 from services.jobs.domain.submission import read_submission
-from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.extend import extend_job
 from services.jobs.operations.lock import JobNotActive
 from services.jobs.operations.submit import submit_job
 from services.jobs.operations.transition import apply_fact
-from services.jobs.operations.wait import await_job
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobExtended
 from shared.database import Database, Statement
 from tests.support.harness import eventually
-from tests.support.jobs import Client, JobsWorld, body, job_of, later
+from tests.support.jobs import ACTIVE, Client, JobsWorld, body, job_of, later
 
-RUNNING = "status = 'active', launched_at = now(), expires_at = now() + interval '1 hour', detail = 'running'"
-ENDING = f"{RUNNING}, outcome = 'completed'"
+ENDING = f"{ACTIVE}, outcome = 'completed'"
 RACES = 200
 HELD = {"Prefer": "wait=20"}
 ROUND_TRIP = Statement(sa.text("SELECT 1"))
@@ -52,12 +48,6 @@ async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
 async def client(world: JobsWorld) -> AsyncIterator[Client]:
     async with world.service() as client:
         yield client
-
-
-async def running(world: JobsWorld, client: Client, **changes: Any) -> UUID:
-    job_id = await world.submit(client, **changes)
-    await world.update(job_id, RUNNING)
-    return job_id
 
 
 async def extend(client: Client, job_id: object, hours: object, **headers: str) -> httpx.Response:
@@ -83,7 +73,7 @@ async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
     world: JobsWorld, client: Client
 ) -> None:
     """The client reads the job after the answer, and waits from then on for its end to change."""
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     before = await job_of(client, job_id)
     began = monotonic()
     answer = await extend(client, job_id, 2)
@@ -116,7 +106,7 @@ async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
 
 async def test_an_extension_has_taken_effect_before_it_is_shown(world: JobsWorld, client: Client) -> None:
     """Also after the end that is still shown, and told to other services at once."""
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     await world.update(job_id, "expires_at = now() + interval '300 milliseconds'")
     shown = await end_shown(client, job_id)
     assert (await extend(client, job_id, 2)).status_code == 200
@@ -131,7 +121,7 @@ async def test_an_extension_has_taken_effect_before_it_is_shown(world: JobsWorld
 
 async def test_an_extension_is_shown_whoever_dies_meanwhile_and_by_every_replica_alike(world: JobsWorld) -> None:
     async with world.service() as client:
-        job_id = await running(world, client)
+        job_id = await world.submit_active(client)
         before = await end_shown(client, job_id)
         await extend(client, job_id, 1)
     async with world.service() as one, world.service() as other:
@@ -146,7 +136,7 @@ async def test_an_extension_is_shown_whoever_dies_meanwhile_and_by_every_replica
 async def test_a_second_extension_within_the_three_seconds_does_not_hide_the_first(
     world: JobsWorld, client: Client
 ) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     first = await end_shown(client, job_id)
     await extend(client, job_id, 1)
     # as if the first had come two seconds earlier
@@ -165,7 +155,7 @@ async def test_a_second_extension_within_the_three_seconds_does_not_hide_the_fir
 
 
 async def test_a_held_extension_shows_at_once_and_so_do_those_before_it(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     before = await end_shown(client, job_id)
     await extend(client, job_id, 1)
     assert (await extend(client, job_id, 1, Prefer="wait=20")).json()["status"] == "succeeded"
@@ -175,7 +165,7 @@ async def test_a_held_extension_shows_at_once_and_so_do_those_before_it(world: J
 async def test_a_repetition_that_waits_is_answered_when_the_extension_is_shown(
     world: JobsWorld, client: Client
 ) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     before = await end_shown(client, job_id)
     await extend(client, job_id, 1, **{"Idempotency-Key": "k"})
     again = await extend(client, job_id, 1, **{"Idempotency-Key": "k", "Prefer": "wait=20"})
@@ -186,17 +176,17 @@ async def test_a_repetition_that_waits_is_answered_when_the_extension_is_shown(
 async def test_a_job_that_ends_before_its_extension_is_shown_shows_what_was_accepted(
     world: JobsWorld, client: Client
 ) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     before = await end_shown(client, job_id)
     await extend(client, job_id, 1)
     await client.post(f"/v1/jobs/{job_id}/cancel")
-    await end_elsewhere(world, world.context(), job_id)
+    await world.find_pod_gone(job_id)
     job = await job_of(client, job_id)
     assert (job["status"], time_of(job, "expires_at")) == ("cancelled", before + timedelta(hours=1))
 
 
 async def test_fractions_are_allowed_and_told_as_given(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     assert "for 0.25 hours" in (await extend(client, job_id, 0.25)).json()["message"]
     assert "for 1 hours" in (await extend(client, job_id, 1.0, **HELD)).json()["message"]
     assert (await job_of(client, job_id))["duration_hours"] == 2.25
@@ -204,7 +194,7 @@ async def test_fractions_are_allowed_and_told_as_given(world: JobsWorld, client:
 
 @pytest.mark.parametrize("hours", [0, -1, True, "2", None, 1e300, 8761, [2]])
 async def test_hours_that_are_none_are_refused(world: JobsWorld, client: Client, hours: object) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     answer = await extend(client, job_id, hours)
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (400, ["body", "extension_hours"])
     raw = await client.post(
@@ -234,7 +224,7 @@ async def test_what_does_not_run_cannot_be_extended_and_the_answer_names_the_sta
 
 
 async def test_a_job_is_extended_to_its_limit_and_not_past_it(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     past = await extend(client, job_id, 167.5)
     assert past.status_code == 409
     assert "168 hours" in past.json()["detail"]
@@ -245,7 +235,7 @@ async def test_a_job_is_extended_to_its_limit_and_not_past_it(world: JobsWorld, 
 
 
 async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     first, again = [await extend(client, job_id, 1, **{"Idempotency-Key": "k"}) for _ in range(2)]
     other = await extend(client, job_id, 2, **{"Idempotency-Key": "k"})
     assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
@@ -254,14 +244,14 @@ async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> 
 
 
 async def test_two_extensions_at_once_both_count(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     answers = await asyncio.gather(*(extend(client, job_id, 1, **HELD) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}
     assert (await job_of(client, job_id))["duration_hours"] == 5
 
 
 async def test_a_beginning_of_the_id_is_enough_and_anothers_job_is_not_found(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
+    job_id = await world.submit_active(client)
     assert (await extend(client, str(job_id)[:8], 1)).json()["job_id"] == str(job_id)
     mallory = world.people.bearer("mallory")
     for path in ("extend", "history"):
@@ -298,7 +288,7 @@ async def race(world: JobsWorld, replicas: list[Context], seed: int) -> str:
         now=later(),
         context=replicas[seed % 2],
     )
-    await world.update(job_id, f"{RUNNING}, warned_minutes = 5, warning = 'Expires in 5 minutes'")
+    await world.update(job_id, f"{ACTIVE}, warned_minutes = 5, warning = 'Expires in 5 minutes'")
     end = (await world.row(job_id))["expires_at"]
 
     async def lag(context: Context) -> None:
@@ -340,96 +330,3 @@ async def race(world: JobsWorld, replicas: list[Context], seed: int) -> str:
         return "extension"
     assert (job.phase, job.outcome, job.expires_at, names) == (Phase.ENDING, "expired", end, ["submitted"])
     return "expiry"
-
-
-async def test_the_history_tells_each_status_with_its_time_and_reason(world: JobsWorld, client: Client) -> None:
-    job_id = await world.submit(client)
-    await client.post(f"/v1/jobs/{job_id}/cancel")
-    told = (await client.get(f"/v1/jobs/{job_id}/history")).json()
-    assert list(told) == ["job_id", "history"]
-    assert [(entry["status"], entry["reason"]) for entry in told["history"]] == [
-        ("queued", None),
-        ("cancelled", "Cancelled by its user"),
-    ]
-    job = await job_of(client, job_id)
-    assert [entry["at"] for entry in told["history"]] == [job["created_at"], job["ended_at"]]
-
-
-async def test_a_held_cancel_is_answered_when_the_job_has_ended(world: JobsWorld, client: Client) -> None:
-    job_id = await world.submit(client)
-    answer = await client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=20"})
-    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("succeeded", "wait=20")
-    assert "Cancellation request submitted (message ID: " in answer.json()["message"]
-
-
-async def test_a_held_extension_is_answered_at_once(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
-    answer = await extend(client, job_id, 1, Prefer="wait=20")
-    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("succeeded", "wait=20")
-
-
-async def test_an_outcome_that_does_not_come_in_time_is_still_requested(world: JobsWorld, client: Client) -> None:
-    job_id = await running(world, client)
-    answer = await client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=1"})
-    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("requested", "wait=1")
-
-
-@pytest.mark.parametrize("prefer", ["wait=abc", "wait", "return=minimal", "wait=-4"])
-async def test_a_preference_that_is_not_understood_is_ignored(world: JobsWorld, client: Client, prefer: str) -> None:
-    job_id = await running(world, client)
-    answer = await client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": prefer})
-    assert (answer.status_code, answer.json()["status"]) == (200, "requested")
-    assert "preference-applied" not in answer.headers
-
-
-async def test_a_held_answer_is_woken_by_another_replica_and_holds_no_connection(
-    world: JobsWorld, client: Client
-) -> None:
-    """Twelve wait on a pool of one connection; what ends their wait happens elsewhere and comes as an event."""
-    async with world.service(database_pool_size=1) as waiting, world.service():
-        jobs = [await running(world, client) for _ in range(12)]
-        held = [
-            asyncio.create_task(waiting.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=30"}))
-            for job_id in jobs
-        ]
-
-        async def all_asked() -> bool:
-            return all([len(await world.told(job_id)) == 2 for job_id in jobs])
-
-        await eventually(all_asked, "all have asked")
-        assert (await waiting.get("/v1/jobs")).status_code == 200
-        assert not any(task.done() for task in held)
-        context = world.context()
-        for job_id in jobs:
-            await end_elsewhere(world, context, job_id)
-        answers = await asyncio.wait_for(asyncio.gather(*held), 10)
-    assert {answer.json()["status"] for answer in answers} == {"succeeded"}
-
-
-async def end_elsewhere(world: JobsWorld, context: Context, job_id: UUID) -> None:
-    job = storage.jobs.to_job(await world.row(job_id))
-    assert await apply_fact(job=job, fact=PodGone(job.epoch), now=later(), context=context) is not None
-
-
-async def test_a_held_submission_tells_when_the_job_has_left_the_queue(world: JobsWorld, client: Client) -> None:
-    wait = {"Prefer": "wait=30", "Idempotency-Key": "k"}
-    held = asyncio.create_task(client.post("/v1/jobs/submit", json=body(), headers=wait))
-
-    async def there() -> list[Any]:
-        return list((await client.get("/v1/jobs")).json()["jobs"])
-
-    [job] = await eventually(there, "the job is there")
-    await cancel_job(user_id=1, job_id=job["job_id"], key=None, now=later(), context=world.context())
-    answer = await asyncio.wait_for(held, 10)
-    assert (answer.json()["status"], answer.headers["preference-applied"]) == ("cancelled", "wait=30")
-    again = await client.post("/v1/jobs/submit", json=body(), headers=wait)
-    assert (again.json(), again.headers["idempotent-replayed"]) == (answer.json(), "true")
-
-
-async def test_a_service_that_stops_ends_the_waits(world: JobsWorld) -> None:
-    context = world.context()
-
-    waiting = asyncio.create_task(await_job(uuid4(), lambda _: False, 30, context))
-    await eventually(lambda: context.wake_ups.waiting, "it waits")
-    await context.wake_ups.close()
-    assert await asyncio.wait_for(waiting, 5) is None
