@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -460,3 +460,19 @@ def github_of(world: JobsWorld) -> GitHub:
 def kube(world: JobsWorld) -> Kube:
     """The operator's view of a world's cluster."""
     return Kube(world.settings)
+
+
+@contextmanager
+def cluster_faults(*wanted: dict[str, Any]) -> Iterator[None]:
+    """The simulator's API server has these faults for the length of the block."""
+    _want_faults(list(wanted))
+    try:
+        yield
+    finally:
+        _want_faults([])
+
+
+def _want_faults(wanted: list[dict[str, Any]]) -> None:
+    api = kubernetes_client.ApiClient()
+    request = api.param_serialize("PUT", "/simulator/faults", body=wanted, auth_settings=["BearerToken"])
+    assert api.call_api(*request).status == httpx.codes.OK

@@ -1,17 +1,14 @@
 """A cluster that hangs, or is slow, in several things at once: the steps of a pass never add up past its time."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
-from kubernetes import client as kubernetes_client
 
 from tests.support.harness import eventually
-from tests.support.jobs import Client, JobsWorld, new_disk_claimed, until_status
+from tests.support.jobs import Client, JobsWorld, cluster_faults, new_disk_claimed, until_status
 from tests.support.tools_pods import key_pages
 
 TALKS = "echo one; trap 'exit 0' TERM; while :; do sleep 0.05; done"
@@ -22,22 +19,6 @@ DELETED_WITHIN_SECONDS = 15.0
 async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
     async with key_pages(jobs_world), jobs_world.disks_answering(new_disk_claimed()):
         yield jobs_world
-
-
-@contextmanager
-def faults(*wanted: dict[str, Any]) -> Iterator[None]:
-    """The simulator's API server has these faults for the length of the block."""
-    _want(list(wanted))
-    try:
-        yield
-    finally:
-        _want([])
-
-
-def _want(wanted: list[dict[str, Any]]) -> None:
-    api = kubernetes_client.ApiClient()
-    request = api.param_serialize("PUT", "/simulator/faults", body=wanted, auth_settings=["BearerToken"])
-    assert api.call_api(*request).status == httpx.codes.OK
 
 
 async def pods(world: JobsWorld, job_id: UUID) -> list[Any]:
@@ -58,7 +39,7 @@ async def test_a_kubelet_that_hangs_for_logs_and_exec_keeps_no_pod_alive(world: 
         await until_status(client, job_id, "active", seconds=30)
         pod = f"/pods/gpu-dev-{job_id}-1"
         answered = {"path": f"{pod}/log$", "times": logs_answered}
-        with faults(answered, {"path": f"{pod}/(log|exec)$", "hang": True}):
+        with cluster_faults(answered, {"path": f"{pod}/(log|exec)$", "hang": True}):
             asked_at = time.monotonic()
             await client.post(f"/v1/jobs/{job_id}/cancel")
 
@@ -75,7 +56,7 @@ async def test_a_job_with_a_disk_comes_and_goes_however_slow_each_answer_is(worl
     objects = "^/api/v1/(persistentvolumes|namespaces/jobs-[^/]+/[^/]+)(/|$)"
     slow = {"path": objects, "watch": False, "seconds": 1.5}
     async with world.service(grace_seconds=1) as client:
-        with faults(slow):
+        with cluster_faults(slow):
             job_id = await started(world, client, command=TALKS)
             await until_status(client, job_id, "active", seconds=60)
             await client.post(f"/v1/jobs/{job_id}/cancel")
