@@ -75,7 +75,6 @@ CLOCK = Statement(sa.select(READ_AT))
 _JOB = sa.select(*JOB_COLUMNS).select_from(WITH_ACCESS)
 _THIS = jobs.c.id == bindparam("job_id")
 FIND = Statement(_JOB.add_columns(READ_AT).where(_THIS))
-FIND_ALL = Statement(_JOB.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid)))))
 FIND_SUBMITTED = Statement(_JOB.add_columns(jobs.c.request_mac).where(_THIS))
 HISTORY = Statement(
     sa.select(job_history.c.status, job_history.c.at, job_history.c.reason)
@@ -83,9 +82,31 @@ HISTORY = Statement(
     .order_by(job_history.c.revision)
 )
 LOCK = Statement(_JOB.where(_THIS).with_for_update(of=LOCKED))
-FIND_OWN = Statement(_JOB.add_columns(READ_AT).where(_OWN).order_by(jobs.c.id).limit(2))
+
+
+def _access_of(found: Any, *, locked: bool = False) -> Any:
+    """What is wanted of jobs that were found, looked up one by one.
+
+    As a plain join, PostgreSQL, which does not know how few jobs there are, would read the whole table, or plan anew at
+    each run.
+    """
+    wanted = sa.select(*(job_access.c[name] for name in _ACCESS_FIELDS))
+    access = wanted.where(job_access.c.job_id == found.c.id).limit(sa.literal_column("1"))
+    return (access.with_for_update() if locked else access).lateral("access")
+
+
+def _found(jobs_found: Any, *, locked: bool = False) -> Any:
+    found = (jobs_found.with_for_update() if locked else jobs_found).subquery("found")
+    access = _access_of(found, locked=locked)
+    return sa.select(*found.c, *access.c).select_from(found.join(access, sa.true())).order_by(found.c.id)
+
+
+_JOBS = sa.select(*(jobs.c[name] for name in _OWN_FIELDS))
+_OWN_TWO = _JOBS.where(_OWN).order_by(jobs.c.id).limit(sa.literal_column("2"))
+FIND_ALL = Statement(_found(_JOBS.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))))
+FIND_OWN = Statement(_found(_OWN_TWO).add_columns(READ_AT))
 """Two rows mean that the beginning of the id is ambiguous."""
-LOCK_OWN = Statement(_JOB.where(_OWN).order_by(jobs.c.id).limit(2).with_for_update(of=LOCKED))
+LOCK_OWN = Statement(_found(_OWN_TWO, locked=True))
 _filter = sa.and_(
     jobs.c.user_id == bindparam("user_id"),
     sa.or_(
@@ -95,16 +116,16 @@ _filter = sa.and_(
 )
 _total = sa.select(sa.func.count().label("total")).select_from(jobs).where(_filter).subquery("counted")
 _page = (
-    sa.select(*(jobs.c[name] for name in _OWN_FIELDS))
-    .where(_filter)
+    _JOBS.where(_filter)
     .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
     .limit(bindparam("limit", type_=sa.BigInteger))
     .offset(bindparam("offset", type_=sa.BigInteger))
     .subquery("page")
 )
+_page_access = _access_of(_page)
 LIST_OWN = Statement(
-    sa.select(_total.c.total, *_page.c, *(job_access.c[name] for name in _ACCESS_FIELDS), READ_AT)
-    .select_from(_total.outerjoin(_page, sa.true()).outerjoin(job_access, job_access.c.job_id == _page.c.id))
+    sa.select(_total.c.total, *_page.c, *_page_access.c, READ_AT)
+    .select_from(_total.outerjoin(_page, sa.true()).outerjoin(_page_access, sa.true()))
     .order_by(_page.c.created_at.desc(), _page.c.id.desc())
 )
 """One page and the total from one snapshot; an empty page is one row of nulls."""
@@ -119,8 +140,8 @@ ENVIRONMENT = Statement(sa.select(jobs.c.env_sealed).where(jobs.c.id == bindpara
 
 
 def to_job(row: Row) -> Job:
-    """The job in a row that has its columns."""
-    return msgspec.convert({name: row[name] for name in JOB_FIELDS}, Job)
+    """The job in a row that has its columns, and maybe others."""
+    return msgspec.convert(dict(row), Job)
 
 
 def to_shown_job(row: Row) -> Job:
