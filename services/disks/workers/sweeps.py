@@ -4,25 +4,29 @@ Adopts what is ours, deletes only what our own row says is to be gone, and repor
 AWS was listed: whatever AWS showed had its row before it was made.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from prometheus_client import Gauge
 
-from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable
+from services.disks.adapters.ec2 import CALL_SECONDS, AwsRefused, AwsUnavailable
 from services.disks.context import Context
 from services.disks.domain.ledger import FOR_PEOPLE, Findings, Ledger
 from services.disks.operations.adopt import adopt_snapshot, note_name
 from services.disks.operations.read import ledger_disks, ledger_snapshots
 from shared.background import Loop
 from shared.leader_lock import leader_loop
+from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
 
 log = structlog.get_logger(__name__)
 
 _LOCK = "swep"
 _TURN_SECONDS = 120.0
+_ACT_SECONDS = 60.0
+"""Of these, when AWS was listed: a turn that does what it can in its time is a good one."""
 _SETTLING = timedelta(minutes=5)
 """EC2 is eventually consistent: a row that changed later than this says nothing about what a listing shows."""
 _BATCH = 100
@@ -53,8 +57,13 @@ def sweep_loop(context: Context) -> Loop:
     )
 
 
-async def sweep(context: Context) -> Findings:
-    """One sweep, whoever else sweeps."""
+async def sweep(context: Context, *, act_seconds: float = _ACT_SECONDS) -> Findings:
+    """One sweep, whoever else sweeps.
+
+    Args:
+        context: Of the service.
+        act_seconds: For what is to be done about the findings.
+    """
     now = context.clock()
     volumes, snapshots = await context.ec2.list_volumes(), await context.ec2.list_snapshots()
     ledger = Ledger(
@@ -67,21 +76,30 @@ async def sweep(context: Context) -> Findings:
     acts = context.settings.sweep == "act"
     _report(findings, of_all=not acts)
     if acts:
-        await _act(context, findings, now)
+        await _act(context, findings, now, Budget(act_seconds))
     return findings
 
 
-async def _act(context: Context, findings: Findings, now: datetime) -> None:
+async def _act(context: Context, findings: Findings, now: datetime, budget: Budget) -> None:
+    """Do what is to be done, as much as there is time for; the rest is found again."""
+    for action in _actions(context, findings, now):
+        if budget.left_seconds < CALL_SECONDS:
+            log.warning("sweep_goes_on_next_time")
+            return
+        await action()
+
+
+def _actions(context: Context, findings: Findings, now: datetime) -> Iterator[Callable[[], Awaitable[object]]]:
     for adoption in findings.adoptions:
-        await adopt_snapshot(context, adoption=adoption, now=now)
+        yield partial(adopt_snapshot, context, adoption=adoption, now=now)
     for aws_id, name in findings.names.items():
-        await note_name(context, aws_id=aws_id, name=name, now=now)
+        yield partial(note_name, context, aws_id=aws_id, name=name, now=now)
     for start in range(0, len(findings.unmarked_volumes), _BATCH):
-        await _mark(context, findings.unmarked_volumes[start : start + _BATCH])
+        yield partial(_mark, context, findings.unmarked_volumes[start : start + _BATCH])
     for volume_id in findings.leftover_volumes:
-        await _delete(volume_id, context.ec2.delete_volume)
+        yield partial(_delete, volume_id, context.ec2.delete_volume)
     for snapshot_id in findings.leftover_snapshots:
-        await _delete(snapshot_id, context.ec2.delete_snapshot)
+        yield partial(_delete, snapshot_id, context.ec2.delete_snapshot)
 
 
 async def _mark(context: Context, volume_ids: list[str]) -> None:
