@@ -249,7 +249,7 @@ class JobsWorld:
         rows = await self.database.fetch_all(_EVENTS, job_id=str(job_id))
         return [envelope(row, "/gpudev/jobs") for row in rows]
 
-    async def told(self, job_id: UUID) -> list[str]:
+    async def announced(self, job_id: UUID) -> list[str]:
         """Names of the job's events; their versions rise by one."""
         events = await self.events(job_id)
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))

@@ -75,7 +75,7 @@ async def test_an_added_users_keys_open_the_pod_beside_those_that_did(
     assert BOB in tools.authorized_keys
     job = await job_of(client, job_id)
     assert (job["secondary_users"], job["access_error"]) == (["bob"], None)
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "user_requested", "user_added"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "user_requested", "user_added"]
 
 
 async def test_a_job_without_a_github_user_says_why_it_has_no_ssh_command(
@@ -113,7 +113,7 @@ async def test_what_is_no_name_is_refused_before_anyone_is_asked(
     answer = await client.post(f"/v1/jobs/{job_id}/users", json={"github_username": name})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (400, ["body", "github_username"])
     assert keys.asked == []
-    assert await world.told(job_id) == ["submitted"]
+    assert await world.announced(job_id) == ["submitted"]
 
 
 async def test_keys_that_cannot_be_brought_in_are_tried_again_and_then_refused_with_the_programs_words(
@@ -181,7 +181,7 @@ async def test_two_asked_for_at_once_are_both_added_and_one_asked_for_twice_only
     assert {answer["status"] for answer in told} == {"succeeded"}
     assert all(key in tools.authorized_keys for key in (ALICE, BOB, CAROL))
     assert sorted(name.lower() for name in (await job_of(client, job_id))["secondary_users"]) == ["bob", "carol"]
-    names = await world.told(job_id)
+    names = await world.announced(job_id)
     assert (names.count("user_requested"), names.count("user_added")) == (2, 2)
 
 
@@ -202,7 +202,7 @@ async def test_jupyter_is_switched_on_off_and_on_again_with_another_token(
         assert tools.jupyter is None
     assert tokens[0] != tokens[1]
     on_and_off = ["jupyter_requested", "jupyter_enabled", "jupyter_requested", "jupyter_disabled"]
-    assert await world.told(job_id) == ["submitted", "preparing", "started", *on_and_off, *on_and_off]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", *on_and_off, *on_and_off]
 
 
 async def test_jupyter_that_does_not_start_is_told_with_the_programs_words_and_may_be_asked_for_again(
@@ -238,7 +238,7 @@ async def test_jupyter_asked_for_twice_at_once_is_started_once_and_opposite_wish
         assert {answer["status"] for answer in told} == {"succeeded"}
         token = (await job_of(client, job_id))["jupyter_token"]
         assert tools.jupyter == f'{{"token":"{token}"}}'
-        assert (await world.told(job_id)).count("jupyter_requested") == 1
+        assert (await world.announced(job_id)).count("jupyter_requested") == 1
         for action in ("disable", "enable", "disable"):
             await client.post(f"/v1/jobs/{job_id}/jupyter/{action}")
 
@@ -312,4 +312,4 @@ async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_an
     assert tools.jupyter == started_with
     assert (tools.calls("keys"), tools.calls("jupyter start"), keys.asked) == (2, 2, ["alice", "bob"])
     names = ["user_requested", "user_added", "jupyter_requested", "jupyter_enabled"]
-    assert await world.told(job_id) == ["submitted", "preparing", "started", *names]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", *names]

@@ -156,7 +156,7 @@ async def test_another_users_job_is_not_found_like_a_missing_one(world: JobsWorl
         assert theirs.status_code == missing.status_code == prefix.status_code == 404
         assert theirs.content == missing.content == prefix.content
     assert (await client.get("/v1/jobs", headers=other)).json()["total"] == 0
-    assert await world.told(job_id) == ["submitted"]
+    assert await world.announced(job_id) == ["submitted"]
 
 
 async def test_a_beginning_of_an_id_finds_the_job_and_two_are_a_conflict(world: JobsWorld, client: Client) -> None:
@@ -225,7 +225,7 @@ async def test_cancelling_a_queued_job_ends_it_at_once_and_again_gives_the_same_
     assert (await job_of(client, job_id))["status"] == "cancelled"
     again = await client.post(f"/v1/jobs/{job_id}/cancel")
     assert (again.status_code, again.json()) == (200, first.json())
-    assert await world.told(job_id) == ["submitted", "cancel_requested", "ended"]
+    assert await world.announced(job_id) == ["submitted", "cancel_requested", "ended"]
     assert await world.history(job_id) == ["queued", "cancelled"]
 
 
@@ -248,7 +248,7 @@ async def test_the_clients_own_id_is_kept_and_its_retry_answers_the_same_job(wor
     theirs = await client.post("/v1/jobs/submit", json=request, headers=world.people.bearer("bob"))
     assert (other.status_code, theirs.status_code) == (409, 409)
     assert theirs.json() == other.json()  # whose it is shows nowhere
-    assert await world.told(UUID(mine)) == ["submitted"]
+    assert await world.announced(UUID(mine)) == ["submitted"]
 
 
 async def test_the_same_submission_twice_at_once_makes_one_job(client: Client) -> None:

@@ -175,7 +175,7 @@ async def assert_cancelled(world: JobsWorld, job_id: UUID, where: str) -> None:
     job = await finish(world, job_id)
     assert job.status == "cancelled", where
     assert await left_over(world, job_id) == [], where
-    told = await world.told(job_id)
+    told = await world.announced(job_id)
     assert told[-2:] == ["cancel_requested", "ended"], where
     assert [told.count(name) for name in ("preparing", "cancel_requested", "ended")] == [1, 1, 1], (where, told)
     assert (await world.row(job_id))["env_sealed"] is None, where

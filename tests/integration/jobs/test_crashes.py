@@ -149,7 +149,7 @@ async def test_making_the_pod_survives_a_failure_at_every_call(
         await a_pass(dying, await read(world, job_id))
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
     await assert_one_of_each(world, job_id)
-    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started"]
 
 
 @pytest.mark.parametrize("fails_at", range(1, CALLS_TO_MAKE + 1))
@@ -163,7 +163,7 @@ async def test_a_cancel_at_every_call_of_making_leaves_nothing(
     await cancel(context, job_id)
     await passes_until(world, reconciler, job_id, Phase.ENDED)
     await eventually(lambda: nothing(world, job_id), "nothing is left")
-    assert await world.told(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
@@ -177,7 +177,7 @@ async def test_ending_survives_a_kill_at_every_deletion(
         await passes_until(world, dying, job_id, Phase.ENDED)
     await passes_until(world, reconciler, job_id, Phase.ENDED)
     await eventually(lambda: nothing(world, job_id), "nothing is left")
-    assert (await world.told(job_id))[-2:] == ["cancel_requested", "ended"]
+    assert (await world.announced(job_id))[-2:] == ["cancel_requested", "ended"]
 
 
 async def nothing(world: JobsWorld, job_id: UUID) -> bool:
@@ -194,7 +194,7 @@ async def test_two_workers_on_one_job_make_one_pod_and_one_history(
     await a_pass(other, stale)
     assert (await read(world, job_id)).phase is Phase.ACTIVE
     await assert_one_of_each(world, job_id)
-    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started"]
 
 
 async def test_what_a_stale_worker_saw_is_refused(world: JobsWorld, context: Context, reconciler: Reconciler) -> None:
@@ -206,7 +206,7 @@ async def test_what_a_stale_worker_saw_is_refused(world: JobsWorld, context: Con
     starts = await apply_fact(job=stale, fact=PodReady(1, None), now=later(), context=context)
     assert (waits, starts) == (None, None)
     assert (await read(world, job_id)).phase is Phase.ACTIVE
-    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started"]
 
 
 async def test_a_cancel_between_decision_and_write_wins(
@@ -234,7 +234,7 @@ async def test_a_change_whose_transaction_fails_leaves_neither_state_nor_event(
             )
             raise Killed
     assert await read(world, job_id) == job
-    assert await world.told(job_id) == ["submitted", "preparing"]
+    assert await world.announced(job_id) == ["submitted", "preparing"]
 
 
 async def test_a_newer_lease_waits_until_the_older_is_given_back(world: JobsWorld, context: Context) -> None:
@@ -270,7 +270,7 @@ async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> No
             await world.grant(job_id)
 
         async def all_done() -> bool:
-            return all([(await world.told(job_id))[-1] == "ended" for job_id in good])
+            return all([(await world.announced(job_id))[-1] == "ended" for job_id in good])
 
         await eventually(all_done, "the good jobs ended")
         assert (await read(world, bad)).phase is Phase.PREPARING

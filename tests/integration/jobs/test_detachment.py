@@ -73,10 +73,10 @@ async def test_the_end_of_a_job_waits_until_its_volume_is_known_to_be_detached(
         await kube(world).give_gpus_back()
 
         await eventually(lambda: proxy.count("GET", ATTACHMENTS) >= 4, "the attachments are looked at again and again")
-        assert "ended" not in await world.told(job_id)
+        assert "ended" not in await world.announced(job_id)
         proxy.rule = lambda request: page("another") if request.path.endswith(ATTACHMENTS) else None
         await until_status(client, job_id, "failed")
-        assert (await world.told(job_id))[-1] == "ended"
+        assert (await world.announced(job_id))[-1] == "ended"
 
 
 async def test_a_404_that_kubernetes_does_not_say_releases_no_disk(world: JobsWorld, proxy: FaultProxy) -> None:
@@ -99,7 +99,7 @@ async def test_a_404_that_kubernetes_does_not_say_releases_no_disk(world: JobsWo
             lambda: proxy.count("GET", f"/persistentvolumeclaims{volume}") >= looks + 4,
             "it is looked at again and again",
         )
-        assert "ended" not in await world.told(job_id)
+        assert "ended" not in await world.announced(job_id)
         proxy.rule = lambda _: None
         await until_status(client, job_id, "failed")
-        assert (await world.told(job_id))[-1] == "ended"
+        assert (await world.announced(job_id))[-1] == "ended"

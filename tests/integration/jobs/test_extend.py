@@ -101,7 +101,7 @@ async def test_an_extension_is_answered_as_in_the_contract_and_shows_on_the_job(
     ]
     data = msgspec.json.decode(event.data, type=JobExtended)
     assert (data.expires_at.replace(microsecond=0), data.extension_seconds) == (time_of(job, "expires_at"), 7200)
-    assert await world.told(job_id) == ["submitted", "extended"]
+    assert await world.announced(job_id) == ["submitted", "extended"]
 
 
 async def test_an_extension_has_taken_effect_before_it_is_shown(world: JobsWorld, client: Client) -> None:
@@ -201,7 +201,7 @@ async def test_hours_that_are_none_are_refused(world: JobsWorld, client: Client,
         f"/v1/jobs/{job_id}/extend", content=b'{"extension_hours": NaN}', headers={"content-type": "application/json"}
     )
     assert raw.status_code == 400
-    assert await world.told(job_id) == ["submitted"]
+    assert await world.announced(job_id) == ["submitted"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ async def test_what_does_not_run_cannot_be_extended_and_the_answer_names_the_sta
     await world.update(job_id, state)
     answer = await extend(client, job_id, 2)
     assert (answer.status_code, answer.json()["detail"]) == (409, f"The job is not active: it is {word}")
-    assert await world.told(job_id) == ["submitted"]
+    assert await world.announced(job_id) == ["submitted"]
 
 
 async def test_a_job_is_extended_to_its_limit_and_not_past_it(world: JobsWorld, client: Client) -> None:
@@ -240,7 +240,7 @@ async def test_a_repeated_key_extends_once(world: JobsWorld, client: Client) -> 
     other = await extend(client, job_id, 2, **{"Idempotency-Key": "k"})
     assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
     assert other.status_code == 422
-    assert await world.told(job_id) == ["submitted", "extended"]
+    assert await world.announced(job_id) == ["submitted", "extended"]
 
 
 async def test_two_extensions_at_once_both_count(world: JobsWorld, client: Client) -> None:
@@ -323,7 +323,7 @@ async def race(world: JobsWorld, replicas: list[Context], seed: int) -> str:
     extended, expired = await asyncio.gather(ask(), expire())
     assert extended != expired
     job = storage.jobs.to_job(await world.row(job_id))
-    names = await world.told(job_id)
+    names = await world.announced(job_id)
     if extended:
         assert (job.phase, job.expires_at) == (Phase.ACTIVE, end + timedelta(hours=1))
         assert (job.warned_minutes, job.warning, names) == (None, None, ["submitted", "extended"])

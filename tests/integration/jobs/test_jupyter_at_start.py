@@ -66,7 +66,7 @@ async def test_a_job_is_active_when_its_jupyter_answers(
     job = await until_status(client, job_id, "active")
     assert job["jupyter_url"].endswith(f"token={job['jupyter_token']}")
     assert tools.jupyter == f'{{"token":"{job["jupyter_token"]}"}}'
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "jupyter_enabled"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "jupyter_enabled"]
     assert await world.history(job_id) == ["queued", "preparing", "active"]
 
 
@@ -76,7 +76,7 @@ async def test_a_job_whose_jupyter_does_not_start_is_active_with_the_reason(
     job_id, _ = await start(world, client, cluster_simulator, "fail")
     job = await until_status(client, job_id, "active", seconds=30)
     assert (job["jupyter_enabled"], job["jupyter_url"], job["jupyter_error"]) == (False, None, "the disk is full")
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "jupyter_failed"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "jupyter_failed"]
 
 
 async def test_jupyter_is_not_waited_for_for_ever_and_comes_all_the_same(

@@ -48,7 +48,7 @@ async def test_a_granted_job_becomes_active_with_its_time_box(world: JobsWorld, 
     assert job["expires_at"] > job["launched_at"] >= job["created_at"]
     assert (job["pod_name"], job["node_ip"] is not None) == (f"gpu-dev-{job_id}-1", True)
     assert job["node_port"] >= 30000
-    assert await world.told(job_id) == ["submitted", "preparing", "started"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started"]
     assert await world.history(job_id) == ["queued", "preparing", "active"]
     assert sorted(kind for kind, _ in await world.objects(job_id)) == ["pods", "secrets", "services"]
 
@@ -61,7 +61,7 @@ async def test_a_command_ends_its_job_however_short_it_is(
     await world.grant(job_id)
     job = await until_status(client, job_id, "completed", "failed")
     assert (job["status"], job["exit_code"]) == (status, code)
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "ended"]
     assert await world.history(job_id) == ["queued", "preparing", "active", status]
     assert (await world.row(job_id))["env_sealed"] is None
     await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
@@ -78,7 +78,7 @@ async def test_a_cancelled_active_job_ends_when_its_pod_is_gone(world: JobsWorld
     first = await client.post(f"/v1/jobs/{job_id}/cancel")
     await until_status(client, job_id, "cancelled", seconds=40)
     assert "pods" not in {kind for kind, _ in await world.objects(job_id)}
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "cancel_requested", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "cancel_requested", "ended"]
     assert (await client.post(f"/v1/jobs/{job_id}/cancel")).json() == first.json()
     await eventually(lambda: nothing_left(world, job_id), "service and secret are gone")
 
@@ -90,7 +90,7 @@ async def test_a_job_cancelled_while_preparing_leaves_nothing(world: JobsWorld, 
     await client.post(f"/v1/jobs/{job_id}/cancel")
     await until_status(client, job_id, "cancelled")
     await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
-    assert await world.told(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "cancel_requested", "ended"]
 
 
 async def test_a_grant_that_comes_after_the_cancel_makes_no_pod(world: JobsWorld, client: Client) -> None:
@@ -100,8 +100,8 @@ async def test_a_grant_that_comes_after_the_cancel_makes_no_pod(world: JobsWorld
     other = await start(world, client)  # one consumer, in order: the grant before it has been handled
     assert (await job_of(client, job_id))["status"] == "cancelled"
     assert not await world.objects(job_id)
-    assert await world.told(job_id) == ["submitted", "cancel_requested", "ended"]
-    assert await world.told(other) == ["submitted", "preparing", "started"]
+    assert await world.announced(job_id) == ["submitted", "cancel_requested", "ended"]
+    assert await world.announced(other) == ["submitted", "preparing", "started"]
 
 
 async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: JobsWorld, client: Client) -> None:
@@ -109,13 +109,13 @@ async def test_a_grant_delivered_again_after_the_end_revives_nothing(world: Jobs
     job_id = await world.submit(client, command="exit 0")
     event_id = await world.grant(job_id)
     await until_status(client, job_id, "completed")
-    told = await world.told(job_id)
+    told = await world.announced(job_id)
     lease = LeaseGranted(job_id=job_id, epoch=1, node=world.node, gpu_count=1)
     await world.publish(lease, sequence=1, event_id=event_id)
     await world.publish(lease, sequence=9)
     await start(world, client)
     assert (await job_of(client, job_id))["status"] == "completed"
-    assert await world.told(job_id) == told
+    assert await world.announced(job_id) == told
     assert await nothing_left(world, job_id)
 
 
@@ -128,7 +128,7 @@ async def test_a_cancelled_job_stays_so_when_its_messages_come_again(world: Jobs
     await until_status(client, job_id, "active")
     await client.post(f"/v1/jobs/{job_id}/cancel")
     await until_status(client, job_id, "cancelled")
-    told = await world.told(job_id)
+    told = await world.announced(job_id)
     again = await client.post("/v1/jobs/submit", json=body(), headers=headers)
     assert (again.json(), (await client.get("/v1/jobs")).json()["total"]) == (first.json(), 1)
     lease = LeaseGranted(job_id=job_id, epoch=1, node=world.node, gpu_count=1)
@@ -136,7 +136,7 @@ async def test_a_cancelled_job_stays_so_when_its_messages_come_again(world: Jobs
     await world.publish(LeaseGranted(job_id=job_id, epoch=2, node=world.node, gpu_count=1), sequence=2)
     await start(world, client)  # one consumer, in order: the grants before it have been handled
     assert (await job_of(client, job_id))["status"] == "cancelled"
-    assert await world.told(job_id) == told
+    assert await world.announced(job_id) == told
     assert await nothing_left(world, job_id)
 
 
@@ -151,7 +151,7 @@ async def test_one_grant_at_two_replicas_makes_one_pod(world: JobsWorld, client:
                 await world.publish(lease, sequence=1, event_id=event_id)
         for job_id in jobs:
             await until_status(client, job_id, "completed")
-            assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+            assert await world.announced(job_id) == ["submitted", "preparing", "started", "ended"]
     created = [event for event in await kube(world).events() if event[0] == "Scheduled"]
     assert len(created) == len(set(created)) == len(jobs)
 
@@ -161,7 +161,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_job_with_the_reason(worl
     await world.grant(job_id)
     job = await until_status(client, job_id, "failed")
     assert "does-not-exist:1 cannot be pulled" in job["failure_reason"]
-    assert await world.told(job_id) == ["submitted", "preparing", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "ended"]
     await eventually(lambda: nothing_left(world, job_id), "nothing of it is left")
 
 
@@ -198,7 +198,7 @@ async def test_a_job_ends_when_its_time_is_up_and_its_killed_command_is_expired(
     await world.update(job_id, "expires_at = now(), due_at = now()")
     job = await until_status(client, job_id, "expired", seconds=40)
     assert (job["exit_code"], job["failure_reason"]) == (None, None)
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "ended"]
 
 
 async def test_the_end_is_announced_once_for_each_moment(world: JobsWorld, client: Client) -> None:
@@ -211,7 +211,7 @@ async def test_the_end_is_announced_once_for_each_moment(world: JobsWorld, clien
             return f"Expires in {minutes} minutes" in str((await job_of(client, job_id))["warning"])
 
         await eventually(warned, f"warned of {minutes} minutes")
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "expiring", "expiring", "expiring"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "expiring", "expiring", "expiring"]
 
 
 async def test_a_pod_that_finds_no_room_gives_the_lease_back_and_waits_for_another(
@@ -221,7 +221,7 @@ async def test_a_pod_that_finds_no_room_gives_the_lease_back_and_waits_for_anoth
     await world.grant(job_id, node="no-such-node")
 
     async def requeued() -> bool:
-        return "requeued" in await world.told(job_id)
+        return "requeued" in await world.announced(job_id)
 
     await eventually(requeued, "it is in the queue again")
     job = await job_of(client, job_id)
@@ -229,7 +229,7 @@ async def test_a_pod_that_finds_no_room_gives_the_lease_back_and_waits_for_anoth
     await eventually(lambda: nothing_left(world, job_id), "nothing of the old lease is left")
     await world.grant(job_id, epoch=2)
     assert (await until_status(client, job_id, "active"))["pod_name"] == f"gpu-dev-{job_id}-2"
-    assert await world.told(job_id) == ["submitted", "preparing", "requeued", "preparing", "started"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "requeued", "preparing", "started"]
 
 
 async def test_a_lease_revoked_from_an_active_job_is_its_end_and_holds_until_the_pod_is_gone(
@@ -241,10 +241,10 @@ async def test_a_lease_revoked_from_an_active_job_is_its_end_and_holds_until_the
     assert "node was lost" in job["failure_reason"]
 
     async def ended() -> bool:
-        return (await world.told(job_id))[-1] == "ended"
+        return (await world.announced(job_id))[-1] == "ended"
 
     await eventually(ended, "its pod is confirmed gone")
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "lost", "ended"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "lost", "ended"]
 
 
 async def test_gpus_of_a_lost_node_stay_held_while_its_pod_cannot_be_confirmed_gone(
@@ -256,11 +256,11 @@ async def test_gpus_of_a_lost_node_stay_held_while_its_pod_cannot_be_confirmed_g
     await world.capacity_says(LeaseRevoked(job_id=job_id, epoch=1, reason="node is gone"))
     await until_status(client, job_id, "failed")
     await start(world, client)  # takes the worker several looks at both
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "lost"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "lost"]
     await kube(world).set_finalizers(f"gpu-dev-{job_id}-1", [])
 
     async def ended() -> bool:
-        return (await world.told(job_id))[-1] == "ended"
+        return (await world.announced(job_id))[-1] == "ended"
 
     await eventually(ended, "its pod is confirmed gone")
     assert await nothing_left(world, job_id)
@@ -275,7 +275,7 @@ async def test_the_place_in_line_and_the_estimate_are_shown_and_old_news_dropped
     await start(world, client)
     job = await job_of(client, job_id)
     assert (job["queue_position"], job["status_reason"]) == (2, "GPUs are in use")
-    assert await world.told(job_id) == ["submitted"]
+    assert await world.announced(job_id) == ["submitted"]
 
 
 async def test_a_job_whose_disk_comes_late_is_ready_then(world: JobsWorld, client: Client) -> None:
@@ -287,7 +287,7 @@ async def test_a_job_whose_disk_comes_late_is_ready_then(world: JobsWorld, clien
     await world.publish(claimed, sequence=1)
     job = await until_status(client, job_id, "queued")
     assert job["ebs_volume_id"] == "vol-1"
-    assert await world.told(job_id) == ["submitted", "ready"]
+    assert await world.announced(job_id) == ["submitted", "ready"]
     ready = (await world.events(job_id))[-1]
     assert msgspec.json.decode(ready.data, type=JobReady).availability_zone == "az1"
 
@@ -300,7 +300,7 @@ async def test_a_job_whose_disk_never_comes_fails_with_the_reason(world: JobsWor
     )
     await world.publish(failed, sequence=1)
     assert (await until_status(client, job_id, "failed"))["failure_reason"] == "no space"
-    assert await world.told(job_id) == ["submitted", "ended"]
+    assert await world.announced(job_id) == ["submitted", "ended"]
 
 
 async def test_what_no_job_has_is_swept(world: JobsWorld, client: Client) -> None:

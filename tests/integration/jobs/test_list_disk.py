@@ -46,7 +46,7 @@ async def listening(world: JobsWorld) -> AsyncIterator[list[tuple[ContentReport,
         report = msgspec.json.decode(message.data, type=ContentReport)
         pods = [meta for kind, meta in await world.objects(report.job_id) if kind == "pods"]
         assert [pod.deletion_timestamp for pod in pods] == [None], "who deletes first may ask in vain"
-        told.append((report, await world.told(report.job_id)))
+        told.append((report, await world.announced(report.job_id)))
         await message.respond(msgspec.json.encode(ContentReply(stored=True)))
 
     subscription = await world.broker.client.subscribe(CONTENT_SUBJECT, cb=keep)
@@ -63,7 +63,7 @@ async def start(world: JobsWorld, client: Client, command: str | None) -> UUID:
 
 async def ended(world: JobsWorld, job_id: UUID) -> None:
     async def over() -> bool:
-        return (await world.told(job_id))[-1] == "ended"
+        return (await world.announced(job_id))[-1] == "ended"
 
     await eventually(over, "the job is over", seconds=30)
 

@@ -64,7 +64,7 @@ async def test_a_held_answer_is_woken_by_another_replica_and_holds_no_connection
         ]
 
         async def all_asked() -> bool:
-            return all([len(await world.told(job_id)) == 2 for job_id in jobs])
+            return all([len(await world.announced(job_id)) == 2 for job_id in jobs])
 
         await eventually(all_asked, "all have asked")
         assert (await waiting.get("/v1/jobs")).status_code == 200

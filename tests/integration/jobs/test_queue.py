@@ -107,7 +107,7 @@ async def test_an_operator_moves_anybodys_job_and_capacity_hears_of_it(world: Jo
         world.people.keys["olga"] = (key, msgspec.structs.replace(identity, is_operator=True))
         answer = await operator.post(f"/v1/jobs/{job_id}/priority", json={"priority": 10})
         assert answer.status_code == 200, answer.text
-        assert await world.told(job_id) == ["submitted", "prioritised"]
+        assert await world.announced(job_id) == ["submitted", "prioritised"]
         event = (await world.events(job_id))[-1]
         assert msgspec.json.decode(event.data, type=JobPrioritised).priority == 10
         assert event.messageid == int(answer.json()["message"].rpartition(" ")[2].rstrip(")."))
@@ -124,7 +124,7 @@ async def test_others_may_not_whether_the_job_is_there_or_not(world: JobsWorld, 
     answers = [await client.post(f"/v1/jobs/{one}/priority", json={"priority": 1}) for one in (job_id, uuid4())]
     assert [answer.status_code for answer in answers] == [403, 403]
     assert answers[0].text == answers[1].text
-    assert await world.told(job_id) == ["submitted"]
+    assert await world.announced(job_id) == ["submitted"]
 
 
 @pytest.mark.parametrize("priority", [1001, -1001, 1.5, True, "1", None])

@@ -61,4 +61,4 @@ async def test_who_waited_for_a_job_changes_what_the_other_has_left(
     await asking
     found = storage.jobs.to_job(await world.row(job_id))
     assert [user.name for user in found.users] == ["bob", "carol"]
-    assert (await world.told(job_id))[-2:] == ["user_requested", "user_requested"]
+    assert (await world.announced(job_id))[-2:] == ["user_requested", "user_requested"]

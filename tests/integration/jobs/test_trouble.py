@@ -57,7 +57,7 @@ async def test_an_idle_job_that_runs_out_of_memory_says_so_and_goes_on(world: Jo
     await kube(world).run_out_of_memory(f"gpu-dev-{job_id}-1")
     job = await until(client, job_id, "status_reason", "ran out of memory", seconds=40)
     assert job["status"] == "active"
-    assert await world.told(job_id) == ["submitted", "preparing", "started", "restarted"]
+    assert await world.announced(job_id) == ["submitted", "preparing", "started", "restarted"]
 
 
 async def test_a_command_that_hides_that_it_ran_out_of_memory_has_failed(world: JobsWorld, client: Client) -> None:
@@ -97,7 +97,7 @@ async def test_what_a_quota_refuses_is_told_at_once_and_fails_the_job_after_a_wh
         assert job["status"] == "preparing"
         job = await until_status(client, job_id, "failed")
         assert NO_QUOTA in job["failure_reason"]
-        assert (await world.told(job_id))[-1] == "ended"  # GPUs are given back on it
+        assert (await world.announced(job_id))[-1] == "ended"  # GPUs are given back on it
         assert not await world.objects(job_id)
 
 

@@ -158,7 +158,7 @@ async def test_a_job_runs_through_an_upgrade_and_both_releases_work_on_one_datab
         assert (log.splitlines()[0], log.splitlines()[-1]) == ("before", "last")
         await eventually(lambda: nothing_left(world), "nothing is left in the cluster", seconds=30)
     for job_id in jobs.values():
-        await world.told(job_id)  # each version once
+        await world.announced(job_id)  # each version once
 
 
 async def share(upgrade: Upgrade, former: Client, ours: Client, job_id: UUID, simulator: ClusterSimulator) -> None:

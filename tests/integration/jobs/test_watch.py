@@ -109,7 +109,7 @@ async def test_trouble_ends_no_job_and_deletes_nothing_and_the_watch_recovers_by
         await eventually(lambda: contact_age() < 1, "the watch is alive")
         assert (await job_of(client, living))["status"] == "active"
         assert proxy.count("DELETE", f"gpu-dev-{living}-1") == 0
-        assert await world.told(living) == ["submitted", "preparing", "started"]
+        assert await world.announced(living) == ["submitted", "preparing", "started"]
         assert_looked_before_deleting(proxy, f"gpu-dev-{dying}-1")
 
 
@@ -128,7 +128,7 @@ async def test_a_watch_that_lies_ends_no_job(world: JobsWorld, proxy: FaultProxy
         await eventually(lambda: proxy.count("GET", f"gpu-dev-{job_id}-1") > looks + 2, "it is looked at")
         assert (await job_of(client, job_id))["status"] == "active"
         assert proxy.count("DELETE", f"gpu-dev-{job_id}-1") == 0
-        assert await world.told(job_id) == ["submitted", "preparing", "started"]
+        assert await world.announced(job_id) == ["submitted", "preparing", "started"]
 
 
 async def test_a_silent_watch_shows_in_the_metric_and_jobs_end_by_the_next_look(
@@ -164,4 +164,4 @@ async def test_a_job_whose_time_is_up_in_an_outage_ends_after_it_and_not_before_
         proxy.rule = lambda _: None
         await until_status(client, job_id, "expired", seconds=40)
         assert_looked_before_deleting(proxy, f"gpu-dev-{job_id}-1")
-        assert await world.told(job_id) == ["submitted", "preparing", "started", "ended"]
+        assert await world.announced(job_id) == ["submitted", "preparing", "started", "ended"]
