@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge
 
+from shared.clock import Stopwatch
 from shared.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ class Loop:
         pause_seconds: At least between two turns, so that what comes in a burst is done together.
         at_end: Called when it is cancelled.
         stale_seconds: Health calls the loop wedged when no turn ended well for so long.
+        stopwatch: By which it is.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Loop:
         turn_seconds: float = 30.0,
         stale_seconds: float | None = None,
         at_end: Callable[[], None] | None = None,
+        stopwatch: Stopwatch = time.monotonic,
     ) -> None:
         self.name = name
         self._turn = turn
@@ -61,7 +64,8 @@ class Loop:
         self._stale_seconds = stale_seconds or max(10.0, 5 * period_seconds)
         self._at_end = at_end
         self._woken = asyncio.Event()
-        self._last_good = time.monotonic()
+        self._stopwatch = stopwatch
+        self._last_good = stopwatch()
         self._error: str | None = None
 
     def wake(self) -> None:
@@ -70,7 +74,7 @@ class Loop:
 
     def fault(self) -> str | None:
         """Why health should call this loop wedged; None when it is well."""
-        age = time.monotonic() - self._last_good
+        age = self._stopwatch() - self._last_good
         if age <= self._stale_seconds:
             return None
         return f"{self.name}: no good turn for {age:.0f} s ({self._error or 'still in one'})"
@@ -110,7 +114,7 @@ class Loop:
 
     def _succeeded(self) -> None:
         self._error = None
-        self._last_good = time.monotonic()
+        self._last_good = self._stopwatch()
         _turns.labels(self.name, "good").inc()
         _last_turn.labels(self.name).set_to_current_time()
 

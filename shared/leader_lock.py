@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from shared.background import Loop
+from shared.clock import Stopwatch
 from shared.database.connection import Database
 from shared.database.locks import try_session_lock
 from shared.database.statement import Statement
@@ -29,12 +30,16 @@ class LeaderLock:
         name: Of the lock, four letters, kept for ever (shared.database.locks).
         silence_seconds: A holder that has not asked for so long has lost it; longer than the pause between two pieces
             of work.
+        stopwatch: Tells when the lock was last looked at.
     """
 
-    def __init__(self, database: Database, name: str, *, silence_seconds: float = 10.0) -> None:
+    def __init__(
+        self, database: Database, name: str, *, silence_seconds: float = 10.0, stopwatch: Stopwatch = time.monotonic
+    ) -> None:
         self._database = database
         self._take = try_session_lock(name)
         self._silence_seconds = silence_seconds
+        self._stopwatch = stopwatch
         self._session: Any = None
         self._held = False
         self._probed_at = 0.0
@@ -60,10 +65,10 @@ class LeaderLock:
     async def _ask(self) -> bool:
         if not self._held:
             self._held = bool(await self._session.fetch_value(self._take))
-            self._probed_at = time.monotonic()
-        elif time.monotonic() - self._probed_at > _PROBE_SECONDS:
+            self._probed_at = self._stopwatch()
+        elif self._stopwatch() - self._probed_at > _PROBE_SECONDS:
             await self._session.execute(_PROBE)
-            self._probed_at = time.monotonic()
+            self._probed_at = self._stopwatch()
         return self._held
 
     def release(self) -> None:

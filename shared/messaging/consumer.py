@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -19,6 +19,7 @@ from prometheus_client import Counter
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.background import Loop
+from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent
 from shared.database import Database, Statement
 from shared.database.tables import dead_letters, inbox
@@ -71,15 +72,26 @@ class Consumer:
     Args:
         name: Durable name, the service's own.
         subscriptions: What it listens to.
+        clock: Tells when events took effect or failed.
+        stopwatch: Tells when the consumer was last looked at.
     """
 
     def __init__(
-        self, *, name: str, database: Database, broker: Broker, subscriptions: Sequence[Subscription[Any]]
+        self,
+        *,
+        name: str,
+        database: Database,
+        broker: Broker,
+        subscriptions: Sequence[Subscription[Any]],
+        clock: Clock = utc_now,
+        stopwatch: Stopwatch = time.monotonic,
     ) -> None:
         self._name = name
         self._database = database
         self._broker = broker
         self._delivery = Delivery(subscriptions)
+        self._clock = clock
+        self._stopwatch = stopwatch
         self._pull: JetStreamContext.PullSubscription | None = None
         self._stale = False
         self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
@@ -133,7 +145,7 @@ class Consumer:
     async def _fetch(self) -> list[Msg]:
         if self._pull is None or self._stale:
             self._pull = await self._subscribe()
-        elif time.monotonic() > self._next_check:
+        elif self._stopwatch() > self._next_check:
             await self._put_right()
         try:
             return await self._pull.fetch(_BATCH, timeout=_FETCH_SECONDS)
@@ -166,7 +178,7 @@ class Consumer:
         elif differing:
             log.info("consumer_renewed", consumer=self._name, differing=differing)
             await self._renew()
-        self._next_check = time.monotonic() + CHECK_SECONDS
+        self._next_check = self._stopwatch() + CHECK_SECONDS
 
     async def _find(self) -> ConsumerInfo | None:
         try:
@@ -192,7 +204,7 @@ class Consumer:
         """One commit for what waited together; False, and nothing done, when one of them fails."""
         try:
             async with self._database.transaction() as transaction:
-                now = datetime.now(UTC)
+                now = self._clock()
                 outcomes = [await self._delivery.handle(transaction, message.data, now) for message in messages]
         except Exception as error:  # noqa: BLE001 - each is then worked by itself, where its failure is told
             log.info("events_worked_one_by_one", events=len(messages), error=type(error).__name__)
@@ -205,7 +217,7 @@ class Consumer:
     async def _work(self, message: Msg) -> None:
         try:
             async with self._database.transaction() as transaction:
-                outcome = await self._delivery.handle(transaction, message.data, datetime.now(UTC))
+                outcome = await self._delivery.handle(transaction, message.data, self._clock())
         except Unavailable as error:
             log.warning("event_waits", subject=message.subject, error=type(error).__name__)
             await self._answer(message.nak(delay=1))
@@ -222,7 +234,7 @@ class Consumer:
         log.error("event_failed", subject=message.subject, error=type(error).__name__, exc_info=error)
         try:
             event_id, event_type = _identify(message)
-            now = datetime.now(UTC)
+            now = self._clock()
             attempts = await self._database.fetch_value(_COUNT_FAILURE, event_id=event_id, now=now) or 1
             _handled.labels(event_type, "failed").inc()
             if attempts < MAX_ATTEMPTS:

@@ -13,6 +13,7 @@ from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
 from shared.background import Loop
+from shared.clock import Clock, utc_now
 from shared.contracts.events import STREAM
 from shared.database import Database, Statement, Transaction
 from shared.database.locks import try_lock
@@ -73,10 +74,11 @@ class Relay:
     a stream that was lost gets the events of the retention time again, with the same ids.
     """
 
-    def __init__(self, *, database: Database, broker: Broker, service: str) -> None:
+    def __init__(self, *, database: Database, broker: Broker, service: str, clock: Clock = utc_now) -> None:
         self._database = database
         self._broker = broker
         self._source = f"/gpudev/{service}"
+        self._clock = clock
         self._next_check = _AT_ONCE
         self.loop = Loop(
             "outbox_relay", self._turn, period_seconds=1.0, pause_seconds=0.01, turn_seconds=20.0, stale_seconds=15.0
@@ -96,7 +98,7 @@ class Relay:
         self.wake()
 
     async def _turn(self) -> bool:
-        now = datetime.now(UTC)
+        now = self._clock()
         jetstream = self._broker.jetstream
         if now >= self._next_check:
             await self._check_stream(jetstream, now)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -14,6 +13,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from shared.background import Loop, cancel_all
+from shared.clock import Clock, utc_now
 from shared.contracts.health import health_subject
 from shared.database import Database
 from shared.encryption import Cipher
@@ -55,9 +55,10 @@ class Foundation:
     broker: Broker
     relay: Relay
     cipher: Cipher
+    clock: Clock = utc_now
 
     @classmethod
-    def open(cls, service: ServiceName, settings: CommonSettings) -> "Foundation":
+    def open(cls, service: ServiceName, settings: CommonSettings, clock: Clock = utc_now) -> "Foundation":
         """Build it from settings; nothing is connected yet."""
         configure_logs(service=service, replica=settings.replica, level=settings.log_level)
         database = Database(settings.database_url, pool_size=settings.database_pool_size, name=settings.replica)
@@ -69,8 +70,8 @@ class Foundation:
             stream_max_bytes=settings.stream_max_bytes,
             ca_file=settings.nats_ca_file,
         )
-        relay = Relay(database=database, broker=broker, service=service)
-        return cls(service, settings, database, broker, relay, Cipher(settings.secret_keys))
+        relay = Relay(database=database, broker=broker, service=service, clock=clock)
+        return cls(service, settings, database, broker, relay, Cipher(settings.secret_keys), clock)
 
     def ask_auth(self) -> Verify:
         """How this service checks keys: over NATS, and straight while NATS is away, if the settings say where."""
@@ -126,8 +127,9 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         consumer=consumer,
         loops=loops,
         drain=drain,
+        clock=base.clock,
     )
-    identities = IdentityCache(parts.verify, failures_per_minute=base.settings.failed_keys_per_minute)
+    identities = IdentityCache(parts.verify, clock=base.clock, failures_per_minute=base.settings.failed_keys_per_minute)
     RevocationListener(base.broker, identities)
     resources = {
         "broker": base.broker,
@@ -152,7 +154,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             {
                 **resources,
                 DRAIN: drain,
-                KEY_HOLDS: KeyHolds(parts.verify, drain),
+                KEY_HOLDS: KeyHolds(parts.verify, drain, clock=base.clock),
                 TRUSTED_PROXIES: base.settings.trusted_proxies,
             }
         ),
@@ -174,7 +176,13 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
 def _consumer(base: Foundation, parts: ServiceParts) -> Consumer | None:
     if not parts.subscriptions:
         return None
-    return Consumer(name=base.service, database=base.database, broker=base.broker, subscriptions=parts.subscriptions)
+    return Consumer(
+        name=base.service,
+        database=base.database,
+        broker=base.broker,
+        subscriptions=parts.subscriptions,
+        clock=base.clock,
+    )
 
 
 def _provide(resource: Any) -> Provide:
@@ -183,7 +191,7 @@ def _provide(resource: Any) -> Provide:
 
 def _purge(base: Foundation, consumer: Consumer | None) -> Callable[[], Awaitable[None]]:
     async def purge() -> None:
-        now = datetime.now(UTC)
+        now = base.clock()
         await base.relay.purge(now)
         await purge_idempotency_keys(base.database, now)
         if consumer is not None:

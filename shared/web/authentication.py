@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from shared.api_key import ApiKey, parse_api_key
+from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.auth import Identity, KeyRevoked
 from shared.contracts.events import CloudEvent
 from shared.errors import Forbidden, Unauthenticated
@@ -35,10 +35,6 @@ Verify = Callable[[str], Awaitable[Identity]]
 """From the hash of a key to its identity; raises Unauthenticated, Forbidden or Unavailable."""
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class _Entry(msgspec.Struct, frozen=True):
     key_hash: str
     until: float
@@ -53,22 +49,22 @@ class IdentityCache:
 
     Args:
         verify: Asks auth.
-        clock: Monotonic seconds.
-        now: The time of day, UTC.
+        stopwatch: Tells how old an identity is.
+        clock: Tells when a key has expired.
         failures_per_minute: Keys that auth refuses, of one address, until it is asked about no more for it.
     """
 
     def __init__(
         self,
         verify: Verify,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = _utc_now,
+        stopwatch: Stopwatch = time.monotonic,
+        clock: Clock = utc_now,
         failures_per_minute: int = 60,
     ) -> None:
         self._verify = verify
+        self._stopwatch = stopwatch
         self._clock = clock
-        self._now = now
-        self._failed = FailedKeys(failures_per_minute, clock)
+        self._failed = FailedKeys(failures_per_minute, stopwatch)
         self._entries: dict[str, _Entry] = {}
         self._asking: dict[tuple[str, str], asyncio.Future[Identity]] = {}
         self._refused: dict[str, float] = {}
@@ -87,12 +83,12 @@ class IdentityCache:
         entry = self._entries.get(key.key_id)
         # whoever knows the public id of a key must not learn from timing how near their guess of the rest was
         if entry is None or not hmac.compare_digest(entry.key_hash, key_hash):
-            if self._refused.get(key_hash, 0.0) > self._clock():
+            if self._refused.get(key_hash, 0.0) > self._stopwatch():
                 raise Unauthenticated
             return await self._ask(key.key_id, key_hash, address())
-        if entry.until <= self._clock():
+        if entry.until <= self._stopwatch():
             return await self._ask(key.key_id, key_hash, None)
-        if entry.identity.expires_at <= self._now():
+        if entry.identity.expires_at <= self._clock():
             raise Unauthenticated
         return entry.identity
 
@@ -111,7 +107,7 @@ class IdentityCache:
                 self._failed.take(address)
             asking = asyncio.ensure_future(self._verify(key_hash))
             self._asking[key_id, key_hash] = asking
-            asking.add_done_callback(partial(self._answered, key_id, key_hash, self._clock()))
+            asking.add_done_callback(partial(self._answered, key_id, key_hash, self._stopwatch()))
             if address is not None:
                 asking.add_done_callback(partial(self._counted, address))
         return await asyncio.shield(asking)

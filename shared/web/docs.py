@@ -14,6 +14,7 @@ import structlog
 from litestar import Controller, MediaType, Request, Response, get
 from litestar.di import NamedDependency
 
+from shared.clock import Stopwatch
 from shared.errors import NotFound, Unavailable
 from shared.messaging import Broker, call_rpc
 from shared.messaging.rpc import Empty
@@ -146,8 +147,9 @@ def _in_order(paths: dict[str, Any]) -> dict[str, Any]:
 class ApiDocument:
     """The merged document: asked for when it is wanted, remembered for some seconds, and while a service is away."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, stopwatch: Stopwatch = time.monotonic) -> None:
         self._broker = broker
+        self._stopwatch = stopwatch
         self._parts: dict[str, dict[str, Any]] = {}
         self._asked_at = -_REMEMBER_SECONDS
 
@@ -157,9 +159,9 @@ class ApiDocument:
         Raises:
             Unavailable: A service has never answered yet.
         """
-        if time.monotonic() - self._asked_at >= _REMEMBER_SECONDS:
+        if self._stopwatch() - self._asked_at >= _REMEMBER_SECONDS:
             await asyncio.gather(*(self._ask(service) for service in SERVICES))
-            self._asked_at = time.monotonic()
+            self._asked_at = self._stopwatch()
         missing = [service for service in SERVICES if service not in self._parts]
         if missing:
             self._asked_at = -_REMEMBER_SECONDS

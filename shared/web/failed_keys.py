@@ -1,10 +1,10 @@
 """How many keys that nobody was given a client may have checked: each costs a question to auth."""
 
 import math
-from collections.abc import Callable
 
 import msgspec
 
+from shared.clock import Stopwatch
 from shared.errors import RateLimited
 
 _MAX_ADDRESSES = 10_000
@@ -13,7 +13,7 @@ _MAX_ADDRESSES = 10_000
 class _Bucket(msgspec.Struct):
     tokens: float
     at: float
-    """Reading of the clock at which it held them."""
+    """Reading of the stopwatch at which it held them."""
 
 
 class FailedKeys:
@@ -23,13 +23,13 @@ class FailedKeys:
 
     Args:
         per_minute: Failures of an address, also at once.
-        clock: Monotonic seconds.
+        stopwatch: Seconds that only grow.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+    def __init__(self, per_minute: int, stopwatch: Stopwatch) -> None:
         self._most = per_minute
         self._per_second = per_minute / 60
-        self._clock = clock
+        self._stopwatch = stopwatch
         self._buckets: dict[str, _Bucket] = {}
 
     def take(self, address: str) -> None:
@@ -38,7 +38,7 @@ class FailedKeys:
         Raises:
             RateLimited: The address has had its share of failures.
         """
-        now = self._clock()
+        now = self._stopwatch()
         bucket = self._buckets.pop(address, None) or _Bucket(self._most, now)
         bucket.tokens = min(self._most, bucket.tokens + (now - bucket.at) * self._per_second)
         bucket.at = now

@@ -5,7 +5,7 @@ Health means that work gets done: the age of the oldest unpublished event, and t
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 from litestar import Controller, MediaType, Response, get
@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 
 from shared.background import Loop
+from shared.clock import Clock, utc_now
 from shared.contracts.health import ServiceHealth, health_subject
 from shared.database import Database, Statement
 from shared.database.schema import SchemaCheck
@@ -53,6 +54,7 @@ class HealthCheck:
     Args:
         loops: Background loops; one without a good turn for too long makes the service unhealthy.
         drain: Says whether this replica is on its way out.
+        clock: Tells for how long an event has waited.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class HealthCheck:
         consumer: Consumer | None,
         loops: Sequence[Loop],
         drain: Drain,
+        clock: Clock = utc_now,
     ) -> None:
         self._service = service
         self._drain = drain
@@ -72,6 +75,7 @@ class HealthCheck:
         self._broker = broker
         self._consumer = consumer
         self._loops = loops
+        self.clock = clock
 
     async def check(self, _: Empty | None = None) -> ServiceHealth:
         """The service's state now."""
@@ -132,7 +136,7 @@ class HealthCheck:
                 oldest = await oldest_unpublished(self._database)
         except (Unavailable, TimeoutError):
             return None
-        return None if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+        return None if oldest is None else max(0.0, (self.clock() - oldest).total_seconds())
 
     async def _consumer_state(self) -> tuple[int | None, str | None]:
         if self._consumer is None:
@@ -202,7 +206,7 @@ class FrontHealthController(Controller):
             status=status,
             database=_combined([state.database for state in states if state.database != "unknown"]),
             queue=_combined([state.queue for state in states if state.queue != "unknown"]),
-            timestamp=datetime.now(UTC),
+            timestamp=health_check.clock(),
             services={state.service: state for state in sorted(states, key=lambda state: state.service)},
         )
         return Response(body, status_code=_status(status))

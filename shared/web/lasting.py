@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from litestar import Request
 
 from shared.api_key import ApiKey
 from shared.background import cancel_all
+from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.auth import Identity
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 from shared.web.authentication import API_KEY, Verify
@@ -47,9 +48,15 @@ class KeyHolds:
     Args:
         verify: Asks auth.
         drain: Ends answers that wait for news, whatever their key.
+        clock: Tells when a key has expired.
+        stopwatch: Tells for how long auth has not answered.
     """
 
-    def __init__(self, verify: Verify, drain: Drain) -> None:
+    def __init__(
+        self, verify: Verify, drain: Drain, *, clock: Clock = utc_now, stopwatch: Stopwatch = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._stopwatch = stopwatch
         self._verify = verify
         self.drain = drain
         self._held: dict[str, tuple[asyncio.Task[KeyEnded], int]] = {}
@@ -81,13 +88,13 @@ class KeyHolds:
         await cancel_all([task])
 
     async def _watch(self, key_hash: str, expires_at: datetime) -> KeyEnded:
-        known_at = time.monotonic()
+        known_at = self._stopwatch()
         while True:
-            left = (expires_at - datetime.now(UTC)).total_seconds()
+            left = (expires_at - self._clock()).total_seconds()
             if left <= 0:
                 return KeyEnded("it has expired")
             await asyncio.sleep(min(CHECK_SECONDS, left))
-            asked_at = time.monotonic()
+            asked_at = self._stopwatch()
             try:
                 expires_at = (await self._verify(key_hash)).expires_at
             except Unauthenticated:

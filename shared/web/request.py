@@ -12,6 +12,7 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import Histogram
 
+from shared.clock import Stopwatch
 from shared.errors import GpuDevError, InvalidInput, Problem
 from shared.request_context import begin_request
 from shared.web.body import RequestBody
@@ -38,10 +39,12 @@ class RequestLayer:
         app: What is wrapped.
         drain: On the replica's way out each answer is the last one of its connection, so that no request is on its way
             on one that closes.
+        stopwatch: Tells how long a request took.
     """
 
-    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, drain: Drain, *, stopwatch: Stopwatch = time.perf_counter) -> None:
         self._app = app
+        self._stopwatch = stopwatch
         self._drain = drain
         # resolving the labels of a metric costs more than observing it
         self._observers: dict[tuple[str, str, int], Any] = {}
@@ -59,7 +62,7 @@ class RequestLayer:
         answered = asyncio.Event()
         request_id = begin_request(headers.get(b"x-request-id", b"").decode("latin-1"))
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.perf_counter()
+        started = self._stopwatch()
         status = 500
         body = RequestBody(receive, headers)
 
@@ -86,7 +89,7 @@ class RequestLayer:
             await self._app(scope, receive_until_answered if head else body.receive, send_with_id)
         else:
             await _refuse(refusal, send_with_id)
-        seconds = time.perf_counter() - started
+        seconds = self._stopwatch() - started
         self._observe(scope, status, seconds)
         if status >= 500:  # noqa: PLR2004 - server errors, RFC 9110 section 15.6
             log.warning(

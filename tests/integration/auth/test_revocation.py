@@ -28,7 +28,7 @@ class OtherService:
         self.seconds = 0.0
         self.asked = 0
         self._ask = verify_by_rpc(self.broker)
-        self.cache = IdentityCache(self._verify, clock=lambda: self.seconds)
+        self.cache = IdentityCache(self._verify, stopwatch=lambda: self.seconds)
         if listens:
             RevocationListener(self.broker, self.cache)
 

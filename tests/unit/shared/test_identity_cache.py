@@ -23,7 +23,7 @@ class FakeAuth:
         self.gate: asyncio.Event | None = None
         self.down = False
         self.seconds = 1000.0
-        self.cache = IdentityCache(self.verify, clock=lambda: self.seconds, now=self.now)
+        self.cache = IdentityCache(self.verify, stopwatch=lambda: self.seconds, clock=self.now)
 
     def now(self) -> datetime:
         return NOON + timedelta(seconds=self.seconds - 1000.0)

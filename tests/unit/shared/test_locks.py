@@ -18,11 +18,13 @@ OF_ITS_OWN = re.compile(r"pg_(?:try_)?advisory\w*lock|hashtext|lock_key")
 KEYS = {
     "disk": 0x6469736B,
     "gpud": 0x67707564,
+    "hist": 0x68697374,
     "inbx": 0x696E6278,
     "line": 0x6C696E65,
     "orph": 0x6F727068,
     "outb": 0x6F757462,
     "plac": 0x706C6163,
+    "purg": 0x70757267,
     "swep": 0x73776570,
     "tell": 0x74656C6C,
     "wait": 0x77616974,
