@@ -77,7 +77,7 @@ async def prepare(stack: LocalStack) -> tuple[ApiUser, str]:
         JOBS - 1,
         UUID(job_id),
     )
-    await connection.execute("ANALYZE jobs")
+    await connection.execute("ANALYZE")
     await connection.close()
     return user, job_id
 
