@@ -1,8 +1,5 @@
 """The disks service: the only place that wires it."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
-
 from litestar import Litestar
 
 from services.disks.adapters.ec2 import Ec2
@@ -23,6 +20,7 @@ from services.disks.workers.removals import prune_snapshots, purge_disk
 from services.disks.workers.snapshots import take_snapshot
 from services.disks.workers.sweeps import sweep_loop
 from services.disks.workers.tags import bring_tags
+from shared.clock import Clock, utc_now
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 
@@ -49,14 +47,7 @@ def create_app(settings: DisksSettings | None = None) -> Litestar:
     return create_service_app(base, service_parts(base, settings, ec2))
 
 
-def utc_now() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
-
-
-def service_parts(
-    base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Callable[[], datetime] = utc_now
-) -> ServiceParts:
+def service_parts(base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Clock = utc_now) -> ServiceParts:
     """What makes the service this one.
 
     Args:

@@ -1,14 +1,14 @@
 """What everything in disks works with."""
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from services.disks.adapters.ec2 import Ec2
 from services.disks.domain.aws import csi_tags
 from services.disks.domain.limits import Limits
 from services.disks.domain.snapshot import Retention
 from services.disks.settings import DisksSettings
+from shared.clock import Clock, Stopwatch
 from shared.database import Database
 from shared.encryption import Cipher
 from shared.messaging import Broker
@@ -38,11 +38,13 @@ class Context:
     outbox: Wakes
     """Woken when an event was committed."""
     cipher: Cipher
-    clock: Callable[[], datetime]
+    clock: Clock
     ec2: Ec2
     settings: DisksSettings
     work: WakeUp = field(default_factory=WakeUp)
     """Woken when there is something to do in AWS."""
+    stopwatch: Stopwatch = time.monotonic
+    """For how long a rename may have its caller wait."""
 
     @property
     def limits(self) -> Limits:

@@ -13,7 +13,7 @@ from services.jobs.api.jobs import JobsController
 from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
 from services.jobs.consumers import Consumers
-from services.jobs.context import Context, WakeUps, utc_now
+from services.jobs.context import Context, WakeUps
 from services.jobs.operations.stream_log import LogReader
 from services.jobs.settings import JobsSettings
 from services.jobs.workers.access_keeper import AccessKeeper
@@ -81,6 +81,6 @@ def _open_context(base: Foundation, settings: JobsSettings) -> Context:
         outbox=base.relay,
         cipher=base.cipher,
         settings=settings,
-        clock=utc_now,
+        clock=base.clock,
         wake_ups=WakeUps(base.broker),
     )

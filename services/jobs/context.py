@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from services.jobs.settings import JobsSettings
+from shared.clock import Clock
 from shared.contracts.events import SUBJECT_ROOT
 from shared.database import Database
 from shared.encryption import Cipher
@@ -103,13 +103,8 @@ class Context:
     broker: Broker
     cipher: Cipher
     settings: JobsSettings
-    clock: Callable[[], datetime]
+    clock: Clock
     wake_ups: WakeUps
     """Of those who wait for a job to change."""
     hints: Hints = field(default_factory=Hints)
     """For the workers: jobs that are worth a look now."""
-
-
-def utc_now() -> datetime:
-    """The clock of a service that runs."""
-    return datetime.now(UTC)

@@ -24,13 +24,14 @@ from services.jobs import storage
 from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.app import create_app
-from services.jobs.context import Context, WakeUps, utc_now
+from services.jobs.context import Context, WakeUps
 from services.jobs.domain.facts import PodGone
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import Meta
 from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
+from shared.clock import utc_now
 from shared.contracts.auth import Identity
 from shared.contracts.capacity import LeaseGranted
 from shared.contracts.disks import CLAIM_SUBJECT, Claim, ClaimReply, ClaimRequest

@@ -25,6 +25,7 @@ from services.capacity.operations.record import (
     record_pods,
 )
 from shared.background import Loop
+from shared.clock import Stopwatch
 from shared.kubernetes import WatchEvent
 
 _LISTING_SECONDS = 30.0
@@ -39,15 +40,17 @@ class Watch:
     Args:
         context: The service's.
         cluster: What is watched.
+        stopwatch: Tells how long it has been silent.
     """
 
     resource = ""
 
-    def __init__(self, context: Context, cluster: Cluster) -> None:
+    def __init__(self, context: Context, cluster: Cluster, *, stopwatch: Stopwatch = time.monotonic) -> None:
         self._context = context
+        self._stopwatch = stopwatch
         self._cluster = cluster
         self._settings = context.settings
-        self._heard_at = time.monotonic()
+        self._heard_at = self._stopwatch()
         _watch_age.labels(self.resource).set_function(self.age_seconds)
         seconds = self._settings.watch_seconds
         self.loop = Loop(
@@ -60,10 +63,10 @@ class Watch:
 
     def age_seconds(self) -> float:
         """Time since Kubernetes was last heard of: by a list, an event, or a watch that ended without breaking."""
-        return time.monotonic() - self._heard_at
+        return self._stopwatch() - self._heard_at
 
     def _heard(self) -> datetime:
-        self._heard_at = time.monotonic()
+        self._heard_at = self._stopwatch()
         return self._context.clock()
 
     async def _turn(self) -> bool:

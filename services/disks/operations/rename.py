@@ -1,7 +1,6 @@
 """Rename a disk as its user waits for it: the tables at once, then as many tags as the time allows."""
 
 import asyncio
-import time
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
@@ -125,8 +124,8 @@ async def _take_over(tx: Transaction, disk_id: UUID, now: datetime) -> datetime:
 
 
 async def _tag_while_waited_for(context: Context, renamed: Renamed, work: Work | None) -> TagReport:
-    deadline = time.monotonic() + context.settings.rename_seconds
-    while work is None and time.monotonic() < deadline:
+    deadline = context.stopwatch() + context.settings.rename_seconds
+    while work is None and context.stopwatch() < deadline:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         state = await _find_rename(context.database, renamed)
         if state is None or state.status.ended:
@@ -150,7 +149,7 @@ async def _tag_until(context: Context, work: Work, deadline: float) -> TagReport
     failures, silent = 0, True
     while silent:
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(max(0.0, deadline - context.stopwatch())):
                 stale = await stale_tags(context.database, disk_id=work.disk_id)
                 for batch in batches(stale.aws_ids):
                     if not await write_tags(context, work, batch, stale.name, refused):
@@ -159,7 +158,7 @@ async def _tag_until(context: Context, work: Work, deadline: float) -> TagReport
         except (AwsUnavailable, TimeoutError):
             rest = retry_after(failures).total_seconds()
             failures += 1
-            if time.monotonic() + rest >= deadline:
+            if context.stopwatch() + rest >= deadline:
                 break
             await asyncio.sleep(rest)
     await finish_tags(context.database, work=work, now=context.clock())

@@ -138,9 +138,9 @@ async def test_every_change_is_one_event_and_versions_rise_by_one(
     rotated = await rotate(auth_operations, first.text, now=NOON)
     await rotate(auth_operations, first.text, now=NOON)
     await revoke(auth_operations, rotated, now=NOON)
-    keys = await disable_user(auth_database, outbox=auth_operations.outbox, user_id=first.user_id, now=NOON)
+    keys = await disable_user(auth_operations, user_id=first.user_id, now=NOON)
     for _ in range(2):
-        await enable_user(auth_database, outbox=auth_operations.outbox, user_id=first.user_id, now=NOON)
+        await enable_user(auth_operations, user_id=first.user_id, now=NOON)
     events = await events_of(auth_database, first.user_id)
     assert [event["type"].split(".")[3] for event in events] == [
         "user_created",
@@ -192,7 +192,7 @@ async def test_a_disabled_user_stays_disabled_whatever_they_do(
     name = new_name()
     issued = await give_key(auth_operations, name=name)
     identity = await identify(auth_operations, issued.text, now=NOON)
-    await disable_user(auth_database, outbox=auth_operations.outbox, user_id=issued.user_id, now=NOON)
+    await disable_user(auth_operations, user_id=issued.user_id, now=NOON)
     for _ in range(2):
         with pytest.raises(UserDisabled):
             await give_key(auth_operations, name=name)
@@ -203,13 +203,11 @@ async def test_a_disabled_user_stays_disabled_whatever_they_do(
     assert await auth_database.fetch_value(_COUNT, user_id=issued.user_id) == 1
 
 
-async def test_an_enabled_user_logs_in_again_but_his_old_keys_stay_dead(
-    auth_operations: Context, auth_database: Database
-) -> None:
+async def test_an_enabled_user_logs_in_again_but_their_old_keys_stay_dead(auth_operations: Context) -> None:
     name = new_name()
     issued = await give_key(auth_operations, name=name)
-    await disable_user(auth_database, outbox=auth_operations.outbox, user_id=issued.user_id, now=NOON)
-    await enable_user(auth_database, outbox=auth_operations.outbox, user_id=issued.user_id, now=NOON)
+    await disable_user(auth_operations, user_id=issued.user_id, now=NOON)
+    await enable_user(auth_operations, user_id=issued.user_id, now=NOON)
     with pytest.raises(Unauthenticated):
         await identify(auth_operations, issued.text, now=NOON)
     assert (await give_key(auth_operations, name=name)).user_id == issued.user_id

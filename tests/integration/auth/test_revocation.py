@@ -15,7 +15,7 @@ from shared.errors import Forbidden, Unauthenticated
 from shared.messaging import Broker
 from shared.web.authentication import CACHE_SECONDS, IdentityCache, RevocationListener
 from shared.web.verification import verify_by_rpc
-from tests.support.auth import Client, Relay, bearer, log_in, new_name
+from tests.support.auth import Client, bearer, log_in, new_name, open_auth
 from tests.support.harness import eventually, running
 from tests.support.servers import MotoServer, NatsServer
 
@@ -138,7 +138,7 @@ async def test_disabling_a_user_takes_effect_in_another_service(
     answer, key = await login(auth_client, moto_server)
     assert await other.knows(key)
     # from another process: its relay cannot be woken, and the service's own finds the events by itself
-    await disable_user(auth_database, outbox=Relay(), user_id=answer["user_id"], now=datetime.now(UTC))
+    await disable_user(open_auth(auth_database), user_id=answer["user_id"], now=datetime.now(UTC))
 
     async def forbidden() -> bool:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SOURCES = sorted(path.relative_to(ROOT) for folder in ("shared",) for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(path.relative_to(ROOT) for folder in ("shared", "services") for path in (ROOT / folder).rglob("*.py"))
 READS = {
     ("datetime", "now"),
     ("datetime", "utcnow"),
