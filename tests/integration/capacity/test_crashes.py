@@ -1,7 +1,6 @@
 """A replica dies at every point of every change between the queue and a lease; the points are counted, not chosen."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -17,59 +16,7 @@ from services.capacity.operations.schedule import schedule_jobs
 from shared.contracts.jobs import JobRequeued, JobStatus
 from shared.database import Database, Statement, Transaction
 from tests.support.capacity import NOW, Capacity, about, ended, facts, later
-
-
-class Crash(BaseException):
-    """The process is gone: nothing of it runs any more."""
-
-
-class DyingTransaction(Transaction):
-    """Dies before its nth statement, all transactions of its database counted together."""
-
-    def __init__(self, connection: Any, database: "DyingDatabase") -> None:
-        super().__init__(connection)
-        self._database = database
-
-    async def execute(self, *arguments: Any, **parameters: Any) -> int:
-        self._database.point()
-        return await super().execute(*arguments, **parameters)
-
-    async def fetch_all(self, *arguments: Any, **parameters: Any) -> list[Any]:
-        self._database.point()
-        return await super().fetch_all(*arguments, **parameters)
-
-    async def fetch_one(self, *arguments: Any, **parameters: Any) -> Any:
-        self._database.point()
-        return await super().fetch_one(*arguments, **parameters)
-
-    async def fetch_value(self, *arguments: Any, **parameters: Any) -> Any:
-        self._database.point()
-        return await super().fetch_value(*arguments, **parameters)
-
-
-class DyingDatabase(Database):
-    """A database whose user dies at a point: before a statement, before a commit, or right after one."""
-
-    def __init__(self, dsn: str, dies_at: int | None) -> None:
-        super().__init__(dsn, pool_size=1)
-        self.points = 0
-        self._dies_at = dies_at
-
-    def point(self) -> None:
-        if self.points == self._dies_at:
-            raise Crash
-        self.points += 1
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._connection() as connection:
-            transaction = DyingTransaction(connection, self)
-            async with connection.transaction():
-                yield transaction
-                self.point()
-        self.point()
-        transaction.committed()
-
+from tests.support.crash import Crash, CrashingDatabase, CrashPoints
 
 Act = Callable[[Capacity, Database], Awaitable[Any]]
 
@@ -159,14 +106,15 @@ async def test_a_death_at_any_point_leaves_all_or_nothing_and_the_next_round_fin
 
     await fresh()
     untouched = await state_of(capacity)
-    counting = DyingDatabase(capacity_dsn, None)
+    counted = CrashPoints()
+    counting = CrashingDatabase(capacity_dsn, counted, pool_size=1, statements=True)
     await act(capacity, counting)
     await counting.close()
     finished = await state_of(capacity)
-    assert counting.points > 4
-    for point in range(counting.points):
+    assert counted.passed > 4
+    for point in range(counted.passed):
         await fresh()
-        dying = DyingDatabase(capacity_dsn, point)
+        dying = CrashingDatabase(capacity_dsn, CrashPoints(point), pool_size=1, statements=True)
         with pytest.raises(Crash):
             await act(capacity, dying)
         await dying.close()

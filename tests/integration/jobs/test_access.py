@@ -15,6 +15,7 @@ from services.jobs.operations.access import add_user, switch_jupyter
 from services.jobs.workers import access_keeper
 from services.jobs.workers.access_keeper import PASS_SECONDS, AccessKeeper
 from shared.leased_worker import Budget
+from tests.support.crash import Crash
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, job_of, later, until_status
 from tests.support.servers import ClusterSimulator
@@ -269,16 +270,12 @@ async def test_the_token_and_the_keys_are_in_no_log_and_no_event(
     assert token not in repr(dict(await world.row(job_id)))
 
 
-class Killed(BaseException):
-    """As a process ends that is killed: nothing catches it."""
-
-
-class KilledAfterExec(Cluster):
+class CrashAfterExec(Cluster):
     """Runs the program, and is no more when it has run."""
 
     async def exec_in_pod(self, name: str, argv: list[str], *, stdin: bytes | None, seconds: float) -> ExecResult:
         await super().exec_in_pod(name, argv, stdin=stdin, seconds=seconds)
-        raise Killed
+        raise Crash
 
 
 async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_another_to_the_same_end(
@@ -286,7 +283,7 @@ async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_an
 ) -> None:
     async with world.service() as client:
         job_id, tools = await start(world, client, cluster_simulator)
-    dying = KilledAfterExec(kubeconfig=world.settings.kubeconfig, namespace=world.settings.namespace)
+    dying = CrashAfterExec(kubeconfig=world.settings.kubeconfig, namespace=world.settings.namespace)
     context, github = world.context(), github_of(world)
     asked = {"user_id": 1, "job_id": str(job_id), "key": None, "now": later(), "context": context}
 
@@ -296,12 +293,12 @@ async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_an
 
     try:
         await add_user(**asked, name="bob")
-        with pytest.raises(Killed):
+        with pytest.raises(Crash):
             await work(dying)
         assert BOB in tools.authorized_keys
         assert (await work(world.cluster)).secondary_users == ["bob"]
         await switch_jupyter(**asked, wanted=True)
-        with pytest.raises(Killed):
+        with pytest.raises(Crash):
             await work(dying)
         started_with = tools.jupyter
         job = await work(world.cluster)

@@ -20,6 +20,7 @@ from services.jobs.operations.cancel import cancel_job
 from services.jobs.workers.reconciler import PASS_SECONDS, Reconciler
 from shared.database import Database, Statement, Transaction
 from shared.leased_worker import Budget
+from tests.support.crash import Crash
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, github_of, later, new_disk_claimed
 from tests.support.tools_pods import key_pages
@@ -31,10 +32,6 @@ LEAST_STEPS = 20
 """A Secret, two objects of the disk, Pod and Service, the keys, and the looks and writes between them."""
 POD_LOOKS = 4
 """Steps by which runs may differ: how often a pod is looked at until it is ready is not ours."""
-
-
-class Killed(BaseException):
-    """As a process ends that is killed: nothing catches it."""
 
 
 class Steps:
@@ -184,10 +181,10 @@ async def assert_cancelled(world: JobsWorld, job_id: UUID, where: str) -> None:
 async def test_the_worker_is_killed_at_each_step_and_the_job_cancelled_then(world: JobsWorld, client: Client) -> None:
     async def killed_at(job_id: UUID, at: int) -> Steps:
         async def die() -> None:
-            raise Killed
+            raise Crash
 
         steps = Steps(at, die)
-        with suppress(Killed):
+        with suppress(Crash):
             await prepare(world, job_id, steps)
         await cancel(world, job_id)
         return steps

@@ -22,16 +22,13 @@ from services.jobs.operations.transition import LeaseTooEarly, apply_event, appl
 from services.jobs.workers.reconciler import PASS_SECONDS, Looked, Reconciler
 from shared.contracts.auth import Identity
 from shared.leased_worker import Budget
+from tests.support.crash import Crash
 from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld, body, github_of, later
 
 CALLS_TO_MAKE = 6
 """Look, make Secret, Pod and Service, tie the Secret, look again."""
 OWNER = Identity(user_id=1, username="alice", key_id="k", expires_at=later(hours=1))
-
-
-class Killed(BaseException):
-    """As a process ends that is killed: nothing catches it."""
 
 
 class BreakingCluster(Cluster):
@@ -60,7 +57,7 @@ class BreakingCluster(Cluster):
 async def breaking(world: JobsWorld, fails_at: int, failure: tuple[Any, bool], only: str = "") -> AsyncIterator[Any]:
     """A reconciler that dies at a call of its cluster."""
     cluster = BreakingCluster(world, fails_at=fails_at, failure=failure, only=only)
-    with suppress(Killed, ClusterUnavailable):
+    with suppress(Crash, ClusterUnavailable):
         try:
             yield Reconciler(world.context(), cluster, github_of(world))
         finally:
@@ -68,7 +65,7 @@ async def breaking(world: JobsWorld, fails_at: int, failure: tuple[Any, bool], o
     assert cluster.failed
 
 
-KILLED = (Killed, True)
+KILLED = (Crash, True)
 FAILURES = [KILLED, (ClusterUnavailable, True), (ClusterUnavailable, False)]
 
 
@@ -227,12 +224,12 @@ async def test_a_change_whose_transaction_fails_leaves_neither_state_nor_event(
     job = await read(world, job_id)
     changed = transition_of(job, Cancel(), later())
     assert changed is not None
-    with suppress(Killed):
+    with suppress(Crash):
         async with context.database.transaction() as transaction:
             await write_transition(
                 transaction=transaction, before=job, transition=changed, now=later(), context=context
             )
-            raise Killed
+            raise Crash
     assert await read(world, job_id) == job
     assert await world.announced(job_id) == ["submitted", "preparing"]
 
