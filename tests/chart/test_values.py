@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -98,6 +99,20 @@ def test_capacity_counts_with_what_jobs_is_set_to() -> None:
     assert "GPUDEV_LOG_LEVEL" not in found
     both = {"jobs": {"settings": jobs}, "capacity": {"settings": {"cpu_per_gpu": 9}}}
     assert environment("capacity", objects(services=both))["GPUDEV_CPU_PER_GPU"] == "9"
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_capabilities_that_the_namespace_does_not_allow_are_refused_before_any_job_is(major: int) -> None:
+    def rendered(capabilities: str, level: str) -> str:
+        settings = {"jobs": {"settings": {"extra_capabilities": capabilities}}}
+        values = {"services": settings, "namespaces": {"podSecurity": {"jobs": level}}}
+        return generate.render("--skip-schema-validation", major=major, values=values)
+
+    assert rendered("IPC_LOCK,SYS_PTRACE", "privileged")
+    assert rendered("MKNOD, SETPCAP", "baseline")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        rendered("MKNOD, IPC_LOCK", "baseline")
+    assert "IPC_LOCK needs namespaces.podSecurity.jobs=privileged" in refused.value.stderr
 
 
 def test_null_and_empty_are_the_default_of_the_code() -> None:
