@@ -15,6 +15,8 @@ import asyncpg
 import sqlalchemy as sa
 from alembic import command, context
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -30,15 +32,29 @@ _CONNECT_SECONDS = 10.0
 _LOCK = wait_for_session_lock("gpud")
 
 
-def upgrade(service: str, dsn: str, revision: str = "head") -> None:
+def upgrade(service: str, dsn: str, revision: str = "head") -> bool:
     """Upgrade one service's schema; idempotent. Blocks; not for a running event loop.
+
+    The schema of a newer release is left as it is: this one works on it.
 
     Args:
         service: Name of the folder under `services/`.
         dsn: postgresql:// URL of the service's own role.
         revision: Alembic's name of the target.
+
+    Returns:
+        Whether the schema is this release's now; False: a newer one's.
     """
-    asyncio.run(_run(service, dsn, lambda config: command.upgrade(config, revision)))
+
+    def run(config: Config) -> bool:
+        connection: sa.Connection = config.attributes["connection"]
+        found = MigrationContext.configure(connection).get_current_revision()
+        if found is not None and found > (ScriptDirectory.from_config(config).get_current_head() or ""):
+            return False
+        command.upgrade(config, revision)
+        return True
+
+    return bool(asyncio.run(_run(service, dsn, run)))
 
 
 def downgrade(service: str, dsn: str, revision: str = "base") -> None:
@@ -63,7 +79,7 @@ def run_environment(*metadata: sa.MetaData) -> None:
         context.run_migrations()
 
 
-async def _run(service: str, dsn: str, action: Any) -> None:
+async def _run(service: str, dsn: str, action: Any) -> Any:
     connect = partial(asyncpg.connect, driver_dsn(dsn), timeout=_CONNECT_SECONDS)
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
@@ -72,8 +88,9 @@ async def _run(service: str, dsn: str, action: Any) -> None:
             await connection.execute(_LOCK)
             await connection.execute(sa.text(f"SET lock_timeout = {_LOCK_TIMEOUT_MILLISECONDS}"))
             await connection.commit()
-            await connection.run_sync(lambda sync: action(_config(service, sync)))
+            result = await connection.run_sync(lambda sync: action(_config(service, sync)))
             await connection.commit()
+            return result
     finally:
         await engine.dispose()
 
@@ -95,10 +112,11 @@ def main(arguments: list[str] | None = None) -> None:
         if not dsn:
             sys.exit(f"Set {name} (or GPUDEV_DATABASE_URL) to the postgresql:// URL of the {service} service")
         try:
-            upgrade(service, dsn)
+            ours = upgrade(service, dsn)
         except (DBAPIError, SettingsError, asyncpg.PostgresError, OSError) as error:
             sys.exit(f"{service}: the schema is not migrated: {_reason(error)}")
-        sys.stdout.write(f"{service}: schema is up to date\n")
+        told = "schema is up to date" if ours else "schema is a newer release's, and stays as it is"
+        sys.stdout.write(f"{service}: {told}\n")
 
 
 def _reason(error: BaseException) -> str:

@@ -66,7 +66,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=900,
         )
         if check:
             assert done.returncode == 0, f"helm {arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

@@ -6,12 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
-from gpudev import Client
+from gpudev import Client, GpuDevError
 from tests.install.installation import JOB_IMAGE
 
 PER_SECOND = 20
@@ -51,9 +51,9 @@ class Traffic:
             yield
         finally:
             self._over.set()
-            self._cancel(counting)
-            for thread in threads:
-                thread.join(60)
+            threads[0].join(60)
+            self._cancel(counting, *self.jobs)
+            threads[1].join(60)
 
     def _client(self) -> Client:
         return Client(self._url, self._key)
@@ -69,9 +69,12 @@ class Traffic:
                 time.sleep(0.5)
         return str(job.job_id)
 
-    def _cancel(self, job: str) -> None:
+    def _cancel(self, *jobs: str) -> None:
+        """Whatever has not ended, so that the next one finds the GPUs free."""
         with self._client() as client:
-            client.cancel_job(job)
+            for job in jobs:
+                with suppress(GpuDevError):
+                    client.cancel_job(job)
 
     def _follow(self, job: str) -> None:
         with self._client() as client:

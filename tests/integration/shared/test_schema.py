@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from shared.database import migrate
+from shared.database.statement import Statement
 from tests.support.harness import eventually
 from tests.support.replica import ROOT, Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
@@ -78,7 +79,7 @@ async def test_a_replica_is_not_ready_while_its_schema_is_older(
 
 
 async def test_a_second_run_waits_for_the_first_however_long_it_takes(dsn: str, connection: asyncpg.Connection) -> None:
-    await connection.execute(f"SELECT pg_advisory_lock({migrate._LOCK}, hashtext(current_schema()))")
+    await connection.execute(Statement(migrate._LOCK).sql, *Statement(migrate._LOCK).arguments({}))
     runs = [start_migration(dsn), start_migration(dsn)]
 
     async def both_wait() -> bool:
@@ -102,6 +103,20 @@ async def test_a_migration_that_fails_says_why_and_leaves_the_schema_as_it_was(
     assert run.returncode == 1
     assert complaint == 'disks: the schema is not migrated: relation "disks" already exists\n'
     assert await connection.fetchval("SELECT to_regclass('alembic_version')") is None
+
+
+async def test_migrations_of_an_older_release_leave_a_newer_schema_as_it_is(
+    dsn: str, connection: asyncpg.Connection
+) -> None:
+    """Whoever goes back by installing the release before runs its migrations."""
+    await asyncio.to_thread(migrate.upgrade, "disks", dsn)
+    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    run = start_migration(dsn)
+    said, complaint = await asyncio.to_thread(run.communicate, timeout=60)
+
+    assert (run.returncode, said) == (0, "disks: schema is a newer release's, and stays as it is\n"), complaint
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9999"
 
 
 async def test_a_migration_that_cannot_reach_the_database_says_so() -> None:
