@@ -72,9 +72,17 @@ def test_python_is_the_only_program_but_what_it_runs(images: Path, service: str)
     }
 
     assert programs == {"usr/bin/python3.11", "usr/bin/gpudev-admin"}
-    assert in_image(root, "/usr/bin/gpudev-admin", "--help").returncode == 0
     for shell in ("bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash", "bin/busybox", "usr/bin/dpkg", "usr/bin/apt-get"):
         assert not os.path.lexists(root / shell)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_operators_have_their_command_for_the_image_s_service(images: Path, service: str) -> None:
+    helped = in_image(images / service, "gpudev-admin", "--help")
+    unset = in_image(images / service, "gpudev-admin", service, "--help")
+
+    assert (helped.returncode, f"{{{service}}}" in helped.stdout) == (0, True), helped.stderr
+    assert (unset.returncode, "GPUDEV_DATABASE_URL is not set" in unset.stderr) == (2, True), unset.stderr
 
 
 @pytest.mark.parametrize("service", SERVICES)
