@@ -1,8 +1,12 @@
 """The disks service: the only place that wires it."""
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
 from litestar import Litestar
 
 from services.disks.adapters.ec2 import Ec2
+from services.disks.api.administration import commands
 from services.disks.api.contents import ContentsController
 from services.disks.api.disks import DisksController
 from services.disks.api.operations import OperationsController
@@ -20,7 +24,9 @@ from services.disks.workers.removals import prune_snapshots, purge_disk
 from services.disks.workers.snapshots import take_snapshot
 from services.disks.workers.sweeps import sweep_loop
 from services.disks.workers.tags import bring_tags
+from shared.admin import Command, dead_letter_commands
 from shared.clock import Clock, utc_now
+from shared.messaging import Delivery
 from shared.settings import read_settings
 from shared.web.app import Foundation, ServiceParts, create_service_app
 
@@ -56,15 +62,7 @@ def service_parts(base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Cl
         ec2: AWS; closed with the application.
         clock: The time.
     """
-    context = Context(
-        database=base.database,
-        broker=base.broker,
-        outbox=base.relay,
-        cipher=base.cipher,
-        clock=clock,
-        ec2=ec2,
-        settings=settings,
-    )
+    context = _open_context(base, settings, ec2, clock)
     worker = operations_worker(context, PASSES)
     context.work.add(worker)
     return ServiceParts(
@@ -81,4 +79,31 @@ def service_parts(base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Cl
         ],
         workers=[worker],
         closers=[ec2.close],
+    )
+
+
+@asynccontextmanager
+async def administration(settings: DisksSettings | None = None) -> AsyncIterator[Sequence[Command]]:
+    """The commands of `gpudev-admin disks`; settings as for `create_app`."""
+    settings = settings or read_settings(DisksSettings)
+    base = Foundation.open("disks", settings)
+    ec2 = Ec2(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
+    context = _open_context(base, settings, ec2, utc_now)
+    delivery = Delivery(job_subscriptions(context))
+    try:
+        yield [*commands(context), *dead_letter_commands(base.database, delivery, context.clock)]
+    finally:
+        await ec2.close()
+        await base.database.close()
+
+
+def _open_context(base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Clock) -> Context:
+    return Context(
+        database=base.database,
+        broker=base.broker,
+        outbox=base.relay,
+        cipher=base.cipher,
+        clock=clock,
+        ec2=ec2,
+        settings=settings,
     )

@@ -67,10 +67,12 @@ async def administration(settings: JobsSettings | None = None) -> AsyncIterator[
     settings = settings or read_settings(JobsSettings)
     base = Foundation.open("jobs", settings)
     context = _open_context(base, settings)
+    cluster = Cluster(kubeconfig=settings.kubeconfig, namespace=settings.namespace)
     delivery = Delivery(Consumers(context).subscriptions())
     try:
-        yield [*commands(context), *dead_letter_commands(base.database, delivery, context.clock)]
+        yield [*commands(context, cluster), *dead_letter_commands(base.database, delivery, context.clock)]
     finally:
+        await cluster.close()
         await base.database.close()
 
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from services.disks.adapters.ec2 import Ec2
 from services.disks.domain.ledger import Findings
+from services.disks.operations.sweep import sweep
 from services.disks.storage.tables import disks, operations, snapshots
-from services.disks.workers.sweeps import sweep
 from shared.database import Statement
 from tests.support.disk_model import AVAILABLE, COMPLETED, LOST, PURGING, Disk, Operation, Point, differences
 from tests.support.disk_walker import REGION, Divergence, Walker, tags_of

@@ -4,15 +4,19 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Sequence
 
+from services.jobs.adapters.kubernetes import KINDS, Cluster
 from services.jobs.context import Context
+from services.jobs.domain.pod import Meta
 from services.jobs.operations.read import OpenJob, list_open_jobs
+from services.jobs.operations.sweep import delete_orphan, find_orphans
 from shared.admin import Command, CommandFailed
+from shared.contracts.labels import job_id_of
 
 _LOOK_SECONDS = 0.5
 
 
-def commands(context: Context) -> Sequence[Command]:
-    """Seeing a user's jobs, and their end."""
+def commands(context: Context, cluster: Cluster) -> Sequence[Command]:
+    """Seeing a user's jobs and their end, and what no job has."""
 
     async def show(given: Namespace) -> str:
         open_jobs = await list_open_jobs(user_id=given.user_id, context=context)
@@ -26,7 +30,25 @@ def commands(context: Context) -> Sequence[Command]:
             raise CommandFailed("\n".join([f"Still open after {given.wait:g} s:", *map(_line_of, open_jobs)]))
         return f"User {given.user_id} has no open job"
 
+    async def show_orphans(_: Namespace) -> str:
+        lines = [_line_of_orphan(kind, meta) for kind in KINDS for meta in await find_orphans(context, cluster, kind)]
+        return "\n".join(lines) or _NO_ORPHANS
+
+    async def sweep(_: Namespace) -> str:
+        lines = []
+        for kind in KINDS:
+            for meta in await find_orphans(context, cluster, kind):
+                deleted = await delete_orphan(context, cluster, kind, meta)
+                lines.append(f"{_line_of_orphan(kind, meta)}  {'deleted' if deleted else 'left'}")
+        return "\n".join(lines) or _NO_ORPHANS
+
     return (
+        Command(name="list-orphans", summary="show objects in the cluster that no job has", run=show_orphans),
+        Command(
+            name="sweep",
+            summary="delete objects in the cluster that no job has, as the service does by itself",
+            run=sweep,
+        ),
         Command(
             name="list-jobs",
             summary="show a user's jobs that wait, run, or have not given everything back yet",
@@ -41,6 +63,13 @@ def commands(context: Context) -> Sequence[Command]:
             },
         ),
     )
+
+
+_NO_ORPHANS = "Every object in the cluster has its job"
+
+
+def _line_of_orphan(kind: str, meta: Meta) -> str:
+    return f"{kind}  {meta.name}  job {job_id_of(meta.labels)}"
 
 
 def _line_of(job: OpenJob) -> str:

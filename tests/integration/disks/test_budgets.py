@@ -10,10 +10,10 @@ from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.lease import lease_work, postpone
 from services.disks.operations.read import read_disk, snapshots_of
+from services.disks.operations.sweep import sweep
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import snapshots
 from services.disks.workers.removals import purge_disk
-from services.disks.workers.sweeps import sweep
 from shared.database import Database, Statement
 from shared.leased_worker import Budget
 from tests.support.disk_process import WorkProcess

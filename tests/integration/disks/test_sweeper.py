@@ -1,6 +1,7 @@
 """The sweep over AWS: what is ours is adopted or cleared away, what is others' is left alone."""
 
 import asyncio
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -12,15 +13,16 @@ import sqlalchemy as sa
 from prometheus_client import generate_latest
 
 from deploy.local.region import AVAILABILITY_ZONE, REGION
+from services.disks.api.administration import commands
 from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.create import create_disk
 from services.disks.operations.read import list_snapshots, read_disk
+from services.disks.operations.sweep import sweep
 from services.disks.operations.tag import stale_tags
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations, snapshots
-from services.disks.workers.sweeps import sweep
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database, Statement
 from shared.metrics import ORPHANS
@@ -248,7 +250,13 @@ async def test_a_sweep_that_only_reports_changes_nothing_and_says_what_it_would_
     assert deleted in said["leftover_snapshots"]
     assert forgotten in said["adoptions"]
     assert volume["VolumeId"] in said["names"]
-    await scene.sweep(process)
+    acting = msgspec.structs.replace(scene.settings, sweep="act")
+    context = disks_context(acting, scene.database, ec2=process.ec2, clock=scene.clock)
+    by_operators = {command.name: command for command in commands(context)}
+    shown = await by_operators["list-orphans"].run(Namespace())
+    assert {f"leftover_snapshots  {deleted}", f"adoptions  {forgotten}"} <= set(shown.splitlines())
+    assert set(await scene.aws_snapshots()) == {deleted, forgotten}
+    await by_operators["sweep"].run(Namespace())
     assert await scene.aws_snapshots() == [forgotten]
     assert [point[1] for point in await scene.points()] == [forgotten]
 

@@ -1,12 +1,14 @@
 """The life of a job on a cluster, with capacity played by the test."""
 
 import time
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
+from services.jobs.api.administration import commands
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.jobs import JobReady
@@ -333,3 +335,9 @@ async def test_what_no_job_has_is_left_alone_and_counted_by_a_sweep_that_only_re
             count.set(0)
             await eventually(counted, "the orphan is counted")
     assert len(await world.objects(stranger)) == 1
+    by_operators = {command.name: command for command in commands(world.context(), world.cluster)}
+    line = f"secrets  gpu-dev-unknown  job {stranger}"
+    assert line in (await by_operators["list-orphans"].run(Namespace())).splitlines()
+    assert len(await world.objects(stranger)) == 1
+    assert f"{line}  deleted" in (await by_operators["sweep"].run(Namespace())).splitlines()
+    await eventually(lambda: nothing_left(world, stranger), "the orphan is gone")
