@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.contract_document import quick_start
 from tests.support.load import cluster_objects, parse_last_json, shell
 from tests.support.stack import ApiUser, LocalStack, read_events, running_stack, until, users
-
-QUICKSTART = Path(__file__).parents[1] / "data" / "quickstart.sh"
 
 
 def quickstart() -> str:
     """The contract's script from "Get API key" on, without its line that names production."""
-    script = QUICKSTART.read_text()
+    script = quick_start()
     script = script[script.index("# 2. Get API key") :]
     return re.sub(r"^API_URL=.*$", "", script, flags=re.MULTILINE)
 

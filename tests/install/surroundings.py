@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,16 +178,6 @@ def _accepts(host: str, port: int) -> bool:
 
 def _answers_dns() -> bool:
     return _accepts(MACHINE, 53)
-
-
-def eventually(probe: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait until it is true; its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := probe()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.2)
-    return value
 
 
 def run(command: list[str], *, stdin: str | None = None, check: bool = True) -> str:

@@ -10,9 +10,9 @@ from kubernetes import client, config
 
 from deploy.chart import tools
 from shared.routes import SERVICES
+from tests.cluster.waiting import eventually
 from tests.install.document import ROOT
 from tests.install.installation import JOB_IMAGE, JOBS, SYSTEM, Installation
-from tests.install.surroundings import eventually
 
 pytestmark = pytest.mark.timeout(600)
 

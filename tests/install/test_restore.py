@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from deploy.local.postgres import binaries
+from tests.cluster.waiting import eventually
 from tests.install.document import ROOT, Document
 from tests.install.installation import JOBS, SYSTEM, Installation
-from tests.install.surroundings import Surroundings, eventually, run
+from tests.install.surroundings import Surroundings, run
 
 pytestmark = pytest.mark.timeout(900)
 PAGE = ROOT / "docs/operate/backup.md"

@@ -14,8 +14,9 @@ import pytest
 from deploy.local.postgres import DATABASE, binaries
 from shared.contracts.events import STREAM
 from shared.routes import SERVICES
+from tests.cluster.waiting import eventually
 from tests.install.installation import SYSTEM, Installation
-from tests.install.surroundings import eventually, run
+from tests.install.surroundings import run
 from tests.install.test_install import ready, service_pods
 from tests.install.traffic import HELD_SECONDS, Traffic
 

@@ -17,6 +17,7 @@ import pytest
 from deploy.local.tools.image import make_image
 from deploy.local.tools.listing import fitting, list_tree
 from services.jobs.domain.log_lines import LineReader
+from tests.local.conftest import eventually
 from tests.support.jupyter_settings import THEIRS, write_settings_of_a_user
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
@@ -53,9 +54,7 @@ class FakePod:
         return process
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while self.call("ready")[0] != 0:
-            assert time.monotonic() < deadline, "the SSH server answers"
+        eventually(lambda: self.call("ready")[0] == 0, seconds=30)
 
     def call(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         process = self.start(*arguments)
