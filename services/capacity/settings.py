@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from services.capacity.domain.fleet import RequestsPerGpu
 from services.capacity.domain.placement import SchedulingPolicy
-from shared.settings import CommonSettings
+from shared.contracts.tolerations import Toleration, parse_tolerations
+from shared.settings import CommonSettings, SettingsError
 
 
 class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
@@ -18,6 +19,8 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     """Cores that jobs' pods ask for with each GPU, as set for the jobs service; None: none."""
     memory_gib_per_gpu: int | None = None
     """Memory that they ask for with each GPU, in GiB; None: none."""
+    extra_tolerations: str = ""
+    """Taints that jobs' pods tolerate beside those of the GPU resource's key, as set for the jobs service."""
     watch_seconds: float = 30.0
     """Length of one watch, in seconds; after it everything is listed again."""
     max_gpus_per_user: int | None = None
@@ -27,6 +30,21 @@ class CapacitySettings(CommonSettings, frozen=True, kw_only=True):
     head of a queue is promised its start by it."""
     grace_seconds: int = 30
     """Seconds from asking a pod to end to killing it, as set for the jobs service."""
+
+    def __post_init__(self) -> None:
+        """What cannot be read is refused at the start."""
+        self.tolerations()
+
+    def tolerations(self) -> tuple[Toleration, ...]:
+        """Of jobs' pods.
+
+        Raises:
+            SettingsError: GPUDEV_EXTRA_TOLERATIONS cannot be read.
+        """
+        try:
+            return parse_tolerations(self.extra_tolerations)
+        except ValueError as error:
+            raise SettingsError(f"GPUDEV_EXTRA_TOLERATIONS: {error}") from error
 
     def requests_per_gpu(self) -> RequestsPerGpu:
         """What jobs' pods ask for."""

@@ -1,6 +1,15 @@
 """Settings of the jobs service."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from services.jobs.domain.pod_policy import PodPolicy, parse_capabilities, parse_pull_secrets
+from shared.contracts.tolerations import parse_tolerations
 from shared.settings import CommonSettings, SettingsError
+
+T = TypeVar("T")
 
 
 class JobsSettings(CommonSettings, frozen=True, kw_only=True):
@@ -16,15 +25,38 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """GPUs that one user may hold at once; a job that alone wants more is refused. None: no limit."""
     image_pull_policy: str = "IfNotPresent"
     """Of users' images: Always, IfNotPresent or Never."""
+    image_pull_secrets: str = ""
+    """Names of Secrets in the jobs' namespace, joined by commas, that users' images are pulled with. {user} in a name
+    stands for the job's user, small letters and digits as they are, other bytes as `-` and two hexadecimal digits:
+    registry-{user} is registry-ann-40example-2ecom for ann@example.com. One that is not there is passed over."""
     tools_image: str | None = None
     """Image of the jobs' tools (deploy/images/tools): SSH and Jupyter. None: bare pods, which run nothing but the job's
     command, for clusters whose nodes only pretend to run containers."""
     tools_pull_policy: str = "IfNotPresent"
     """Of the tools image: Always, IfNotPresent or Never."""
     cpu_per_gpu: int | None = None
-    """CPUs that a job gets per GPU, requested and at most; None: neither is said."""
+    """CPUs that a job gets per GPU, requested and at most. None: at most its GPUs' part of 90 % of what its instance
+    type has, and none is requested."""
     memory_gib_per_gpu: int | None = None
-    """Memory that a job gets per GPU, in GiB, requested and at most; None: neither is said."""
+    """Memory that a job gets per GPU, in GiB, likewise."""
+    layer_gib_per_gpu: int = 50
+    """Most that a job may write per GPU elsewhere than in its home, in GiB, before it is evicted."""
+    extra_capabilities: str = ""
+    """Capabilities of jobs' containers beside what SSH and package managers need, joined by commas, such as
+    IPC_LOCK,SYS_PTRACE. The namespace's Pod Security label must allow them."""
+    user_namespaces: bool = False
+    """Whether root of a job is nobody on its node (hostUsers: false), for clusters that have user namespaces."""
+    priority_class: str | None = None
+    """PriorityClass of jobs' pods; None: the cluster's default."""
+    runtime_class: str | None = None
+    """RuntimeClass of jobs' pods; None: the nodes' default."""
+    extra_tolerations: str = ""
+    """Taints that jobs' pods tolerate beside those of the GPU resource's key: a JSON list as a pod has it, the same for
+    capacity."""
+    pod_labels: str = ""
+    """Labels of jobs' pods beside ours, as a JSON object."""
+    pod_annotations: str = ""
+    """Annotations of jobs' pods beside ours, as a JSON object."""
     node_host: str = "{ip}"
     """How users reach a node: text with {ip}, its address in the cluster, and {node}, its name in Kubernetes, such as
     {node}.gpu.example.org."""
@@ -77,10 +109,52 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Answers that `Prefer: wait` holds for one user at once, per replica; one more is given at once."""
 
     def __post_init__(self) -> None:
-        """A template that names what there is not is refused at the start."""
+        """What cannot be read, and a template that names what there is not, are refused at the start."""
+        self.pod_policy()
         try:
             self.node_host.format(ip="", node="")
             self.ssh_command.format(host="", port=0)
             self.jupyter_url.format(host="", port=0, token="")
         except (LookupError, ValueError) as error:
             raise SettingsError(f"node_host, ssh_command or jupyter_url: {error}") from error
+
+    def pod_policy(self) -> PodPolicy:
+        """What jobs' pods are to look like.
+
+        Raises:
+            SettingsError: A setting cannot be read; the text names it.
+        """
+        return PodPolicy(
+            gpu_resource=self.gpu_resource,
+            image_pull_policy=self.image_pull_policy,
+            image_pull_secrets=_read("image_pull_secrets", self.image_pull_secrets, parse_pull_secrets),
+            grace_seconds=self.grace_seconds,
+            shm_gib_per_gpu=self.shm_gib_per_gpu,
+            scratch_gib=self.scratch_gib,
+            tools_gib=self.tools_gib,
+            layer_gib_per_gpu=self.layer_gib_per_gpu,
+            tools_image=self.tools_image,
+            tools_pull_policy=self.tools_pull_policy,
+            cpu_per_gpu=self.cpu_per_gpu,
+            memory_gib_per_gpu=self.memory_gib_per_gpu,
+            extra_capabilities=_read("extra_capabilities", self.extra_capabilities, parse_capabilities),
+            user_namespaces=self.user_namespaces,
+            priority_class=self.priority_class,
+            runtime_class=self.runtime_class,
+            extra_tolerations=_read("extra_tolerations", self.extra_tolerations, parse_tolerations),
+            labels=_read("pod_labels", self.pod_labels, _parse_texts),
+            annotations=_read("pod_annotations", self.pod_annotations, _parse_texts),
+            prepare_seconds=self.prepare_seconds,
+            longest_seconds=self.max_total_hours * 3600,
+        )
+
+
+def _read(name: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError(f"GPUDEV_{name.upper()}: {error}") from error
+
+
+def _parse_texts(text: str) -> dict[str, str]:
+    return msgspec.json.decode(text or "{}", type=dict[str, str])

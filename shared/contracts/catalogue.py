@@ -1,4 +1,4 @@
-"""Instance types that may be asked for, and the GPUs of one node of each."""
+"""Instance types that may be asked for, and what one node of each has."""
 
 import msgspec
 
@@ -9,19 +9,23 @@ class InstanceType(msgspec.Struct, frozen=True):
     gpu_type: str
     """h100, a100, ...: lower case."""
     gpus_per_node: int
+    cpus: int
+    """vCPUs of a node."""
+    memory_gib: int
+    """Memory of a node."""
     product_prefixes: tuple[str, ...] = ()
     """Beginnings of the node label nvidia.com/gpu.product that mean this GPU type, when no instance type is told."""
 
 
 CATALOGUE: tuple[InstanceType, ...] = (
-    InstanceType("p5.48xlarge", "h100", 8, ("NVIDIA-H100",)),
-    InstanceType("p4d.24xlarge", "a100", 8, ("NVIDIA-A100",)),
-    InstanceType("p5e.48xlarge", "h200", 8, ("NVIDIA-H200",)),
-    InstanceType("p5en.48xlarge", "h200", 8),
-    InstanceType("p6-b200.48xlarge", "b200", 8, ("NVIDIA-B200",)),
-    InstanceType("g6.12xlarge", "l4", 4, ("NVIDIA-L4",)),
-    InstanceType("g5.12xlarge", "a10g", 4, ("NVIDIA-A10G",)),
-    InstanceType("g4dn.12xlarge", "t4", 4, ("Tesla-T4", "NVIDIA-T4")),
+    InstanceType("p5.48xlarge", "h100", 8, 192, 2048, ("NVIDIA-H100",)),
+    InstanceType("p4d.24xlarge", "a100", 8, 96, 1152, ("NVIDIA-A100",)),
+    InstanceType("p5e.48xlarge", "h200", 8, 192, 2048, ("NVIDIA-H200",)),
+    InstanceType("p5en.48xlarge", "h200", 8, 192, 2048),
+    InstanceType("p6-b200.48xlarge", "b200", 8, 192, 2048, ("NVIDIA-B200",)),
+    InstanceType("g6.12xlarge", "l4", 4, 48, 192, ("NVIDIA-L4",)),
+    InstanceType("g5.12xlarge", "a10g", 4, 48, 192, ("NVIDIA-A10G",)),
+    InstanceType("g4dn.12xlarge", "t4", 4, 48, 192, ("Tesla-T4", "NVIDIA-T4")),
 )
 
 INSTANCE_TYPES: dict[str, InstanceType] = {instance.name: instance for instance in CATALOGUE}

@@ -1,10 +1,13 @@
 """The parts of Kubernetes objects that matter to capacity, and what they mean for GPUs."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from services.capacity.domain.fleet import GpuPod, NodeFacts, RequestsPerGpu
 from shared.contracts.catalogue import gpu_type_of_node
 from shared.contracts.labels import job_id_of
+from shared.contracts.tolerations import Toleration, tolerated
 from shared.kubernetes import quantity
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
@@ -29,6 +32,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
 
 class Taint(msgspec.Struct, frozen=True):
     key: str = ""
+    value: str = ""
     effect: str = ""
 
 
@@ -87,8 +91,21 @@ def version_number(resource_version: str | None) -> int:
 NOTHING = RequestsPerGpu()
 
 
-def node_facts(node: NodeObject, gpu_resource: str, requests_per_gpu: RequestsPerGpu = NOTHING) -> NodeFacts:
-    """The facts of a Node object."""
+def node_facts(
+    node: NodeObject,
+    gpu_resource: str,
+    requests_per_gpu: RequestsPerGpu = NOTHING,
+    tolerations: Sequence[Toleration] = (),
+) -> NodeFacts:
+    """The facts of a Node object.
+
+    Args:
+        node: As Kubernetes tells it.
+        gpu_resource: Name of the extended resource.
+        requests_per_gpu: Of jobs' pods.
+        tolerations: Of jobs' pods, beside that of the GPU resource's key.
+    """
+    tolerations = (Toleration(gpu_resource, "Exists"), *tolerations)
     allocatable = node.status.allocatable or {}
     labels = node.metadata.labels or {}
     instance_type = labels.get(INSTANCE_TYPE)
@@ -101,7 +118,7 @@ def node_facts(node: NodeObject, gpu_resource: str, requests_per_gpu: RequestsPe
         zone=labels.get(ZONE),
         gpus=_count(allocatable, gpu_resource),
         ready=any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ()),
-        schedulable=not node.spec.unschedulable and not any(_repels(t, gpu_resource) for t in node.spec.taints or ()),
+        schedulable=not node.spec.unschedulable and not any(_repels(t, tolerations) for t in node.spec.taints or ()),
         gpus_by_cpu=requests_per_gpu.gpus_by_cpu(quantity(allocatable.get("cpu"))),
         gpus_by_memory=requests_per_gpu.gpus_by_memory(quantity(allocatable.get("memory"))),
     )
@@ -138,8 +155,8 @@ def gpu_pod(
     )
 
 
-def _repels(taint: Taint, gpu_resource: str) -> bool:
-    return taint.effect in _REPELLING and taint.key != gpu_resource
+def _repels(taint: Taint, tolerations: Sequence[Toleration]) -> bool:
+    return taint.effect in _REPELLING and not tolerated(tolerations, taint.key, taint.value, taint.effect)
 
 
 def _sum_of(spec: PodSpec, resource: str) -> float:

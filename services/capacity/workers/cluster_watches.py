@@ -110,7 +110,8 @@ class NodeWatch(Watch):
             await confirm_node_gone(self._context, name=name, uid=uid, now=self._context.clock())
 
     def _facts(self, node: NodeObject) -> NodeFacts:
-        return node_facts(node, self._settings.gpu_resource, self._settings.requests_per_gpu())
+        settings = self._settings
+        return node_facts(node, settings.gpu_resource, settings.requests_per_gpu(), settings.tolerations())
 
 
 class PodWatch(Watch):

@@ -12,6 +12,7 @@ from services.jobs.domain.disk_manifests import disk_security, disk_source, has_
 from services.jobs.domain.environment import DEFAULTS, HOME, is_reserved, literal
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import MAIN_CONTAINER, SSHD_PATIENCE, TOOLS_CONTAINER
+from services.jobs.domain.pod_policy import PodPolicy, capabilities, pull_secrets, share
 from shared.contracts.labels import EPOCH_LABEL, JOB_LABEL, MANAGED_BY, USER_LABEL, USERNAME_ANNOTATION
 
 SSH_PORT, JUPYTER_PORT = 2222, 8888
@@ -35,28 +36,6 @@ _TOOLS_MOUNTS = (
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 Manifest = dict[str, Any]
-
-
-class PodPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cluster's operators decide about pods."""
-
-    gpu_resource: str = "nvidia.com/gpu"
-    image_pull_policy: str = "IfNotPresent"
-    grace_seconds: int = 30
-    shm_gib_per_gpu: int = 16
-    scratch_gib: int = 100
-    """Home of a job without a disk: a pod that writes more is evicted."""
-    tools_gib: int = 4
-    """The tools, an unpacked JupyterLab, and the end of the command's output."""
-    tools_image: str | None = None
-    """None: bare pods, without SSH and Jupyter."""
-    tools_pull_policy: str = "IfNotPresent"
-    cpu_per_gpu: int | None = None
-    memory_gib_per_gpu: int | None = None
-    prepare_seconds: float = 3600.0
-    """From the lease to a ready pod at most."""
-    longest_seconds: int = 168 * 3600
-    """No job lives longer, however often it was extended."""
 
 
 def object_name(job: Job) -> str:
@@ -100,7 +79,11 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": labels(job), "annotations": {USERNAME_ANNOTATION: job.username}},
+        "metadata": {
+            "name": name,
+            "labels": {**policy.labels, **labels(job)},
+            "annotations": {**policy.annotations, USERNAME_ANNOTATION: job.username},
+        },
         "spec": {
             "activeDeadlineSeconds": pod_life_seconds(job, policy),
             "affinity": _on_node(job.node or ""),
@@ -115,7 +98,11 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
                 **(disk_security() if has_disk(job) else {}),
             },
             "terminationGracePeriodSeconds": policy.grace_seconds,
-            "tolerations": [{"key": policy.gpu_resource, "operator": "Exists"}],
+            "tolerations": [
+                {"key": policy.gpu_resource, "operator": "Exists"},
+                *(msgspec.to_builtins(toleration) for toleration in policy.extra_tolerations),
+            ],
+            **_operators_wishes(job, policy),
             "volumes": [
                 {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm_size(job, policy)}},
                 {"name": "home", **(disk_source(name) if has_disk(job) else _scratch(policy.scratch_gib))},
@@ -123,6 +110,17 @@ def pod_manifest(job: Job, policy: PodPolicy) -> Manifest:
             ],
         },
     }
+
+
+def _operators_wishes(job: Job, policy: PodPolicy) -> Manifest:
+    """Fields that are there only where the operators have said so."""
+    wishes = {
+        "hostUsers": False if policy.user_namespaces else None,
+        "imagePullSecrets": pull_secrets(job, policy) or None,
+        "priorityClassName": policy.priority_class,
+        "runtimeClassName": policy.runtime_class,
+    }
+    return {name: wish for name, wish in wishes.items() if wish is not None}
 
 
 def pod_life_seconds(job: Job, policy: PodPolicy) -> int:
@@ -158,15 +156,15 @@ def owner_reference(pod_name: str, pod_uid: str) -> Manifest:
 
 
 def _container(job: Job, policy: PodPolicy, secret_name: str) -> Manifest:
-    resources = {policy.gpu_resource: str(job.gpu_count), **_share(job, policy)}
+    gpus = {policy.gpu_resource: str(job.gpu_count)}
     return {
         "name": MAIN_CONTAINER,
         "image": job.image,
         "imagePullPolicy": policy.image_pull_policy,
         "command": [literal(word) for word in _command(job, policy)],
         "env": _environment(job, policy, secret_name),
-        "resources": {"limits": resources, "requests": resources},
-        "securityContext": _UNPRIVILEGED,
+        "resources": {kind: {**gpus, **amounts} for kind, amounts in share(job, policy).items()},
+        "securityContext": {**_UNPRIVILEGED, "capabilities": capabilities(policy)},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - shared memory, in the pod
             {"name": "home", "mountPath": HOME},
@@ -221,25 +219,15 @@ def _variable(name: str, secret_name: str) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": name}}}
 
 
-def _share(job: Job, policy: PodPolicy) -> dict[str, str]:
-    """The job's part of its node's CPUs and memory, by its GPUs; empty where the operators set none."""
-    cpu, memory = policy.cpu_per_gpu, policy.memory_gib_per_gpu
-    return {
-        **({} if cpu is None else {"cpu": str(job.gpu_count * cpu)}),
-        **({} if memory is None else {"memory": f"{job.gpu_count * memory}Gi"}),
-    }
-
-
 def _tools(job: Job, policy: PodPolicy) -> Manifest:
     """Copies the tools; it ends before the main container begins, so that its share costs nothing."""
-    share = _share(job, policy)
     return {
         "name": TOOLS_CONTAINER,
         "image": policy.tools_image,
         "imagePullPolicy": policy.tools_pull_policy,
         "command": ["/gpudev-tools/bin/gpudev", "install", "/gpudev"],
-        "resources": {"limits": share, "requests": share},
-        "securityContext": _UNPRIVILEGED,
+        "resources": share(job, policy),
+        "securityContext": {**_UNPRIVILEGED, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": "tools", "mountPath": "/gpudev"}],
     }
 

@@ -14,7 +14,6 @@ from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest,
 from services.jobs.domain.facts import Fact, PodFailed, PodMade, PortsMoved
 from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import (
-    PodPolicy,
     labels,
     object_name,
     pod_manifest,
@@ -22,6 +21,7 @@ from services.jobs.domain.manifests import (
     service_manifest,
 )
 from services.jobs.domain.plan import Limits, judge_refusal
+from services.jobs.domain.pod_policy import PodPolicy
 from services.jobs.operations.access import stored_keys
 from services.jobs.operations.seal import unseal_environment
 

@@ -20,7 +20,7 @@ from services.jobs.adapters.kubernetes import CALL_SECONDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.facts import Fact, PodFailed, PodGone
 from services.jobs.domain.job import Job, KeptLog, Phase
-from services.jobs.domain.manifests import PodPolicy, object_name
+from services.jobs.domain.manifests import object_name
 from services.jobs.domain.plan import (
     AskNode,
     Clear,
@@ -86,7 +86,7 @@ class Reconciler:
         self._github = github
         self._cluster = cluster
         self._limits = limits_of(context.settings)
-        self._objects = PodObjects(cluster, policy_of(context.settings), self._limits, context)
+        self._objects = PodObjects(cluster, context.settings.pod_policy(), self._limits, context)
         self._final_log = FinalLog(cluster, context)
         self._working: set[UUID] = set()
         self._failures: Counter[UUID] = Counter()
@@ -276,22 +276,4 @@ def limits_of(settings: JobsSettings) -> Limits:
         prepare_seconds=settings.prepare_seconds,
         jupyter_seconds=settings.access_seconds,
         resync_seconds=settings.resync_seconds,
-    )
-
-
-def policy_of(settings: JobsSettings) -> PodPolicy:
-    """The pods that the settings say."""
-    return PodPolicy(
-        gpu_resource=settings.gpu_resource,
-        image_pull_policy=settings.image_pull_policy,
-        grace_seconds=settings.grace_seconds,
-        shm_gib_per_gpu=settings.shm_gib_per_gpu,
-        scratch_gib=settings.scratch_gib,
-        tools_gib=settings.tools_gib,
-        tools_image=settings.tools_image,
-        tools_pull_policy=settings.tools_pull_policy,
-        cpu_per_gpu=settings.cpu_per_gpu,
-        memory_gib_per_gpu=settings.memory_gib_per_gpu,
-        prepare_seconds=settings.prepare_seconds,
-        longest_seconds=settings.max_total_hours * 3600,
     )

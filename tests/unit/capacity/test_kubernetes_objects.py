@@ -13,6 +13,7 @@ from services.capacity.adapters.kubernetes_objects import (
     version_number,
 )
 from services.capacity.domain.fleet import RequestsPerGpu
+from shared.contracts.tolerations import parse_tolerations
 
 JOB_ID = "3f2a0000-0000-4000-8000-000000000001"
 GPU = "nvidia.com/gpu"
@@ -64,11 +65,14 @@ def test_the_type_comes_from_the_product_when_the_instance_type_is_unknown() -> 
         ({"taints": [{"key": GPU, "effect": "NoSchedule"}]}, True),
         ({"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}, True),
         ({"taints": [{"key": "x", "effect": "NoExecute"}]}, False),
+        ({"taints": [{"key": "team", "value": "ml", "effect": "NoSchedule"}]}, True),
+        ({"taints": [{"key": "team", "value": "other", "effect": "NoSchedule"}]}, False),
         ({"taints": None}, True),
     ],
 )
 def test_what_makes_a_node_unschedulable(spec: dict[str, Any], schedulable: bool) -> None:
-    assert node_facts(node(spec=spec), GPU).schedulable is schedulable
+    tolerations = parse_tolerations('[{"key": "team", "value": "ml"}]')
+    assert node_facts(node(spec=spec), GPU, tolerations=tolerations).schedulable is schedulable
 
 
 @pytest.mark.parametrize("conditions", [None, [], [{"type": "Ready", "status": "Unknown"}]])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from deploy.local.cluster.kubelet.environment import expand
 from services.jobs.domain.environment import RESERVED_NAMES, RESERVED_PREFIXES
 from services.jobs.domain.job import Job
-from services.jobs.domain.manifests import PodPolicy, pod_manifest
+from services.jobs.domain.manifests import pod_manifest
+from services.jobs.domain.pod_policy import PodPolicy
 from services.jobs.schemas.requests import SubmitRequest
 from tests.support.jobs import a_job
 

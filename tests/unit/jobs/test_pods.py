@@ -24,7 +24,6 @@ from services.jobs.domain.facts import (
 )
 from services.jobs.domain.job import Job, KeptLog
 from services.jobs.domain.manifests import (
-    PodPolicy,
     label_value,
     labels,
     object_name,
@@ -46,6 +45,7 @@ from services.jobs.domain.plan import (
 )
 from services.jobs.domain.pod import SSHD_PATIENCE, Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
+from services.jobs.domain.pod_policy import PodPolicy
 from shared.contracts.jobs import JobStatus
 from tests.support.jobs import NOW, a_job
 
