@@ -26,7 +26,8 @@ class Document:
 
 def _section(text: str) -> tuple[str, list[str]]:
     title, _, body = text.partition("\n")
-    return title, re.findall(r"^```sh\n(.*?)^```", body, re.DOTALL | re.MULTILINE)
+    # in a list a block is indented
+    return title, re.findall(r"^ *```sh\n(.*?)^ *```", body, re.DOTALL | re.MULTILINE)
 
 
 def variables(block: str) -> dict[str, str]:

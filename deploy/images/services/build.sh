@@ -85,7 +85,9 @@ add_code() { # ROOT SERVICE
 # Owners, modes and times are no business of who builds.
 settle() { # ROOT
   find "$1" -type d -exec chmod 755 {} +
-  find "$1" -type f ! -name '*.so*' ! -path "$1/usr/bin/*" -exec chmod 644 {} +
+  find "$1" -type f ! -name '*.so*' -exec chmod 644 {} +
+  find "$1" -type f -name '*.so*' -exec chmod 755 {} +    # the loader has to be
+  find "$1/usr/bin" -type f -exec chmod 755 {} +
   chmod 1777 "$1/tmp"
   if (( EUID == 0 )); then chown -Rh 0:0 "$1"; fi
   find "$1" -exec touch -h -d @0 {} +
