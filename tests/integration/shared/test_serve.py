@@ -9,17 +9,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import httpx
+import msgspec
+import nats
+import nats.errors
 import pytest
 import sqlalchemy as sa
 
+from shared.contracts.disks import CLAIM_SUBJECT, ClaimRequest
 from shared.database import Database, Statement
 from shared.database.migrate import upgrade
-from tests.support.disks import claim, new_user_id, wish
 from tests.support.harness import eventually
 from tests.support.replica import Replica, disks_settings
-from tests.support.servers import NatsServer, PostgresServer
+from tests.support.servers import NatsServer, PostgresServer, stand_in_url
 
 
 @pytest.fixture
@@ -143,12 +147,14 @@ def silent_aws() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-async def test_work_under_way_is_another_replicas_at_once(make_replica: Callable[..., Replica], dsn: str) -> None:
+async def test_work_under_way_is_another_replicas_at_once(
+    make_replica: Callable[..., Replica], dsn: str, nats_server: NatsServer
+) -> None:
     """Its lease would last 8 s, and a failure would make it rest."""
     with silent_aws() as url:
         async with opened(dsn) as database:
             first = await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
-            await claim(database, wish(new_user_id(), size_gb=10))
+            await eventually(lambda: _claim_disk(nats_server), "a job asks for a disk", seconds=20)
             held = await eventually(lambda: _lease(database), "the disk is being made")
             await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
             os.kill(first.pid, signal.SIGTERM)
@@ -169,6 +175,19 @@ async def opened(dsn: str) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+async def _claim_disk(nats_server: NatsServer) -> bool:
+    """As the jobs service does; False while no replica listens."""
+    client = await nats.connect(stand_in_url(nats_server.service_url("disks")))
+    asked = ClaimRequest(user_id=1, username="ann", disk_name="data", job_id=UUID(int=1), size_gb=10)
+    try:
+        await client.request(CLAIM_SUBJECT, msgspec.json.encode(asked), timeout=5)
+    except nats.errors.NoRespondersError:
+        return False
+    finally:
+        await client.close()
+    return True
 
 
 async def _lease(database: Database) -> int | None:
@@ -200,3 +219,24 @@ async def _leaders(database: Database) -> set[str]:
         "WHERE locktype = 'advisory' AND granted AND datname = current_database() AND application_name LIKE '%-session'"
     )
     return {row[0] for row in await database.fetch_all(Statement(sa.text(query)))}
+
+
+async def test_a_replica_outlives_its_database_and_is_ready_again_with_it(
+    make_replica: Callable[..., Replica], postgres_server: PostgresServer
+) -> None:
+    replica = await asyncio.to_thread(make_replica)
+    pid = replica.pid
+    async with httpx.AsyncClient(base_url=replica.url, trust_env=False) as client:
+
+        async def ready() -> bool:
+            return (await client.get("/readyz")).status_code == 200
+
+        assert await ready()
+        postgres_server.process.kill()
+        try:
+            away = [(await client.get(path)).status_code for path in ("/readyz", "/livez")]
+        finally:
+            postgres_server.process.start()
+        await eventually(ready, "it is ready again", seconds=30)
+    assert away == [503, 200]
+    assert (replica.running, replica.pid) == (True, pid)
