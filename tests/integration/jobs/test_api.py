@@ -1,7 +1,6 @@
 """The four endpoints, with Kubernetes away: only what touches pods may need it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -71,12 +70,6 @@ PUBLISHED = Statement(sa.select(outbox.c.published_at).where(outbox.c.entity_id 
 @pytest.fixture
 async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
     return jobs_without_cluster
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
 
 
 async def test_the_contracts_example_is_taken(world: JobsWorld, client: Client) -> None:

@@ -1,28 +1,15 @@
 """Jobs that end by another's hand: an operator's, or since their user was disabled."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import msgspec
-import pytest
 
 from shared.contracts.auth import UserDisabled, UserEnabled
 from shared.contracts.jobs import JobCancelRequested
 from tests.support.jobs import Client, JobsWorld, job_of, until_status
 
 DISABLED = "Cancelled because its user was disabled"
-
-
-@pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
 
 
 async def start(world: JobsWorld, client: Client) -> UUID:

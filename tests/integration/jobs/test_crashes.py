@@ -70,11 +70,6 @@ FAILURES = [KILLED, (ClusterUnavailable, True), (ClusterUnavailable, False)]
 
 
 @pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
 def context(world: JobsWorld) -> Context:
     return world.context()
 

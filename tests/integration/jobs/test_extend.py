@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from random import Random
@@ -42,12 +41,6 @@ OWNER = Identity(user_id=1, username="alice", key_id="k", expires_at=later(hours
 @pytest.fixture
 async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
     return jobs_without_cluster
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
 
 
 async def extend(client: Client, job_id: object, hours: object, **headers: str) -> httpx.Response:

@@ -26,12 +26,6 @@ async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
         yield jobs_world
 
 
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
-
-
 async def start(
     world: JobsWorld, client: Client, simulator: ClusterSimulator, fault: str, **fields: Any
 ) -> tuple[UUID, Tools]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import msgspec
@@ -17,17 +16,6 @@ from tests.support.jobs import Client, JobsWorld, body, later
 ENDS_WITHIN = 5.0
 WAIT = {"Prefer": "wait=30"}
 _JOBS = Statement(sa.select(storage.tables.jobs.c.id))
-
-
-@pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
 
 
 def end_key(world: JobsWorld, how: str) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,17 +16,6 @@ from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, kube, until_status
 
 MINUTE = "interval '1 minute'"
-
-
-@pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
 
 
 async def start(world: JobsWorld, client: Client, **changes: object) -> UUID:

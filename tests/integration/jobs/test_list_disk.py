@@ -31,12 +31,6 @@ async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
         yield jobs_world
 
 
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
-
-
 @asynccontextmanager
 async def listening(world: JobsWorld) -> AsyncIterator[list[tuple[ContentReport, list[str]]]]:
     """What the disks service is told, each time with the events of the job until then."""

@@ -30,17 +30,6 @@ FOLLOW = LogRequest(follow=True)
 
 
 @pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
-
-
-@pytest.fixture
 async def proxy(world: JobsWorld, tmp_path: Path) -> AsyncIterator[FaultProxy]:
     async with fault_proxy(Path(world.settings.kubeconfig or ""), tmp_path) as proxy:
         yield proxy

@@ -1,7 +1,6 @@
 """Answers that `Prefer: wait` holds, with Kubernetes away: they need none."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -16,12 +15,6 @@ from tests.support.jobs import Client, JobsWorld, body, later
 @pytest.fixture
 async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
     return jobs_without_cluster
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
 
 
 async def test_a_held_cancel_is_answered_when_the_job_has_ended(world: JobsWorld, client: Client) -> None:

@@ -22,12 +22,6 @@ async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
     return jobs_without_cluster
 
 
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
-
-
 @asynccontextmanager
 async def capacity_explaining(world: JobsWorld, explanation: Explanation) -> AsyncIterator[list[ExplainRequest]]:
     asked: list[ExplainRequest] = []

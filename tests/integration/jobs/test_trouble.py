@@ -17,17 +17,6 @@ NO_QUOTA = 'pods "gpu-dev" is forbidden: exceeded quota: gpus, requested: 1, use
 
 
 @pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
-
-
-@pytest.fixture
 async def proxy(world: JobsWorld, tmp_path: Path) -> AsyncIterator[FaultProxy]:
     async with fault_proxy(Path(world.settings.kubeconfig or ""), tmp_path) as proxy:
         yield proxy

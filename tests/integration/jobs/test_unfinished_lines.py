@@ -25,12 +25,6 @@ async def world(jobs_world: JobsWorld) -> AsyncIterator[JobsWorld]:
 
 
 @pytest.fixture
-async def client(world: JobsWorld) -> AsyncIterator[Client]:
-    async with world.service() as client:
-        yield client
-
-
-@pytest.fixture
 async def reader(world: JobsWorld) -> AsyncIterator[LogReader]:
     """Of a replica."""
     context = world.context()

@@ -21,11 +21,6 @@ GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old 
 
 
 @pytest.fixture
-async def world(jobs_world: JobsWorld) -> JobsWorld:
-    return jobs_world
-
-
-@pytest.fixture
 async def proxy(world: JobsWorld, tmp_path: Path) -> AsyncIterator[FaultProxy]:
     async with fault_proxy(Path(world.settings.kubeconfig or ""), tmp_path) as proxy:
         yield proxy
