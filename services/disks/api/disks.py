@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 from msgspec import UNSET
 
+from services.disks.api.requesting import begin_operation
 from services.disks.context import Context
 from services.disks.domain.disk import DEFAULT_SIZE_GB, NewDisk, check_name
 from services.disks.operations.create import create_disk
@@ -115,15 +116,7 @@ class DisksController(Controller):
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """The disk's name is free at once. The disk can be restored until the day that the answer names."""
-        outcome = await delete_disk(
-            context,
-            user_id=request.user.user_id,
-            name=check_name(disk_name, NAME_LOC),
-            operation_id=uuid4(),
-            key=await idempotency_key(request),
-            now=context.clock(),
-        )
-        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
+        return await begin_operation(delete_disk, request, disk_name, context)
 
     @post(
         "/{disk_name:str}/restore",
@@ -136,15 +129,7 @@ class DisksController(Controller):
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """If several disks of that name are deleted, the one that was deleted last is restored."""
-        outcome = await restore_disk(
-            context,
-            user_id=request.user.user_id,
-            name=check_name(disk_name, NAME_LOC),
-            operation_id=uuid4(),
-            key=await idempotency_key(request),
-            now=context.clock(),
-        )
-        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
+        return await begin_operation(restore_disk, request, disk_name, context)
 
     @post(
         "/{disk_name:str}/rename",

@@ -1,12 +1,12 @@
 """Snapshots of disks."""
 
 from typing import Annotated, Any
-from uuid import uuid4
 
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, Parameter
 
+from services.disks.api.requesting import begin_operation
 from services.disks.context import Context
 from services.disks.domain.disk import check_name
 from services.disks.operations.read import list_snapshots
@@ -15,13 +15,10 @@ from services.disks.schemas import (
     NAME_LOC,
     OperationRequested,
     SnapshotList,
-    requested,
     snapshot_info,
 )
 from shared.contracts.auth import Identity
-from shared.idempotency import Outcome
 from shared.web.errors import error_responses
-from shared.web.idempotency import idempotency_key, replayable
 
 
 class SnapshotsController(Controller):
@@ -62,12 +59,4 @@ class SnapshotsController(Controller):
         self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """The answer comes at once. Poll the operation to learn when the snapshot is complete."""
-        outcome = await request_snapshot(
-            context,
-            user_id=request.user.user_id,
-            name=check_name(disk_name, NAME_LOC),
-            operation_id=uuid4(),
-            key=await idempotency_key(request),
-            now=context.clock(),
-        )
-        return replayable(Outcome(requested(outcome.answer), outcome.replayed))
+        return await begin_operation(request_snapshot, request, disk_name, context)
