@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from gpudev import AsyncClient, Client
+from tests.support.http_server import serving
 
 Answerer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -30,16 +31,8 @@ class Scripted:
 @asynccontextmanager
 async def scripted(*answers: Answerer) -> AsyncIterator[Scripted]:
     server = Scripted("", list(answers))
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with serving(server.handle) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 def says(body: Any, status: int = 200, **headers: str) -> Answerer:

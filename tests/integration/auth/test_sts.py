@@ -10,6 +10,7 @@ from aiohttp import web
 from deploy.local.ports import free_ports
 from services.auth.adapters.sts import CredentialsRefused, Sts, StsUnavailable
 from services.auth.domain.roles import AwsCredentials, CallerIdentity
+from tests.support.http_server import serving
 
 KEYS = AwsCredentials(access_key_id="ASIAEXAMPLE", secret_access_key="very-secret", session_token="very-token")
 
@@ -60,14 +61,8 @@ class FakeSts:
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeSts]:
     fake = FakeSts()
-    application = web.Application()
-    application.router.add_post("/", fake.answer)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield fake
-    await runner.cleanup()
+    async with serving(fake.answer) as fake.url:
+        yield fake
 
 
 @pytest.fixture

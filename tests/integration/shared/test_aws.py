@@ -13,6 +13,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from shared.aws import AwsError, AwsService, AwsSilent
+from tests.support.http_server import serving
 from tests.support.servers import free_ports
 
 SIGNING = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret"}
@@ -42,14 +43,8 @@ class FakeAws:
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeAws]:
     fake = FakeAws()
-    application = web.Application()
-    application.router.add_post("/", fake.answer)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield fake
-    await runner.cleanup()
+    async with serving(fake.answer) as fake.url:
+        yield fake
 
 
 @pytest.fixture
