@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from services.capacity.context import Context
-from services.capacity.operations.apply import apply_job_event, find_unknown_jobs
+from services.capacity.operations.apply_job_events import apply_job_event, find_unknown_jobs
 from services.capacity.operations.choose_zone import choose_zone
 from services.capacity.operations.explain import explain_job
 from shared.contracts.capacity import (

@@ -17,10 +17,10 @@ from services.disks.domain.operation import Action
 from services.disks.settings import DisksSettings
 from services.disks.workers.claims import claim_expiry_loop
 from services.disks.workers.creations import make_volume
-from services.disks.workers.history import history_loop
 from services.disks.workers.open_operations import Pass, operations_worker
 from services.disks.workers.purges import purge_loop
 from services.disks.workers.removals import prune_snapshots, purge_disk
+from services.disks.workers.retention import history_loop
 from services.disks.workers.snapshots import take_snapshot
 from services.disks.workers.sweeps import sweep_loop
 from services.disks.workers.tags import bring_tags

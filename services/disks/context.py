@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from services.disks.adapters.ec2 import Ec2
-from services.disks.domain.aws import csi_tags
+from services.disks.domain.aws_objects import csi_tags
 from services.disks.domain.limits import Limits
 from services.disks.domain.snapshot import Retention
 from services.disks.settings import DisksSettings

@@ -17,7 +17,7 @@ from services.disks.domain.disk import (
     owner_label,
 )
 from services.disks.domain.operation import Action, Operation
-from services.disks.domain.rename import Renamed, TagReport
+from services.disks.domain.rename_answer import Renamed, TagReport
 from services.disks.domain.snapshot import Snapshot
 from shared.contracts.disks import ListingEntry
 from shared.web.response import Answer

@@ -18,9 +18,9 @@ from services.jobs.operations.stream_log import LogReader
 from services.jobs.settings import JobsSettings
 from services.jobs.workers.access_keeper import AccessKeeper
 from services.jobs.workers.disabled_users import DisabledUsers
+from services.jobs.workers.orphans import OrphanSweeper
 from services.jobs.workers.queue_keeper import QueueKeeper
 from services.jobs.workers.reconciler import Reconciler
-from services.jobs.workers.sweeper import Sweeper
 from shared.admin import Command, dead_letter_commands
 from shared.messaging import Delivery
 from shared.settings import read_settings
@@ -42,7 +42,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     github = GitHub(url=settings.github_url, seconds=settings.github_seconds)
     reconciler = Reconciler(context, cluster, github)
     access = AccessKeeper(context, cluster, github)
-    sweeper = Sweeper(context, cluster)
+    sweeper = OrphanSweeper(context, cluster)
     parts = ServiceParts(
         controllers=[JobsController, AccessController, LogsController, QueueController],
         verify=verify or base.ask_auth(),

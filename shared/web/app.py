@@ -32,7 +32,7 @@ from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, opena
 from shared.web.drain import Drain
 from shared.web.errors import EXCEPTION_HANDLERS
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
-from shared.web.lasting import KEY_HOLDS, KeyHolds
+from shared.web.key_holds import KEY_HOLDS, KeyHolds
 from shared.web.openapi import openapi_config, own_document
 from shared.web.request import RequestLayer
 from shared.web.response import StructResponse

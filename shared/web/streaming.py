@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from shared.background import cancel_all
-from shared.web.lasting import KeyEnded, KeyHold
+from shared.web.key_holds import KeyEnded, KeyHold
 
 FIRST_SECONDS = 0.5
 QUIET_SECONDS = 15.0

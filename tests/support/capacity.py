@@ -24,9 +24,9 @@ from services.capacity.domain.fleet import NodeFacts
 from services.capacity.domain.placement import SchedulingPolicy
 from services.capacity.domain.queue_entry import QueueEntry
 from services.capacity.operations.announce import announce_queue
-from services.capacity.operations.apply import apply_job_event
+from services.capacity.operations.apply_job_events import apply_job_event
 from services.capacity.operations.read import read_availability
-from services.capacity.operations.record import record_nodes
+from services.capacity.operations.record_cluster import record_nodes
 from services.capacity.operations.schedule import RoundOutcome, schedule_jobs
 from services.capacity.settings import CapacitySettings
 from services.capacity.storage import tables

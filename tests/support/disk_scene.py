@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from services.disks.app import PASSES
 from services.disks.context import Context
-from services.disks.domain.aws import TAG_DISK, TAG_NAME
+from services.disks.domain.aws_objects import TAG_DISK, TAG_NAME
 from services.disks.operations.create import create_disk
 from services.disks.operations.delete import delete_disk
 from services.disks.operations.purge import begin_purges

@@ -21,7 +21,7 @@ from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.adapters.ec2 import Ec2
 from services.disks.app import create_app
 from services.disks.context import Context
-from services.disks.domain.aws import TAG_USER
+from services.disks.domain.aws_objects import TAG_USER
 from services.disks.domain.claim import NewClaim
 from services.disks.domain.disk import NewDisk
 from services.disks.settings import DisksSettings

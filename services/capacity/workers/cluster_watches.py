@@ -15,7 +15,7 @@ from services.capacity.adapters.kubernetes import Cluster, version_of
 from services.capacity.adapters.kubernetes_objects import NodeObject, PodObject, gpu_pod, node_facts
 from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod, NodeFacts
-from services.capacity.operations.record import (
+from services.capacity.operations.record_cluster import (
     PodListing,
     confirm_node_gone,
     forget_pod,

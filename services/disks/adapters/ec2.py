@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from services.disks.domain.aws import (
+from services.disks.domain.aws_objects import (
     TAG_DISK,
     TAG_OPERATION,
     AwsSnapshot,

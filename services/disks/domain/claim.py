@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from services.disks.domain.disk import MAX_SIZE_FOR_JOB_GB, MIN_SIZE_GB, Disk, DiskState, check_name
-from services.disks.domain.transition import Transition
+from services.disks.domain.state_tables import Transition
 from shared.errors import Conflict, InvalidInput, Problem
 
 

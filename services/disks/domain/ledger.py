@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, AwsSnapshot, AwsVolume, SnapshotOrder
+from services.disks.domain.aws_objects import TAG_DISK, TAG_NAME, TAG_OPERATION, AwsSnapshot, AwsVolume, SnapshotOrder
 from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SnapshotState
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.disks.domain.transition import Transition
+from services.disks.domain.state_tables import Transition
 
 
 class OperationStatus(StrEnum):

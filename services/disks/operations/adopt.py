@@ -4,7 +4,7 @@ from datetime import datetime
 
 from services.disks import storage
 from services.disks.context import Context
-from services.disks.domain.aws import TAG_NAME
+from services.disks.domain.aws_objects import TAG_NAME
 from services.disks.domain.disk import DiskState
 from services.disks.domain.facts import SnapshotCompleted
 from services.disks.domain.ledger import Adoption

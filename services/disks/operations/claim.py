@@ -18,7 +18,7 @@ from services.disks.domain.claim import (
 from services.disks.domain.disk import DEFAULT_SIZE_GB, Disk, DiskState, NewDisk
 from services.disks.domain.facts import ClaimLost, ClaimReleased
 from services.disks.domain.refusals import DiskInUse
-from services.disks.domain.transition import state_after
+from services.disks.domain.state_tables import state_after
 from services.disks.operations.announce import announce_claim
 from services.disks.operations.create import insert_disk
 from services.disks.operations.read import lock_disk, read_disk

@@ -12,7 +12,7 @@ from services.disks.adapters.ec2 import AwsUnavailable
 from services.disks.context import Context
 from services.disks.domain.facts import RenameRequested
 from services.disks.domain.operation import Action, NewOperation, OperationStatus, Work
-from services.disks.domain.rename import RenameAnswered, Renamed, TagReport
+from services.disks.domain.rename_answer import RenameAnswered, Renamed, TagReport
 from services.disks.domain.retries import retry_after
 from services.disks.operations.lease import lease_one, postpone
 from services.disks.operations.read import lock_named

@@ -13,10 +13,10 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_chain, 
 from services.disks import storage
 from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
 from services.disks.context import Context
-from services.disks.domain.aws import TAG_NAME
+from services.disks.domain.aws_objects import TAG_NAME
 from services.disks.domain.disk import Disk, DiskState
 from services.disks.domain.operation import Action, NewOperation, Work
-from services.disks.domain.rename import TagReport
+from services.disks.domain.rename_answer import TagReport
 from services.disks.operations.lease import complete_work, still_held
 from services.disks.operations.read import lock_disk, read_disk
 from services.disks.operations.record import record_operation

@@ -6,7 +6,7 @@ import structlog
 
 from services.disks.adapters.ec2 import CALL_SECONDS, AwsNotFound, AwsRefused
 from services.disks.context import Context
-from services.disks.domain.aws import AwsVolume, VolumeOrder
+from services.disks.domain.aws_objects import AwsVolume, VolumeOrder
 from services.disks.domain.operation import Work
 from services.disks.domain.retries import LOST_AFTER, poll_after
 from services.disks.operations.create import complete_creation, fail_creation

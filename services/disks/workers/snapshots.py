@@ -11,7 +11,7 @@ import structlog
 
 from services.disks.adapters.ec2 import CALL_SECONDS, AwsNotFound, AwsRefused, AwsUnavailable
 from services.disks.context import Context
-from services.disks.domain.aws import TAG_NAME, AwsSnapshot, SnapshotOrder
+from services.disks.domain.aws_objects import TAG_NAME, AwsSnapshot, SnapshotOrder
 from services.disks.domain.operation import Work
 from services.disks.domain.retries import LOST_AFTER, poll_after
 from services.disks.operations.read import read_snapshot

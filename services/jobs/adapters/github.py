@@ -4,7 +4,7 @@ import re
 
 import aiohttp
 
-from services.jobs.domain.compatibility import GITHUB_NAME
+from services.jobs.domain.client_env_vars import GITHUB_NAME
 from services.jobs.domain.ssh_keys import read_keys
 from shared.errors import Conflict, Unavailable
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from services.jobs.adapters.kubernetes import KINDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.pod import Meta
+from services.jobs.operations.orphans import delete_orphan, find_orphans
 from services.jobs.operations.read import OpenJob, list_open_jobs
-from services.jobs.operations.sweep import delete_orphan, find_orphans
 from shared.admin import Command, CommandFailed
 from shared.contracts.labels import job_id_of
 

@@ -15,7 +15,7 @@ from services.jobs.operations.stream_log import LogReader, LogRequest
 from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
 from shared.web.errors import error_responses
-from shared.web.lasting import key_hold
+from shared.web.key_holds import key_hold
 from shared.web.streaming import TEXT_RESPONSE, TextStream
 
 AuthenticatedRequest = Request[Identity, Any, Any]

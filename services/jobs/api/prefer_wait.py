@@ -16,7 +16,7 @@ from services.jobs.schemas.answers import ActionAnswer, ActionStatus, SubmitAnsw
 from shared.contracts.auth import Identity
 from shared.idempotency import Outcome
 from shared.web.idempotency import replayable
-from shared.web.lasting import while_key_holds
+from shared.web.key_holds import while_key_holds
 from shared.web.preferences import applied_wait, preferred_wait
 
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)

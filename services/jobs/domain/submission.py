@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.jobs.domain.compatibility import ClientFields, read_client_fields
+from services.jobs.domain.client_env_vars import ClientFields, read_client_fields
 from services.jobs.domain.environment import MAX_PATH_BYTES, is_reserved
 from services.jobs.domain.image import is_image_reference
 from shared.contracts.catalogue import INSTANCE_TYPES

@@ -7,7 +7,7 @@ import structlog
 from services.jobs import storage
 from services.jobs.adapters.github import GitHub, GitHubUnavailable, NoKeys
 from services.jobs.context import Context
-from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.accepted_answer import Accepted
 from services.jobs.domain.access import BARE, MAX_USERS, find_user
 from services.jobs.domain.facts import Fact, JupyterRequested, KeysFetched, UserDelayed, UserRefused, UserRequested
 from services.jobs.domain.job import Job, JobUser, Phase

@@ -6,7 +6,7 @@ import structlog
 
 from services.jobs import storage
 from services.jobs.context import Context
-from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.accepted_answer import Accepted
 from services.jobs.domain.facts import Cancel
 from services.jobs.domain.job import ENDED_STATUSES, Job
 from services.jobs.domain.transition_table import transition_of

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from services.jobs import storage
 from services.jobs.context import Context
-from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.accepted_answer import Accepted
 from services.jobs.domain.extension import SHOWN_AFTER, extension_refusal
 from services.jobs.domain.facts import Extend
 from services.jobs.domain.transition_table import transition_of

@@ -20,7 +20,7 @@ from services.jobs.domain.manifests import (
     secret_manifest,
     service_manifest,
 )
-from services.jobs.domain.plan import Limits, judge_refusal
+from services.jobs.domain.next_step import Limits, judge_refusal
 from services.jobs.domain.pod_policy import PodPolicy
 from services.jobs.operations.access import stored_keys
 from services.jobs.operations.seal import unseal_environment

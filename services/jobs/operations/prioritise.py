@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from services.jobs.context import Context
-from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.accepted_answer import Accepted
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.transition import Transition, owner_of
 from services.jobs.operations.lock import lock_any

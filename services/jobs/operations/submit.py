@@ -7,7 +7,7 @@ from uuid import UUID
 
 from services.jobs import storage
 from services.jobs.context import Context
-from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.accepted_answer import Accepted
 from services.jobs.domain.access import BARE, first_users
 from services.jobs.domain.job import Job
 from services.jobs.domain.submission import Submission

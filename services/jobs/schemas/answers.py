@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.jobs.domain.accepted import Accepted
+from services.jobs.domain.accepted_answer import Accepted
 from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import AWAITS_DISK, POSITION_UNKNOWN, Job, Phase
 from services.jobs.settings import JobsSettings

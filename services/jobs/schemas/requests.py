@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from services.jobs.domain.compatibility import DNS_LABEL, GITHUB_NAME
+from services.jobs.domain.client_env_vars import DNS_LABEL, GITHUB_NAME
 from services.jobs.domain.environment import MAX_NAME_LENGTH, MAX_PATH_BYTES, RESERVED_NAMES, RESERVED_PREFIXES
 from services.jobs.domain.image import MAX_IMAGE_LENGTH
 from services.jobs.domain.submission import MAX_COMMAND_BYTES, MAX_DURATION_HOURS, MAX_ENVIRONMENT_BYTES, find_problems

@@ -21,7 +21,7 @@ from services.jobs.context import Context
 from services.jobs.domain.facts import Fact, PodFailed, PodGone
 from services.jobs.domain.job import Job, KeptLog, Phase
 from services.jobs.domain.manifests import object_name
-from services.jobs.domain.plan import (
+from services.jobs.domain.next_step import (
     AskNode,
     Clear,
     Delete,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.capacity.operations.read import read_availability
-from services.capacity.operations.record import PodListing, record_pod_listing
+from services.capacity.operations.record_cluster import PodListing, record_pod_listing
 from shared.database import migrate
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
 from tests.support.capacity_stage import Stage, queued_are

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from services.capacity.domain.queue_entry import EntryState
 from services.capacity.operations.announce import announce_queue
-from services.capacity.operations.apply import apply_job_event
-from services.capacity.operations.record import confirm_node_gone
+from services.capacity.operations.apply_job_events import apply_job_event
+from services.capacity.operations.record_cluster import confirm_node_gone
 from services.capacity.operations.schedule import schedule_jobs
 from shared.contracts.jobs import JobRequeued, JobStatus
 from shared.database import Database, Statement, Transaction

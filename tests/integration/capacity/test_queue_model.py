@@ -12,7 +12,7 @@ import pytest
 from services.capacity.domain.fleet import GpuPod
 from services.capacity.domain.placement import SchedulingPolicy
 from services.capacity.operations.read import read_availability
-from services.capacity.operations.record import confirm_node_gone, forget_pod, record_pods
+from services.capacity.operations.record_cluster import confirm_node_gone, forget_pod, record_pods
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from services.disks.adapters.ec2 import AwsUnavailable, Ec2
 from services.disks.app import PASSES
 from services.disks.context import Context
-from services.disks.domain.aws import AwsVolume, VolumeOrder
+from services.disks.domain.aws_objects import AwsVolume, VolumeOrder
 from services.disks.domain.disk import NewDisk
 from services.disks.domain.operation import OperationStatus, Work
 from services.disks.operations.create import complete_creation, create_disk, fail_creation

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from services.disks.domain.aws import tags_of
+from services.disks.domain.aws_objects import tags_of
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import snapshots
 from shared.database import Database, Statement

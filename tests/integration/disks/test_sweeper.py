@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 
 from deploy.local.region import AVAILABILITY_ZONE, REGION
 from services.disks.api.administration import commands
-from services.disks.domain.aws import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
+from services.disks.domain.aws_objects import TAG_DISK, TAG_NAME, TAG_OPERATION, TAG_USER
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.create import create_disk

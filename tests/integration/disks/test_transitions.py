@@ -16,7 +16,7 @@ from services.disks.domain.claim import CLAIM_TABLE, ClaimEvent
 from services.disks.domain.facts import RenameRequested
 from services.disks.domain.operation import OPERATION_TABLE, OperationEvent
 from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent
-from services.disks.domain.transition import state_after
+from services.disks.domain.state_tables import state_after
 from services.disks.operations.create import insert_disk
 from services.disks.operations.read import lock_disk, read_disk
 from services.disks.operations.record import record_fact

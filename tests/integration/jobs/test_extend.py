@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.domain.job import Phase
-from services.jobs.domain.plan import Limits, Record, next_step
+from services.jobs.domain.next_step import Limits, Record, next_step
 from services.jobs.domain.pod_facts import PodFacts, PodState
 from services.jobs.domain.submission import read_submission
 from services.jobs.operations.extend import extend_job

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.disks.domain.aws import TAG_DISK, TAG_NAME, csi_tags
+from services.disks.domain.aws_objects import TAG_DISK, TAG_NAME, csi_tags
 
 ROOT = Path(__file__).parents[3]
 POLICIES = ROOT / "deploy" / "aws"

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
-from services.disks.domain.aws import TAG_OPERATION, AwsSnapshot, SnapshotOrder, original
+from services.disks.domain.aws_objects import TAG_OPERATION, AwsSnapshot, SnapshotOrder, original
 
 ORDER = SnapshotOrder(operation_id=uuid4(), disk_id=uuid4(), user_id=1, disk_name="data", volume_id="vol-1")
 OURS = AwsSnapshot(

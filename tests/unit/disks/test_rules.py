@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
-from services.disks.domain.aws import VolumeOrder
+from services.disks.domain.aws_objects import VolumeOrder
 from services.disks.domain.claim import NewClaim, check_claim, check_size
 from services.disks.domain.disk import check_name, owner_label
 from services.disks.domain.retries import refused_for_good, retry_after

@@ -41,7 +41,7 @@ from services.disks.domain.refusals import (
     TooLateToRestore,
 )
 from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent, SnapshotState
-from services.disks.domain.transition import state_after
+from services.disks.domain.state_tables import state_after
 from services.disks.domain.transition_table import change
 from shared.errors import GpuDevError, NotFound
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from services.jobs.domain.extension import extension_refusal
 from services.jobs.domain.facts import Extend, Warn
 from services.jobs.domain.job import Job
-from services.jobs.domain.plan import due_warning
+from services.jobs.domain.next_step import due_warning
 from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobStatus
 from tests.support.jobs import NOW, a_job

@@ -13,7 +13,7 @@ from services.jobs.settings import JobsSettings
 from shared.contracts.catalogue import CATALOGUE
 from shared.contracts.labels import JOB_LABEL
 from shared.settings import SettingsError
-from tests.unit.jobs.test_pods import preparing
+from tests.support.pods import preparing
 
 NEEDED = {
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.jobs.domain.compatibility import label_of
+from services.jobs.domain.client_env_vars import label_of
 from services.jobs.domain.image import is_image_reference
 from services.jobs.domain.job_id import id_range
 from services.jobs.domain.submission import Submission, read_submission

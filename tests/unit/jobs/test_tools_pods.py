@@ -8,7 +8,7 @@ import pytest
 
 from services.jobs.domain.facts import PodFailed, PodReady
 from services.jobs.domain.job import JobUser, UserState
-from services.jobs.domain.plan import FetchKeys, Limits, Make, Record, next_step
+from services.jobs.domain.next_step import FetchKeys, Limits, Make, Record, next_step
 from services.jobs.domain.pod import Pod
 from services.jobs.domain.pod_facts import Fault, PodState, read_pod
 from shared.contracts.jobs import JobStatus

@@ -40,7 +40,7 @@ from services.jobs.domain.facts import (
     Warn,
 )
 from services.jobs.domain.job import ENDED_STATUSES, Job, JobUser, Phase, UserState
-from services.jobs.domain.plan import Limits, Record, Rest, next_step
+from services.jobs.domain.next_step import Limits, Record, Rest, next_step
 from services.jobs.domain.pod_facts import PodFacts, PodState
 from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobEvent, JobStatus

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from shared.api_key import new_api_key
 from shared.contracts.auth import Identity
 from shared.web.drain import Drain
-from shared.web.lasting import KeyHolds
+from shared.web.key_holds import KeyHolds
 
 END = datetime(2030, 1, 1, tzinfo=UTC)
 KEY = new_api_key()

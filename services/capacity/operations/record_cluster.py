@@ -13,7 +13,7 @@ import msgspec
 from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod, NodeFacts
 from services.capacity.domain.queue_entry import EntryState, QueueEntry
-from services.capacity.operations.apply import save_entry
+from services.capacity.operations.apply_job_events import save_entry
 from services.capacity.storage.leases import DELETE_LEASES
 from services.capacity.storage.nodes import (
     CONFIRM_WATCH,

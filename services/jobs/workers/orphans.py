@@ -5,7 +5,7 @@ import structlog
 from services.jobs.adapters.kubernetes import CALL_SECONDS, KINDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.pod import Meta
-from services.jobs.operations.sweep import delete_orphan, find_orphans
+from services.jobs.operations.orphans import delete_orphan, find_orphans
 from shared.leader_lock import leader_loop
 from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
@@ -22,7 +22,7 @@ _SHOWN = 20
 """Names in a log line."""
 
 
-class Sweeper:
+class OrphanSweeper:
     """Deletes what is left over; one replica does.
 
     Args:
