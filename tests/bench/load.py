@@ -21,10 +21,12 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
+    requests: float
+    """Answered, those of the warm-up too."""
     requests_per_second: float
     p50_milliseconds: float
     p99_milliseconds: float
-    errors: int
+    errors: float
     """Answers other than 200."""
 
 
@@ -32,17 +34,18 @@ async def measure(plan: Plan) -> Result:
     """Send the request over and over on every connection."""
     request = plan.request.encode()
     latencies: list[float] = []
-    errors = 0
+    answered = errors = 0
     begin = time.perf_counter() + plan.warmup_seconds
     end = begin + plan.seconds
 
     async def client() -> None:
-        nonlocal errors
+        nonlocal answered, errors
         reader, writer = await asyncio.open_connection("127.0.0.1", plan.port)
         while (started := time.perf_counter()) < end:
             writer.write(request)
             status = await _read_answer(reader)
             finished = time.perf_counter()
+            answered += 1
             if started >= begin:
                 latencies.append(finished - started)
                 errors += status != 200
@@ -51,6 +54,7 @@ async def measure(plan: Plan) -> Result:
     await asyncio.gather(*(client() for _ in range(plan.connections)))
     latencies.sort()
     return Result(
+        requests=answered,
         requests_per_second=len(latencies) / plan.seconds,
         p50_milliseconds=1000 * latencies[len(latencies) // 2],
         p99_milliseconds=1000 * latencies[int(len(latencies) * 0.99)],

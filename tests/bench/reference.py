@@ -1,21 +1,27 @@
-"""What the services are measured against: raw ASGI on the same server, asyncpg, the same SQL, nothing else."""
+"""What the services are measured against: raw ASGI on the same server, asyncpg, plain SQL, nothing else.
+
+The reads are in `reference_sql` and stay as they are, so that figures of different commits can be compared.
+"""
 
 import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 
-from services.capacity.storage.snapshot import SNAPSHOT
 from services.jobs import storage as jobs
 from shared.contracts.jobs import JobStatus, JobSubmitted
 from shared.database.connection import _prepare_connection
 from shared.messaging.outbox import Draft, draft_columns
 
 _ALL_STATUSES = None
+_GET, _LIST, _AVAILABILITY = (
+    (Path(__file__).parent / "reference_sql" / f"{name}.sql").read_text() for name in ("get", "list", "availability")
+)
 
 
 def create_app() -> Any:
@@ -57,22 +63,17 @@ class Reference:
 
     async def get(self, _: Any) -> bytes:
         """One job."""
-        arguments = jobs.jobs.FIND_OWN.arguments(
-            {"user_id": self._job.user_id, "first_id": self._job_id, "last_id": self._job_id}
-        )
-        return msgspec.json.encode(dict((await self._jobs.fetch(jobs.jobs.FIND_OWN.sql, *arguments))[0]))
+        rows = await self._jobs.fetch(_GET, self._job.user_id, self._job_id, self._job_id)
+        return msgspec.json.encode(dict(rows[0]))
 
     async def list(self, _: Any) -> bytes:
         """Fifty jobs and how many there are."""
-        arguments = jobs.jobs.LIST_OWN.arguments(
-            {"user_id": self._job.user_id, "statuses": _ALL_STATUSES, "limit": 50, "offset": 0}
-        )
-        rows = await self._jobs.fetch(jobs.jobs.LIST_OWN.sql, *arguments)
+        rows = await self._jobs.fetch(_LIST, self._job.user_id, _ALL_STATUSES, 50, 0)
         return msgspec.json.encode([dict(row) for row in rows])
 
     async def availability(self, _: Any) -> bytes:
         """The snapshot behind availability and cluster status."""
-        return msgspec.json.encode(dict(await self._capacity.fetchrow(SNAPSHOT.sql, *SNAPSHOT.arguments({}))))
+        return msgspec.json.encode(dict(await self._capacity.fetchrow(_AVAILABILITY)))
 
     async def submit(self, receive: Any) -> bytes:
         """The rows of one submit."""

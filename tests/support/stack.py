@@ -37,11 +37,13 @@ class LocalStack:
 
     Args:
         state: Folder; kept between starts.
+        checkout: Whose code runs.
         settings: More GPUDEV_ variables.
     """
 
-    def __init__(self, state: Path, **settings: str) -> None:
+    def __init__(self, state: Path, *, checkout: Path = ROOT, **settings: str) -> None:
         self.state = StateDirectory(state)
+        self._checkout = checkout
         self.port = free_ports(1)[0]
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,7 +69,7 @@ class LocalStack:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.local", "run"],
-                cwd=ROOT,
+                cwd=self._checkout,
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -98,7 +100,10 @@ class LocalStack:
     def identity(self, name: str) -> dict[str, str]:
         """`make identity NAME=name`."""
         text = subprocess.check_output(
-            [sys.executable, "-m", "deploy.local", "identity", name], cwd=ROOT, env=self.environment, text=True
+            [sys.executable, "-m", "deploy.local", "identity", name],
+            cwd=self._checkout,
+            env=self.environment,
+            text=True,
         )
         return self.exports(text)
 
@@ -131,7 +136,7 @@ class LocalStack:
         def say() -> str:
             variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
             environment = dict(os.fsdecode(one).split("=", 1) for one in variables if one)
-            return subprocess.check_output(program, cwd=ROOT, env=environment, text=True)
+            return subprocess.check_output(program, cwd=self._checkout, env=environment, text=True)
 
         return (await asyncio.to_thread(say)).strip()
 
@@ -284,11 +289,11 @@ async def read_events(stack: LocalStack) -> EventLog:
 
 
 @contextmanager
-def running_stack(**settings: str) -> Iterator[LocalStack]:
+def running_stack(*, checkout: Path = ROOT, **settings: str) -> Iterator[LocalStack]:
     """A stack for the length of a block; its folder goes with it."""
     with tempfile.TemporaryDirectory(prefix="gpudev-stack-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
-        stack = LocalStack(Path(folder) / "state", **settings)
+        stack = LocalStack(Path(folder) / "state", checkout=checkout, **settings)
         try:
             stack.start()
             yield stack
