@@ -1,9 +1,10 @@
 """The jobs service's events, and the other services' questions."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from services.capacity.context import Context
-from services.capacity.operations.apply_job_events import apply_job_event, find_unknown_jobs
+from services.capacity.operations.apply_job_events import Versioned, apply_job_events, find_unknown_jobs
 from services.capacity.operations.choose_zone import choose_zone
 from services.capacity.operations.explain import explain_job
 from shared.contracts.capacity import (
@@ -33,7 +34,7 @@ from shared.contracts.jobs import (
     JobSubmitted,
 )
 from shared.database import Transaction
-from shared.messaging import RpcEndpoint, Subscription
+from shared.messaging import BatchSubscription, RpcEndpoint
 
 APPLIED: tuple[type[JobEvent], ...] = (
     JobSubmitted,
@@ -50,13 +51,14 @@ APPLIED: tuple[type[JobEvent], ...] = (
 )
 
 
-def subscriptions(context: Context) -> list[Subscription[JobEvent]]:
-    """Applies each event of a job to its entry in the queue."""
+def subscriptions(context: Context) -> list[BatchSubscription[JobEvent]]:
+    """Applies the events of jobs to their entries in the queue."""
 
-    async def on_job_event(tx: Transaction, data: JobEvent, event: CloudEvent) -> None:
-        await apply_job_event(context, tx, data, sequence=event.sequence, now=context.clock())
+    async def on_job_events(tx: Transaction, received: Sequence[tuple[JobEvent, CloudEvent]]) -> None:
+        events = [Versioned(data, event.sequence) for data, event in received]
+        await apply_job_events(context, tx, events, now=context.clock())
 
-    return [Subscription(event, on_job_event) for event in APPLIED]
+    return [BatchSubscription(event, on_job_events) for event in APPLIED]
 
 
 def explain_endpoint(context: Context) -> RpcEndpoint[ExplainRequest, Explanation]:

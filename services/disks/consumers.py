@@ -80,7 +80,11 @@ def job_subscriptions(context: Context) -> list[Subscription[JobSubmitted] | Sub
         used = data.epoch > 0
         await release_claim(tx, context, job_id=data.job_id, used=used, snapshot_id=uuid4(), now=context.clock())
 
-    return [Subscription(JobSubmitted, on_submitted), Subscription(JobEnded, on_ended)]
+    return [Subscription(JobSubmitted, on_submitted, concerns=_names_disk), Subscription(JobEnded, on_ended)]
+
+
+def _names_disk(data: JobSubmitted) -> bool:
+    return data.disk_id is not None
 
 
 def _claim(disk: Disk) -> Claim:

@@ -7,13 +7,13 @@ from typing import Any
 from services.jobs.context import Context
 from services.jobs.domain.facts import DiskFailed, DiskReady, Granted, QueueMoved, Revoked
 from services.jobs.operations.cancel import note_disabled
-from services.jobs.operations.transition import apply_event
+from services.jobs.operations.transition import QueueMove, apply_event, apply_queue_moves
 from shared.contracts.auth import UserDisabled, UserEnabled
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.events import CloudEvent
 from shared.database import Transaction
-from shared.messaging import Subscription
+from shared.messaging import AnySubscription, BatchSubscription, Subscription
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Consumers:
 
     context: Context
 
-    def subscriptions(self) -> Sequence[Subscription[Any]]:
+    def subscriptions(self) -> Sequence[AnySubscription]:
         """What the service listens to."""
         return (
-            Subscription(JobQueued, self.on_queued),
+            BatchSubscription(JobQueued, self.on_queued),
             Subscription(LeaseGranted, self.on_granted),
             Subscription(LeaseRevoked, self.on_revoked),
             Subscription(DiskClaimed, self.on_disk_claimed),
@@ -34,10 +34,13 @@ class Consumers:
             Subscription(UserEnabled, self.on_user_enabled),
         )
 
-    async def on_queued(self, transaction: Transaction, data: JobQueued, event: CloudEvent) -> None:
-        """Its position in the queue is what capacity says."""
-        fact = QueueMoved(data.position, data.estimated_start_at, data.reason)
-        await self._apply(transaction, data.job_id, fact, event.sequence)
+    async def on_queued(self, transaction: Transaction, received: Sequence[tuple[JobQueued, CloudEvent]]) -> None:
+        """Positions in the queue are what capacity says."""
+        moves = [
+            QueueMove(data.job_id, QueueMoved(data.position, data.estimated_start_at, data.reason), event.sequence)
+            for data, event in received
+        ]
+        await apply_queue_moves(transaction=transaction, moves=moves, now=self.context.clock(), context=self.context)
 
     async def on_granted(self, transaction: Transaction, data: LeaseGranted, event: CloudEvent) -> None:
         """It has GPUs: the intent to make its pod is committed here, before any pod exists."""

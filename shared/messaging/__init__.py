@@ -2,12 +2,14 @@
 
 from shared.messaging.broker import Broker
 from shared.messaging.consumer import Consumer
-from shared.messaging.delivery import Delivery, Subscription
+from shared.messaging.delivery import AnySubscription, BatchSubscription, Delivery, Subscription
 from shared.messaging.outbox import Draft, record_event
 from shared.messaging.relay import Relay
 from shared.messaging.rpc import RpcEndpoint, call_rpc
 
 __all__ = [
+    "AnySubscription",
+    "BatchSubscription",
     "Broker",
     "Consumer",
     "Delivery",

@@ -5,7 +5,6 @@ import hashlib
 import time
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
@@ -28,7 +27,7 @@ from shared.leader_lock import LeaderLock
 from shared.logs import mask_text
 from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
-from shared.messaging.delivery import Delivery, Subscription
+from shared.messaging.delivery import AnySubscription, Delivery
 from shared.messaging.stream import CHECK_SECONDS, differences, report
 
 log = structlog.get_logger(__name__)
@@ -82,7 +81,7 @@ class Consumer:
         name: str,
         database: Database,
         broker: Broker,
-        subscriptions: Sequence[Subscription[Any]],
+        subscriptions: Sequence[AnySubscription],
         clock: Clock = utc_now,
         stopwatch: Stopwatch = time.monotonic,
     ) -> None:
@@ -204,8 +203,8 @@ class Consumer:
         """One commit for what waited together; False, and nothing done, when one of them fails."""
         try:
             async with self._database.transaction() as transaction:
-                now = self._clock()
-                outcomes = [await self._delivery.handle(transaction, message.data, now) for message in messages]
+                bodies = [message.data for message in messages]
+                outcomes = await self._delivery.handle_all(transaction, bodies, self._clock())
         except Exception as error:  # noqa: BLE001 - each is then worked by itself, where its failure is told
             log.info("events_worked_one_by_one", events=len(messages), error=type(error).__name__)
             return False

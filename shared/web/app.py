@@ -20,7 +20,7 @@ from shared.encryption import Cipher
 from shared.idempotency import purge_idempotency_keys
 from shared.leased_worker import LeasedWorker
 from shared.logs import configure_logs
-from shared.messaging import Broker, Consumer, Relay, RpcEndpoint, Subscription
+from shared.messaging import AnySubscription, Broker, Consumer, Relay, RpcEndpoint
 from shared.messaging.rpc import Empty, RpcServer
 from shared.messaging.stream import StreamKeeper
 from shared.routes import FRONT_DOOR, ServiceName
@@ -91,7 +91,7 @@ class ServiceParts:
     """How keys are checked."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """Injected into handlers by name, and the application's state, for guards."""
-    subscriptions: Sequence[Subscription[Any]] = ()
+    subscriptions: Sequence[AnySubscription] = ()
     rpc: Sequence[RpcEndpoint[Any, Any]] = ()
     loops: Sequence[Loop] = ()
     """The service's own loops, watched by health; relay and consumer come by themselves."""

@@ -22,9 +22,8 @@ from services.capacity.context import Context
 from services.capacity.domain.availability import TypeAvailability
 from services.capacity.domain.fleet import NodeFacts
 from services.capacity.domain.placement import SchedulingPolicy
-from services.capacity.domain.queue_entry import QueueEntry
 from services.capacity.operations.announce import announce_queue
-from services.capacity.operations.apply_job_events import apply_job_event
+from services.capacity.operations.apply_job_events import Versioned, apply_job_events
 from services.capacity.operations.read import read_availability
 from services.capacity.operations.record_cluster import record_nodes
 from services.capacity.operations.schedule import RoundOutcome, schedule_jobs
@@ -136,12 +135,16 @@ class Capacity:
         """Kubernetes says this of these nodes."""
         return await record_nodes(self.context, nodes, complete=True, now=now)
 
-    async def apply(self, event: JobEvent, *, sequence: int | None = None) -> QueueEntry:
+    async def apply(self, event: JobEvent, *, sequence: int | None = None) -> None:
         """An event of the jobs service arrives; its sequence is the next of the job."""
         if sequence is None:
             sequence = self.sequences[event.job_id] = self.sequences.get(event.job_id, 0) + 1
+        await self.apply_together((event, sequence))
+
+    async def apply_together(self, *events: tuple[JobEvent, int]) -> None:
+        """Events of the jobs service, with their sequences, arrive in one batch."""
         async with self.database.transaction() as tx:
-            return await apply_job_event(self.context, tx, event, sequence=sequence, now=NOW)
+            await apply_job_events(self.context, tx, [Versioned(*one) for one in events], now=NOW)
 
     async def submit(self, gpu_count: int = 8, gpu_type: str = "h100", **changes: Any) -> JobSubmitted:
         """A job is submitted."""

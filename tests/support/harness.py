@@ -5,7 +5,7 @@ import base64
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,16 @@ from shared.background import cancel_all
 from shared.contracts.events import STREAM, CloudEvent, EventData
 from shared.database import Database, Transaction
 from shared.database.tables import shared_metadata
-from shared.messaging import Broker, Consumer, Draft, Relay, Subscription, record_event
+from shared.messaging import (
+    AnySubscription,
+    BatchSubscription,
+    Broker,
+    Consumer,
+    Draft,
+    Relay,
+    Subscription,
+    record_event,
+)
 from shared.messaging.stream import StreamKeeper
 from tests.support.servers import NatsServer, PostgresServer
 
@@ -79,6 +88,12 @@ class Harness:
     """Entity and version of each event that took effect."""
     failing: set[str] = field(default_factory=set)
     """Entities whose events fail."""
+    indifferent: set[str] = field(default_factory=set)
+    """Entities whose events mean nothing to it."""
+    together: bool = False
+    """It takes the events that come together as one batch."""
+    batches: list[int] = field(default_factory=list)
+    """How many came together each time."""
 
     def event(self, entity: str) -> EventData:
         """An event of this service's own domain."""
@@ -101,9 +116,19 @@ class Harness:
         )
 
     @property
-    def subscriptions(self) -> list[Subscription[Any]]:
+    def subscriptions(self) -> list[AnySubscription]:
         """What it listens to."""
-        return [Subscription(event_class(self.name), self._on_event)]
+        if self.together:
+            return [BatchSubscription(event_class(self.name), self._on_events)]
+        return [Subscription(event_class(self.name), self._on_event, concerns=self._concerns)]
+
+    def _concerns(self, data: Any) -> bool:
+        return data.name not in self.indifferent
+
+    async def _on_events(self, transaction: Transaction, received: Sequence[tuple[Any, CloudEvent]]) -> None:
+        self.batches.append(len(received))
+        for data, event in received:
+            await self._on_event(transaction, data, event)
 
     async def _on_event(self, _: Transaction, data: Any, event: CloudEvent) -> None:
         if data.name in self.failing:

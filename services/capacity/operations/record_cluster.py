@@ -13,8 +13,7 @@ import msgspec
 from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod, NodeFacts
 from services.capacity.domain.queue_entry import EntryState, QueueEntry
-from services.capacity.operations.apply_job_events import save_entry
-from services.capacity.storage.leases import DELETE_LEASES
+from services.capacity.operations.apply_job_events import end_leases, save_entries
 from services.capacity.storage.nodes import (
     CONFIRM_WATCH,
     DELETE_MISSING_PODS,
@@ -26,10 +25,10 @@ from services.capacity.storage.nodes import (
     UPDATE_NODE,
     UPSERT_PODS,
 )
-from services.capacity.storage.queue import END_LEASE, LOCK_ENTRIES_ON_NODE
+from services.capacity.storage.queue import LOCK_ENTRIES_ON_NODE
 from shared.contracts.capacity import LeaseRevoked, NodeChanged
 from shared.database import Database, Row, Transaction, to_struct
-from shared.messaging.outbox import Draft, record_event
+from shared.messaging.outbox import Draft, record_event, record_events
 
 FORGET = timedelta(minutes=5)
 """A fact not seen for so long is replaced whatever its resourceVersion, since a new cluster begins to count anew."""
@@ -85,8 +84,7 @@ async def confirm_node_gone(context: Context, *, name: str, uid: str, now: datet
             return 0  # another replica was faster, or the node has joined anew
         await record_event(tx, Draft(data=_node_changed(row), version=row["version"], occurred_at=now), context.outbox)
         entries = [to_struct(row, QueueEntry) for row in await tx.fetch_all(LOCK_ENTRIES_ON_NODE, node=name)]
-        for entry in entries:
-            await _revoke(context, tx, entry, f"Node {name} is gone", now)
+        await _revoke(context, tx, entries, f"Node {name} is gone", now)
         tx.after_commit(context.scheduler.wake)
     return len(entries)
 
@@ -161,12 +159,18 @@ def _node_changed(node: Mapping[str, Any]) -> NodeChanged:
     )
 
 
-async def _revoke(context: Context, tx: Transaction, entry: QueueEntry, reason: str, now: datetime) -> None:
-    await save_entry(tx, msgspec.structs.replace(entry, state=EntryState.REVOKED, node=None))
-    await tx.execute(DELETE_LEASES, job_id=entry.job_id)
-    version = await tx.fetch_value(END_LEASE, the_job_id=entry.job_id)
-    revoked = LeaseRevoked(job_id=entry.job_id, epoch=entry.epoch, reason=reason)
-    await record_event(tx, Draft(data=revoked, version=version, occurred_at=now), context.outbox)
+async def _revoke(context: Context, tx: Transaction, entries: Sequence[QueueEntry], reason: str, now: datetime) -> None:
+    await save_entries(tx, [msgspec.structs.replace(entry, state=EntryState.REVOKED, node=None) for entry in entries])
+    versions = await end_leases(tx, [entry.job_id for entry in entries])
+    drafts = [
+        Draft(
+            data=LeaseRevoked(job_id=entry.job_id, epoch=entry.epoch, reason=reason),
+            version=versions[entry.job_id],
+            occurred_at=now,
+        )
+        for entry in entries
+    ]
+    await record_events(tx, drafts, context.outbox)
 
 
 async def _upsert_pods(tx: Transaction, pods: Sequence[GpuPod], now: datetime) -> None:

@@ -44,4 +44,6 @@ GRANT = Statement(
         "SELECT * FROM granted ORDER BY turn"
     ).bindparams(bindparam("now", type_=sa.DateTime(timezone=True)))
 )
-DELETE_LEASES = Statement(sa.delete(leases).where(leases.c.job_id == bindparam("job_id")))
+DELETE_LEASES = Statement(
+    sa.delete(leases).where(leases.c.job_id == sa.any_(bindparam("job_ids", type_=sa.ARRAY(sa.Uuid))))
+)

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.capacity.domain.queue_entry import QueueEntry
 from services.capacity.storage.tables import queue_entries
 from shared.database import Statement
+from shared.database.rows import given_rows
 
 WAITING_COLUMNS = (
     "job_id, gpu_type, gpu_count, submitted_at, make_interval(secs => duration_seconds) AS duration, ready, zone, "
@@ -14,34 +15,31 @@ WAITING_COLUMNS = (
 )
 IN_QUEUE = "state = 'waiting' AND NOT cancelling"
 ORDER = "priority DESC, submitted_at, job_id"
-CHANGING = tuple(name for name in QueueEntry.__struct_fields__ if name != "job_id")
-"""Columns that events of the jobs service change."""
+_FIELDS = QueueEntry.__struct_fields__
+_entry = sa.select(*(queue_entries.c[name] for name in _FIELDS))
+_given = given_rows("given", {name: queue_entries.c[name].type for name in _FIELDS})
+_JOBS = sa.any_(bindparam("job_ids", type_=sa.ARRAY(sa.Uuid)))
 
-_entry = sa.select(*(queue_entries.c[name] for name in QueueEntry.__struct_fields__))
-
-CREATE_ENTRY = Statement(
-    insert(queue_entries)
-    .values(
-        job_id=bindparam("job_id"),
-        state="unknown",
-        ready=False,
-        cancelling=False,
-        status="pending",
-        job_version=0,
-        epoch=0,
-    )
-    .on_conflict_do_nothing()
-)
 FIND_ENTRY = Statement(_entry.where(queue_entries.c.job_id == bindparam("job_id")))
-LOCK_ENTRY = Statement(_entry.where(queue_entries.c.job_id == bindparam("job_id")).with_for_update())
-SAVE_ENTRY = Statement(
-    sa.update(queue_entries)
-    .where(queue_entries.c.job_id == bindparam("the_job_id"))
-    .values({name: bindparam(name) for name in CHANGING})
+LOCK_ENTRIES = Statement(
+    # in one order, so that two who lock the same entries do not wait for each other
+    _entry.where(queue_entries.c.job_id == _JOBS).order_by(queue_entries.c.job_id).with_for_update()
 )
-END_LEASE = Statement(
+INSERT_ENTRIES = Statement(
+    insert(queue_entries)
+    .from_select(_FIELDS, sa.select(*(_given.c[name] for name in _FIELDS)).order_by(_given.c.job_id))
+    .on_conflict_do_nothing()
+    .returning(queue_entries.c.job_id)
+)
+"""Jobs that had no entry yet."""
+SAVE_ENTRIES = Statement(
     sa.update(queue_entries)
-    .where(queue_entries.c.job_id == bindparam("the_job_id"))
+    .where(queue_entries.c.job_id == _given.c.job_id)
+    .values({name: _given.c[name] for name in _FIELDS if name != "job_id"})
+)
+END_LEASES = Statement(
+    sa.update(queue_entries)
+    .where(queue_entries.c.job_id == _JOBS)
     .values(
         position=None,
         estimated_start_at=None,
@@ -50,7 +48,7 @@ END_LEASE = Statement(
         told_at=None,
         version=queue_entries.c.version + 1,
     )
-    .returning(queue_entries.c.version)
+    .returning(queue_entries.c.job_id, queue_entries.c.version)
 )
 LOCK_ENTRIES_ON_NODE = Statement(
     _entry.where(queue_entries.c.state == "leased", queue_entries.c.node == bindparam("node"))

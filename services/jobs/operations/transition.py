@@ -1,5 +1,6 @@
 """The one place where a job's transition is written: its row, its history and its events, in one transaction."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.domain.access import find_user
-from services.jobs.domain.facts import Fact, Granted
+from services.jobs.domain.facts import Fact, Granted, QueueMoved
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.transition import Transition
 from services.jobs.domain.transition_table import transition_of
@@ -26,6 +27,15 @@ class Written(msgspec.Struct, frozen=True):
     job: Job
     message_ids: tuple[int, ...]
     """Of its events, in their order."""
+
+
+class QueueMove(msgspec.Struct, frozen=True):
+    """What capacity says of a job in the queue."""
+
+    job_id: UUID
+    fact: QueueMoved
+    sequence: int
+    """Capacity's number of its event about the job."""
 
 
 class StaleJob(Unavailable):
@@ -73,11 +83,39 @@ async def apply_event(
         return
     if isinstance(fact, Granted) and fact.epoch > job.epoch and job.phase in _NOT_FREE_FOR_A_LEASE:
         raise LeaseTooEarly
+    changed = _noted(job, fact, sequence, now)
+    await write_transition(transaction=transaction, before=job, transition=changed, now=now, context=context)
+
+
+async def apply_queue_moves(
+    *, transaction: Transaction, moves: Sequence[QueueMove], now: datetime, context: Context
+) -> None:
+    """Apply what capacity says of jobs in the queue: two statements for any number of them.
+
+    Args:
+        transaction: The consumer's.
+        moves: In the order in which they were told; what is older than what was applied is dropped.
+        now: The time.
+        context: The service's.
+    """
+    rows = await transaction.fetch_all(storage.jobs.LOCK_ALL, ids=list({move.job_id for move in moves}))
+    before = {job.id: job for job in map(storage.jobs.to_job, rows)}
+    after = dict(before)
+    for move in moves:
+        job = after.get(move.job_id)
+        if job is not None and job.phase is not Phase.ENDED and move.sequence > job.capacity_sequence:
+            after[job.id] = _noted(job, move.fact, move.sequence, now).job
+    changed = [replace(job, revision=before[job.id].revision + 1) for job in after.values() if job != before[job.id]]
+    if changed:
+        await transaction.execute(storage.jobs.SAVE_MOVES, **storage.jobs.moved_columns(changed))
+    for job in changed:
+        transaction.after_commit(partial(context.wake_ups.wake, job.id))
+
+
+def _noted(job: Job, fact: Fact, sequence: int | None, now: datetime) -> Transition:
+    """What a fact makes of a job; that it was told is kept also when it changes nothing."""
     changed = transition_of(job, fact, now) or Transition(replace(job, revision=job.revision + 1))
-    noted = replace(changed.job, capacity_sequence=sequence or job.capacity_sequence)
-    await write_transition(
-        transaction=transaction, before=job, transition=Transition(noted, changed.events), now=now, context=context
-    )
+    return Transition(replace(changed.job, capacity_sequence=sequence or job.capacity_sequence), changed.events)
 
 
 _NOT_FREE_FOR_A_LEASE = frozenset({Phase.PENDING, Phase.PREPARING, Phase.GIVING_BACK})

@@ -1,5 +1,6 @@
 """The jobs themselves: submit, write, find, lock, list."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
 from services.jobs.storage.tables import TIME, job_access, job_history, job_users, jobs
 from shared.database import Row, Statement
+from shared.database.rows import by_column, given_rows
 from shared.messaging.outbox import insert_event_with, next_message_id
 
 JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
@@ -103,7 +105,10 @@ def _found(jobs_found: Any, *, locked: bool = False) -> Any:
 
 _JOBS = sa.select(*(jobs.c[name] for name in _OWN_FIELDS))
 _OWN_TWO = _JOBS.where(_OWN).order_by(jobs.c.id).limit(sa.literal_column("2"))
-FIND_ALL = Statement(_found(_JOBS.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))))
+_THESE = _JOBS.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
+FIND_ALL = Statement(_found(_THESE))
+LOCK_ALL = Statement(_found(_THESE.order_by(jobs.c.id), locked=True))
+"""In one order, so that two who lock the same jobs do not wait for each other."""
 FIND_OWN = Statement(_found(_OWN_TWO).add_columns(READ_AT))
 """Two rows mean that the beginning of the id is ambiguous."""
 LOCK_OWN = Statement(_found(_OWN_TWO, locked=True))
@@ -176,6 +181,20 @@ def saving(before: Job, after: Job, now: datetime) -> Saving:
         values[_ACCESS_DUE] = None
     guard = {"job_id": before.id, "old_revision": before.revision}
     return Saving(_save(frozenset(values)), {**values, **guard, "job_due_at": now})
+
+
+MOVED = ("id", "revision", "capacity_sequence", "queue_position", "estimated_start_at", "status_reason", "updated_at")
+"""What can change of a job while it stays in the queue."""
+_moved = given_rows("moved", {name: jobs.c[name].type for name in MOVED})
+SAVE_MOVES = Statement(
+    sa.update(jobs).where(jobs.c.id == _moved.c.id).values({name: _moved.c[name] for name in MOVED if name != "id"})
+)
+"""Writes the jobs of `moved_columns`, which are locked."""
+
+
+def moved_columns(moved: Sequence[Job]) -> dict[str, list[Any]]:
+    """Parameters of SAVE_MOVES."""
+    return by_column([msgspec.structs.asdict(job) for job in moved], MOVED)
 
 
 _ACCESS_DUE = "access_due_at"

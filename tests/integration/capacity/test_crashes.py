@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from services.capacity.domain.queue_entry import EntryState
 from services.capacity.operations.announce import announce_queue
-from services.capacity.operations.apply_job_events import apply_job_event
+from services.capacity.operations.apply_job_events import Versioned, apply_job_events
 from services.capacity.operations.record_cluster import confirm_node_gone
 from services.capacity.operations.schedule import schedule_jobs
 from shared.contracts.jobs import JobRequeued, JobStatus
@@ -60,7 +60,7 @@ async def _jobs(capacity: Capacity) -> list[Any]:
 
 
 async def _apply(capacity: Capacity, tx: Transaction, event: Any) -> None:
-    await apply_job_event(capacity.context, tx, event, sequence=2, now=NOW)
+    await apply_job_events(capacity.context, tx, [Versioned(event, 2)], now=NOW)
 
 
 async def state_of(capacity: Capacity) -> tuple[Any, ...]:

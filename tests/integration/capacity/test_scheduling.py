@@ -307,6 +307,45 @@ async def test_one_message_handled_by_two_replicas_at_once_makes_one_lease(capac
     assert await capacity.told(job.job_id) == ["granted"]
 
 
+async def test_events_that_come_together_do_what_they_do_one_by_one(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"), facts("n2"))
+    leased, requeued = await capacity.submit(8), await capacity.submit(8, at=later(seconds=1))
+    await capacity.schedule()
+    new, over = submitted(4, at=later(seconds=2)), submitted(2, at=later(seconds=3))
+    begun = {"started_at": NOW, "expires_at": later(hours=1), "node": "n1", "epoch": 1}
+    await capacity.apply_together(
+        (new, 1),
+        (about(leased, JobStarted, JobStatus.ACTIVE, **begun), 2),
+        (about(requeued, JobRequeued, JobStatus.QUEUED, epoch=1, reason="pod lost"), 2),
+        (about(new, JobCancelRequested, JobStatus.QUEUED), 2),
+        (ended(leased), 3),
+        (ended(over, epoch=0), 2),
+        (over, 1),
+        (new, 1),
+    )
+    rows = [await capacity.entry_row(job.job_id) for job in (leased, requeued, new, over)]
+    assert [row["state"] for row in rows] == ["ended", "waiting", "waiting", "ended"]
+    assert [row["cancelling"] for row in rows] == [False, False, True, False]
+    assert [row["job_version"] for row in rows] == [3, 2, 2, 2]
+    assert await capacity.leases() == []
+    assert await capacity.told(leased.job_id) == ["granted", "released"]
+    assert await capacity.told(requeued.job_id) == ["granted", "released"]
+    assert [event.sequence for event in await capacity.events(requeued.job_id)] == [1, 2]
+    assert await capacity.database.fetch_value(Statement(sa.text("SELECT count(*) FROM runs"))) == 1
+    assert (await capacity.available()).queued == 8
+
+
+async def test_a_batch_goes_on_with_the_entry_that_another_replica_has_made_meanwhile(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    other = Capacity(capacity.dsn, Database(capacity.dsn, pool_size=2))
+    jobs = [submitted(1, at=later(seconds=number)) for number in range(50)]
+    cancels = [(about(job, JobCancelRequested, JobStatus.QUEUED), 2) for job in jobs]
+    await asyncio.gather(capacity.apply_together(*((job, 1) for job in jobs)), other.apply_together(*reversed(cancels)))
+    await other.database.close()
+    rows = [await capacity.entry_row(job.job_id) for job in jobs]
+    assert {(row["state"], row["cancelling"], row["gpu_count"]) for row in rows} == {("waiting", True, 1)}
+
+
 async def test_a_type_with_waiting_jobs_and_no_nodes_has_an_entry(capacity: Capacity) -> None:
     await capacity.submit(8, "b200")
     await capacity.schedule()

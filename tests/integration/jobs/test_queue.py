@@ -10,7 +10,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation, Sooner
+from services.jobs.domain.facts import QueueMoved
+from services.jobs.operations.transition import QueueMove, apply_queue_moves
+from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation, JobQueued, Sooner
 from shared.contracts.jobs import JobPrioritised
 from tests.support.jobs import Client, JobsWorld, body
 
@@ -150,3 +152,29 @@ async def test_a_job_that_alone_wants_more_gpus_than_one_may_hold_is_refused(wor
         assert refused.status_code == 409
         assert "4 GPUs" in refused.json()["detail"]
         assert (await client.post("/v1/jobs/submit", json=body(gpu_count=4))).status_code == 200
+
+
+async def test_positions_that_are_told_together_are_noted_and_the_newest_holds(
+    world: JobsWorld, client: Client
+) -> None:
+    jobs = [await world.submit(client) for _ in range(3)]
+    waiting = [JobQueued(job_id=job_id, gpu_type="h100", position=1) for job_id in jobs]
+    told = [
+        (waiting[0], 1),
+        (waiting[1], 2),
+        (msgspec.structs.replace(waiting[1], position=7, reason="GPUs are in use"), 3),
+        (waiting[2], 1),
+        (msgspec.structs.replace(waiting[0], job_id=uuid4()), 1),
+    ]
+    before = [await world.row(job_id) for job_id in jobs]
+    async with world.database.transaction() as transaction:
+        moves = [
+            QueueMove(data.job_id, QueueMoved(data.position, None, data.reason), sequence) for data, sequence in told
+        ]
+        await apply_queue_moves(transaction=transaction, moves=moves, now=NOW, context=world.context())
+    after = [await world.row(job_id) for job_id in jobs]
+    assert [row["queue_position"] for row in after] == [1, 7, 1]
+    assert [row["capacity_sequence"] for row in after] == [1, 3, 1]
+    assert after[1]["status_reason"] == "GPUs are in use"
+    assert [row["revision"] for row in after] == [row["revision"] + 1 for row in before]
+    assert [await world.announced(job_id) for job_id in jobs] == [["submitted"]] * 3

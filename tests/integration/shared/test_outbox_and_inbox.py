@@ -4,11 +4,14 @@ from typing import Any
 import asyncpg
 import nats
 import pytest
+import sqlalchemy as sa
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM
+from shared.database import Statement
+from shared.database.tables import inbox
 from shared.errors import DatabaseUnavailable
-from shared.messaging import Consumer, Draft, record_event
+from shared.messaging import Consumer, Delivery, Draft, record_event
 from shared.messaging import consumer as consumer_module
 from shared.messaging.outbox import oldest_unpublished
 from tests.support.harness import Harness, eventually, running
@@ -100,6 +103,65 @@ async def test_a_failing_event_is_parked_with_an_alarm_and_the_rest_flows_on(
     await client.close()
     assert b'"bad"' in alarm.data
     assert harness.seen == [("good", 1)]
+
+
+async def test_events_that_wait_together_are_handled_together_in_their_order(harness: Harness) -> None:
+    harness.together = True
+    for version in range(1, 101):
+        await harness.publish("one", version)
+    async with running(harness.relay.loop.run):
+        await eventually(lambda: all_published(harness), "published")
+    consumer = harness.consumer()
+    async with running(consumer.loop.run):
+        await eventually(lambda: len(harness.seen) >= 100, "all handled")
+    assert harness.seen == [("one", version) for version in range(1, 101)]
+    assert harness.batches == [100]
+
+
+async def test_of_events_that_come_together_one_that_fails_holds_up_no_other(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "_RETRY_SECONDS", (0.05, 0.05))
+    harness.together = True
+    harness.failing.add("bad")
+    for entity in ("good", "bad", "better"):
+        await harness.publish(entity)
+    async with running(harness.relay.loop.run):
+        await eventually(lambda: all_published(harness), "published")
+    consumer = harness.consumer()
+    async with running(consumer.loop.run):
+        await eventually(lambda: ("better", 1) in harness.seen, "the event behind the bad one")
+        harness.failing.clear()
+        await eventually(lambda: ("bad", 1) in harness.seen, "the bad one, once it is good")
+    # what the batch had done before it failed was rolled back with it
+    assert harness.seen == [("good", 1), ("good", 1), ("better", 1), ("bad", 1)]
+    assert harness.batches == [3, 1, 1, 1, *harness.batches[4:]]
+
+
+async def test_an_event_that_comes_twice_at_once_takes_effect_once(harness: Harness) -> None:
+    harness.together = True
+    await harness.publish("one")
+    async with running(harness.relay.loop.run):
+        await eventually(lambda: all_published(harness), "published")
+    message = await harness.broker.jetstream.get_last_msg("GPUDEV", f"gpudev.v1.{harness.name}.happened.one")
+    assert message.data is not None
+    async with harness.database.transaction() as transaction:
+        outcomes = await Delivery(harness.subscriptions).handle_all(
+            transaction, [message.data, message.data], datetime.now(UTC)
+        )
+    assert [outcome for _, outcome in outcomes] == ["done", "repeated"]
+    assert harness.seen == [("one", 1)]
+
+
+async def test_an_event_that_means_nothing_to_a_service_leaves_no_row_in_its_inbox(harness: Harness) -> None:
+    harness.indifferent.add("far away")
+    consumer = harness.consumer()
+    async with running(harness.relay.loop.run, consumer.loop.run):
+        await harness.publish("far away")
+        await harness.publish("near")
+        await eventually(lambda: harness.seen, "the event behind it")
+    assert harness.seen == [("near", 1)]
+    assert await harness.database.fetch_value(Statement(sa.select(sa.func.count()).select_from(inbox))) == 1
 
 
 async def test_a_commit_before_publishing_is_published_on_return(harness: Harness) -> None:

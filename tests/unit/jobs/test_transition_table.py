@@ -43,6 +43,7 @@ from services.jobs.domain.job import ENDED_STATUSES, Job, JobUser, Phase, UserSt
 from services.jobs.domain.next_step import Limits, Record, Rest, next_step
 from services.jobs.domain.pod_facts import PodFacts, PodState
 from services.jobs.domain.transition_table import transition_of
+from services.jobs.storage.jobs import MOVED
 from shared.contracts.jobs import JobEvent, JobStatus
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -346,3 +347,13 @@ def test_whatever_happens_in_whatever_order_versions_have_no_gap_and_the_end_is_
     assert names.count("ended") <= 1
     assert "ended" not in names or names[-1] == "ended"
     assert ("cancel_requested" in names) <= (current.outcome in {JobStatus.CANCELLED, None})
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_move_in_the_queue_changes_only_what_its_statement_writes(phase: Phase) -> None:
+    before = job(phase)
+    moved = transition_of(before, QueueMoved(5, NOW, "GPUs are in use"), NOW)
+    if moved is not None:
+        same = {name: getattr(before, name) for name in MOVED}
+        assert replace(moved.job, **same) == before
+        assert moved.events == ()
