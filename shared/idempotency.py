@@ -6,15 +6,16 @@ secrets, such as a new API key.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from shared.database import Database, Executor, Statement, Transaction
-from shared.database.locks import try_text_lock
+from shared.database.locks import takes_text_lock, try_text_lock
 from shared.database.tables import idempotency_keys
 from shared.encryption import Cipher
 from shared.errors import Conflict, IdempotencyMismatch, InvalidInput, Problem
@@ -39,6 +40,50 @@ _FORGET = Statement(
 )
 _STORE = Statement(sa.insert(idempotency_keys).values({c.name: sa.bindparam(c.name) for c in idempotency_keys.c}))
 _PURGE = Statement(sa.delete(idempotency_keys).where(idempotency_keys.c.created_at < sa.bindparam("before")))
+
+
+RECORDED: Mapping[str, Any] = {
+    "key": idempotency_keys.c.key.type,
+    "fingerprint": idempotency_keys.c.fingerprint.type,
+    "sealed_answer": idempotency_keys.c.answer.type,
+}
+"""Columns of `recorded_columns`, with their types."""
+
+
+def records_of(given: sa.CTE) -> tuple[sa.CTE, sa.ColumnElement[bool]]:
+    """For a statement that makes changes and records the idempotency keys that they came with.
+
+    Args:
+        given: The changes, with `user_id`, `created_at` and the columns of `recorded_columns`.
+
+    Returns:
+        What records the keys that are free, and whether a change of `given` may be made: it has no key, or a free one.
+        Those that may not are for `idempotent`, which knows why.
+    """
+    free = sa.and_(given.c.key.is_not(None), takes_text_lock(given.c.key, given.c.user_id))
+    recorded = (
+        insert(idempotency_keys)
+        .from_select(
+            ["user_id", "key", "fingerprint", "answer", "created_at"],
+            sa.select(
+                given.c.user_id, given.c.key, given.c.fingerprint, given.c.sealed_answer, given.c.created_at
+            ).where(free),
+        )
+        .on_conflict_do_nothing()
+        .returning(idempotency_keys.c.answer)
+        .cte("recorded")
+    )
+    # by the sealed answer, of which no two are equal: of two with one key at once, one may
+    return recorded, sa.or_(
+        given.c.key.is_(None), given.c.sealed_answer.in_(sa.select(recorded.c.answer).scalar_subquery())
+    )
+
+
+def recorded_columns(key: "IdempotencyKey | None", answer: msgspec.Struct, cipher: Cipher) -> dict[str, Any]:
+    """Values for `records_of`."""
+    if key is None:
+        return dict.fromkeys(RECORDED)
+    return {"key": key.key, "fingerprint": key.fingerprint, "sealed_answer": _seal(key, answer, cipher)}
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
@@ -117,7 +162,7 @@ async def once(
         user_id=key.user_id,
         key=key.key,
         fingerprint=key.fingerprint,
-        answer=cipher.encrypt(msgspec.json.encode(answer), row=_row(key)),
+        answer=_seal(key, answer, cipher),
         created_at=now,
     )
     return Outcome(answer)
@@ -171,6 +216,10 @@ async def find_answer(
     if row["fingerprint"] != key.fingerprint:
         raise IdempotencyMismatch("This Idempotency-Key was used with another request")
     return msgspec.json.decode(cipher.decrypt(row["answer"], row=_row(key)), type=answer_type)
+
+
+def _seal(key: IdempotencyKey, answer: msgspec.Struct, cipher: Cipher) -> bytes:
+    return cipher.encrypt(msgspec.json.encode(answer), row=_row(key))
 
 
 def _row(key: IdempotencyKey) -> str:

@@ -14,6 +14,7 @@ from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
 from services.jobs.consumers import Consumers
 from services.jobs.context import Context, WakeUps
+from services.jobs.operations.insert_jobs import group_of_submissions
 from services.jobs.operations.stream_log import LogReader
 from services.jobs.settings import JobsSettings
 from services.jobs.workers.access_keeper import AccessKeeper
@@ -85,4 +86,5 @@ def _open_context(base: Foundation, settings: JobsSettings) -> Context:
         settings=settings,
         clock=base.clock,
         wake_ups=WakeUps(base.broker),
+        submissions=group_of_submissions(base.database, base.cipher),
     )

@@ -12,6 +12,7 @@ from services.jobs.settings import JobsSettings
 from shared.clock import Clock
 from shared.contracts.events import SUBJECT_ROOT
 from shared.database import Database
+from shared.database.group_commit import GroupCommit
 from shared.encryption import Cipher
 from shared.errors import BrokerUnavailable
 from shared.messaging import Broker
@@ -106,5 +107,7 @@ class Context:
     clock: Clock
     wake_ups: WakeUps
     """Of those who wait for a job to change."""
+    submissions: GroupCommit[Any, Any]
+    """Writes new jobs that come at once together."""
     hints: Hints = field(default_factory=Hints)
     """For the workers: jobs that are worth a look now."""

@@ -52,5 +52,9 @@ def try_text_lock() -> Statement:
 
     It has no name: whatever locks a text of a user locks the same.
     """
-    key = sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), _USER_ID)
-    return Statement(sa.select(sa.func.pg_try_advisory_xact_lock(key)))
+    return Statement(sa.select(takes_text_lock(sa.bindparam("key", type_=sa.Text), _USER_ID)))
+
+
+def takes_text_lock(text: sa.ColumnElement[str], user_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """What `try_text_lock` says, for statements that take the locks of many texts."""
+    return sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(text, user_id))

@@ -13,7 +13,7 @@ from shared.database import Database, Executor, Statement, Transaction
 from shared.database.tables import outbox
 from shared.request_context import current_request_id
 
-_COLUMNS = (
+OUTBOX_COLUMNS = (
     "event_id",
     "type",
     "subject",
@@ -23,7 +23,10 @@ _COLUMNS = (
     "request_id",
     "data",
 )
-_INSERT = Statement(sa.insert(outbox).values({name: sa.bindparam(name) for name in _COLUMNS}).returning(outbox.c.id))
+"""What `draft_columns` has, for statements that write rows of other tables and their events at once."""
+_INSERT = Statement(
+    sa.insert(outbox).values({name: sa.bindparam(name) for name in OUTBOX_COLUMNS}).returning(outbox.c.id)
+)
 _INSERT_MANY = Statement(
     sa.text(
         "INSERT INTO outbox (event_id, type, subject, entity_id, entity_version, occurred_at, request_id, data) "
@@ -35,19 +38,6 @@ _INSERT_MANY = Statement(
     )
 )
 _OLDEST_UNPUBLISHED = Statement(sa.select(sa.func.min(outbox.c.occurred_at)).where(outbox.c.published_at.is_(None)))
-
-
-next_message_id = sa.select(sa.func.nextval(sa.literal_column("'outbox_id_seq'")).label("id")).cte("message")
-"""A new message ID, for a statement that writes a row and its event at once."""
-
-
-def insert_event_with(changed: sa.CTE, message_id: sa.ColumnElement[int]) -> sa.Insert:
-    """Inserts the event of `draft_columns` if, and only if, `changed` has its row.
-
-    For a statement that makes a change and records its event in one round trip.
-    """
-    values = [sa.bindparam(name, type_=outbox.c[name].type).label(name) for name in _COLUMNS]
-    return sa.insert(outbox).from_select(["id", *_COLUMNS], sa.select(message_id, *values).select_from(changed))
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +73,7 @@ async def record_events(transaction: Transaction, drafts: Sequence[Draft], relay
     if drafts:
         transaction.after_commit(relay.wake)
         rows = [draft_columns(draft) for draft in drafts]
-        await transaction.execute(_INSERT_MANY, **{name: [row[name] for row in rows] for name in _COLUMNS})
+        await transaction.execute(_INSERT_MANY, **{name: [row[name] for row in rows] for name in OUTBOX_COLUMNS})
 
 
 def draft_columns(draft: Draft) -> dict[str, Any]:

@@ -18,6 +18,8 @@ class Plan(msgspec.Struct, kw_only=True):
     connections: int = 8
     warmup_seconds: float = 1.0
     seconds: float = 4.0
+    rate: float | None = None
+    """Requests a second at most, all connections together; None: as many as there are answers."""
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -35,13 +37,18 @@ async def measure(plan: Plan) -> Result:
     request = plan.request.encode()
     latencies: list[float] = []
     answered = errors = 0
+    due = time.perf_counter()
     begin = time.perf_counter() + plan.warmup_seconds
     end = begin + plan.seconds
 
     async def client() -> None:
-        nonlocal answered, errors
+        nonlocal answered, errors, due
         reader, writer = await asyncio.open_connection("127.0.0.1", plan.port)
-        while (started := time.perf_counter()) < end:
+        while time.perf_counter() < end:
+            if plan.rate is not None:
+                due += 1 / plan.rate
+                await asyncio.sleep(due - time.perf_counter())
+            started = time.perf_counter()
             writer.write(request)
             status = await _read_answer(reader)
             finished = time.perf_counter()

@@ -1,6 +1,6 @@
 """What the services are measured against: raw ASGI on the same server, asyncpg, plain SQL, nothing else.
 
-The reads are in `reference_sql` and stay as they are, so that figures of different commits can be compared.
+The statements are in `reference_sql` and stay as they are, so that figures of different commits can be compared.
 """
 
 import os
@@ -19,9 +19,12 @@ from shared.database.connection import _prepare_connection
 from shared.messaging.outbox import Draft, draft_columns
 
 _ALL_STATUSES = None
-_GET, _LIST, _AVAILABILITY = (
-    (Path(__file__).parent / "reference_sql" / f"{name}.sql").read_text() for name in ("get", "list", "availability")
+_GET, _LIST, _AVAILABILITY, _SUBMIT = (
+    (Path(__file__).parent / "reference_sql" / f"{name}.sql").read_text()
+    for name in ("get", "list", "availability", "submit")
 )
+_SUBMIT_NAMES = _SUBMIT.partition("\n\n")[0].replace("-- ", "").split()
+"""Its parameters in their order, as its first lines have them."""
 
 
 def create_app() -> Any:
@@ -92,12 +95,12 @@ class Reference:
             submitted_at=now,
             waits_for_disk=True,
         )
-        arguments = jobs.jobs.SUBMIT.arguments(
-            jobs.jobs.submit_columns(msgspec.structs.replace(self._job, id=job_id, node=None))
+        values = (
+            msgspec.structs.asdict(msgspec.structs.replace(self._job, id=job_id, node=None))
             | draft_columns(Draft(data=data, version=1, occurred_at=now))
             | {"request_mac": b"", "env_sealed": None, "due_at": now}
         )
-        number = await self._jobs.fetchval(jobs.jobs.SUBMIT.sql, *arguments)
+        number = await self._jobs.fetchval(_SUBMIT, *(values[name] for name in _SUBMIT_NAMES))
         return msgspec.json.encode({"job_id": job_id, "message": number, "at": time.time()})
 
 

@@ -233,6 +233,28 @@ async def test_a_job_is_read_from_a_file_and_options_go_before_it(person: Person
     }
 
 
+async def test_a_file_of_several_documents_is_submitted_as_a_whole(person: Person, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "image: debian:12\ninstance_type: p5.48xlarge\nname: one\n---\nimage: debian:13\nname: two\n---\n"
+    )
+    submitted = says({"jobs": [SUBMITTED, {**SUBMITTED, "job_id": OTHER["job_id"]}], "total": 2, "message": ""})
+    async with scripted(submitted) as server:
+        person.hold_key(server.url)
+        arguments = ["--file", str(tmp_path / "sweep.yaml"), "-t", "p4d.24xlarge", "-e", "SEED=1"]
+        code, output, told = await person.run("submit", *arguments)
+        waiting, _, refused = await person.run("submit", *arguments, "--wait")
+    assert (code, output) == (0, f"{JOB}\n{OTHER['job_id']}\n"), told
+    assert [one["path"] for one in server.seen] == ["/v1/jobs/batch"]
+    assert json.loads(server.seen[0]["body"]) == {
+        "jobs": [
+            {"image": "debian:12", "instance_type": "p4d.24xlarge", "name": "one", "env_vars": {"SEED": "1"}},
+            {"image": "debian:13", "instance_type": "p4d.24xlarge", "name": "two", "env_vars": {"SEED": "1"}},
+        ]
+    }
+    assert waiting == 2
+    assert "--wait is for one job" in refused
+
+
 async def test_a_field_that_there_is_not_is_named(person: Person, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("image: debian:12\ninstance: p5\n")
     code, _, told = await person.run("submit", "--file", str(tmp_path / "job.yaml"))

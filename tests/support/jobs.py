@@ -28,6 +28,7 @@ from services.jobs.context import Context, WakeUps
 from services.jobs.domain.facts import PodGone
 from services.jobs.domain.job import Job
 from services.jobs.domain.pod import Meta
+from services.jobs.operations.insert_jobs import group_of_submissions
 from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
 from shared.api_key import ApiKey, new_api_key
@@ -179,6 +180,7 @@ class JobsWorld:
             settings=self.settings,
             clock=utc_now,
             wake_ups=WakeUps(self.broker),
+            submissions=group_of_submissions(self.database, cipher),
         )
 
     @asynccontextmanager

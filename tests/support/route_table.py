@@ -55,6 +55,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("get", "/v1/disks"): Serves.USERS,
     ("get", "/v1/keys"): Serves.USERS,
     ("post", "/v1/jobs/submit"): Serves.USERS,
+    ("post", "/v1/jobs/batch"): Serves.USERS,
     ("post", "/v1/disks"): Serves.USERS,
     ("post", "/v1/keys/rotate"): Serves.USERS,
     ("delete", "/v1/keys/{key_prefix}"): Serves.OWNER,
@@ -79,6 +80,7 @@ ROUTES = {**DOCUMENTED, **UNDOCUMENTED}
 BODIES: dict[str, Any] = {
     "/v1/auth/aws-login": {},
     "/v1/jobs/submit": {"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1, "command": "exit 0"},
+    "/v1/jobs/batch": {"jobs": [{"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1}]},
     "/v1/jobs/{job_id}/extend": {"extension_hours": 1},
     "/v1/jobs/{job_id}/users": {"github_username": "demo"},
     "/v1/jobs/{job_id}/priority": {"priority": 1},

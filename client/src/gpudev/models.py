@@ -95,6 +95,13 @@ class Submitted(Answer, frozen=True, kw_only=True):
     status_reason: str | None = None
 
 
+class SubmittedBatch(Answer, frozen=True, kw_only=True):
+    jobs: list[Submitted]
+    """One for each submission, in their order."""
+    total: int
+    message: str = ""
+
+
 class ActionAnswer(Answer, frozen=True, kw_only=True):
     job_id: str
     action: str

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -190,6 +190,19 @@ class Operations:
         }
         body = {name: value for name, value in fields.items() if value is not None}
         return (yield from self._post("/v1/jobs/submit", models.Submitted, body=body, wait=wait, key=idempotency_key))
+
+    @operation
+    def submit_jobs(
+        self, *, jobs: Sequence[Mapping[str, Any]], idempotency_key: str | None = None
+    ) -> Steps[models.SubmittedBatch]:
+        """Put up to 500 jobs in the queue, in their order: all of them, or none.
+
+        Args:
+            jobs: What `submit_job` takes of each job, by name: image, instance_type and the others.
+            idempotency_key: Of the whole batch; None: one is made.
+        """
+        body = {"jobs": [dict(job) for job in jobs]}
+        return (yield from self._post("/v1/jobs/batch", models.SubmittedBatch, body=body, key=idempotency_key))
 
     @operation
     def get_job(self, job_id: str) -> Steps[models.Job]:

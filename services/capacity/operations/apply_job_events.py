@@ -11,7 +11,14 @@ from services.capacity.context import Context
 from services.capacity.domain.queue_entry import EntryState, QueueEntry, apply_event, ends_lease
 from services.capacity.storage.forecasts import RECORD_RUNS
 from services.capacity.storage.leases import DELETE_LEASES
-from services.capacity.storage.queue import END_LEASES, INSERT_ENTRIES, KNOWN_JOBS, LOCK_ENTRIES, SAVE_ENTRIES
+from services.capacity.storage.queue import (
+    END_LEASES,
+    ENTRY_COLUMNS,
+    INSERT_ENTRIES,
+    KNOWN_JOBS,
+    LOCK_ENTRIES,
+    SAVE_ENTRIES,
+)
 from shared.contracts.capacity import LeaseReleased
 from shared.contracts.jobs import JobEvent
 from shared.database import Database, Transaction, to_struct
@@ -107,4 +114,4 @@ async def _save(
 
 
 def _columns(entries: Sequence[QueueEntry]) -> dict[str, list[Any]]:
-    return by_column([msgspec.structs.asdict(entry) for entry in entries], QueueEntry.__struct_fields__)
+    return by_column([msgspec.structs.asdict(entry) for entry in entries], ENTRY_COLUMNS)

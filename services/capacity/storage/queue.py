@@ -17,7 +17,8 @@ IN_QUEUE = "state = 'waiting' AND NOT cancelling"
 ORDER = "priority DESC, submitted_at, job_id"
 _FIELDS = QueueEntry.__struct_fields__
 _entry = sa.select(*(queue_entries.c[name] for name in _FIELDS))
-_given = given_rows("given", {name: queue_entries.c[name].type for name in _FIELDS})
+ENTRY_COLUMNS = {name: queue_entries.c[name].type for name in _FIELDS}
+_given = given_rows("given", ENTRY_COLUMNS)
 _JOBS = sa.any_(bindparam("job_ids", type_=sa.ARRAY(sa.Uuid)))
 
 FIND_ENTRY = Statement(_entry.where(queue_entries.c.job_id == bindparam("job_id")))

@@ -15,24 +15,33 @@ from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.extend import extend_job
 from services.jobs.operations.read import get_job, job_history, list_jobs, shown_jupyter_token
 from services.jobs.operations.submit import submit_job
+from services.jobs.operations.submit_batch import submit_batch
 from services.jobs.schemas.answers import (
     ActionAnswer,
     JobAnswer,
     JobHistory,
     JobList,
     SubmitAnswer,
+    SubmitBatchAnswer,
     action_answer,
     history_answer,
     job_answer,
     submit_answer,
+    submit_batch_answer,
 )
-from services.jobs.schemas.requests import ExtendRequest, SubmitBody, SubmitRequest
+from services.jobs.schemas.requests import (
+    ExtendRequest,
+    SubmitBatchBody,
+    SubmitBatchRequest,
+    SubmitBody,
+    SubmitRequest,
+)
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobStatus
 from shared.errors import InvalidInput, Problem
 from shared.web.body import LARGE_BODY_BYTES
 from shared.web.errors import error_responses
-from shared.web.idempotency import idempotency_key
+from shared.web.idempotency import idempotency_key, replayable
 from shared.web.preferences import PREFER_WAIT, preferred_wait
 from shared.web.validation import Body
 
@@ -71,6 +80,33 @@ class JobsController(Controller):
             context=context,
         )
         return await held_answer(request, submit_answer(outcome), left_queue, context)
+
+    @post(
+        "/batch",
+        status_code=200,
+        operation_id="submit_jobs",
+        summary="Submit several jobs at once",
+        dto=SubmitBatchBody,
+        return_dto=None,
+        responses=error_responses(409, 422, body=True),
+        request_max_body_size=LARGE_BODY_BYTES,
+    )
+    async def submit_batch(
+        self, request: AuthenticatedRequest, data: JSONBody[SubmitBatchRequest], context: NamedDependency[Context]
+    ) -> Response[SubmitBatchAnswer]:
+        """Submit up to 500 jobs, all of them or none. They are queued in their order.
+
+        Each entry is what `POST /v1/jobs/submit` takes. What is wrong with one names its index, counted from 0, and
+        then none is accepted. An `Idempotency-Key` is that of the whole batch.
+        """
+        outcome = await submit_batch(
+            owner=request.user,
+            submissions=[read_submission(msgspec.structs.asdict(one)) for one in data.jobs],
+            key=await idempotency_key(request),
+            now=context.clock(),
+            context=context,
+        )
+        return replayable(submit_batch_answer(outcome))
 
     @get("/{job_id:str}", operation_id="get_job", summary="Get a job", responses=error_responses(404, 409))
     async def get_one(

@@ -14,3 +14,10 @@ class Accepted(msgspec.Struct, frozen=True):
     status: JobStatus
     message_id: int
     """By which users can follow it: the same number is in its event."""
+
+
+class AcceptedBatch(msgspec.Struct, frozen=True):
+    """Submissions that were taken together."""
+
+    jobs: list[Accepted]
+    """In their order."""

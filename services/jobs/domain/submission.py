@@ -1,16 +1,17 @@
 """What a submission must be, beyond the form of its single fields, and what it then means."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 
 from services.jobs.domain.client_env_vars import ClientFields, read_client_fields
 from services.jobs.domain.environment import MAX_PATH_BYTES, is_reserved
 from services.jobs.domain.image import is_image_reference
 from shared.contracts.catalogue import INSTANCE_TYPES
-from shared.errors import Problem
+from shared.errors import InvalidInput, Problem
 
 MIN_DURATION_SECONDS = 300
 MAX_DURATION_HOURS = 72
@@ -55,6 +56,38 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 def find_problems(fields: Fields) -> list[Problem]:
     """Every problem of a body that its form does not show; fields that are absent are not judged."""
     return [problem for rule in _RULES for problem in rule(fields)]
+
+
+def of_entry(error: InvalidInput, index: int) -> InvalidInput:
+    """What is wrong with one of several submissions: the places of its problems name its index."""
+    problems = [structs.replace(problem, loc=("body", "jobs", index, *problem.loc[1:])) for problem in error.problems]
+    return InvalidInput(problems, error.more)
+
+
+def clashes(submissions: Sequence[Submission]) -> list[Problem]:
+    """Problems of submissions that cannot be accepted together: two with one disk, or one id."""
+    return [
+        Problem("value_error", ("body", "jobs", index, *place), f"{text}, as entry {first} does")
+        for place, text, values in (
+            (("disk_name",), "Names a disk that is one job's", [one.disk_name for one in submissions]),
+            (
+                ("env_vars", "RESERVATION_ID"),
+                "Asks for an id that is one job's",
+                [one.requested_id for one in submissions],
+            ),
+        )
+        for first, index in _repeated(values)
+    ]
+
+
+def _repeated(values: Sequence[Any]) -> list[tuple[int, int]]:
+    """Where each value that is there came first, and where again."""
+    first: dict[Any, int] = {}
+    return [
+        (first[value], index)
+        for index, value in enumerate(values)
+        if value is not None and first.setdefault(value, index) != index
+    ]
 
 
 def read_submission(fields: Fields) -> Submission:

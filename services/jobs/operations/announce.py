@@ -9,7 +9,7 @@ from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.transition import Transition, owner_of
-from services.jobs.operations.submit import submitted_event
+from services.jobs.operations.insert_jobs import submitted_event
 from services.jobs.operations.transition import write_transition
 from shared.contracts.jobs import JobEvent, JobPrioritised, JobRequeued
 from shared.database import Transaction

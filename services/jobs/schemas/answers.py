@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.jobs.domain.accepted_answer import Accepted
+from services.jobs.domain.accepted_answer import Accepted, AcceptedBatch
 from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import AWAITS_DISK, POSITION_UNKNOWN, Job, Phase
 from services.jobs.settings import JobsSettings
@@ -28,6 +28,13 @@ class SubmitAnswer(Answer, frozen=True, kw_only=True):
     queue_position: int | None = None
     """Null while it is being computed: `status_reason` says so."""
     status_reason: str | None = None
+
+
+class SubmitBatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    jobs: list[SubmitAnswer]
+    """One for each submission, in their order."""
+    total: int
+    message: str
 
 
 class ActionStatus(StrEnum):
@@ -197,6 +204,14 @@ def submit_answer(outcome: Outcome[Accepted]) -> Outcome[SubmitAnswer]:
         message=text,
         status_reason=AWAITS_DISK if pending else POSITION_UNKNOWN if accepted.status is JobStatus.QUEUED else None,
     )
+    return Outcome(answer, outcome.replayed)
+
+
+def submit_batch_answer(outcome: Outcome[AcceptedBatch]) -> Outcome[SubmitBatchAnswer]:
+    """The answer to submissions that were made together: that of each."""
+    jobs = [submit_answer(Outcome(accepted)).answer for accepted in outcome.answer.jobs]
+    text = "1 job submitted" if len(jobs) == 1 else f"{len(jobs)} jobs submitted"
+    answer = SubmitBatchAnswer(jobs=jobs, total=len(jobs), message=f"{text} successfully to queue")
     return Outcome(answer, outcome.replayed)
 
 

@@ -1,6 +1,6 @@
 """Bodies of requests."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -8,9 +8,15 @@ from msgspec import Meta
 from services.jobs.domain.client_env_vars import DNS_LABEL, GITHUB_NAME
 from services.jobs.domain.environment import MAX_NAME_LENGTH, MAX_PATH_BYTES, RESERVED_NAMES, RESERVED_PREFIXES
 from services.jobs.domain.image import MAX_IMAGE_LENGTH
-from services.jobs.domain.submission import MAX_COMMAND_BYTES, MAX_DURATION_HOURS, MAX_ENVIRONMENT_BYTES, find_problems
+from services.jobs.domain.submission import (
+    MAX_COMMAND_BYTES,
+    MAX_DURATION_HOURS,
+    MAX_ENVIRONMENT_BYTES,
+    find_problems,
+    of_entry,
+)
 from shared.contracts.catalogue import INSTANCE_TYPES
-from shared.errors import InvalidInput
+from shared.errors import MAX_PROBLEMS, InvalidInput, Problem
 from shared.web.validation import MULTILINE_TEXT, PLAIN_TEXT, Body, decode_body
 
 MAX_EXTENSION_HOURS = 8760
@@ -111,17 +117,78 @@ class SubmitBody(Body[SubmitRequest]):
         Raises:
             InvalidInput: With all problems.
         """
+        return _read_request(value)
+
+
+MOST_TOGETHER = 500
+_Bounds = Meta(min_length=1, max_length=MOST_TOGETHER, description="1 to 500 submissions, 1 MB in all")
+
+
+class SubmitBatchRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    jobs: Annotated[list[SubmitRequest], _Bounds]
+
+
+class _Entries(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    jobs: Annotated[list[msgspec.Raw], _Bounds]
+
+
+class _Anything(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    jobs: Annotated[list[Any], _Bounds]
+
+
+class SubmitBatchBody(Body[SubmitBatchRequest]):
+    """Decodes submissions and finds the problems of each; their places name its index."""
+
+    SECRET_FIELDS = frozenset({"jobs"})
+
+    def decode(self, value: bytes) -> SubmitBatchRequest:
+        """The submissions.
+
+        Raises:
+            InvalidInput: With all problems of all of them, as far as they are told.
+        """
         try:
-            request = decode_body(value, SubmitRequest)
-        except InvalidInput as error:
-            if error.more:  # not every bad field is known, and there is enough to mend
-                raise
-            problems = [*error.problems, *find_problems(_well_formed(value, error))]
-            raise InvalidInput(problems) from None
-        problems = find_problems(msgspec.structs.asdict(request))
+            entries = msgspec.json.decode(value, type=_Entries).jobs
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            decode_body(value, _Anything)
+            raise
+        requests: list[SubmitRequest] = []
+        problems: list[Problem] = []
+        more = 0
+        for index, entry in enumerate(entries):
+            if len(problems) > MAX_PROBLEMS:  # enough to mend: of the rest it is only counted which are no good
+                more += not _is_well_formed(entry)
+                continue
+            try:
+                requests.append(_read_request(bytes(entry)))
+            except InvalidInput as error:
+                problems += of_entry(error, index).problems
+                more += error.more
         if problems:
-            raise InvalidInput(problems)
-        return request
+            raise InvalidInput(problems, more)
+        return SubmitBatchRequest(jobs=requests)
+
+
+def _is_well_formed(raw: msgspec.Raw) -> bool:
+    try:
+        msgspec.json.decode(raw, type=SubmitRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _read_request(raw: bytes) -> SubmitRequest:
+    try:
+        request = decode_body(raw, SubmitRequest)
+    except InvalidInput as error:
+        if error.more:  # not every bad field is known, and there is enough to mend
+            raise
+        problems = [*error.problems, *find_problems(_well_formed(raw, error))]
+        raise InvalidInput(problems) from None
+    problems = find_problems(msgspec.structs.asdict(request))
+    if problems:
+        raise InvalidInput(problems)
+    return request
 
 
 def _well_formed(raw: bytes, error: InvalidInput) -> dict[str, object]:

@@ -8,18 +8,16 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import insert
 
 from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
 from services.jobs.storage.tables import TIME, job_access, job_history, job_users, jobs
 from shared.database import Row, Statement
 from shared.database.rows import by_column, given_rows
-from shared.messaging.outbox import insert_event_with, next_message_id
 
 JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
-_ACCESS_FIELDS = tuple(name for name in JOB_FIELDS if name in job_access.c)
-_OWN_FIELDS = tuple(name for name in JOB_FIELDS if name not in job_access.c)
+ACCESS_FIELDS = tuple(name for name in JOB_FIELDS if name in job_access.c)
+OWN_FIELDS = tuple(name for name in JOB_FIELDS if name not in job_access.c)
 WITH_ACCESS = jobs.join(job_access, job_access.c.job_id == jobs.c.id)
 JOB_COLUMNS = [(job_access if name in job_access.c else jobs).c[name] for name in JOB_FIELDS]
 LOCKED = (jobs, job_access)
@@ -38,39 +36,6 @@ def _history_of(changed: Any) -> Any:
     return sa.insert(job_history).from_select(columns, source)
 
 
-_SUBMITTED = (*_OWN_FIELDS, "request_mac", "env_sealed", "due_at")
-_inserted = (
-    insert(jobs)
-    .from_select(
-        _SUBMITTED,
-        sa.select(
-            *(
-                next_message_id.c.id if name == "submit_message_id" else bindparam(name, type_=jobs.c[name].type)
-                for name in _SUBMITTED
-            )
-        ),
-    )
-    .on_conflict_do_nothing(index_elements=[jobs.c.id])
-    .returning(
-        jobs.c.id, jobs.c.revision, jobs.c.status, jobs.c.status_reason, jobs.c.updated_at, jobs.c.submit_message_id
-    )
-    .cte("inserted")
-)
-_access_inserted = sa.insert(job_access).from_select(
-    ["job_id", *_ACCESS_FIELDS],
-    sa.select(_inserted.c.id, *(bindparam(name, type_=job_access.c[name].type) for name in _ACCESS_FIELDS)),
-)
-SUBMIT = Statement(
-    sa.select(_inserted.c.submit_message_id).add_cte(
-        _access_inserted.cte("access"),
-        _history_of(_inserted).cte("told"),
-        insert_event_with(_inserted, _inserted.c.submit_message_id).cte("event"),
-    )
-)
-"""The job, its access, the first line of its history and its event, all in one.
-
-Its message ID; no row when the id is taken.
-"""
 # what time it is, for rules that all replicas must see alike: their own clocks may differ
 READ_AT = sa.func.clock_timestamp().label("read_at")
 CLOCK = Statement(sa.select(READ_AT))
@@ -92,7 +57,7 @@ def _access_of(found: Any, *, locked: bool = False) -> Any:
     As a plain join, PostgreSQL, which does not know how few jobs there are, would read the whole table, or plan anew at
     each run.
     """
-    wanted = sa.select(*(job_access.c[name] for name in _ACCESS_FIELDS))
+    wanted = sa.select(*(job_access.c[name] for name in ACCESS_FIELDS))
     access = wanted.where(job_access.c.job_id == found.c.id).limit(sa.literal_column("1"))
     return (access.with_for_update() if locked else access).lateral("access")
 
@@ -103,7 +68,7 @@ def _found(jobs_found: Any, *, locked: bool = False) -> Any:
     return sa.select(*found.c, *access.c).select_from(found.join(access, sa.true())).order_by(found.c.id)
 
 
-_JOBS = sa.select(*(jobs.c[name] for name in _OWN_FIELDS))
+_JOBS = sa.select(*(jobs.c[name] for name in OWN_FIELDS))
 _OWN_TWO = _JOBS.where(_OWN).order_by(jobs.c.id).limit(sa.literal_column("2"))
 _THESE = _JOBS.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
 FIND_ALL = Statement(_found(_THESE))
@@ -154,13 +119,6 @@ def to_shown_job(row: Row) -> Job:
     return as_shown(to_job(row), row["read_at"])
 
 
-def submit_columns(job: Job) -> dict[str, Any]:
-    """Parameters of SUBMIT that are the job's; its message ID is made by the statement."""
-    columns = msgspec.structs.asdict(job)
-    del columns["submit_message_id"]
-    return columns
-
-
 class Saving(msgspec.Struct, frozen=True):
     """A statement that writes what a change has changed, and nothing else; it gives 0 when the job is not as before."""
 
@@ -175,7 +133,7 @@ def saving(before: Job, after: Job, now: datetime) -> Saving:
     opens it is due to be brought into its pod when that, or whether it has a pod, has changed.
     """
     values = {name: getattr(after, name) for name in JOB_FIELDS if getattr(after, name) != getattr(before, name)}
-    if after.wants_access_work and (not before.wants_access_work or not values.keys().isdisjoint(_ACCESS_FIELDS)):
+    if after.wants_access_work and (not before.wants_access_work or not values.keys().isdisjoint(ACCESS_FIELDS)):
         values[_ACCESS_DUE] = now
     if before.wants_access_work and not after.wants_access_work:
         values[_ACCESS_DUE] = None
@@ -185,7 +143,8 @@ def saving(before: Job, after: Job, now: datetime) -> Saving:
 
 MOVED = ("id", "revision", "capacity_sequence", "queue_position", "estimated_start_at", "status_reason", "updated_at")
 """What can change of a job while it stays in the queue."""
-_moved = given_rows("moved", {name: jobs.c[name].type for name in MOVED})
+_MOVED_COLUMNS = {name: jobs.c[name].type for name in MOVED}
+_moved = given_rows("moved", _MOVED_COLUMNS)
 SAVE_MOVES = Statement(
     sa.update(jobs).where(jobs.c.id == _moved.c.id).values({name: _moved.c[name] for name in MOVED if name != "id"})
 )
@@ -194,7 +153,7 @@ SAVE_MOVES = Statement(
 
 def moved_columns(moved: Sequence[Job]) -> dict[str, list[Any]]:
     """Parameters of SAVE_MOVES."""
-    return by_column([msgspec.structs.asdict(job) for job in moved], MOVED)
+    return by_column([msgspec.structs.asdict(job) for job in moved], _MOVED_COLUMNS)
 
 
 _ACCESS_DUE = "access_due_at"
@@ -202,9 +161,9 @@ _ACCESS_DUE = "access_due_at"
 
 @cache
 def _save(names: frozenset[str]) -> Statement:
-    saved = _job_saved(sorted(name for name in names if name in _OWN_FIELDS), is_over="released_at" in names)
+    saved = _job_saved(sorted(name for name in names if name in OWN_FIELDS), is_over="released_at" in names)
     parts = []
-    access = {name: bindparam(name, type_=job_access.c[name].type) for name in _ACCESS_FIELDS if name in names}
+    access = {name: bindparam(name, type_=job_access.c[name].type) for name in ACCESS_FIELDS if name in names}
     if _ACCESS_DUE in names:
         access["due_at"] = bindparam(_ACCESS_DUE, type_=TIME)
     if access:

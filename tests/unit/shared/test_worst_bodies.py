@@ -13,8 +13,9 @@ from litestar import Controller
 from litestar.dto import AbstractDTO
 from litestar.handlers import HTTPRouteHandler
 
+from services.jobs.schemas.requests import SubmitBatchBody, SubmitRequest
 from shared.errors import InvalidInput
-from shared.web.body import SMALL_BODY_BYTES
+from shared.web.body import LARGE_BODY_BYTES, SMALL_BODY_BYTES
 
 _SERVICES = ("auth", "jobs", "disks", "capacity")
 _SECONDS = 0.15
@@ -105,9 +106,27 @@ def test_the_worst_body_of_a_route_is_judged_before_anybody_waits(route: str, wo
     assert told <= 51
 
 
+@pytest.mark.parametrize("worst", [fields, nested, mapping, texts, digits, repeated], ids=lambda worst: worst.__name__)
+def test_the_worst_entries_of_a_batch_are_judged_before_anybody_waits(worst: Any) -> None:
+    entry = worst(LARGE_BODY_BYTES // 500 - 50, SubmitRequest)
+    body = b'{"jobs":[' + b",".join([entry] * 500) + b"]}"
+    assert len(body) <= LARGE_BODY_BYTES
+    took, told = [], 0
+    for _ in range(3):
+        began = time.thread_time()
+        try:
+            SubmitBatchBody.decode_bytes(SubmitBatchBody.__new__(SubmitBatchBody), body)
+        except InvalidInput as error:
+            told = len(error.told())
+        took.append(time.thread_time() - began)
+    assert min(took) < _SECONDS, took
+    assert 0 < told <= 51
+
+
 def test_every_route_with_a_body_is_among_them() -> None:
     assert {name.rpartition(":")[2] for name in routes()} == {
         "aws_login",
+        "submit_jobs",
         "submit_job",
         "extend_job",
         "add_user",

@@ -47,13 +47,19 @@ def submit(  # noqa: PLR0917 - its parameters are the options of the command lin
     github_user: Annotated[str | None, typer.Option(help="Whose SSH keys open the job.")] = None,
     jupyter_enabled: Annotated[bool | None, typer.Option("--jupyter/--no-jupyter", help="JupyterLab at once.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", exists=True, dir_okay=False, help="YAML with the API's field names.")
+        Path | None,
+        typer.Option(
+            "--file", "-f", exists=True, dir_okay=False, help="YAML with the API's field names; each document is a job."
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Until the job is active, or over.")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key never makes two jobs.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a job in the queue. What is given here goes before what the file says."""
+    """Put a job in the queue. What is given here goes before what the file says.
+
+    A file of several documents (between lines of `---`) is submitted as a whole: all of its jobs, or none.
+    """
     given = {
         "image": image,
         "instance_type": instance_type,
@@ -67,19 +73,38 @@ def submit(  # noqa: PLR0917 - its parameters are the options of the command lin
         "github_user": github_user,
         "jupyter_enabled": jupyter_enabled,
     }
-    fields = _from_file(file) | {field: value for field, value in given.items() if value is not None}
+    options = {field: value for field, value in given.items() if value is not None}
+    jobs = [_merged(read, options, env or []) for read in _from_file(file)]
+    key = idempotency_key or uuid.uuid4().hex
+    if len(jobs) == 1:
+        _submit(jobs[0], wait=wait, key=key, as_json=as_json)
+    elif wait:
+        raise CommandError("--wait is for one job", step="`gpudev list` shows how those of a file get on.")
+    else:
+        _submit_together(jobs, key=key, as_json=as_json)
+
+
+def _merged(read: dict[str, Any], options: dict[str, Any], env: list[str]) -> dict[str, Any]:
+    """A job as the file and the options say."""
+    fields = read | options
     if env:
         fields["env_vars"] = {**(fields.get("env_vars") or {}), **dict(map(_variable, env))}
-    missing = [
-        option
-        for field, option in (("image", "--image"), ("instance_type", "--instance-type"))
-        if not fields.get(field)
-    ]
+    missing = [option for field, option in _NEEDED.items() if not fields.get(field)]
     if missing:
         raise CommandError(
             f"{' and '.join(missing)} must be given", step="As options, or in a file: `--file job.yaml`."
         )
-    _submit(fields, wait=wait, key=idempotency_key or uuid.uuid4().hex, as_json=as_json)
+    return fields
+
+
+def _submit_together(jobs: list[dict[str, Any]], *, key: str, as_json: bool) -> None:
+    with open_client() as client:
+        answer = client.submit_jobs(jobs=jobs, idempotency_key=key)
+    if as_json:
+        print_json(answer)
+        return
+    for job in answer.jobs:
+        print_line(job.job_id)
 
 
 def _submit(fields: dict[str, Any], *, wait: bool, key: str, as_json: bool) -> None:
@@ -119,13 +144,18 @@ def _print_outcome(job: Job) -> None:
     )
 
 
-def _from_file(path: Path | None) -> dict[str, Any]:
+def _from_file(path: Path | None) -> list[dict[str, Any]]:
+    """The jobs of a file: one for each of its documents; without a file, one of which nothing is said."""
     if path is None:
-        return {}
+        return [{}]
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        documents = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one is not None]
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise CommandError(f"{path} cannot be read: {error}") from None
+    return [_fields(path, document) for document in documents] or [{}]
+
+
+def _fields(path: Path, read: Any) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise CommandError(f"{path} holds no fields", step="It begins like `image: debian:12`.")
     unknown = sorted(str(field) for field in read if field not in FIELDS)
