@@ -9,12 +9,14 @@ from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.api.access import AccessController
 from services.jobs.api.administration import commands
+from services.jobs.api.events import EventsController
 from services.jobs.api.jobs import JobsController
 from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
 from services.jobs.consumers import Consumers
 from services.jobs.context import Context, WakeUps
 from services.jobs.operations.insert_jobs import group_of_submissions
+from services.jobs.operations.stream_events import EventReader
 from services.jobs.operations.stream_log import LogReader
 from services.jobs.settings import JobsSettings
 from services.jobs.workers.access_keeper import AccessKeeper
@@ -44,15 +46,17 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     reconciler = Reconciler(context, cluster, github)
     access = AccessKeeper(context, cluster, github)
     sweeper = OrphanSweeper(context, cluster)
+    events = EventReader(context, base.broker)
     parts = ServiceParts(
-        controllers=[JobsController, AccessController, LogsController, QueueController],
+        controllers=[JobsController, AccessController, LogsController, QueueController, EventsController],
         verify=verify or base.ask_auth(),
-        resources={"context": context, "log_reader": LogReader(context, cluster)},
+        resources={"context": context, "log_reader": LogReader(context, cluster), "event_reader": events},
         subscriptions=Consumers(context).subscriptions(),
         loops=[
             sweeper.loop,
             DisabledUsers(context).loop,
             QueueKeeper(context).loop,
+            events.feed.loop,
         ],
         workers=[reconciler.worker, access.worker],
         tasks=[reconciler.watch],

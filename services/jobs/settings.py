@@ -105,6 +105,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Logs that one user may follow at once, per replica."""
     max_read_logs: int = 20
     """Logs that one user may read at once without following them, per replica."""
+    max_event_streams: int = 20
+    """Answers that send events as they come which one user may have at once, per replica."""
     max_held_answers: int = 20
     """Answers that `Prefer: wait` holds for one user at once, per replica; one more is given at once."""
 

@@ -18,6 +18,7 @@ _TAGS = {
     "Cluster Information": "Free GPUs, and how busy the cluster is.",
     "Disk Operations": "Persistent disks and their snapshots.",
     "API Key Management": "Your own API keys.",
+    "Events": "What happens, as it happens.",
 }
 """In the order of the contract."""
 _PREFER = {

@@ -11,13 +11,15 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from shared.background import cancel_all
 from shared.web.key_holds import KeyEnded, KeyHold
+from shared.web.server_sent import reason_event
 
 FIRST_SECONDS = 0.5
 QUIET_SECONDS = 15.0
 """Below the idle time-outs of what stands between: CloudFront's 30 s, others' 60 s."""
 _LAST_SECONDS = 1.0
+_SLOW_SECONDS = 30.0
+"""A client of events that takes none of a piece for so long is cut off."""
 _HEADERS = (
-    (b"content-type", b"text/plain; charset=utf-8"),
     # users' own text, on the API's origin: no browser may take it for a page
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -28,6 +30,13 @@ TEXT_RESPONSE = ResponseSpec(
     data_container=str, description="The text, sent as it comes", media_type=MediaType.TEXT, generate_examples=False
 )
 """Of a handler that answers with a TextStream, for its OpenAPI."""
+EVENT_RESPONSE = ResponseSpec(
+    data_container=str,
+    description="Server-sent events, as they come",
+    media_type="text/event-stream",
+    generate_examples=False,
+)
+"""Of a handler that answers with an EventStream, for its OpenAPI."""
 
 
 class TextStream(Response[Any]):
@@ -43,6 +52,8 @@ class TextStream(Response[Any]):
         kept_alive: It may be silent for long, so its head is sent at once, and then something every 15 s: an empty
             line, or a space where a line has no end yet. The server sends no head without a first byte.
     """
+
+    content_type = b"text/plain; charset=utf-8"
 
     def __init__(self, pieces: AsyncGenerator[bytes, None], hold: KeyHold, *, kept_alive: bool) -> None:
         super().__init__(None, status_code=200)
@@ -116,7 +127,8 @@ class TextStream(Response[Any]):
     async def _begin(self, send: Send) -> None:
         if not self._begun:
             self._begun = True
-            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            headers = [(b"content-type", self.content_type), *_HEADERS]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _finish(self, send: Send) -> None:
         await self._begin(send)
@@ -131,6 +143,46 @@ class TextStream(Response[Any]):
             async with asyncio.timeout(_LAST_SECONDS):
                 await self._put(send, text)
                 await self._finish(send)
+
+
+class EventStream(TextStream):
+    """An answer of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+    It ends as a TextStream does, with an event `end` in place of the line. A client that takes nothing for 30 s is cut
+    off, without an end: it asks again, with the id of the last event that it has.
+
+    Args:
+        pieces: Whole events; they begin at once, and are never silent for long.
+        hold: Of the key.
+    """
+
+    content_type = b"text/event-stream; charset=utf-8"
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], hold: KeyHold) -> None:
+        super().__init__(pieces, hold, kept_alive=True)
+
+    def _patience(self) -> None:
+        return None  # the pieces see to it themselves, with their own signs of life
+
+    def _reason(self, error: KeyEnded) -> bytes:
+        return reason_event("end", error.why)
+
+    async def _send(self, send: Send) -> None:
+        with suppress(_NotTaken):
+            await super()._send(send)
+
+    async def _put(self, send: Send, text: bytes) -> None:
+        try:
+            async with asyncio.timeout(_SLOW_SECONDS) as limit:
+                await super()._put(send, text)
+        except TimeoutError:
+            if limit.expired():
+                raise _NotTaken from None
+            raise
+
+
+class _NotTaken(Exception):
+    """The client takes nothing."""
 
 
 async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:

@@ -20,6 +20,8 @@ ROUTES = {
 FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix"}
 BY_OWN_NAME = {"follow_job_logs": "get_job_logs"}
 """Second methods of a route."""
+NO_STRUCT = {"openapi", "get_job_logs", "follow_events", "follow_job_events"}
+"""Routes whose answers are no JSON of one struct."""
 KEYED = {"aws_login": {"Idempotency-Key"}}
 """Headers that a route takes and has no use for."""
 
@@ -37,7 +39,8 @@ def arguments(steps: Any, definition: dict[str, Any]) -> dict[str, Any]:
         for one in definition.get("parameters", ())
         if one["in"] == "query"
     }
-    known = {**dict.fromkeys(FIELDS, "a name/with ä"), **query, **body, "wait": 5, "idempotency_key": "k"}
+    own = {"wait": 5, "idempotency_key": "k", "last_event_id": "i"}
+    known = {**dict.fromkeys(FIELDS, "a name/with ä"), **query, **body, **own}
     return {name: known[name] for name in list(inspect.signature(steps).parameters)[1:]}
 
 
@@ -58,6 +61,7 @@ def sent_by(route: str) -> list[Request]:
 
 def test_no_method_is_without_a_route_and_no_route_without_a_method() -> None:
     methods = {name for name, value in vars(Operations).items() if isinstance(value, operation)}
+    methods |= {name for name, value in vars(Operations).items() if isinstance(value, streamed) and name in ROUTES}
     assert set(ROUTES) - methods == set(), "routes that no method calls"
     assert methods - set(ROUTES) == {"wait_for_disk_operation"}, "methods of no route"
 
@@ -71,21 +75,21 @@ def test_a_method_sends_its_route_everything_that_it_takes(route: str) -> None:
     for request in sent_by(route):
         assert (request.method, request.path) == (verb, pattern)
         told = {one["name"] for one in parameters if one["in"] == "header"}
-        assert {"Prefer", "Idempotency-Key"} & set(request.headers) == told | KEYED.get(route, set())
+        assert {"Prefer", "Idempotency-Key", "Last-Event-ID"} & set(request.headers) == told | KEYED.get(route, set())
         assert msgspec.json.decode(request.body or b"{}").keys() == body_fields(definition).keys()
         assert request.public == (definition.get("security") == [])
         queries |= set(request.params)
     assert queries == {one["name"] for one in parameters if one["in"] == "query"}
 
 
-@pytest.mark.parametrize("route", sorted(set(ROUTES) - {"openapi", "get_job_logs"}))
+@pytest.mark.parametrize("route", sorted(set(ROUTES) - NO_STRUCT))
 def test_a_model_has_every_field_of_an_answer(route: str) -> None:
     definition = ROUTES[route][2]
     told = example_of(DOCUMENT, definition["responses"]["200"]["content"]["application/json"]["schema"])
     assert fields_of(msgspec.to_builtins(read(route, told))) == fields_of(told)
 
 
-@pytest.mark.parametrize("route", sorted(set(ROUTES) - {"openapi", "get_job_logs"}))
+@pytest.mark.parametrize("route", sorted(set(ROUTES) - NO_STRUCT))
 def test_fields_of_a_newer_service_are_passed_over(route: str) -> None:
     definition = ROUTES[route][2]
     told = example_of(DOCUMENT, definition["responses"]["200"]["content"]["application/json"]["schema"])

@@ -36,6 +36,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("get", "/v1/jobs/{job_id}/logs"): Serves.OWNER,
     ("get", "/v1/jobs/{job_id}/history"): Serves.OWNER,
     ("get", "/v1/jobs/{job_id}/explain"): Serves.OWNER,
+    ("get", "/v1/jobs/{job_id}/events"): Serves.OWNER_AND_OPERATORS,
     ("post", "/v1/jobs/{job_id}/extend"): Serves.OWNER,
     ("post", "/v1/jobs/{job_id}/jupyter/enable"): Serves.OWNER,
     ("post", "/v1/jobs/{job_id}/jupyter/disable"): Serves.OWNER,
@@ -53,6 +54,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("get", "/v1/gpu/availability"): Serves.USERS,
     ("get", "/v1/cluster/status"): Serves.USERS,
     ("get", "/v1/disks"): Serves.USERS,
+    ("get", "/v1/events"): Serves.USERS,
     ("get", "/v1/keys"): Serves.USERS,
     ("post", "/v1/jobs/submit"): Serves.USERS,
     ("post", "/v1/jobs/batch"): Serves.USERS,
@@ -76,6 +78,9 @@ UNDOCUMENTED: dict[Route, Serves] = {
 }
 
 ROUTES = {**DOCUMENTED, **UNDOCUMENTED}
+
+ENDLESS = {"/v1/events", "/v1/jobs/{job_id}/events"}
+"""Routes whose answers go on until somebody ends them."""
 
 BODIES: dict[str, Any] = {
     "/v1/auth/aws-login": {},

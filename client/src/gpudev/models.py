@@ -1,6 +1,7 @@
 """Answers. Fields that a newer service adds are passed over; those that an older one lacks are None or empty."""
 
 from datetime import date, datetime
+from typing import Any
 
 import msgspec
 
@@ -355,3 +356,28 @@ class DiskContent(Answer, frozen=True, kw_only=True):
     listed_at: datetime | None = None
     listed_after_job: str | None = None
     missed_after_job: str | None = None
+
+
+class Event(Answer, frozen=True, kw_only=True):
+    """Something that has happened; what `data` holds depends on the type (docs/events.md)."""
+
+    id: str = ""
+    """The same when the event comes again."""
+    type: str
+    """Such as dev.gpudev.jobs.started.v1; or `resync`: events before this are not kept any more, read the state."""
+    source: str = ""
+    subject: str = ""
+    """Id of the job, disk or node that it is about, or a GPU type."""
+    time: datetime | None = None
+    sequence: int = 0
+    """Of the events of one source about one subject: rises with each."""
+    messageid: int | None = None
+    requestid: str | None = None
+    data: dict[str, Any] = {}
+    last_id: str | None = None
+    """What to give as `last_event_id` to go on after this event."""
+
+    @property
+    def name(self) -> str:
+        """Such as `jobs.started`, or `resync`."""
+        return self.type.removeprefix("dev.gpudev.").rpartition(".v")[0] or self.type

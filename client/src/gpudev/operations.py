@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -27,6 +28,7 @@ from gpudev.core import (
 from gpudev.errors import UnexpectedAnswer
 from gpudev.following import LogPosition
 from gpudev.retries import IDEMPOTENCY_KEY, exchange, opened
+from gpudev.server_sent import EventParser, SentEvent
 
 T = TypeVar("T")
 PAGE = 100
@@ -349,6 +351,49 @@ class Operations:
             # answers are not held for those who hold too many, nor is there one to hold when a job has left the queue
             yield Sleep(max(0.0, _LEAST_TURN_SECONDS - (time.monotonic() - turn)))
 
+    # --- events
+
+    @streamed
+    def follow_events(
+        self, *, topics: str | None = None, user: str | None = None, last_event_id: str | None = None
+    ) -> Stream[models.Event]:
+        """What happens to one's own jobs and disks, as it happens, for ever; a cut is mended, and nothing left out.
+
+        Args:
+            topics: Some of `jobs`, `disks` and `cluster`, separated by commas; None: the first two.
+            user: For operators: another user's name, or `*` for everybody.
+            last_event_id: `last_id` of the last event that you have; None: begin with what happens from now on.
+
+        Raises:
+            GpuDevError: Of the last try, when the service cannot be reached for `retry_seconds`, or the key has ended.
+        """
+        yield from self._follow("/v1/events", {"topics": topics, "user": user}, last_event_id)
+
+    @streamed
+    def follow_job_events(self, job_id: str, *, last_event_id: str | None = None) -> Stream[models.Event]:
+        """A job's events from its first, as far as they are kept, then as they come; see `follow_events`."""
+        yield from self._follow(f"{_job(job_id)}/events", {}, last_event_id)
+
+    def _follow(
+        self, path: str, params: Mapping[str, str | None], last_event_id: str | None
+    ) -> Generator[Effect | Item[models.Event], Any, None]:
+        parser = EventParser(last_event_id)
+        given = {name: value for name, value in params.items() if value is not None}
+        while True:
+            headers = {"Accept": "text/event-stream"}
+            if parser.last_id is not None:
+                headers["Last-Event-ID"] = parser.last_id
+            request = Request(method="GET", path=path, params=given, headers=headers)
+            response = yield from opened(request, seconds=self.retry_seconds)
+            with suppress(ConnectionLost):
+                while piece := (yield Read(response.stream)):
+                    for sent in parser.feed(piece):
+                        if sent.kind != "end":  # the next answer says why, if there is none
+                            yield Item(_event(sent))
+            yield Close(response.stream)
+            yield Sleep(_PAUSE_SECONDS)
+            parser.cut()
+
     # --- disks
 
     @operation
@@ -557,3 +602,9 @@ def _moment(since: str | None) -> str | None:
         return since
     moment = datetime.now(timezone.utc) - timedelta(seconds=int(since))
     return moment.isoformat().replace("+00:00", "Z")
+
+
+def _event(sent: SentEvent) -> models.Event:
+    if sent.kind:
+        return models.Event(type=sent.kind, last_id=sent.last_id)
+    return msgspec.structs.replace(msgspec.json.decode(sent.data, type=models.Event), last_id=sent.last_id)
