@@ -8,7 +8,7 @@ The folder is what to keep (a backup of the database cannot be read without it) 
 
     values.json     all of it; the other files are made of it
     gpudev.yaml     the services' Secrets, for `kubectl apply -f`
-    nats.yaml       the Secret with NATS's passwords
+    nats.yaml       the Secret with NATS's passwords (not with --nats-credentials)
     database.env    passwords of the database's roles, for deploy/database/roles.sql
     external/       the same Secrets, a JSON object a file, for a secret store
 
@@ -26,6 +26,8 @@ from typing import Any
 SERVICES = ("auth", "jobs", "disks", "capacity")
 NATS_USERS = (*SERVICES, "operator", "tools")
 ROTATIONS = ("encryption", "database", "nats", "internal")
+CREDENTIALS_FILE = "nats.creds"
+CREDENTIALS_HELP = "where NATS knows users by JWT: the folder with auth.creds, jobs.creds, disks.creds, capacity.creds"
 
 
 def main() -> None:
@@ -36,12 +38,14 @@ def main() -> None:
     new.add_argument("folder", type=Path)
     new.add_argument("--database", required=True, metavar="HOST[:PORT]/NAME[?OPTIONS]")
     new.add_argument("--nats", required=True, metavar="URL", help="nats:// or tls://, several joined by commas")
+    new.add_argument("--nats-credentials", type=Path, metavar="FOLDER", help=CREDENTIALS_HELP)
     new.add_argument("--release", default="gpudev", help="name of the Helm release")
     new.add_argument("--namespace", default="gpudev-system", help="of the control plane")
     new.add_argument("--nats-namespace", default="nats")
     rotate = commands.add_parser("rotate", help="make secrets of one kind anew, and all files")
     rotate.add_argument("folder", type=Path)
     rotate.add_argument("kind", choices=ROTATIONS)
+    rotate.add_argument("--nats-credentials", type=Path, metavar="FOLDER", help=f"nats: {CREDENTIALS_HELP}")
     rotate.add_argument("--only-newest", action="store_true", help="encryption: forget the older keys, make no new one")
     arguments = parser.parse_args()
     if arguments.command == "new":
@@ -52,7 +56,7 @@ def main() -> None:
             sys.exit(f"{arguments.folder} is there already: nothing was made. `rotate` makes single secrets anew.")
     else:
         values = json.loads((arguments.folder / "values.json").read_text())
-        _rotate(values, arguments.kind, only_newest=arguments.only_newest)
+        _rotate(values, arguments)
     for name, text in _files(values).items():
         _write_private(arguments.folder / name, text)
     sys.stdout.write(f"{arguments.folder}: {', '.join(sorted(_files(values)))}\n")
@@ -73,34 +77,60 @@ def _new(arguments: argparse.Namespace) -> dict[str, Any]:
         "database": {"host": host, "name": database, "options": options},
         "nats": servers,
         "database_passwords": {service: _password() for service in SERVICES},
-        "nats_passwords": {user: _password() for user in NATS_USERS},
+        **_nats_users(arguments),
         "encryption_keys": {service: [_key()] for service in SERVICES},
         "key_hash_key": _key(),
         "internal_token": _password(),
     }
 
 
-def _rotate(values: dict[str, Any], kind: str, *, only_newest: bool) -> None:
+def _rotate(values: dict[str, Any], arguments: argparse.Namespace) -> None:
+    kind = arguments.kind
     if kind == "encryption":
         for service, keys in values["encryption_keys"].items():
-            values["encryption_keys"][service] = keys[:1] if only_newest else [_key(), *keys]
+            values["encryption_keys"][service] = keys[:1] if arguments.only_newest else [_key(), *keys]
     elif kind == "internal":
         values["internal_token"] = _password()
+    elif kind == "database":
+        values["database_passwords"] = {name: _password() for name in values["database_passwords"]}
+    elif "nats_credentials" in values and arguments.nats_credentials is None:
+        sys.exit("NATS knows these users by JWT: name the folder with their new files with --nats-credentials")
     else:
-        values[f"{kind}_passwords"] = {name: _password() for name in values[f"{kind}_passwords"]}
+        del values["nats_credentials" if "nats_credentials" in values else "nats_passwords"]
+        values |= _nats_users(arguments)
+
+
+def _nats_users(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Passwords that are made here, or files that the operator of NATS made."""
+    if arguments.nats_credentials is None:
+        return {"nats_passwords": {user: _password() for user in NATS_USERS}}
+    files = {service: arguments.nats_credentials / f"{service}.creds" for service in SERVICES}
+    try:
+        return {"nats_credentials": {service: file.read_text() for service, file in files.items()}}
+    except OSError as error:
+        sys.exit(f"--nats-credentials: {error.filename} cannot be read: {error.strerror}")
 
 
 def _files(values: dict[str, Any]) -> dict[str, str]:
     services = {f"{values['release']}-{service}": _service(values, service) for service in SERVICES}
-    lines = [f'{user.upper()}_PASSWORD: "{password}"\n' for user, password in values["nats_passwords"].items()]
-    passwords = {"passwords.conf": "".join(lines)}
     return {
         "values.json": json.dumps(values, indent=1) + "\n",
         "gpudev.yaml": _manifests(values["namespace"], services),
-        "nats.yaml": _manifests(values["nats_namespace"], {f"{values['release']}-nats": passwords}),
         "database.env": "".join(f"{n.upper()}_PASSWORD={p}\n" for n, p in values["database_passwords"].items()),
         **{f"external/{name}.json": json.dumps(data, indent=1) + "\n" for name, data in services.items()},
-        f"external/{values['release']}-nats.json": json.dumps(passwords, indent=1) + "\n",
+        **_nats(values),
+    }
+
+
+def _nats(values: dict[str, Any]) -> dict[str, str]:
+    """What NATS itself has to know: nothing where its users are JWTs."""
+    if "nats_passwords" not in values:
+        return {}
+    lines = [f'{user.upper()}_PASSWORD: "{password}"\n' for user, password in values["nats_passwords"].items()]
+    name, data = f"{values['release']}-nats", {"passwords.conf": "".join(lines)}
+    return {
+        "nats.yaml": _manifests(values["nats_namespace"], {name: data}),
+        f"external/{name}.json": json.dumps(data, indent=1) + "\n",
     }
 
 
@@ -108,13 +138,15 @@ def _service(values: dict[str, Any], service: str) -> dict[str, str]:
     """The variables of one service, by their names."""
     database, password = values["database"], values["database_passwords"][service]
     options = f"?{database['options']}" if database["options"] else ""
-    user = f"{service}:{values['nats_passwords'][service]}"
+    user = f"{service}:{values['nats_passwords'][service]}@" if "nats_passwords" in values else ""
     variables = {
         "GPUDEV_DATABASE_URL": f"postgresql://gpudev_{service}:{password}@{database['host']}/{database['name']}{options}",
-        "GPUDEV_NATS_URL": ",".join(server.replace("://", f"://{user}@", 1) for server in values["nats"]),
+        "GPUDEV_NATS_URL": ",".join(server.replace("://", f"://{user}", 1) for server in values["nats"]),
         "GPUDEV_SECRET_KEYS": ",".join(values["encryption_keys"][service]),
         "GPUDEV_INTERNAL_TOKEN": values["internal_token"],
     }
+    if "nats_credentials" in values:
+        variables[CREDENTIALS_FILE] = values["nats_credentials"][service]
     if service == "auth":
         variables["GPUDEV_KEY_HASH_KEY"] = values["key_hash_key"]
     return variables

@@ -16,7 +16,10 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """postgresql:// URL of the service's own role, whose search_path is the service's own schema; with libpq's options,
     such as ?sslmode=verify-full&sslrootcert=/path."""
     nats_url: str
-    """nats:// or tls:// URL with the service's user and password; several are joined by commas."""
+    """nats:// or tls:// URL with the service's user and password, or without with nats_credentials_file; several are
+    joined by commas."""
+    nats_credentials_file: str | None = None
+    """The service's .creds file, for a NATS whose accounts are JWTs; it is read again at each connect."""
     nats_ca_file: str | None = None
     """File with the certificate authorities of NATS, in PEM; with it the connection has TLS or is none. None: those of
     the machine, for tls://."""

@@ -15,6 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from shared.contracts.events import STREAM, SUBJECT_ROOT
 from shared.errors import BrokerUnavailable
+from shared.messaging.credentials import CredentialsError, UserCredentials
 from shared.settings import SettingsError
 
 log = structlog.get_logger(__name__)
@@ -61,9 +62,11 @@ class Broker:
         stream_replicas: int = 1,
         stream_max_bytes: int = 1 << 30,
         ca_file: str | None = None,
+        credentials_file: str | None = None,
     ) -> None:
         self._servers = url.split(",")
         self._tls = _tls(self._servers, ca_file)
+        self._user = _user(credentials_file)
         self._name = name
         self._inbox = inbox
         self.stream = StreamConfig(
@@ -176,6 +179,7 @@ class Broker:
             "disconnected_cb": self._note_disconnect,
             "reconnected_cb": self._connected,
             **({} if self._tls is None else {"tls": self._tls}),
+            **({} if self._user is None else {"signature_cb": self._user.sign, "user_jwt_cb": self._user.jwt}),
         }
 
     async def _connected(self) -> None:
@@ -208,3 +212,13 @@ def _tls(servers: list[str], ca_file: str | None) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise SettingsError(f"GPUDEV_NATS_CA_FILE cannot be read: {type(error).__name__}") from error
+
+
+def _user(credentials_file: str | None) -> UserCredentials | None:
+    """None: the URL says who it is."""
+    if credentials_file is None:
+        return None
+    try:
+        return UserCredentials(credentials_file)
+    except CredentialsError as error:
+        raise SettingsError(f"The file of GPUDEV_NATS_CREDENTIALS_FILE {error}") from error

@@ -69,6 +69,7 @@ class Foundation:
             stream_replicas=settings.stream_replicas,
             stream_max_bytes=settings.stream_max_bytes,
             ca_file=settings.nats_ca_file,
+            credentials_file=settings.nats_credentials_file,
         )
         relay = Relay(database=database, broker=broker, service=service, clock=clock)
         return cls(service, settings, database, broker, relay, Cipher(settings.secret_keys), clock)

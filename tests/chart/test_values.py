@@ -13,7 +13,7 @@ import yaml
 from deploy.chart import generate, settings
 from shared.routes import SERVICES, ServiceName
 from shared.settings import CommonSettings
-from tests.support.chart import environment, objects, refusal
+from tests.support.chart import environment, objects, pod_templates, refusal
 
 DEFAULTS = yaml.safe_load((generate.CHART / "values.yaml").read_text())
 OPEN = {"annotations", "labels", "nodeSelector", "controlPlaneLabels", "jobsLabels", "requests", "limits"}
@@ -90,6 +90,24 @@ def test_a_setting_of_every_service_can_be_said_once() -> None:
     made = objects(settings={"log_level": "debug"}, services={"jobs": {"settings": {"log_level": "error"}}})
     found = {service: environment(service, made)["GPUDEV_LOG_LEVEL"] for service in SERVICES}
     assert found == {"auth": "debug", "jobs": "error", "disks": "debug", "capacity": "debug"}
+
+
+def test_each_service_reads_the_credentials_for_nats_of_its_own_secret() -> None:
+    for enabled in (False, True):
+        made = objects(nats={"credentials": enabled}, services={"jobs": {"secret": "of-jobs"}})
+        for service in SERVICES:
+            pod = dict(pod_templates(made))[f"Deployment gpudev-{service}"]["spec"]
+            (container,) = pod["containers"]
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            assert ("nats" in volumes) is enabled
+            file = environment(service, made).get("GPUDEV_NATS_CREDENTIALS_FILE")
+            assert file == ("/etc/gpudev/nats/nats.creds" if enabled else None)
+            if enabled:
+                secret = volumes["nats"]["secret"]
+                assert secret["secretName"] == ("of-jobs" if service == "jobs" else f"gpudev-{service}")
+                assert secret["items"] == [{"key": "nats.creds", "path": "nats.creds"}]
+                assert {"name": "nats", "mountPath": "/etc/gpudev/nats", "readOnly": True} in container["volumeMounts"]
+                assert "subPath" not in str(container["volumeMounts"])
 
 
 def test_capacity_counts_with_what_jobs_is_set_to() -> None:

@@ -123,6 +123,42 @@ def test_a_rotation_changes_one_kind(tmp_path: Path, kind: str, changed: str) ->
     assert {name for name in after if after[name] != before[name]} == {changed}
 
 
+def credentials(folder: Path) -> Path:
+    """What the operator of NATS gave, of each service."""
+    folder.mkdir()
+    for service in SERVICES:
+        (folder / f"{service}.creds").write_text(f"of {service}, from {folder.name}\n")
+    return folder
+
+
+def test_where_nats_knows_users_by_jwt_their_files_take_the_place_of_passwords(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    given = credentials(tmp_path / "first")
+
+    assert secrets("new", folder, *NEW, "--nats-credentials", given).returncode == 0
+
+    for service in SERVICES:
+        of = variables(folder)[f"gpudev-{service}"]
+        assert of["GPUDEV_NATS_URL"] == "tls://a.nats:4222,tls://b.nats:4222"
+        assert of["nats.creds"] == f"of {service}, from first\n"
+    assert not list(folder.rglob("*nats*"))
+
+    unsaid = secrets("rotate", folder, "nats")
+    assert (unsaid.returncode, "--nats-credentials" in unsaid.stderr) == (1, True)
+    assert secrets("rotate", folder, "nats", "--nats-credentials", credentials(tmp_path / "second")).returncode == 0
+    assert {of["nats.creds"].split()[-1] for of in variables(folder).values()} == {"second"}
+
+
+def test_a_missing_file_of_credentials_is_named(tmp_path: Path) -> None:
+    given = credentials(tmp_path / "given")
+    (given / "jobs.creds").unlink()
+
+    made = secrets("new", tmp_path / "secrets", *NEW, "--nats-credentials", given)
+
+    assert (made.returncode, "jobs.creds" in made.stderr) == (1, True)
+    assert not (tmp_path / "secrets").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -42,6 +42,7 @@ http://{{ $root.Release.Name }}-{{ index . 1 }}.{{ $root.Release.Namespace }}:{{
 {{- $own := dict "http_port" $root.Values.ports.http "metrics_port" $root.Values.ports.metrics "auth_urls" (include "gpudev.url" (list $root "auth")) }}
 {{- if has $name $known.cluster }}{{ $_ := set $own "namespace" $root.Values.namespaces.jobs }}{{ end }}
 {{- if eq $name "jobs" }}{{ $_ := set $own "tools_image" (include "gpudev.image" (list $root "tools")) }}{{ end }}
+{{- if $root.Values.nats.credentials }}{{ $_ := set $own "nats_credentials_file" "/etc/gpudev/nats/nats.creds" }}{{ end }}
 {{- /* what jobs' pods get is counted by capacity */ -}}
 {{- $jobs := dict }}
 {{- if eq $name "capacity" }}
