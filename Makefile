@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month chart identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month chart api identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -73,6 +73,10 @@ simulate-month: $(READY)
 # What the chart has of the code: its schema, its routes, and deploy/kubernetes, which is the chart rendered.
 chart: $(READY)
 	$(BIN)/python -m deploy.chart.generate
+
+# The API's documents, made of the code: OpenAPI of each service and of all, AsyncAPI of the events.
+api: $(READY)
+	$(BIN)/python -m deploy.api.generate
 
 # The lock names versions and hashes only; where they come from is the installer's setting. What a dependency of ours wants
 # for other uses than ours stays out of the images.

@@ -1,11 +1,6 @@
 """The services' settings as a chart's values: their JSON Schema, and which of them are secret."""
 
-import ast
 import enum
-import functools
-import inspect
-import itertools
-import textwrap
 import types
 import typing
 from typing import Any
@@ -16,6 +11,7 @@ from services.auth.settings import AuthSettings
 from services.capacity.settings import CapacitySettings
 from services.disks.settings import DisksSettings
 from services.jobs.settings import JobsSettings
+from shared.field_docs import field_docs
 from shared.routes import ServiceName
 from shared.settings import CommonSettings
 
@@ -81,7 +77,7 @@ def setting_schema(model: type[CommonSettings], name: str) -> Schema:
     schema = _form(field.type)
     if not field.required and field.default not in (None, msgspec.NODEFAULT):
         schema["default"] = field.default
-    return {"description": _documents(model)[name], **schema}
+    return {"description": field_docs(model)[name], **schema}
 
 
 def _form(annotation: Any) -> Schema:
@@ -113,19 +109,3 @@ def _taken_apart(annotation: Any) -> tuple[Any, Schema]:
         if getattr(meta, key) is not None
     }
     return bare, said
-
-
-@functools.cache
-def _documents(model: type) -> dict[str, str]:
-    """The string under each field, own and inherited."""
-    found: dict[str, str] = {}
-    for one in reversed(model.__mro__):
-        if one is msgspec.Struct or not issubclass(one, msgspec.Struct):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
-        body = typing.cast("ast.ClassDef", tree).body
-        for field, text in itertools.pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                name = typing.cast("ast.Name", field.target).id
-                found[name] = " ".join(str(text.value.value).split())
-    return found

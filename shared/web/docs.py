@@ -15,12 +15,14 @@ from litestar import Controller, MediaType, Request, Response, get
 from litestar.di import NamedDependency
 
 from shared.clock import Stopwatch
+from shared.contracts.asyncapi import asyncapi_document
 from shared.errors import NotFound, Unavailable
 from shared.messaging import Broker, call_rpc
 from shared.messaging.rpc import Empty
 from shared.routes import CONTRACT, SERVICES
 from shared.web.authentication import PUBLIC
 from shared.web.errors import bad_request, error_responses
+from shared.web.event_docs import events_page
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,7 @@ _ASSET_TYPES = {
     "favicon-32x32.png": "image/png",
 }
 _PLACES = {endpoint: place for place, endpoint in enumerate(CONTRACT)}
+_EVENTS = asyncapi_document()
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -208,6 +211,16 @@ class FrontDocsController(Controller):
     async def docs(self) -> Response[str]:
         """Swagger UI."""
         return Response(_PAGE, headers=_PAGE_HEADERS, media_type=MediaType.HTML)
+
+    @get("/docs/events", include_in_schema=False, media_type=MediaType.HTML)
+    async def events(self) -> Response[str]:
+        """Every event, for people."""
+        return Response(events_page(_EVENTS), headers=_PAGE_HEADERS, media_type=MediaType.HTML)
+
+    @get("/docs/events.json", include_in_schema=False)
+    async def events_document(self) -> Response[dict[str, Any]]:
+        """Every event, as AsyncAPI 3."""
+        return Response(_EVENTS, media_type=MediaType.JSON)
 
     @get("/docs/start.js", include_in_schema=False)
     async def start(self) -> Response[str]:

@@ -3,19 +3,8 @@
 import asyncio
 from typing import Any
 
-from deploy.local.aws import role_arn
-from services.auth.app import create_app as auth_app
-from services.auth.settings import AuthSettings
-from services.capacity.app import create_app as capacity_app
-from services.capacity.settings import CapacitySettings
-from services.disks.app import create_app as disks_app
-from services.disks.settings import DisksSettings
-from services.jobs.app import create_app as jobs_app
-from services.jobs.settings import JobsSettings
+from deploy.api.openapi import service_documents
 from shared.web.docs import merge_documents
-from shared.web.openapi import own_document
-from tests.support.auth import new_key_hash_key
-from tests.support.harness import new_secret_keys
 
 _EXAMPLES = {
     "date-time": "2026-01-20T18:30:00Z",
@@ -26,25 +15,7 @@ _EXAMPLES = {
 
 def api_document() -> dict[str, Any]:
     """What `/openapi.json` answers."""
-    return asyncio.run(_api_document())
-
-
-async def _api_document() -> dict[str, Any]:
-    common: Any = {
-        "database_url": "postgresql://nobody@127.0.0.1:1/none",
-        "nats_url": "nats://127.0.0.1:1",
-        "secret_keys": new_secret_keys(),
-    }
-    auth = AuthSettings(**common, allowed_roles=role_arn(), key_hash_key=new_key_hash_key())
-    disks = DisksSettings(**common, aws_region="us-east-1", availability_zone="us-east-1a")
-    return merge_documents(
-        {
-            "auth": own_document(auth_app(auth), "auth"),
-            "jobs": own_document(jobs_app(JobsSettings(**common)), "jobs"),
-            "disks": own_document(disks_app(disks), "disks"),
-            "capacity": own_document(capacity_app(CapacitySettings(**common)), "capacity"),
-        }
-    )
+    return merge_documents(asyncio.run(service_documents()))
 
 
 def example_of(document: dict[str, Any], schema: dict[str, Any]) -> Any:

@@ -68,6 +68,8 @@ DOCUMENTED: dict[Route, Serves] = {
 UNDOCUMENTED: dict[Route, Serves] = {
     ("get", "/docs"): Serves.ANYBODY,
     ("get", "/docs/start.js"): Serves.ANYBODY,
+    ("get", "/docs/events"): Serves.ANYBODY,
+    ("get", "/docs/events.json"): Serves.ANYBODY,
     ("get", "/docs/assets/swagger-ui.css"): Serves.ANYBODY,
     ("get", "/livez"): Serves.NOBODY,
     ("get", "/readyz"): Serves.NOBODY,

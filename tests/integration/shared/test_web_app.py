@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 
 from shared.api_key import new_api_key
 from shared.background import Loop
+from shared.contracts.asyncapi import asyncapi_document
 from shared.contracts.auth import Identity
 from shared.database import Database, Transaction
 from shared.encryption import Cipher
@@ -399,6 +400,18 @@ async def test_docs_come_from_this_machine_alone(client: AsyncTestClient[Litesta
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
         assert (await client.get(f"/docs/assets/{asset}")).status_code == 200
     assert (await client.get("/docs/assets/..%2f..%2fLICENSE")).status_code == 404
+
+
+async def test_the_page_of_events_comes_from_this_machine_and_has_every_event(
+    client: AsyncTestClient[Litestar],
+) -> None:
+    document = (await client.get("/docs/events.json")).json()
+    page = await client.get("/docs/events")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert document == asyncapi_document()
+    assert not [name for name in document["channels"] if f'id="{name}"' not in page.text]
+    assert "//" not in page.text.replace("<!DOCTYPE html>", "")
+    assert "<script" not in page.text
 
 
 async def test_metrics_name_routes_and_not_ids(client: AsyncTestClient[Litestar]) -> None:

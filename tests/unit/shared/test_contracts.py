@@ -17,6 +17,8 @@ from shared.routes import ROUTES, SERVICES, service_of
 
 MODULES = (auth, capacity, disks, jobs)
 GOLDEN = Path(__file__).parents[2] / "data" / "events.json"
+RELEASED = GOLDEN.with_name("events_1.0.json")
+"""Events as the first release wrote them: never edited."""
 EXAMPLES: dict[type, Any] = {
     int: 7,
     str: "text",
@@ -64,6 +66,20 @@ def test_an_event_looks_as_its_golden_file_says(event: type[EventData]) -> None:
     golden = json.loads(GOLDEN.read_text())
     assert document(event) == golden[event.type_name()], (
         "events change by addition only: change the golden file knowingly"
+    )
+
+
+@pytest.mark.parametrize("name", json.loads(RELEASED.read_text()))
+def test_an_event_of_a_former_release_is_read_for_ever(name: str) -> None:
+    released = json.loads(RELEASED.read_text())[name]
+    body = released["body"]
+    event = next(event for event in ALL_EVENTS if event.type_name() == name)
+    envelope = msgspec.json.decode(json.dumps(body), type=CloudEvent)
+    data = msgspec.json.decode(envelope.data, type=event)
+    assert body["data"].items() <= json.loads(msgspec.json.encode(data)).items()
+    assert (event_subject(data), envelope.subject) == (
+        json.loads(RELEASED.read_text())[name]["subject"],
+        data.entity_id,
     )
 
 
