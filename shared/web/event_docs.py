@@ -72,4 +72,4 @@ def _types(schema: Schema) -> Iterator[str]:
     for one in schema.get("anyOf", ()):
         yield from _types(one)
     if "type" in schema:
-        yield schema.get("format", schema["type"])
+        yield str(schema.get("format", schema["type"]))
