@@ -5,10 +5,11 @@ It serves HTTP on GPUDEV_HTTP_PORT and metrics on GPUDEV_METRICS_PORT until SIGT
 1. Readiness says 503 for GPUDEV_DRAIN_SECONDS, so that whoever balances the load has the time to notice. Requests that
    still come are served; each answer asks for the end of its connection.
 2. Answers that are held end: followed logs with the end of their text, `Prefer: wait` with the present state.
-3. The listener is closed, and requests under way are served to their end.
-4. The application shuts down: loops end, leases and leader locks are given back, connections are closed.
+3. WebSockets go on until they end, or until GPUDEV_SESSION_SECONDS are over: nobody could take them up elsewhere.
+4. The listener is closed, and requests under way are served to their end.
+5. The application shuts down: loops end, leases and leader locks are given back, connections are closed.
 
-SIGINT, and any second signal, leave out the wait of the first step.
+SIGINT, and any second signal, leave out the waits of the first and the third step.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from granian.server.embed import Server
 from litestar import Litestar
 from prometheus_client import start_http_server
 
+from shared.background import cancel_all
 from shared.routes import SERVICES
 from shared.settings import CommonSettings, SettingsError, read_settings
 from shared.web.app import DRAIN
@@ -34,6 +36,8 @@ from shared.web.drain import Drain
 
 log = structlog.get_logger(__name__)
 
+CUT_SECONDS = 3.0
+"""In which WebSockets that have to end say goodbye."""
 FINISH_SECONDS = 10.0
 """For requests that are under way when the listener is closed."""
 
@@ -78,6 +82,7 @@ async def serve(service: str, settings: CommonSettings) -> None:
             serving.result()
             raise OSError("the HTTP server has ended by itself")
         await _drain(app.state[DRAIN], stop, settings.drain_seconds)
+        await _await_sessions(app.state[DRAIN], stop, settings.session_seconds)
         await _finish(server, serving)
 
 
@@ -90,7 +95,7 @@ def _server(app: Litestar, settings: CommonSettings) -> Server:
         interface=Interfaces.ASGINL,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(header_read_timeout=round(1000 * settings.head_seconds)),
-        websockets=False,
+        websockets=True,
         backlog=1024,
         log_level=LogLevels.error,
     )
@@ -103,6 +108,15 @@ async def _drain(drain: Drain, stop: Stop, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await stop.at_once.wait()
     drain.release()
+
+
+async def _await_sessions(drain: Drain, stop: Stop, seconds: float) -> None:
+    ended = asyncio.create_task(drain.sessions_ended())
+    at_once = asyncio.create_task(stop.at_once.wait())
+    await asyncio.wait([ended, at_once], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    drain.cut_off()
+    await asyncio.wait([ended], timeout=CUT_SECONDS)
+    await cancel_all([ended, at_once])
 
 
 async def _finish(server: Server, serving: "asyncio.Task[None]") -> None:

@@ -45,6 +45,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Proxies that every request passes, each of which adds whom it was asked by to X-Forwarded-For: 1 for an ingress
     alone, 2 with a load balancer before it that speaks HTTP. Whoever logs in is counted by the address that the first
     of them saw."""
+    session_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 600.0
+    """How long WebSockets, which are SSH sessions, go on after SIGTERM when they do not end by themselves."""
     body_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 15.0
     """For the whole of a request's body, in seconds; who takes longer gets 408."""
     failed_keys_per_minute: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 60

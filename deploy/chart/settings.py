@@ -43,6 +43,11 @@ def secrets(service: ServiceName) -> dict[str, bool]:
     return {field.name: field.name not in NEEDED_SECRETS for field in fields if field.name in SECRETS}
 
 
+def default(name: str) -> Any:
+    """Of a setting that every service has."""
+    return next(field.default for field in msgspec.structs.fields(CommonSettings) if field.name == name)
+
+
 def of_jobs() -> list[str]:
     """Settings in which capacity has to know what jobs is set to."""
     common = {field.name for field in msgspec.structs.fields(CommonSettings)}

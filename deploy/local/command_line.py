@@ -11,6 +11,8 @@ _TEXT = """#!/bin/sh
 # The command line of the stack of this folder, with a key of its own. Without AWS credentials: as its demo user.
 export GPUDEV_CONFIG_DIR="${{GPUDEV_CONFIG_DIR:-{config}}}"
 export GPUDEV_URL="${{GPUDEV_URL:-{url}}}"
+export GPUDEV_COMMAND={command}
+export GPUDEV_SSH_CONFIG="${{GPUDEV_SSH_CONFIG:-{ssh_config}}}"
 [ -n "$AWS_ACCESS_KEY_ID" ] || . {env}
 PYTHONPATH={source}${{PYTHONPATH:+:$PYTHONPATH}} exec {python} -m gpudev "$@"
 """
@@ -21,6 +23,8 @@ def write_command(state: StateDirectory, url: str) -> None:
     text = _TEXT.format(
         config=state.root / "gpudev",
         url=url,
+        command=shlex.quote(str(state.command)),
+        ssh_config=shlex.quote(str(state.ssh_config)),
         env=shlex.quote(str(state.env)),
         source=shlex.quote(str(_SOURCE)),
         python=shlex.quote(sys.executable),

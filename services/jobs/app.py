@@ -13,11 +13,13 @@ from services.jobs.api.events import EventsController
 from services.jobs.api.jobs import JobsController
 from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
+from services.jobs.api.ssh import SshController
 from services.jobs.consumers import Consumers
 from services.jobs.context import Context, WakeUps
 from services.jobs.operations.insert_jobs import group_of_submissions
 from services.jobs.operations.stream_events import EventReader
 from services.jobs.operations.stream_log import LogReader
+from services.jobs.operations.tunnel import Tunnels
 from services.jobs.settings import JobsSettings
 from services.jobs.workers.access_keeper import AccessKeeper
 from services.jobs.workers.disabled_users import DisabledUsers
@@ -47,10 +49,23 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     access = AccessKeeper(context, cluster, github)
     sweeper = OrphanSweeper(context, cluster)
     events = EventReader(context, base.broker)
+    resources = {
+        "context": context,
+        "log_reader": LogReader(context, cluster),
+        "event_reader": events,
+        "tunnels": Tunnels(context, cluster),
+    }
     parts = ServiceParts(
-        controllers=[JobsController, AccessController, LogsController, QueueController, EventsController],
+        controllers=[
+            JobsController,
+            AccessController,
+            LogsController,
+            QueueController,
+            EventsController,
+            SshController,
+        ],
         verify=verify or base.ask_auth(),
-        resources={"context": context, "log_reader": LogReader(context, cluster), "event_reader": events},
+        resources=resources,
         subscriptions=Consumers(context).subscriptions(),
         loops=[
             sweeper.loop,

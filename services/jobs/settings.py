@@ -103,6 +103,13 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Jobs that one replica works on at once."""
     max_followed_logs: int = 20
     """Logs that one user may follow at once, per replica."""
+    dial_pods: bool = False
+    """Whether SSH over the API goes to the pod's own address, which only a service within the cluster reaches; False:
+    to the port of its node."""
+    max_ssh_sessions: int = 50
+    """SSH sessions that one user may have over the API at once, per replica."""
+    max_all_ssh_sessions: int = 500
+    """SSH sessions over the API at once, per replica."""
     max_read_logs: int = 20
     """Logs that one user may read at once without following them, per replica."""
     max_event_streams: int = 20

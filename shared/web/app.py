@@ -36,6 +36,7 @@ from shared.web.key_holds import KEY_HOLDS, KeyHolds
 from shared.web.openapi import openapi_config, own_document
 from shared.web.request import RequestLayer
 from shared.web.response import StructResponse
+from shared.web.upgrade import UpgradeLayer
 from shared.web.verification import verify_by_http, verify_by_rpc
 
 log = structlog.get_logger(__name__)
@@ -170,7 +171,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             RpcEndpoint(openapi_subject(base.service), Empty, _own_document(app, base.service)),
         ],
     )
-    app.asgi_handler = RequestLayer(app.asgi_handler, drain)
+    app.asgi_handler = UpgradeLayer(RequestLayer(app.asgi_handler, drain), drain)
     return app
 
 

@@ -1,6 +1,8 @@
 """A replica's way out: it asks for no new requests, lets go of the answers that it holds, and then stops."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Drain:
@@ -10,6 +12,10 @@ class Drain:
         self.begun = False
         """Readiness says no; requests are still served, each the last one of its connection."""
         self._released = asyncio.Event()
+        self._sessions = 0
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+        self._cut_off = asyncio.Event()
 
     def begin(self) -> None:
         """Ask whoever sends requests here to send them elsewhere."""
@@ -22,3 +28,27 @@ class Drain:
     async def released(self) -> None:
         """Wait until held answers have to end."""
         await self._released.wait()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """The length of a WebSocket, which nobody can take up elsewhere: it is given more time than an answer."""
+        self._sessions += 1
+        self._none_open.clear()
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+            if not self._sessions:
+                self._none_open.set()
+
+    async def sessions_ended(self) -> None:
+        """Wait until no WebSocket is open."""
+        await self._none_open.wait()
+
+    def cut_off(self) -> None:
+        """End the WebSockets that are still open."""
+        self._cut_off.set()
+
+    async def was_cut_off(self) -> None:
+        """Wait until WebSockets have to end."""
+        await self._cut_off.wait()

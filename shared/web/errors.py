@@ -48,6 +48,7 @@ _DESCRIPTIONS = {
     413: "The body is larger than the route accepts: 16 KB, or 1 MB for a submit",
     415: "The body is not JSON",
     422: "The idempotency key was used with another request",
+    426: "The route speaks WebSocket alone",
     429: "Too many requests; Retry-After says when to try again",
     500: "An internal error; the request id identifies it in the log",
     503: "A dependency is down; Retry-After says when to try again",
@@ -98,6 +99,8 @@ def on_project_error(request: Request[Any, Any, Any], error: GpuDevError) -> Res
     headers = {}
     if error.kind is ErrorKind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.kind is ErrorKind.UPGRADE_REQUIRED:
+        headers["Upgrade"] = "websocket"
     retry = error.retry_after_seconds or _DEFAULT_RETRY_SECONDS.get(error.kind)
     if retry is not None:
         headers["Retry-After"] = str(retry)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -71,7 +72,8 @@ class RequestLayer:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 await body.drain(status)
-                message["headers"] = _with_our_headers(message.get("headers", ()), request_id, last=self._drain.begun)
+                last = self._drain.begun and status != HTTPStatus.SWITCHING_PROTOCOLS
+                message["headers"] = _with_our_headers(message.get("headers", ()), request_id, last=last)
                 await send(message)
                 if head:
                     answered.set()

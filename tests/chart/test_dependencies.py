@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import yaml
 
-from deploy.chart import generate, tools
+from deploy.chart import generate, settings, tools
 from deploy.local.part import Part, program
 from deploy.local.ports import HOST, free_ports
 from shared.contracts.events import STREAM, SUBJECT_ROOT
@@ -183,9 +183,10 @@ def test_services_serve_until_the_balancer_has_taken_them_out() -> None:
     )
     (delay,) = re.findall(r"deregistration_delay.timeout_seconds=(\d+)", json.dumps(annotations))
     assert values["settings"]["drain_seconds"] >= max(notice, int(delay))
-    for deployment in of_kind("Deployment", preset("alb")).values():
+    for name, deployment in of_kind("Deployment", preset("alb")).items():
         spec = deployment["spec"]["template"]["spec"]
-        assert spec["terminationGracePeriodSeconds"] >= values["settings"]["drain_seconds"] + 40
+        sessions = settings.default("session_seconds") if name == "gpudev-jobs" else 0
+        assert spec["terminationGracePeriodSeconds"] >= values["settings"]["drain_seconds"] + sessions + 40
 
 
 def test_traefik_takes_its_arguments_and_sends_http_to_https(tmp_path: Path) -> None:

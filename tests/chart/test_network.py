@@ -57,7 +57,7 @@ MATRIX: dict[str, dict[str, set[int]]] = {
     "ingress": {key: {HTTP} for key in SERVICES},
     "prometheus": {key: {METRICS} for key in SERVICES},
     "test": {key: {HTTP} for key in SERVICES},
-    "jobs": {"auth": {HTTP}},
+    "jobs": {"auth": {HTTP}, "job": {SSH}, "other job": {SSH}},
     "disks": {"auth": {HTTP}},
     "capacity": {"auth": {HTTP}},
     # nodes are known by private addresses alone
@@ -117,6 +117,13 @@ def test_where_blocks_mean_pods_too_only_ssh_and_jupyter_are_open_to_other_names
         more = others and target in {"job", "other job"} and port in {SSH, JUPYTER}
         found = reaches(rules, ENDS[source], ENDS[target], port, blocks_are_pods=True)
         assert found == (more or expected(source, target, port)), (source, target, port)
+
+
+def test_ssh_over_the_api_reaches_jobs_also_where_nobody_else_may() -> None:
+    rules = policies(networkPolicies={"jobs": {"from": []}})
+    assert reaches(rules, ENDS["jobs"], ENDS["job"], SSH, blocks_are_pods=True)
+    assert not reaches(rules, ENDS["jobs"], ENDS["job"], JUPYTER, blocks_are_pods=True)
+    assert not reaches(rules, ENDS["disks"], ENDS["job"], SSH, blocks_are_pods=True)
 
 
 def test_names_are_asked_for_over_udp_too() -> None:

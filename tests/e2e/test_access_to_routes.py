@@ -16,8 +16,8 @@ pytestmark = pytest.mark.timeout(180)
 REFUSED = (401, {"detail": "Invalid API key"}, "Bearer")
 DISABLED = (403, {"detail": "This user is disabled"}, None)
 NOT_AN_OPERATOR = (403, {"detail": "Only operators may set priorities"}, None)
-SERVED = {200, 409, 410}
-"""Done, or refused for what the object is like, which nobody hears but who may."""
+SERVED = {200, 409, 410, 426}
+"""Done, or refused for what the object is like or for want of a WebSocket, which nobody hears but who may."""
 MISSING = {
     "job_id": "00000000-0000-4000-8000-000000000000",
     "disk_name": "no-such-disk",

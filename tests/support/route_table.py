@@ -62,6 +62,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("post", "/v1/keys/rotate"): Serves.USERS,
     ("delete", "/v1/keys/{key_prefix}"): Serves.OWNER,
     ("post", "/v1/jobs/{job_id}/cancel"): Serves.OWNER_AND_OPERATORS,
+    ("get", "/v1/jobs/{job_id}/ssh"): Serves.OWNER_AND_OPERATORS,
 }
 """The 20 endpoints of the contract and what we added, none taking away what a later one asks about."""
 

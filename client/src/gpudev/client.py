@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -24,6 +25,7 @@ from gpudev.core import (
     Stream,
 )
 from gpudev.operations import Operations
+from gpudev.tunnel import SshTunnel
 
 T = TypeVar("T")
 KeySource: TypeAlias = str | Callable[[], str] | None
@@ -157,6 +159,15 @@ class AsyncClient(_Connection, Operations, AwaitingRunner):
     async def close(self) -> None:
         """Close its connections."""
         await self._http.aclose()
+
+    def open_ssh(self, job_id: str) -> SshTunnel:
+        """A tunnel to a job's SSH port, to be used as an asynchronous context manager.
+
+        Args:
+            job_id: Of an active job; a unique beginning of 8 characters is enough.
+        """
+        key = self._api_key() if callable(self._api_key) else self._api_key
+        return SshTunnel(f"ws{self.url.removeprefix('http')}/v1/jobs/{quote(job_id, safe='')}/ssh", key or "")
 
     async def run(self, steps: Steps[T]) -> T:
         """The result of the steps."""

@@ -154,6 +154,7 @@ class Job(Answer, frozen=True, kw_only=True):
     home: str | None = None
     working_dir: str | None = None
     grace_seconds: int | None = None
+    ssh_host_keys: list[str] = []
 
     @property
     def waits(self) -> bool:

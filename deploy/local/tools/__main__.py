@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))  # run by its path: an isolat
 from deploy.local.tools.pod import Pod, write_private
 
 _USAGE = (
-    "usage: gpudev install DIR | run [--in DIR] [--list DIR] [--await SECONDS] [-- ARGV...] | ready | keys"
+    "usage: gpudev install DIR | run [--in DIR] [--list DIR] [--await SECONDS] [-- ARGV...] | ready | keys | host-keys"
     " | jupyter start|stop | listing DIR"
 )
 
@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
             return _ready(pod)
         case ["keys"]:
             write_private(pod.authorized_keys, _standard_input())
+        case ["host-keys"]:
+            print(pod.public_host_key.read_text(), end="")
         case ["jupyter", ("start" | "stop") as wish]:
             return _jupyter(pod, wish)
         case ["listing", directory]:

@@ -18,6 +18,7 @@ class Pod:
         self.first_keys = self.inside("/gpudev/access/authorized_keys")
         self.commands_home = self.inside("/gpudev/access/home")
         self.authorized_keys = self.etc / "authorized_keys"
+        self.public_host_key = self.etc / "host_key.pub"
         self.last_message = self.inside("/dev/termination-log")
 
     def inside(self, path: str) -> Path:

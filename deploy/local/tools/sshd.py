@@ -31,7 +31,7 @@ async def _serve(pod: Pod) -> None:
         pod.address,
         SSH_PORT,
         server_factory=lambda: _Server(pod),
-        server_host_keys=[_host_key(pod.etc / "host_key")],
+        server_host_keys=[_host_key(pod)],
         process_factory=lambda process: _run_session(pod, process),
         sftp_factory=lambda channel: _Files(pod, channel),
         allow_scp=True,
@@ -43,10 +43,13 @@ async def _serve(pod: Pod) -> None:
     await server.wait_closed()
 
 
-def _host_key(path: Path) -> asyncssh.SSHKey:
+def _host_key(pod: Pod) -> asyncssh.SSHKey:
     """Made once for the pod: it stays over restarts of the container."""
+    path = pod.etc / "host_key"
     if not path.exists():
-        write_private(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        write_private(pod.public_host_key, key.export_public_key())
+        write_private(path, key.export_private_key())
     return asyncssh.read_private_key(str(path))
 
 

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from services.jobs.domain.facts import (
     Fact,
+    HostKeysRead,
     JupyterFailed,
     JupyterRequested,
     JupyterSwitched,
@@ -108,6 +109,10 @@ def _admit(job: Job, fact: KeysApplied, _: datetime) -> Transition:
     return Transition(replace(job, users=users), tuple(events))
 
 
+def _note_host_keys(job: Job, fact: HostKeysRead, _: datetime) -> Transition:
+    return Transition(replace(job, ssh_host_keys=list(fact.keys)))
+
+
 def _settle(job: Job, name: str, states: frozenset[UserState], *events: JobEvent, **changes: Any) -> Transition:
     user = find_user(job, name)
     if user is None or user.state not in states:
@@ -166,7 +171,11 @@ BEFORE_THE_START: dict[type[Fact], Rule] = {
     UserDelayed: _delay_user,
     UserRefused: _refuse_user,
 }
-WHILE_STARTING: dict[type[Fact], Rule] = {**BEFORE_THE_START, KeysApplied: _admit}
+WHILE_STARTING: dict[type[Fact], Rule] = {
+    **BEFORE_THE_START,
+    KeysApplied: _admit,
+    HostKeysRead: _note_host_keys,
+}
 SETTLING_JUPYTER: dict[type[Fact], Rule] = {JupyterSwitched: _switch_jupyter, JupyterFailed: _fail_jupyter}
 WHILE_ACTIVE: dict[type[Fact], Rule] = {
     **WHILE_STARTING,

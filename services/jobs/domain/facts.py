@@ -158,6 +158,13 @@ class KeysApplied(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
 
 
+class HostKeysRead(msgspec.Struct, frozen=True):
+    """The pod's SSH server has these keys; none: they cannot be had."""
+
+    epoch: int
+    keys: tuple[str, ...]
+
+
 class JupyterRequested(msgspec.Struct, frozen=True):
     """Its owner wants Jupyter on, with this token, or, with None, off."""
 
@@ -205,6 +212,7 @@ Fact: TypeAlias = (
     | UserDelayed
     | UserRefused
     | KeysApplied
+    | HostKeysRead
     | JupyterRequested
     | JupyterSwitched
     | JupyterFailed

@@ -115,6 +115,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     github_user: str | None = None
     users: list[JobUser] = []
     """Whose SSH keys open it, in the order of the requests; `github_user` first."""
+    ssh_host_keys: list[str] | None = None
+    """Public keys of its pod's SSH server, as type and base64; empty: there are none to be had; None: not read yet."""
     jupyter_wanted: bool = False
     """What its owner asked for last."""
     jupyter_enabled: bool = False
@@ -223,11 +225,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wants_access_work(self) -> bool:
-        """Its running pod does not yet have the keys or the Jupyter that its owner asked for."""
+        """Its running pod lacks keys or the Jupyter that its owner asked for, or its host keys are not known yet."""
         if self.phase not in {Phase.STARTING, Phase.ACTIVE}:
             return False
         open_users = any(user.state not in {UserState.ADDED, UserState.REFUSED} for user in self.users)
-        return open_users or self.awaits_jupyter
+        return open_users or self.awaits_jupyter or self.ssh_host_keys is None
 
     @property
     def awaits_jupyter(self) -> bool:

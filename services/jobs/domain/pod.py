@@ -70,6 +70,7 @@ class PodStatus(KubernetesObject, frozen=True):
     reason: str | None = None
     message: str | None = None
     host_ip: str | None = msgspec.field(default=None, name="hostIP")
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
     init_container_statuses: list[ContainerStatus] = []

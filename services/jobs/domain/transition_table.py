@@ -138,6 +138,7 @@ def _without_pod(job: Job) -> Job:
         node_ip=None,
         node_port=None,
         jupyter_port=None,
+        ssh_host_keys=None,
         fault=None,
         fault_since=None,
         pod_ends_at=None,

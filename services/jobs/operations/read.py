@@ -10,6 +10,7 @@ from services.jobs.context import Context
 from services.jobs.domain.job import Job, Phase
 from services.jobs.domain.job_id import id_range
 from services.jobs.operations.seal import unseal_jupyter_token
+from shared.contracts.auth import Identity
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.jobs import JobStatus
 from shared.database import Row, to_struct
@@ -54,6 +55,20 @@ async def get_job(*, user_id: int, job_id: str, context: Context) -> Job:
     first_id, last_id = known_range(job_id)
     rows = await context.database.fetch_all(storage.jobs.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
     return storage.jobs.to_shown_job(_one_of(rows))
+
+
+async def get_own_or_any(*, identity: Identity, job_id: str, context: Context) -> Job:
+    """As `get_job` for one's own job, and anybody's job of this whole id for operators."""
+    try:
+        return await get_job(user_id=identity.user_id, job_id=job_id, context=context)
+    except JobNotFound:
+        found = id_range(job_id)
+        if not identity.is_operator or found is None or found[0] != found[1]:
+            raise
+    row = await context.database.fetch_one(storage.jobs.FIND, job_id=found[0])
+    if row is None:
+        raise JobNotFound
+    return storage.jobs.to_shown_job(row)
 
 
 async def list_jobs(

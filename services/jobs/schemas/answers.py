@@ -119,6 +119,9 @@ class JobAnswer(Answer, frozen=True, kw_only=True):
     """Directory in which the command starts; null: the image's own working directory."""
     grace_seconds: int
     """Seconds between SIGTERM and SIGKILL at the job's end."""
+    ssh_host_keys: list[str]
+    """Public keys of the SSH server of an active job, as known_hosts has them behind the host's name; empty until they
+    are read from its pod, a moment after it is active."""
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,6 +279,7 @@ def job_answer(job: Job, now: datetime, settings: JobsSettings, token: str | Non
         home=HOME,
         working_dir=job.start_directory,
         grace_seconds=settings.grace_seconds,
+        ssh_host_keys=(job.ssh_host_keys or []) if job.phase is Phase.ACTIVE else [],
     )
 
 

@@ -97,6 +97,7 @@ job_access = sa.Table(
     metadata,
     sa.Column("job_id", sa.Uuid, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("users", JSONB, nullable=False, server_default="[]"),
+    sa.Column("ssh_host_keys", JSONB(none_as_null=True)),
     sa.Column("jupyter_wanted", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("jupyter_enabled", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("jupyter_revision", sa.BigInteger, nullable=False, server_default="0"),

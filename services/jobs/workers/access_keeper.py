@@ -5,6 +5,7 @@ call into a pod may be repeated and says all that is wanted, so that the last on
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +20,14 @@ from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUn
 from services.jobs.adapters.kubernetes.exec_channel import ExecResult
 from services.jobs.context import Context
 from services.jobs.domain.access import next_try, users_to_apply, users_to_fetch
-from services.jobs.domain.facts import Fact, JupyterFailed, JupyterSwitched, KeysApplied, UserRefused
+from services.jobs.domain.facts import (
+    Fact,
+    HostKeysRead,
+    JupyterFailed,
+    JupyterSwitched,
+    KeysApplied,
+    UserRefused,
+)
 from services.jobs.domain.job import Job
 from services.jobs.domain.manifests import TOOL, object_name
 from services.jobs.operations.access import fetch_user, is_overdue, stored_keys
@@ -32,16 +40,19 @@ from shared.leased_worker import Budget, LeasedWorker
 
 log = structlog.get_logger(__name__)
 
+_HOST_KEYS_SECONDS = 8.0
 _KEYS_SECONDS = 8.0
 _JUPYTER_SECONDS = 70.0
 """The program itself waits for 60 s until JupyterLab answers."""
 _FETCHING_SECONDS = 40.0
 """For pages of keys; whom it is too short for is fetched in the next pass."""
 _WRITING_SECONDS = 10.0
-PASS_SECONDS = _FETCHING_SECONDS + _KEYS_SECONDS + _JUPYTER_SECONDS + _WRITING_SECONDS
+PASS_SECONDS = _HOST_KEYS_SECONDS + _FETCHING_SECONDS + _KEYS_SECONDS + _JUPYTER_SECONDS + _WRITING_SECONDS
 _LOOK_SECONDS = 2.0
 _AT_ONCE = 16
 _RETRY = timedelta(seconds=1)
+_HOST_KEY = re.compile(r"^((?:ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+=*)(?: .*)?$", re.MULTILINE)
+"""A public key as sshd has it (sshd(8), AUTHORIZED_KEYS FILE FORMAT), and a comment."""
 
 
 class Brought(msgspec.Struct, frozen=True):
@@ -87,6 +98,7 @@ class AccessKeeper:
     async def work(self, job: Job, budget: Budget) -> Brought:
         """Bring one job as far as it gets now."""
         job = await self._bring_keys(job, budget, leaving_seconds=_JUPYTER_SECONDS if job.awaits_jupyter else 0.0)
+        job = await self._read_host_keys(job, budget)
         if job.wants_access_work and job.awaits_jupyter:
             job = await self._follow_wishes(job, budget)
         return Brought(job, _open_work(job, self._context.clock()))
@@ -108,6 +120,18 @@ class AccessKeeper:
     async def hand_over(self, job: Job, worker: UUID) -> None:
         """Due now."""
         await self.give_back(job, worker, Brought(job, self._context.clock()))
+
+    async def _read_host_keys(self, job: Job, budget: Budget) -> Job:
+        if job.ssh_host_keys is not None or not job.wants_access_work:
+            return job
+        keys: tuple[str, ...] = ()
+        if self._context.settings.tools_image is not None:
+            result = await self._run(job, ["host-keys"], None, _HOST_KEYS_SECONDS, budget)
+            if isinstance(result, ExecResult):
+                keys = tuple(_HOST_KEY.findall(result.stdout.decode(errors="replace")))
+            if not keys and not is_overdue(job.launched_at or job.created_at, self._context.clock(), self._context):
+                return job
+        return await self._record(job, HostKeysRead(job.epoch, keys))
 
     async def _bring_keys(self, job: Job, budget: Budget, *, leaving_seconds: float = 0.0) -> Job:
         page_seconds = self._context.settings.github_seconds + _WRITING_SECONDS
@@ -224,7 +248,8 @@ def _problem_of(result: ExecResult | str, *, secret: str = "") -> str | None:
 def _open_work(job: Job, now: datetime) -> datetime | None:
     if not job.wants_access_work:
         return None
-    asked = [user.requested_at for user in (*users_to_fetch(job), *users_to_apply(job))]
+    asked = [job.launched_at or job.created_at] if job.ssh_host_keys is None else []
+    asked += [user.requested_at for user in (*users_to_fetch(job), *users_to_apply(job))]
     if job.awaits_jupyter:
         asked.append(job.jupyter_requested_at or job.created_at)
     return next_try(max(asked), now)

@@ -50,6 +50,11 @@ async def start(world: JobsWorld, client: Client, simulator: ClusterSimulator) -
     job_id = await world.submit(client, github_user="alice")
     await world.grant(job_id)
     await until_status(client, job_id, "active", seconds=30)
+
+    async def asked_for() -> bool:
+        return (await world.row(job_id))["ssh_host_keys"] is not None
+
+    await eventually(asked_for, "the keys of its SSH server were asked for")
     tools = Tools.take_over(simulator, (await world.row(job_id))["pod_uid"])
     assert ALICE in tools.authorized_keys
     return job_id, tools

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from services.jobs.domain.access import BARE, first_users, next_try
 from services.jobs.domain.facts import (
     Fact,
+    HostKeysRead,
     JupyterFailed,
     JupyterRequested,
     JupyterSwitched,
     KeysApplied,
     KeysFetched,
+    PodGone,
     PodReady,
     UserDelayed,
     UserRefused,
@@ -29,7 +31,7 @@ LEASE: dict[str, Any] = {"epoch": 1, "node": "n1", "pod_uid": "u"}
 
 
 def active(**changes: Any) -> Job:
-    box = {"launched_at": NOW, "expires_at": NOW + timedelta(hours=1)}
+    box = {"launched_at": NOW, "expires_at": NOW + timedelta(hours=1), "ssh_host_keys": ["ssh-ed25519 AAAA"]}
     return a_job(status=JobStatus.ACTIVE, **{**LEASE, **box, **changes})
 
 
@@ -71,10 +73,10 @@ def preparing(**changes: Any) -> Job:
 
 
 def test_the_first_users_keys_are_there_from_the_start_or_follow() -> None:
-    job, told = after(preparing(), KeysFetched(1, "alice"), PodReady(1, "ip"))
+    job, told = after(preparing(ssh_host_keys=[]), KeysFetched(1, "alice"), PodReady(1, "ip"))
     assert (job.users[0].state, job.wants_access_work, job.secondary_users) == (UserState.ADDED, False, [])
     assert told == ["started"]
-    job, told = after(preparing(), UserDelayed(1, "alice", "away"), PodReady(1, "ip"))
+    job, told = after(preparing(ssh_host_keys=[]), UserDelayed(1, "alice", "away"), PodReady(1, "ip"))
     assert (job.access_error, job.wants_access_work) == ("alice: away", True)
     job, told = after(job, KeysFetched(1, "alice"), KeysApplied(1, ("alice",)))
     assert (job.access_error, job.wants_access_work, told) == (None, False, ["user_added"])
@@ -150,3 +152,17 @@ def test_in_whatever_order_it_comes_each_request_has_one_outcome(facts: list[Fac
 def test_what_cannot_be_done_is_tried_ever_more_rarely(seconds: float) -> None:
     wait = next_try(NOW, NOW + timedelta(seconds=seconds)) - (NOW + timedelta(seconds=seconds))
     assert timedelta(seconds=1) <= wait <= timedelta(seconds=30)
+
+
+def test_the_host_keys_of_a_pod_are_read_once_and_forgotten_with_it() -> None:
+    fresh = active(ssh_host_keys=None)
+    assert fresh.wants_access_work
+    known, told = after(fresh, HostKeysRead(1, ("ssh-ed25519 BBBB",)))
+    assert (known.ssh_host_keys, known.wants_access_work, told) == (["ssh-ed25519 BBBB"], False, [])
+    assert transition_of(known, HostKeysRead(2, ("ssh-ed25519 CCCC",)), NOW) is None, "of another lease"
+    none, _ = after(fresh, HostKeysRead(1, ()))
+    assert (none.ssh_host_keys, none.wants_access_work) == ([], False)
+    lost = msgspec.structs.replace(known, requeue_reason="r", status=JobStatus.PREPARING)
+    requeued = transition_of(lost, PodGone(1), NOW)
+    assert requeued is not None
+    assert requeued.job.ssh_host_keys is None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from gpudev.cli import account, disks, jobs, mcp, submitting
+from gpudev.cli import account, disks, jobs, mcp, ssh, submitting
 from gpudev.cli.ending import CommandError, ExitCode, ending_of
 from gpudev.cli.output import tell
 from gpudev.errors import GpuDevError
@@ -40,6 +40,13 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)
+app.command("ssh", context_settings=ssh.SSH_ARGUMENTS)(ssh.ssh)
+app.command("cp")(ssh.copy)
+app.command("forward")(ssh.forward)
+app.command("ssh-config")(ssh.ssh_config)
+app.command("open")(ssh.open_job)
+app.command("proxy", hidden=True)(ssh.proxy)
+app.command("host-keys", hidden=True)(ssh.host_keys)
 app.add_typer(jobs.users, name="users")
 app.add_typer(jobs.jupyter, name="jupyter")
 app.add_typer(disks.disk, name="disk")

@@ -35,6 +35,7 @@ int run_call(const struct run *wanted);
 int ready_call(void);
 bool sshd_answers(int seconds);
 int keys_call(void);
+int host_keys_call(void);
 int jupyter_start_call(void);
 int jupyter_stop_call(void);
 int listing_call(const char *directory);

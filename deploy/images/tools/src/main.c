@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 static int usage(void) {
-	fputs("gpudev install DIR | run [--in DIR] [--list DIR] [--await SECONDS] [-- ARGV...] | ready | keys | jupyter start|stop | listing DIR\n", stderr);
+	fputs("gpudev install DIR | run [--in DIR] [--list DIR] [--await SECONDS] [-- ARGV...] | ready | keys | host-keys | jupyter start|stop | listing DIR\n", stderr);
 	return 2;
 }
 
@@ -52,6 +52,7 @@ int main(int argc, char *argv[]) {
 	if (strcmp(call, "run") == 0) return run_from(argv + 2);
 	if (strcmp(call, "ready") == 0 && argc == 2) return ready_call();
 	if (strcmp(call, "keys") == 0 && argc == 2) return keys_call();
+	if (strcmp(call, "host-keys") == 0 && argc == 2) return host_keys_call();
 	if (strcmp(call, "listing") == 0 && argc == 3) return listing_call(argv[2]);
 	if (strcmp(call, "jupyter") == 0 && argc == 3 && strcmp(argv[2], "start") == 0) return jupyter_start_call();
 	if (strcmp(call, "jupyter") == 0 && argc == 3 && strcmp(argv[2], "stop") == 0) return jupyter_stop_call();

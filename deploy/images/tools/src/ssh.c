@@ -15,6 +15,12 @@ int keys_call(void) {
 	return result == 0 ? 0 : failed("%s: %m", KEYS);
 }
 
+/* The public keys of the SSH server, and what dropbearkey says around them. */
+int host_keys_call(void) {
+	execl(BIN "/dropbearkey", "dropbearkey", "-y", "-f", HOST_KEY, NULL);
+	return failed("dropbearkey: %m");
+}
+
 /* Whether it sends its banner within so many seconds. */
 bool sshd_answers(int seconds) {
 	static const char banner[] = "SSH-2.0-";

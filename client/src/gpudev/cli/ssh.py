@@ -1,0 +1,236 @@
+"""SSH into jobs, and what rides on it: copying files, forwarding ports, editors.
+
+OpenSSH does the work; `gpudev proxy` is its way to the job, through the API, and `gpudev host-keys` tells it which keys
+the job's server has, so that no first use is trusted.
+"""
+
+import asyncio
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpudev import AsyncClient, Client
+from gpudev.cli.ending import CommandError, ExitCode
+from gpudev.cli.keyfile import KeyFile, config_folder, open_client
+from gpudev.cli.output import print_line, tell
+from gpudev.cli.picking import Named, pick
+from gpudev.tunnel import SSH_DONE, SshEnded, SshTunnel
+
+SUFFIX = ".gpudev"
+"""Of the host name by which SSH knows a job: what it is called, with this."""
+USER = "dev"
+HOME = "/home/dev"
+_PIECE_BYTES = 256 << 10
+_HOST_KEYS_SECONDS = 20.0
+"""They are read a moment after the job is active."""
+_LOOK_SECONDS = 0.5
+_ACTIVE = "active"
+_EDITORS = {"vscode": "code", "cursor": "cursor"}
+_INCLUDED = "gpudev.conf"
+SSH_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def ssh(
+    context: typer.Context,
+    job: Named = None,
+) -> None:
+    """Open a shell in a job, or run a command there: `gpudev ssh JOB nvidia-smi`. Ends as that ends."""
+    with open_client() as client:
+        host = _ready(client, job)
+    _become(["ssh", *_options(), host, *context.args])
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A path here, or JOB:PATH.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Likewise.")],
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Whole folders.")] = False,
+) -> None:
+    """Copy files to or from a job. JOB:PATH is relative to its home; for much, see `gpudev ssh-config` and rsync."""
+    with open_client() as client:
+        ends = [_end(client, source), _end(client, target)]
+    if sum(remote for _, remote in ends) != 1:
+        raise CommandError("One of both must be JOB:PATH", step="`gpudev cp model.pt JOB:` or `gpudev cp JOB:out .`.")
+    _become(["scp", *(["-r"] if recursive else []), *_options(), *(path for path, _ in ends)])
+
+
+def forward(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its id, the beginning of it, or its name.")],
+    ports: Annotated[list[str], typer.Argument(metavar="[HERE:]THERE...", help="Such as 6006, or 8080:6006.")],
+) -> None:
+    """Reach ports of a job on this machine, until interrupted."""
+    pairs = [_port_pair(text) for text in ports]
+    with open_client() as client:
+        host = _ready(client, job)
+    for here, there in pairs:
+        tell(f"http://localhost:{here} is port {there} of the job")
+    forwards = [part for here, there in pairs for part in ("-L", f"127.0.0.1:{here}:127.0.0.1:{there}")]
+    _become(["ssh", *_options(), "-N", "-o", "ExitOnForwardFailure=yes", *forwards, host])
+
+
+def ssh_config(
+    write: Annotated[bool, typer.Option("--write", help="Into ~/.ssh, in place of printing it.")] = False,
+) -> None:
+    """What ssh, rsync, git and editors need to know every job as NAME.gpudev."""
+    text = "\n".join([f"Host *{SUFFIX}", *(f"  {name} {value}" for name, value in _settings()), ""])
+    if not write:
+        print_line(text.rstrip())
+        return
+    folder = Path.home() / ".ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / _INCLUDED).write_text(text, encoding="utf-8")
+    main = folder / "config"
+    before = main.read_text(encoding="utf-8") if main.exists() else ""
+    include = f"Include {_INCLUDED}\n"
+    if include not in before:
+        # first: an Include after a Host block would belong to that block
+        main.write_text(include + before, encoding="utf-8")
+        main.chmod(0o600)
+    print_line(f"Jobs are NAME{SUFFIX} now, for `ssh`, `rsync`, `git` and your editor.")
+
+
+def open_job(
+    job: Named = None,
+    editor: Annotated[str, typer.Option("--in", help="vscode or cursor.")] = "vscode",
+    folder: Annotated[str, typer.Option(help="In the job.")] = HOME,
+) -> None:
+    """Open a job in an editor on this machine."""
+    if editor not in _EDITORS:
+        raise CommandError(f"{editor!r} is not known", step=f"Take one of {', '.join(_EDITORS)}.")
+    with open_client() as client:
+        host = _ready(client, job)
+    ssh_config(write=True)
+    _become([_EDITORS[editor], "--remote", f"ssh-remote+{host}", folder])
+
+
+def proxy(host: str) -> None:
+    """Carry SSH's bytes between standard input and output and a job (OpenSSH's ProxyCommand)."""
+    with open_client() as client:
+        job_id = pick(client, host.removesuffix(SUFFIX))
+    key = KeyFile(config_folder()).current()
+    asyncio.run(_carry(AsyncClient(key.url, key.api_key), job_id))
+
+
+def host_keys(host: str) -> None:
+    """Print the keys of a job's SSH server, as lines of a known_hosts file (OpenSSH's KnownHostsCommand)."""
+    deadline = time.monotonic() + _HOST_KEYS_SECONDS
+    with open_client() as client:
+        job_id = pick(client, host.removesuffix(SUFFIX))
+        while not (keys := client.get_job(job_id).ssh_host_keys) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+    for key in keys:
+        print_line(f"{host} {key}")
+
+
+def _ready(client: Client, named: str | None) -> str:
+    """The host name of a job that can be entered.
+
+    Raises:
+        CommandError: It cannot, and why.
+    """
+    job = client.get_job(pick(client, named))
+    short = job.job_id[:8]
+    if job.status != _ACTIVE:
+        raise CommandError(f"{short} is {job.status}, not active", ExitCode.STATE, f"`gpudev show {short}` tells more.")
+    if not job.secondary_users and job.github_user is None and job.access_error:
+        raise CommandError(job.access_error, ExitCode.STATE, f"`gpudev users add GITHUB_USER {short}`.")
+    return f"{job.job_id}{SUFFIX}"
+
+
+def _end(client: Client, text: str) -> tuple[str, bool]:
+    """A path as scp takes it, and whether it is in a job."""
+    named, colon, path = text.partition(":")
+    if not colon or "/" in named:
+        return text, False
+    return f"{_ready(client, named)}:{path}", True
+
+
+def _port_pair(text: str) -> tuple[int, int]:
+    here, _, there = text.rpartition(":")
+    try:
+        return int(here or there), int(there)
+    except ValueError:
+        raise CommandError(f"{text!r} is no port", step="Such as 6006, or 8080:6006.") from None
+
+
+def _settings() -> list[tuple[str, str]]:
+    own = _own_command()
+    folder = config_folder()
+    return [
+        ("User", USER),
+        ("ProxyCommand", f"{own} proxy %n"),
+        ("KnownHostsCommand", f"{own} host-keys %n"),
+        ("UserKnownHostsFile", "/dev/null"),
+        ("StrictHostKeyChecking", "yes"),
+        ("ServerAliveInterval", "15"),
+        ("ServerAliveCountMax", "4"),
+        ("ControlMaster", "auto"),
+        ("ControlPath", shlex.quote(str(folder / "ssh-%C"))),
+        ("ControlPersist", "60"),
+    ]
+
+
+def _options() -> list[str]:
+    given = os.environ.get("GPUDEV_SSH_CONFIG")
+    options = [part for name, value in _settings() for part in ("-o", f"{name}={value}")]
+    return [*(["-F", given] if given else []), *options]
+
+
+def _own_command() -> str:
+    """How this program is called, for a shell."""
+    given = os.environ.get("GPUDEV_COMMAND")
+    found = given or (shutil.which("gpudev") if Path(sys.argv[0]).name == "gpudev" else None)
+    return shlex.quote(found) if found else f"{shlex.quote(sys.executable)} -m gpudev"
+
+
+def _become(command: Sequence[str]) -> None:
+    program = shutil.which(command[0])
+    if program is None:
+        raise CommandError(f"{command[0]} is not installed", step="Install it, and make sure that it is on your PATH.")
+    os.execv(program, list(command))  # noqa: S606 - that is what the command is for
+
+
+async def _carry(client: AsyncClient, job_id: str) -> None:
+    reader, writer = await _standard_streams()
+    async with client, client.open_ssh(job_id) as tunnel:
+        up = asyncio.create_task(_send(reader, tunnel))
+        try:
+            await _receive(tunnel, writer)
+        except SshEnded as ended:
+            if ended.code != SSH_DONE:
+                step = "Connect again." if ended.again else "`gpudev list` shows your jobs."
+                raise CommandError(ended.detail, ExitCode.REFUSED, step) from None
+        finally:
+            up.cancel()
+
+
+async def _send(reader: asyncio.StreamReader, tunnel: SshTunnel) -> None:
+    data = b"-"
+    while data:
+        data = await reader.read(_PIECE_BYTES)
+        await tunnel.write(data)
+
+
+async def _receive(tunnel: SshTunnel, writer: asyncio.StreamWriter) -> None:
+    """Until the tunnel ends, which says why."""
+    while data := await tunnel.read():
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await tunnel.write(b"")
+    while True:
+        await tunnel.read()
+
+
+async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_PIECE_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout.buffer)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
