@@ -8,7 +8,8 @@ from functools import partial
 from litestar import Litestar
 
 from services.capacity.adapters.kubernetes import Cluster
-from services.capacity.api.cluster import ClusterController, GpuController
+from services.capacity.api.cluster import ClusterController, GpuController, fast_reads
+from services.capacity.api.shown_cluster import ShownCluster
 from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint, zone_endpoint
 from services.capacity.context import Context, WakeUp
 from services.capacity.settings import CapacitySettings
@@ -38,6 +39,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     wake_scheduler.listen(scheduler.loop.wake)
     wake_announcer.listen(announcer.loop.wake)
     cluster = Cluster(settings.kubeconfig)
+    shown_cluster = ShownCluster(context)
     loops: list[Loop] = [worker.loop for worker in (scheduler, announcer, Retention(context))]
     loops += [watch(context, cluster).loop for watch in (NodeWatch, PodWatch)]
     return create_service_app(
@@ -45,7 +47,8 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
         ServiceParts(
             controllers=[GpuController, ClusterController],
             verify=base.ask_auth(),
-            resources={"context": context},
+            resources={"context": context, "shown_cluster": shown_cluster},
+            fast_reads=fast_reads(shown_cluster),
             subscriptions=subscriptions(context),
             rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],
             loops=loops,

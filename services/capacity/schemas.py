@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from services.capacity.domain.availability import ClusterStatus, Snapshot, TypeAvailability
+from services.capacity.domain.availability import Snapshot, TypeAvailability, count_availability, count_cluster
 from services.capacity.domain.fleet import Node
 from shared.contracts.jobs import JobStatus
 from shared.web.response import Answer
@@ -65,6 +65,13 @@ class Availability(Answer, frozen=True, kw_only=True):
     as_of: datetime | None
     """As in each entry."""
 
+    @classmethod
+    def of(cls, snapshot: Snapshot, timestamp: datetime) -> "Availability":
+        """Entries of all types."""
+        as_of = snapshot.as_of
+        entries = {entry.gpu_type: GpuTypeEntry.of(entry, as_of) for entry in count_availability(snapshot)}
+        return cls(availability=entries, timestamp=timestamp, as_of=as_of)
+
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """How well estimates of starts have held in the last 30 days."""
@@ -93,9 +100,9 @@ class ClusterStatusBody(Answer, frozen=True, kw_only=True):
     forecast: Forecast
 
     @classmethod
-    def of(cls, status: ClusterStatus, snapshot: Snapshot, timestamp: datetime) -> "ClusterStatusBody":
+    def of(cls, snapshot: Snapshot, timestamp: datetime) -> "ClusterStatusBody":
         """Sums over the types, and jobs by status."""
-        as_of = snapshot.as_of
+        status, as_of = count_cluster(snapshot), snapshot.as_of
         starts, in_time = snapshot.starts, snapshot.starts_in_time
         types = status.types
         return cls(

@@ -10,9 +10,10 @@ from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.api.access import AccessController
 from services.jobs.api.administration import commands
 from services.jobs.api.events import EventsController
-from services.jobs.api.jobs import JobsController
+from services.jobs.api.jobs import JobsController, fast_reads
 from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
+from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.api.ssh import SshController
 from services.jobs.consumers import Consumers
 from services.jobs.context import Context, WakeUps
@@ -22,6 +23,7 @@ from services.jobs.operations.stream_log import LogReader
 from services.jobs.operations.tunnel import Tunnels
 from services.jobs.settings import JobsSettings
 from services.jobs.workers.access_keeper import AccessKeeper
+from services.jobs.workers.counts import CountFolder
 from services.jobs.workers.disabled_users import DisabledUsers
 from services.jobs.workers.orphans import OrphanSweeper
 from services.jobs.workers.queue_keeper import QueueKeeper
@@ -49,10 +51,12 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     access = AccessKeeper(context, cluster, github)
     sweeper = OrphanSweeper(context, cluster)
     events = EventReader(context, base.broker)
+    shown_jobs = ShownJobs(context)
     resources = {
         "context": context,
         "log_reader": LogReader(context, cluster),
         "event_reader": events,
+        "shown_jobs": shown_jobs,
         "tunnels": Tunnels(context, cluster),
     }
     parts = ServiceParts(
@@ -66,12 +70,14 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         ],
         verify=verify or base.ask_auth(),
         resources=resources,
+        fast_reads=fast_reads(shown_jobs),
         subscriptions=Consumers(context).subscriptions(),
         loops=[
             sweeper.loop,
             DisabledUsers(context).loop,
             QueueKeeper(context).loop,
             events.feed.loop,
+            CountFolder(context).loop,
         ],
         workers=[reconciler.worker, access.worker],
         tasks=[reconciler.watch],

@@ -19,6 +19,8 @@ Row: TypeAlias = Any
 _ACQUIRE_SECONDS = 3.0
 _COMMAND_SECONDS = 10.0
 _RELEASE_SECONDS = 0.4
+_SPARE_SECONDS = 60.0
+"""A connection that was needed for a burst only goes back to the pool, which closes it after a while."""
 _UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -135,18 +137,27 @@ class Database:
         self._pool_size = pool_size
         self._name = name
         self._pool: Any = None
-        self._busy = 0
+        self._busy = self._waiting = 0
+        self._closing = False
+        self._spare: list[tuple[Any, float]] = []
+        """Connections that nobody uses, the last used one at the end, and when each was."""
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
         """Close the pool; connections that do not end in 3 s are dropped."""
         if self._pool is None:
             return
+        self._closing = True
         try:
-            await asyncio.wait_for(self._pool.close(), 3)
+            await asyncio.wait_for(self._close_pool(), 3)
         except _UNREACHABLE:
             self._pool.terminate()
-        self._pool = None
+        self._pool, self._closing = None, False
+
+    async def _close_pool(self) -> None:
+        while self._spare:
+            await self._pool.release(self._spare.pop()[0])
+        await self._pool.close()
 
     async def execute(self, statement: Statement, **parameters: Any) -> int:
         """Run one statement on its own; the number of rows affected."""
@@ -203,24 +214,47 @@ class Database:
         transaction.committed()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        with _reaching():
-            pool = await self._open_pool() if self._pool is None else self._pool
-            # waiting with a time-out costs more than a short query; while there is room there is no wait
-            connection = await pool.acquire(timeout=None if self._busy < self._pool_size else _ACQUIRE_SECONDS)
-            self._busy += 1
-            try:
-                yield connection
-            except BaseException:
-                # A statement that was given up is first cancelled in the server, which may be what hangs: nobody waits
-                # long for that, and the connection is dropped.
-                with suppress(TimeoutError):
-                    await pool.release(connection, timeout=_RELEASE_SECONDS)
-                raise
-            else:
-                await pool.release(connection)
-            finally:
-                self._busy -= 1
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """A transaction that only reads, and sees one instant in all its statements."""
+        async with self._connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield Transaction(connection)
+
+    def _connection(self) -> "_Loan":
+        return _Loan(self)
+
+    async def take(self) -> Any:
+        """A connection, to be given back."""
+        while self._spare:
+            connection, _ = self._spare.pop()
+            if not connection.is_closed():
+                return connection
+            await self._pool.release(connection)
+        pool = await self._open_pool() if self._pool is None else self._pool
+        # waiting with a time-out costs more than a short query; while there is room there is no wait
+        self._waiting += 1
+        try:
+            return await pool.acquire(timeout=None if self._busy < self._pool_size else _ACQUIRE_SECONDS)
+        finally:
+            self._waiting -= 1
+
+    async def give_back(self, connection: Any) -> None:
+        """Keep it for whoever is next: to the pool and from it would cost as much as a short query's way."""
+        if self._waiting or self._closing:
+            await self._pool.release(connection)
+            return
+        now = asyncio.get_running_loop().time()
+        self._spare.append((connection, now))
+        if now - self._spare[0][1] > _SPARE_SECONDS:
+            await self._pool.release(self._spare.pop(0)[0])
+
+    async def drop(self, connection: Any) -> None:
+        """Give it back after a failure.
+
+        A statement that was given up is first cancelled in the server, which may be what hangs: nobody waits long for
+        that, and the connection is dropped.
+        """
+        with suppress(TimeoutError):
+            await self._pool.release(connection, timeout=_RELEASE_SECONDS)
 
     async def _open_pool(self) -> Any:
         async with self._opening:
@@ -240,6 +274,33 @@ class Database:
                     },
                 )
             return self._pool
+
+
+class _Loan:
+    """A connection for the length of a block."""
+
+    __slots__ = ("_connection", "_database")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Any = None
+
+    async def __aenter__(self) -> Any:
+        with _reaching():
+            self._connection = await self._database.take()
+        self._database._busy += 1  # noqa: SLF001 - a part of it
+        return self._connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            with _reaching():
+                if error is None:
+                    await self._database.give_back(self._connection)
+                    return
+                await self._database.drop(self._connection)
+                raise error
+        finally:
+            self._database._busy -= 1  # noqa: SLF001 - a part of it
 
 
 async def _prepare_connection(connection: Any) -> None:

@@ -31,6 +31,7 @@ from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
 from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
 from shared.web.drain import Drain
 from shared.web.errors import EXCEPTION_HANDLERS
+from shared.web.fast_reads import FastRead, FastReads
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
 from shared.web.key_holds import KEY_HOLDS, KeyHolds
 from shared.web.openapi import openapi_config, own_document
@@ -93,6 +94,8 @@ class ServiceParts:
     """How keys are checked."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """Injected into handlers by name, and the application's state, for guards."""
+    fast_reads: Sequence[FastRead] = ()
+    """Of its routes, those that are answered before the framework."""
     subscriptions: Sequence[AnySubscription] = ()
     rpc: Sequence[RpcEndpoint[Any, Any]] = ()
     loops: Sequence[Loop] = ()
@@ -171,7 +174,8 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             RpcEndpoint(openapi_subject(base.service), Empty, _own_document(app, base.service)),
         ],
     )
-    app.asgi_handler = UpgradeLayer(RequestLayer(app.asgi_handler, drain), drain)
+    fast = FastReads(app.asgi_handler, identities, parts.fast_reads)
+    app.asgi_handler = UpgradeLayer(RequestLayer(fast, drain), drain)
     return app
 
 

@@ -3,14 +3,14 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from shared.api_key import ApiKey, parse_api_key
 from shared.clock import Clock, Stopwatch, utc_now
@@ -91,6 +91,13 @@ class IdentityCache:
         if entry.identity.expires_at <= self._clock():
             raise Unauthenticated
         return entry.identity
+
+    def remembered(self, key: ApiKey) -> Identity | None:
+        """The key's identity if it is good and need not be asked about; None says nothing of the key."""
+        entry = self._entries.get(key.key_id)
+        if entry is None or entry.until <= self._stopwatch() or entry.identity.expires_at <= self._clock():
+            return None
+        return entry.identity if hmac.compare_digest(entry.key_hash, key.hash) else None
 
     def evict(self, key_id: str) -> None:
         """Forget a key that was revoked, and neither share nor remember an answer that is on its way."""
@@ -179,14 +186,19 @@ class AuthenticationMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == ScopeType.HTTP and not scope["route_handler"].opt.get(PUBLIC):
-            key = _bearer_key(scope)
+            key = bearer_key(scope["headers"])
             scope["user"] = await self._cache.identify(key, lambda: client_address(ASGIConnection(scope)))
             scope["state"][API_KEY] = key
         await self._app(scope, receive, send)
 
 
-def _bearer_key(scope: HTTPScope) -> ApiKey:
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
+def bearer_key(headers: Iterable[tuple[bytes, bytes]]) -> ApiKey:
+    """The key that a request came with.
+
+    Raises:
+        Unauthenticated: There is none, or it is none.
+    """
+    given = [value for name, value in headers if name == b"authorization"]
     if len(given) != 1:
         raise Unauthenticated
     scheme, _, text = given[0].decode("latin-1").partition(" ")

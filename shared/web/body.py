@@ -66,8 +66,8 @@ class RequestBody:
 
     async def drain(self, status: int) -> None:
         """Read what is left before an answer of this status, and forget it: a little only, and only for a moment."""
-        if status == BodyTooSlow.kind.status_code:
-            return  # it was waited for already
+        if not self._left or status == BodyTooSlow.kind.status_code:
+            return  # there is nothing, or it was waited for already
         room = _DRAINED_BYTES
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):

@@ -96,6 +96,11 @@ def on_project_error(request: Request[Any, Any, Any], error: GpuDevError) -> Res
     status = error.kind.status_code
     if isinstance(error, InvalidInput):
         return _answer(status, ProblemsBody(_with_parameters(request, error.told())))
+    return _answer(status, ErrorBody(error.text), error_headers(error))
+
+
+def error_headers(error: GpuDevError) -> dict[str, str]:
+    """What the answer to an error says beside its text; what is down is logged."""
     headers = {}
     if error.kind is ErrorKind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -106,7 +111,7 @@ def on_project_error(request: Request[Any, Any, Any], error: GpuDevError) -> Res
         headers["Retry-After"] = str(retry)
     if error.kind is ErrorKind.UNAVAILABLE:
         log.warning("dependency_unavailable", error=type(error).__name__, context=error.context)
-    return _answer(status, ErrorBody(error.text), headers)
+    return headers
 
 
 def on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:

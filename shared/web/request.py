@@ -60,7 +60,7 @@ class RequestLayer:
         if head:
             # the answer of a GET without its body (RFC 9110 section 9.3.2), whatever the route
             scope = {**scope, "method": HttpMethod.GET}
-        answered = asyncio.Event()
+        answered = asyncio.Event() if head else None
         request_id = begin_request(headers.get(b"x-request-id", b"").decode("latin-1"))
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = self._stopwatch()
@@ -75,7 +75,7 @@ class RequestLayer:
                 last = self._drain.begun and status != HTTPStatus.SWITCHING_PROTOCOLS
                 message["headers"] = _with_our_headers(message.get("headers", ()), request_id, last=last)
                 await send(message)
-                if head:
+                if answered is not None:
                     answered.set()
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
             elif not head:
@@ -83,7 +83,7 @@ class RequestLayer:
 
         async def receive_until_answered() -> Any:
             # to a stream the client of a HEAD has gone as soon as it has the headers
-            await answered.wait()
+            await answered.wait()  # type: ignore[union-attr]
             return {"type": "http.disconnect"}
 
         refusal = _refusal(scope)

@@ -3,6 +3,7 @@
 Those are cookies, background tasks and other encoders; Litestar's own class spends a sixth of a read on them.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, get_args
@@ -48,22 +49,34 @@ class StructResponse(Response[Any]):
         if not plain:
             answer: ASGIApp = super().to_asgi_response(app, request, headers=headers, cookies=cookies, **options)
             return answer
-        return _EncodedStruct(
-            _ENCODER.encode(self.content), self.status_code or 200, {**(headers or {}), **self.headers}
-        )
+        more = raw_headers({**(headers or {}), **self.headers})
+        return json_answer(self.status_code or 200, _ENCODER.encode(self.content), more)
 
 
-class _EncodedStruct:
-    def __init__(self, body: bytes, status: int, headers: dict[str, Any]) -> None:
-        self._body = body
-        self._status = status
-        self._headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *((name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in headers.items()),
-        ]
+class RawAnswer(msgspec.Struct, frozen=True):
+    """An answer as it is sent."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def with_headers(self, more: tuple[tuple[bytes, bytes], ...]) -> "RawAnswer":
+        """The same with more headers."""
+        return RawAnswer(self.status, (*self.headers, *more), self.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
         del scope, receive
-        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
-        await send({"type": "http.response.body", "body": self._body, "more_body": False})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def json_answer(status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> RawAnswer:
+    """An answer whose body is JSON."""
+    described = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
+    return RawAnswer(status, (*described, *headers), body)
+
+
+def raw_headers(headers: Mapping[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers as they are sent."""
+    return tuple((name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in headers.items())

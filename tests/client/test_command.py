@@ -267,9 +267,7 @@ async def test_waiting_is_told_line_by_line_in_a_pipe(person: Person) -> None:
     why = {"job_id": JOB, "status": "queued", "waiting": True, "queue_position": 2}
     times = {"estimated_start_time": "2126-01-20T18:30:00Z", "estimated_start_time_p90": "2126-01-20T19:30:00Z"}
     active = says({**ACTIVE, "ssh_command": "ssh somewhere"})
-    async with scripted(
-        says(SUBMITTED), says(SUBMITTED), queued, says({**why, **times}), says(SUBMITTED), active
-    ) as server:
+    async with scripted(says(SUBMITTED), says(SUBMITTED), queued, says({**why, **times}), active) as server:
         person.hold_key(server.url)
         code, output, told = await person.run("submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait")
     assert code == 0
@@ -286,7 +284,7 @@ async def test_waiting_is_told_line_by_line_in_a_pipe(person: Person) -> None:
 async def test_waiting_is_one_line_that_changes_on_a_terminal(person: Person) -> None:
     queued = says({**ACTIVE, "status": "queued", "status_reason": "Waiting for 8 GPUs"})
     unknown = says({"detail": "no"}, 404)
-    answers = [says(SUBMITTED), says(SUBMITTED), queued, unknown, says(SUBMITTED), says(ACTIVE)]
+    answers = [says(SUBMITTED), says(SUBMITTED), queued, unknown, says(ACTIVE)]
     terminal, end = os.openpty()
     async with scripted(*answers) as server:
         person.hold_key(server.url)

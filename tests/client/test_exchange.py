@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from gpudev import Client, GpuDevError, errors
 from tests.client.scripted import call, cuts, says, scripted, streams
@@ -148,15 +149,19 @@ async def test_pages_are_joined_and_what_moved_on_is_not_told_twice(kind: str) -
     ]
 
 
-async def test_waiting_holds_the_answer_and_asks_again_under_one_key(kind: str) -> None:
-    queued = says({**ACTIVE, "status": "queued"})
-    async with scripted(says(SUBMITTED), queued, says(SUBMITTED), says(ACTIVE)) as server:
+async def test_waiting_holds_the_answer_until_the_job_is_another(kind: str) -> None:
+    queued = says({**ACTIVE, "status": "queued"}, ETag='"1"')
+    async with scripted(says(SUBMITTED), queued, is_the_same, says(ACTIVE, ETag='"2"')) as server:
         jobs = await call(kind, server.url, "launch_job", **PRESSED)
-    assert [job.status for job in jobs] == ["queued", "active"]
-    submits = [one for one in server.seen if one["method"] == "POST"]
-    assert [one["headers"].get("prefer") for one in submits] == [None, "wait=10"]
-    assert len({one["headers"]["idempotency-key"] for one in submits}) == 1
-    assert len({one["body"] for one in submits}) == 1
+    assert [job.status for job in jobs] == ["queued", "queued", "active"]
+    assert [one["method"] for one in server.seen] == ["POST", "GET", "GET", "GET"]
+    headers = [one["headers"] for one in server.seen]
+    assert [one.get("prefer") for one in headers] == [None, "wait=10", "wait=10", "wait=10"]
+    assert [one.get("if-none-match") for one in headers] == [None, None, '"1"', '"1"']
+
+
+async def is_the_same(_: web.Request) -> web.Response:
+    return web.Response(status=304, headers={"ETag": '"1"'})
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

@@ -19,12 +19,12 @@ from aiohttp import web
 
 from services.capacity.app import create_app
 from services.capacity.context import Context
-from services.capacity.domain.availability import TypeAvailability
+from services.capacity.domain.availability import TypeAvailability, count_availability
 from services.capacity.domain.fleet import NodeFacts
 from services.capacity.domain.placement import SchedulingPolicy
 from services.capacity.operations.announce import announce_queue
 from services.capacity.operations.apply_job_events import Versioned, apply_job_events
-from services.capacity.operations.read import read_availability
+from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.record_cluster import record_nodes
 from services.capacity.operations.schedule import RoundOutcome, schedule_jobs
 from services.capacity.settings import CapacitySettings
@@ -185,8 +185,8 @@ class Capacity:
 
     async def available(self, gpu_type: str = "h100") -> TypeAvailability:
         """What the endpoint would say of a type."""
-        reading = await read_availability(self.context)
-        return {entry.gpu_type: entry for entry in reading.types}[gpu_type]
+        types = count_availability(await read_snapshot(self.context.database))
+        return {entry.gpu_type: entry for entry in types}[gpu_type]
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,9 @@ LONGEST_WAIT = 30
 """Seconds for which the service holds an answer at most."""
 _HELD_SECONDS = 10
 _LEAST_TURN_SECONDS = 1.0
-_REPLAYED_SECONDS = 23 * 3600.0
-"""So long the service knows an idempotency key, less an hour."""
 _PAUSE_SECONDS = 1.0
 _UNHEALTHY = frozenset({503})
+_NOT_MODIFIED = frozenset({304})
 
 
 class Operations:
@@ -207,9 +206,24 @@ class Operations:
         return (yield from self._post("/v1/jobs/batch", models.SubmittedBatch, body=body, key=idempotency_key))
 
     @operation
-    def get_job(self, job_id: str) -> Steps[models.Job]:
-        """One of one's own jobs, by its id or a unique beginning of at least 8 characters."""
-        return (yield from self._get(_job(job_id), models.Job))
+    def get_job(self, job_id: str, *, wait: int | None = None) -> Steps[models.Job]:
+        """A job, by its id or a unique beginning of it of at least 8 characters.
+
+        Args:
+            job_id: Which one.
+            wait: Seconds, at most 30, for which the answer is held until the job is another than this client got the
+                last time it waited for it; the first time it comes at once.
+        """
+        if not wait:
+            return (yield from self._get(_job(job_id), models.Job))
+        seen: dict[str, tuple[str, models.Job]] = self.__dict__.setdefault("_waited_for", {})
+        tag, job = seen.pop(job_id, (None, None))
+        response = yield from self._exchange("GET", _job(job_id), wait=wait, tag=tag, accepted=_NOT_MODIFIED)
+        if job is None or response.status not in _NOT_MODIFIED:
+            tag, job = response.headers.get("etag"), _read(response, models.Job)
+        if tag is not None and not job.ended:
+            seen[job_id] = tag, job
+        return job
 
     @operation
     def list_jobs(self, *, status: str | None = None, limit: int = 50, offset: int = 0) -> Steps[models.JobList]:
@@ -337,18 +351,14 @@ class Operations:
 
         Waits by holding the answer, not by asking again and again. Takes what `submit_job` takes, except `wait`.
         """
-        key = idempotency_key or uuid.uuid4().hex
-        began = time.monotonic()
-        answer = yield from Operations.submit_job.steps(self, **fields, idempotency_key=key)
+        answer = yield from Operations.submit_job.steps(self, **fields, idempotency_key=idempotency_key)
         while True:
-            job = yield from Operations.get_job.steps(self, answer.job_id)
+            turn = time.monotonic()
+            job = yield from Operations.get_job.steps(self, answer.job_id, wait=_HELD_SECONDS)
             yield Item(job)
             if job.ended or job.status == "active":
                 return
-            turn = time.monotonic()
-            if job.waits and turn - began < _REPLAYED_SECONDS:
-                yield from Operations.submit_job.steps(self, **fields, idempotency_key=key, wait=_HELD_SECONDS)
-            # answers are not held for those who hold too many, nor is there one to hold when a job has left the queue
+            # answers are not held for those who hold too many
             yield Sleep(max(0.0, _LEAST_TURN_SECONDS - (time.monotonic() - turn)))
 
     # --- events
@@ -506,6 +516,7 @@ class Operations:
         body: Any = None,
         wait: int | None = None,
         key: str | None = None,
+        tag: str | None = None,
         public: bool = False,
     ) -> Request:
         headers = {"Accept": "application/json"}
@@ -513,6 +524,8 @@ class Operations:
             headers[IDEMPOTENCY_KEY] = key or uuid.uuid4().hex
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if tag is not None:
+            headers["If-None-Match"] = tag
         if wait:
             headers["Prefer"] = f"wait={min(wait, LONGEST_WAIT)}"
         return Request(

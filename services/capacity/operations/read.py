@@ -1,4 +1,4 @@
-"""What the endpoints answer, in one SQL statement each; and what scheduling and estimates start from."""
+"""What the endpoints answer from, in one SQL statement; and what scheduling and estimates start from."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,14 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.capacity.context import Context
-from services.capacity.domain.availability import (
-    ClusterStatus,
-    Snapshot,
-    TypeAvailability,
-    count_availability,
-    count_cluster,
-)
+from services.capacity.domain.availability import QueueCount, Snapshot
 from services.capacity.domain.estimates import (
     MOST_JOBS,
     Correction,
@@ -35,14 +28,25 @@ from services.capacity.storage.snapshot import SNAPSHOT
 from shared.database import Executor, Transaction, to_struct
 
 
-class AvailabilityReading(msgspec.Struct, frozen=True, kw_only=True):
-    types: tuple[TypeAvailability, ...]
-    snapshot: Snapshot
+class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot as it is stored: cheap to have, and to compare with another."""
 
+    nodes: str
+    """JSON, as `counts`."""
+    counts: str
+    as_of: datetime | None
+    starts: int
+    starts_in_time: int
 
-class ClusterReading(msgspec.Struct, frozen=True, kw_only=True):
-    status: ClusterStatus
-    snapshot: Snapshot
+    def snapshot(self) -> Snapshot:
+        """What it says."""
+        return Snapshot(
+            nodes=msgspec.json.decode(self.nodes, type=tuple[Node, ...]),
+            counts=msgspec.json.decode(self.counts, type=tuple[QueueCount, ...]),
+            as_of=self.as_of,
+            starts=self.starts,
+            starts_in_time=self.starts_in_time,
+        )
 
 
 class QueueSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,22 +86,15 @@ class QueueSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return reasons(self.facts.nodes, self.queue, self.allocations(now, policy), policy)
 
 
-async def read_availability(context: Context) -> AvailabilityReading:
-    """GPUs of each type, counted from one snapshot."""
-    snapshot = await read_snapshot(context.database)
-    return AvailabilityReading(types=count_availability(snapshot), snapshot=snapshot)
-
-
-async def read_cluster_status(context: Context) -> ClusterReading:
-    """The same counts, and the jobs by status."""
-    snapshot = await read_snapshot(context.database)
-    return ClusterReading(status=count_cluster(snapshot), snapshot=snapshot)
+async def read_facts(database: Executor) -> SnapshotFacts:
+    """Nodes, leases and queue of one instant, as they were stored: one statement."""
+    (row,) = await database.fetch_all(SNAPSHOT)
+    return to_struct(row, SnapshotFacts)
 
 
 async def read_snapshot(database: Executor) -> Snapshot:
-    """Nodes, leases and queue of one instant: one statement."""
-    (row,) = await database.fetch_all(SNAPSHOT)
-    return to_struct(row, Snapshot)
+    """The same as the rules see it."""
+    return (await read_facts(database)).snapshot()
 
 
 async def read_nodes(database: Executor) -> list[Node]:

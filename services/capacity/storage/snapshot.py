@@ -61,8 +61,9 @@ _as_of = sa.case((_complete_at.is_not(None), func.greatest(_complete_at, _newest
 # one statement is one snapshot: nodes, leases and queue cannot disagree, and nothing is written
 SNAPSHOT = Statement(
     sa.select(
-        _node_list.scalar_subquery().label("nodes"),
-        _count_list.scalar_subquery().label("counts"),
+        # as text: it is decoded only when it is not what it was
+        sa.cast(_node_list.scalar_subquery(), sa.Text).label("nodes"),
+        sa.cast(_count_list.scalar_subquery(), sa.Text).label("counts"),
         _as_of.label("as_of"),
         sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.starts), 0), sa.BigInteger))
         .where(calibrations.c.day > func.current_date() - 30)

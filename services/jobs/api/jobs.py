@@ -8,12 +8,16 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
-from services.jobs.api.prefer_wait import held_answer, is_extended, is_over, left_queue
+from services.jobs.api.list_query import MOST_LIMIT, MOST_OFFSET, plain_list_query, read_statuses
+from services.jobs.api.prefer_wait import changed_job, held_answer, is_extended, is_over, left_queue
+from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.context import Context
+from services.jobs.domain.job_id import IdRange, id_range
+from services.jobs.domain.job_list import JobQuery
 from services.jobs.domain.submission import read_submission
 from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.extend import extend_job
-from services.jobs.operations.read import get_job, job_history, list_jobs, shown_jupyter_token
+from services.jobs.operations.read import job_history
 from services.jobs.operations.submit import submit_job
 from services.jobs.operations.submit_batch import submit_batch
 from services.jobs.schemas.answers import (
@@ -25,7 +29,6 @@ from services.jobs.schemas.answers import (
     SubmitBatchAnswer,
     action_answer,
     history_answer,
-    job_answer,
     submit_answer,
     submit_batch_answer,
 )
@@ -37,20 +40,24 @@ from services.jobs.schemas.requests import (
     SubmitRequest,
 )
 from shared.contracts.auth import Identity
-from shared.contracts.jobs import JobStatus
-from shared.errors import InvalidInput, Problem
+from shared.errors import InvalidInput
 from shared.web.body import LARGE_BODY_BYTES
+from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses
 from shared.web.errors import error_responses
+from shared.web.fast_reads import FastRead
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.preferences import PREFER_WAIT, preferred_wait
 from shared.web.validation import Body
 
 AuthenticatedRequest = Request[Identity, Any, Any]
+_PATH = "/v1/jobs"
+_LIMIT = "Jobs in the answer, at most"
+_OFFSET = "Jobs to skip, newest first"
 _STATUSES = "Only jobs with this status, or with one of several, separated by commas"
 
 
 class JobsController(Controller):
-    path = "/v1/jobs"
+    path = _PATH
     tags = ("Job Management",)
 
     @post(
@@ -108,34 +115,46 @@ class JobsController(Controller):
         )
         return replayable(submit_batch_answer(outcome))
 
-    @get("/{job_id:str}", operation_id="get_job", summary="Get a job", responses=error_responses(404, 409))
+    @get(
+        "/{job_id:str}",
+        operation_id="get_job",
+        opt={PREFER_WAIT: True},
+        summary="Get a job",
+        responses=conditional_responses(404, 409),
+    )
     async def get_one(
-        self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
-    ) -> JobAnswer:
-        """One of your jobs, by its id or a unique prefix of the id of at least 8 characters."""
-        job = await get_job(user_id=request.user.user_id, job_id=job_id, context=context)
-        return job_answer(job, context.clock(), context.settings, shown_jupyter_token(job, context))
+        self,
+        request: AuthenticatedRequest,
+        job_id: FromPath[str],
+        context: NamedDependency[Context],
+        shown_jobs: NamedDependency[ShownJobs],
+    ) -> Response[JobAnswer]:
+        """One of your jobs, by its id or a unique prefix of the id of at least 8 characters.
 
-    @get(operation_id="list_jobs", summary="List your jobs", responses=error_responses())
+        With the `ETag` of an earlier answer in `If-None-Match` it is 304, without a body, while nothing has changed.
+        With `Prefer: wait=10` as well, the answer is held until something has, 30 s at most.
+        """
+        return await changed_job(request, job_id, shown_jobs, context)
+
+    @get(operation_id="list_jobs", summary="List your jobs", responses=conditional_responses())
     async def list_own(
         self,
         request: AuthenticatedRequest,
-        context: NamedDependency[Context],
+        shown_jobs: NamedDependency[ShownJobs],
         status: FromQuery[Annotated[str | None, Parameter(description=_STATUSES)]] = None,
-        limit: FromQuery[Annotated[int, Parameter(ge=1, le=500, description="Jobs in the answer, at most")]] = 50,
-        offset: FromQuery[Annotated[int, Parameter(ge=0, le=2**31, description="Jobs to skip, newest first")]] = 0,
-    ) -> JobList:
-        """Your jobs, newest first."""
-        page = await list_jobs(
-            user_id=request.user.user_id,
-            statuses=read_statuses(status),
-            limit=limit,
-            offset=offset,
-            context=context,
-        )
-        now = context.clock()
-        jobs = [job_answer(job, now, context.settings, shown_jupyter_token(job, context)) for job in page.jobs]
-        return JobList(jobs=jobs, total=page.total, limit=limit, offset=offset)
+        limit: FromQuery[
+            Annotated[int, Parameter(ge=1, le=MOST_LIMIT, description="Jobs in the answer, at most")]
+        ] = 50,
+        offset: FromQuery[
+            Annotated[int, Parameter(ge=0, le=MOST_OFFSET, description="Jobs to skip, newest first")]
+        ] = 0,
+    ) -> Response[JobList]:
+        """Your jobs, newest first.
+
+        With the `ETag` of an earlier answer in `If-None-Match` it is 304, without a body, while the page is the same.
+        """
+        query = JobQuery(statuses=read_statuses(status), limit=limit, offset=offset)
+        return ConditionalResponse(request, await shown_jobs.page(user_id=request.user.user_id, query=query))
 
     @post(
         "/{job_id:str}/cancel",
@@ -219,21 +238,33 @@ class JobsController(Controller):
         return history_answer(job, rows)
 
 
-def read_statuses(text: str | None) -> list[JobStatus] | None:
-    """Statuses from a comma-separated list; None when there is no filter, as with an empty list.
-
-    Raises:
-        InvalidInput: One of them is unknown.
-    """
-    if text is None or not text.strip():
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if any(name not in set(JobStatus) for name in names):
-        message = f"Must be a comma-separated list of {', '.join(JobStatus)}"
-        raise InvalidInput([Problem("literal_error", ("query", "status"), message)])
-    return [JobStatus(name) for name in names]
-
-
 def _hours_text(hours: float) -> str:
     """As in JSON: 2 and not 2.0."""
     return str(int(hours)) if hours.is_integer() else str(hours)
+
+
+def fast_reads(shown_jobs: ShownJobs) -> list[FastRead]:
+    """A job by its whole id or a beginning of it, and a page of the list."""
+
+    async def read_one(identity: Identity, ids: IdRange) -> Encoded:
+        return await shown_jobs.one(user_id=identity.user_id, ids=ids)
+
+    async def read_page(identity: Identity, query: JobQuery) -> Encoded:
+        return await shown_jobs.page(user_id=identity.user_id, query=query)
+
+    return [
+        FastRead(template=f"{_PATH}/{{job_id}}", match=_asked_job, read=read_one),
+        FastRead(template=_PATH, match=_asked_page, read=read_page),
+    ]
+
+
+def _asked_job(path: str, query: str) -> IdRange | None:
+    head, _, job_id = path.rpartition("/")
+    return id_range(job_id) if head == _PATH and not query else None
+
+
+def _asked_page(path: str, query: str) -> JobQuery | None:
+    try:
+        return plain_list_query(query) if path == _PATH else None
+    except InvalidInput:
+        return None

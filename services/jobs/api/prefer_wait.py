@@ -8,13 +8,16 @@ import msgspec
 from litestar import Request, Response
 from msgspec.structs import replace
 
+from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.context import Context
 from services.jobs.domain.access import find_user
 from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job, Phase, UserState
-from services.jobs.operations.wait import await_job
+from services.jobs.operations.read import find_version, known_range
+from services.jobs.operations.wait import await_change, await_job
 from services.jobs.schemas.answers import ActionAnswer, ActionStatus, SubmitAnswer
 from shared.contracts.auth import Identity
 from shared.idempotency import Outcome
+from shared.web.conditional import ConditionalResponse, if_none_match, is_known
 from shared.web.idempotency import replayable
 from shared.web.key_holds import while_key_holds
 from shared.web.preferences import applied_wait, preferred_wait
@@ -45,6 +48,33 @@ async def held_answer(
             job = await while_key_holds(request, waiting)
             answer = answer if job is None else settle(answer, job) or answer
         return replayable(Outcome(answer, outcome.replayed), applied_wait(seconds))
+
+
+async def changed_job(
+    request: Request[Identity, Any, Any], job_id: str, shown_jobs: ShownJobs, context: Context
+) -> Response[Any]:
+    """A job: at once, or, with `Prefer: wait` and `If-None-Match`, as soon as it is another than the client has.
+
+    Raises:
+        JobNotFound: No such job, or someone else's.
+        Conflict: Several of the user's jobs begin like this.
+        KeyEnded: The request's key is no longer good.
+    """
+    known, ids = if_none_match(request), known_range(job_id)
+    job = await shown_jobs.one(user_id=request.user.user_id, ids=ids)
+    if not is_known(known, job.tag) or preferred_wait(request) is None:
+        return ConditionalResponse(request, job)
+
+    async def has_changed() -> bool:
+        nonlocal job
+        job = await shown_jobs.one(user_id=request.user.user_id, ids=ids)
+        return not is_known(known, job.tag)
+
+    with _granted_wait(request, context) as seconds:
+        if seconds is not None:
+            version = await find_version(user_id=request.user.user_id, ids=ids, context=context)
+            await while_key_holds(request, await_change(version.job_id, has_changed, seconds, context))
+        return ConditionalResponse(request, job, applied_wait(seconds))
 
 
 @contextmanager

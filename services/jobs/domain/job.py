@@ -11,6 +11,8 @@ from shared.contracts.jobs import JobStatus
 
 ENDED_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED})
 
+OPEN_STATUSES = frozenset(JobStatus) - ENDED_STATUSES
+
 WAITING_STATUSES = frozenset({JobStatus.PENDING, JobStatus.QUEUED})
 
 AWAITS_DISK = "Waiting for its disk; it keeps its place in the queue"

@@ -6,10 +6,12 @@ from uuid import UUID
 MIN_PREFIX_LENGTH = 8
 _PATTERN = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh"
 _WHOLE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+IdRange = tuple[UUID, UUID]
+"""The first and the last id that may be meant."""
 _HEX = re.compile(r"[0-9a-f]*")
 
 
-def id_range(text: str) -> tuple[UUID, UUID] | None:
+def id_range(text: str) -> IdRange | None:
     """The first and the last UUID that begin with `text`; None when it is no beginning of one, or too short.
 
     A range in place of LIKE: the primary key answers it, and no character is a wildcard.

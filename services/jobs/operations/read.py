@@ -7,13 +7,15 @@ import msgspec
 
 from services.jobs import storage
 from services.jobs.context import Context
+from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job, Phase
-from services.jobs.domain.job_id import id_range
+from services.jobs.domain.job_id import IdRange, id_range
+from services.jobs.domain.job_list import JobQuery, JobVersion, VersionPage
 from services.jobs.operations.seal import unseal_jupyter_token
 from shared.contracts.auth import Identity
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.jobs import JobStatus
-from shared.database import Row, to_struct
+from shared.database import Executor, Row, to_struct
 from shared.errors import Conflict, NotFound
 from shared.messaging import call_rpc
 
@@ -39,10 +41,14 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     node: str | None
 
 
-class JobPage(msgspec.Struct, frozen=True):
-    jobs: list[Job]
-    total: int
-    """Of all pages, from the same snapshot."""
+class ShownJob(msgspec.Struct, frozen=True):
+    """A job as its owner sees it."""
+
+    job: Job
+    version: JobVersion
+    lasts: bool
+    """As long as this is the job's version it is shown like this, but for what is told in relation to the time of day;
+    False: an extension will be shown in a moment."""
 
 
 async def get_job(*, user_id: int, job_id: str, context: Context) -> Job:
@@ -52,9 +58,14 @@ async def get_job(*, user_id: int, job_id: str, context: Context) -> Job:
         JobNotFound: No such job, or someone else's.
         Conflict: Several of one's jobs begin like this.
     """
-    first_id, last_id = known_range(job_id)
+    return (await get_shown_job(user_id=user_id, ids=known_range(job_id), context=context)).job
+
+
+async def get_shown_job(*, user_id: int, ids: IdRange, context: Context) -> ShownJob:
+    """The same with its version; raises as `get_job`."""
+    first_id, last_id = ids
     rows = await context.database.fetch_all(storage.jobs.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id)
-    return storage.jobs.to_shown_job(_one_of(rows))
+    return _shown(_one_of(rows))
 
 
 async def get_own_or_any(*, identity: Identity, job_id: str, context: Context) -> Job:
@@ -71,18 +82,33 @@ async def get_own_or_any(*, identity: Identity, job_id: str, context: Context) -
     return storage.jobs.to_shown_job(row)
 
 
-async def list_jobs(
-    *, user_id: int, statuses: Sequence[JobStatus] | None, limit: int, offset: int, context: Context
-) -> JobPage:
-    """One's own jobs as they are shown, newest first; `statuses` None means all."""
+async def find_version(*, user_id: int, ids: IdRange, context: Context) -> JobVersion:
+    """The present version of one's own job; raises as `get_job`."""
+    first_id, last_id = ids
     rows = await context.database.fetch_all(
-        storage.jobs.LIST_OWN,
-        user_id=user_id,
-        statuses=None if statuses is None else list(statuses),
-        limit=limit,
-        offset=offset,
+        storage.versions.FIND_OWN, user_id=user_id, first_id=first_id, last_id=last_id
     )
-    return JobPage([storage.jobs.to_shown_job(row) for row in rows if row["id"] is not None], rows[0]["total"])
+    return JobVersion(_one_of(rows)["job_version"])
+
+
+async def list_versions(*, user_id: int, query: JobQuery, executor: Executor) -> VersionPage:
+    """A page of one's own jobs."""
+    statement = storage.versions.list_versions(query)
+    filtered = {} if query.statuses is None else {"statuses": query.statuses}
+    (row,) = await executor.fetch_all(statement, user_id=user_id, limit=query.limit, offset=query.offset, **filtered)
+    return storage.versions.to_page(row)
+
+
+async def find_shown_jobs(*, job_ids: Collection[UUID], executor: Executor) -> list[ShownJob]:
+    """Jobs as their owners see them, in any order."""
+    rows = await executor.fetch_all(storage.jobs.FIND_SHOWN, ids=list(job_ids))
+    return [_shown(row) for row in rows]
+
+
+def _shown(row: Row) -> ShownJob:
+    job, read_at = storage.jobs.to_job(row), row["read_at"]
+    lasts = all(one.until <= read_at for one in job.unshown_extensions)
+    return ShownJob(as_shown(job, read_at), JobVersion(row["job_version"]), lasts)
 
 
 async def list_open_jobs(*, user_id: int, context: Context) -> list[OpenJob]:
@@ -105,7 +131,7 @@ async def job_history(*, user_id: int, job_id: str, context: Context) -> tuple[J
     return job, await context.database.fetch_all(storage.jobs.HISTORY, job_id=job.id)
 
 
-def known_range(text: str) -> tuple[UUID, UUID]:
+def known_range(text: str) -> IdRange:
     """First and last id that begin with `text`.
 
     Raises:

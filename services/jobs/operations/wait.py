@@ -1,7 +1,7 @@
 """Waiting for the outcome of a request, while holding nothing: no transaction, no connection, no thread."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -19,32 +19,34 @@ _LOOK_SECONDS = 2.0
 
 
 async def await_job(job_id: UUID, settled: Callable[[Job], bool], seconds: float, context: Context) -> Job | None:
-    """The job as soon as `settled` says so of it; None when that is not within `seconds`, or cannot be known now.
+    """The job as soon as `settled` says so of it; after `seconds`, or when the service stops, as it was seen last.
 
-    When the service stops before that: the job as it is.
+    None when it could not be seen.
 
     The request whose outcome it is has been accepted, so an outage here is no error of it.
     """
-    try:
-        async with asyncio.timeout(seconds), context.wake_ups.of(job_id) as woken:
-            return await _settled_job(job_id, settled, woken, context)
-    except TimeoutError:
-        return None
-
-
-async def _settled_job(
-    job_id: UUID, settled: Callable[[Job], bool], woken: asyncio.Event, context: Context
-) -> Job | None:
     job = None
-    while not context.wake_ups.closing:
-        woken.clear()
+
+    async def is_settled() -> bool:
+        nonlocal job
         job = await _look(job_id, context)
-        if job is not None and settled(job):
-            return job
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await woken.wait()
+        return job is not None and settled(job)
+
+    await await_change(job_id, is_settled, seconds, context)
     return job
+
+
+async def await_change(job_id: UUID, has_come: Callable[[], Awaitable[bool]], seconds: float, context: Context) -> None:
+    """Ask `has_come` when the job may have changed, until it says so, for `seconds`, or until the service stops."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds), context.wake_ups.of(job_id) as woken:
+            while not context.wake_ups.closing:
+                woken.clear()
+                if await has_come():
+                    return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await woken.wait()
 
 
 async def _look(job_id: UUID, context: Context) -> Job | None:

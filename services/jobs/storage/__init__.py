@@ -1,5 +1,29 @@
 """The tables of the jobs service, and every SQL statement that it runs."""
 
-from services.jobs.storage import access, disabled_users, jobs, leases, logs, owners, queue, submissions, tables
+from services.jobs.storage import (
+    access,
+    counts,
+    disabled_users,
+    jobs,
+    leases,
+    logs,
+    owners,
+    queue,
+    submissions,
+    tables,
+    versions,
+)
 
-__all__ = ["access", "disabled_users", "jobs", "leases", "logs", "owners", "queue", "submissions", "tables"]
+__all__ = [
+    "access",
+    "counts",
+    "disabled_users",
+    "jobs",
+    "leases",
+    "logs",
+    "owners",
+    "queue",
+    "submissions",
+    "tables",
+    "versions",
+]

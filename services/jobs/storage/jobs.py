@@ -12,6 +12,7 @@ from sqlalchemy import bindparam
 from services.jobs.domain.extension import as_shown
 from services.jobs.domain.job import Job
 from services.jobs.storage.tables import TIME, job_access, job_history, job_users, jobs
+from services.jobs.storage.versions import VERSION
 from shared.database import Row, Statement
 from shared.database.rows import by_column, given_rows
 
@@ -70,35 +71,16 @@ def _found(jobs_found: Any, *, locked: bool = False) -> Any:
 
 _JOBS = sa.select(*(jobs.c[name] for name in OWN_FIELDS))
 _OWN_TWO = _JOBS.where(_OWN).order_by(jobs.c.id).limit(sa.literal_column("2"))
-_THESE = _JOBS.where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid))))
+_OF_IDS = jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Uuid)))
+_THESE = _JOBS.where(_OF_IDS)
 FIND_ALL = Statement(_found(_THESE))
 LOCK_ALL = Statement(_found(_THESE.order_by(jobs.c.id), locked=True))
 """In one order, so that two who lock the same jobs do not wait for each other."""
-FIND_OWN = Statement(_found(_OWN_TWO).add_columns(READ_AT))
+FIND_SHOWN = Statement(_found(_JOBS.add_columns(VERSION).where(_OF_IDS)).add_columns(READ_AT))
+"""As owners see them, with their versions."""
+FIND_OWN = Statement(_found(_OWN_TWO.add_columns(VERSION)).add_columns(READ_AT))
 """Two rows mean that the beginning of the id is ambiguous."""
 LOCK_OWN = Statement(_found(_OWN_TWO, locked=True))
-_filter = sa.and_(
-    jobs.c.user_id == bindparam("user_id"),
-    sa.or_(
-        bindparam("statuses", type_=sa.ARRAY(sa.Text)).is_(None),
-        jobs.c.status == sa.any_(bindparam("statuses", type_=sa.ARRAY(sa.Text))),
-    ),
-)
-_total = sa.select(sa.func.count().label("total")).select_from(jobs).where(_filter).subquery("counted")
-_page = (
-    _JOBS.where(_filter)
-    .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-    .limit(bindparam("limit", type_=sa.BigInteger))
-    .offset(bindparam("offset", type_=sa.BigInteger))
-    .subquery("page")
-)
-_page_access = _access_of(_page)
-LIST_OWN = Statement(
-    sa.select(_total.c.total, *_page.c, *_page_access.c, READ_AT)
-    .select_from(_total.outerjoin(_page, sa.true()).outerjoin(_page_access, sa.true()))
-    .order_by(_page.c.created_at.desc(), _page.c.id.desc())
-)
-"""One page and the total from one snapshot; an empty page is one row of nulls."""
 OPEN_OF_USER = Statement(
     sa.select(
         jobs.c.id, jobs.c.name, jobs.c.status, jobs.c.status_reason, jobs.c.gpu_type, jobs.c.gpu_count, jobs.c.node

@@ -88,6 +88,13 @@ jobs = sa.Table(
     *_OF_THE_RELEASE_BEFORE,
     sa.Index("jobs_of_user", "user_id", sa.text("created_at DESC"), sa.text("id DESC"), postgresql_include=["status"]),
     sa.Index("jobs_of_user_by_id", "user_id", "id"),
+    sa.Index(
+        "jobs_open_of_user",
+        "user_id",
+        sa.text("created_at DESC"),
+        sa.text("id DESC"),
+        postgresql_where=sa.text("status IN ('active', 'pending', 'preparing', 'queued')"),
+    ),
     sa.Index("jobs_waiting", "id", postgresql_where=sa.text("status IN ('pending', 'queued')")),
     sa.Index("jobs_due", "due_at", postgresql_where=sa.text("node IS NOT NULL AND released_at IS NULL")),
     sa.Index("jobs_with_access_due", "access_due_at", postgresql_where=sa.text("access_due_at IS NOT NULL")),
@@ -150,4 +157,13 @@ job_logs = sa.Table(
     sa.Column("final", sa.Boolean, nullable=False, server_default="false"),
     # how often it could not be had from the pod
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+)
+job_counts = sa.Table(
+    "job_counts",
+    metadata,
+    # the sum of a user's rows counts; triggers on `jobs` add them, and they are folded from time to time
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sa.Index("job_counts_of_user", "user_id"),
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.capacity.operations.read import read_availability
+from services.capacity.domain.availability import count_availability
+from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.record_cluster import PodListing, record_pod_listing
 from shared.database import migrate
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
@@ -62,11 +63,11 @@ async def test_an_answer_is_as_of_no_earlier_than_what_it_holds(capacity: Capaci
     await capacity.submit(4)
     await capacity.schedule(later(minutes=1))
 
-    reading = await read_availability(capacity.context)
+    snapshot = await read_snapshot(capacity.database)
 
-    assert [entry.in_use for entry in reading.types] == [4]
-    assert reading.snapshot.as_of is not None
-    assert reading.snapshot.as_of >= later(minutes=1)
+    assert [entry.in_use for entry in count_availability(snapshot)] == [4]
+    assert snapshot.as_of is not None
+    assert snapshot.as_of >= later(minutes=1)
 
 
 @pytest.mark.parametrize("path", ["/v1/gpu/availability", "/v1/cluster/status"])

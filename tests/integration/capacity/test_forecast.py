@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from services.capacity.operations.choose_zone import choose_zone
 from services.capacity.operations.explain import explain_job
-from services.capacity.operations.read import read_cluster_status, read_corrections
+from services.capacity.operations.read import read_corrections, read_snapshot
 from services.capacity.schemas import ClusterStatusBody
 from shared.contracts.capacity import Explanation
 from tests.support.capacity import NOW, Capacity, ended, facts, later
@@ -41,8 +41,7 @@ async def test_starts_before_and_after_the_p90_that_was_told_first_are_counted(c
     await capacity.schedule(now + 5 * HOUR)
     assert await capacity.leased_by(late.job_id)
 
-    reading = await read_cluster_status(capacity.context)
-    forecast = ClusterStatusBody.of(reading.status, reading.snapshot, now).forecast
+    forecast = ClusterStatusBody.of(await read_snapshot(capacity.database), now).forecast
     assert (forecast.starts, forecast.started_before_p90, forecast.share) == (2, 1, 0.5)
     assert (counted("starts") - starts, counted("starts_in_time") - in_time) == (2, 1)
     # one of two is worse than nine of ten: the next are told later ones

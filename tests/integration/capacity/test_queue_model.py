@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 
+from services.capacity.domain.availability import count_availability
 from services.capacity.domain.fleet import GpuPod
 from services.capacity.domain.placement import SchedulingPolicy
-from services.capacity.operations.read import read_availability
+from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.record_cluster import confirm_node_gone, forget_pod, record_pods
 from shared.contracts.jobs import (
     JobCancelRequested,
@@ -361,8 +362,7 @@ class World:
         return granted
 
     async def check_answers(self) -> None:
-        reading = await read_availability(self.capacity.context)
-        for entry in reading.types:
+        for entry in count_availability(await read_snapshot(self.capacity.database)):
             assert entry.total == entry.available + entry.in_use
             waiting = [job for job in self.jobs.values() if job.waits and job.ready]
             assert entry.queued == sum(job.event.gpu_count for job in waiting)

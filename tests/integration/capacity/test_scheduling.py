@@ -12,9 +12,10 @@ import pytest
 import sqlalchemy as sa
 from msgspec import structs
 
-from services.capacity.context import Context
+from services.capacity.api.shown_cluster import ShownCluster
+from services.capacity.domain.availability import count_availability, count_cluster
 from services.capacity.domain.queue_entry import EntryState
-from services.capacity.operations.read import read_availability, read_cluster_status
+from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.schedule import schedule_jobs
 from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
 from shared.contracts.jobs import JobCancelRequested, JobReady, JobRequeued, JobStarted, JobStatus
@@ -258,15 +259,15 @@ async def test_jobs_are_counted_by_status_in_the_snapshot_of_availability(capaci
     await capacity.schedule()
     started = {"node": "n1", "epoch": 1, "started_at": NOW, "expires_at": later(hours=2)}
     await capacity.apply(about(active, JobStarted, JobStatus.ACTIVE, **started))
-    reading = await read_cluster_status(capacity.context)
-    assert list(reading.status.jobs.values()) == [1, 1, 1, 1]
-    assert reading.status.types == (await read_availability(capacity.context)).types
+    status = count_cluster(await read_snapshot(capacity.database))
+    assert list(status.jobs.values()) == [1, 1, 1, 1]
+    assert status.types == count_availability(await read_snapshot(capacity.database))
     assert len(await capacity.leased_by(preparing.job_id)) == 2
 
 
-@pytest.mark.parametrize("read", [read_availability, read_cluster_status])
+@pytest.mark.parametrize("read", [ShownCluster.availability, ShownCluster.status])
 async def test_an_answer_is_one_statement_that_writes_nothing(
-    capacity: Capacity, read: Callable[[Context], Awaitable[object]]
+    capacity: Capacity, read: Callable[[ShownCluster], Awaitable[object]]
 ) -> None:
     async with capacity.database.transaction() as tx:
         await tx.execute(Statement(sa.text("SET TRANSACTION READ ONLY")))
@@ -279,20 +280,20 @@ async def test_an_answer_is_one_statement_that_writes_nothing(
             return await fetch(statement, **parameters)
 
         only: Any = SimpleNamespace(fetch_all=counted)
-        await read(replace(capacity.context, database=only))
+        await read(ShownCluster(replace(capacity.context, database=only)))
         assert run == 1
 
 
-@pytest.mark.parametrize("read", [read_availability, read_cluster_status])
+@pytest.mark.parametrize("read", [ShownCluster.availability, ShownCluster.status])
 async def test_an_answer_does_not_look_at_the_queue_however_long_it_is(
-    capacity: Capacity, read: Callable[[Context], Awaitable[object]]
+    capacity: Capacity, read: Callable[[ShownCluster], Awaitable[object]]
 ) -> None:
     await capacity.nodes(facts("n1"))
     await capacity.submit(4)
     async with capacity.database.transaction() as tx:
         await tx.execute(Statement(sa.text("LOCK TABLE places IN ACCESS EXCLUSIVE MODE")))
         async with asyncio.timeout(10):  # it would wait for the lock
-            await read(capacity.context)
+            await read(ShownCluster(capacity.context))
 
 
 async def test_one_message_handled_by_two_replicas_at_once_makes_one_lease(capacity: Capacity) -> None:

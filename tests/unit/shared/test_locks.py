@@ -17,6 +17,7 @@ NAMED = re.compile(r'(?:\b(?:try|wait_for)_(?:\w+_)?lock\(|\block=|_LOCK = )"(\w
 OF_ITS_OWN = re.compile(r"pg_(?:try_)?advisory\w*lock|hashtext|lock_key")
 KEYS = {
     "disk": 0x6469736B,
+    "fold": 0x666F6C64,
     "gpud": 0x67707564,
     "hist": 0x68697374,
     "inbx": 0x696E6278,

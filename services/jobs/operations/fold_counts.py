@@ -1,0 +1,11 @@
+"""Keeping the counts of users' jobs short."""
+
+from services.jobs import storage
+from services.jobs.context import Context
+
+
+async def fold_counts(context: Context) -> None:
+    """Make one row a status of the counts of every user who has many; one replica at a time does."""
+    async with context.database.transaction() as tx:
+        if await tx.fetch_value(storage.counts.TRY_FOLD_LOCK):
+            await tx.execute(storage.counts.FOLD)
