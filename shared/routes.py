@@ -28,6 +28,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/keys", "auth"),
     Route("/v1/jobs", "jobs"),
     Route("/v1/events", "jobs"),
+    Route("/v1/webhooks", "jobs"),
     Route("/v1/disks", "disks"),
     Route("/v1/gpu", "capacity"),
     Route("/v1/cluster", "capacity"),

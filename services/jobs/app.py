@@ -7,6 +7,7 @@ from litestar import Litestar
 
 from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster
+from services.jobs.adapters.webhooks import WebhookSender
 from services.jobs.api.access import AccessController
 from services.jobs.api.administration import commands
 from services.jobs.api.events import EventsController
@@ -15,6 +16,7 @@ from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
 from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.api.ssh import SshController
+from services.jobs.api.webhooks import WebhooksController
 from services.jobs.consumers import Consumers
 from services.jobs.context import Context, WakeUps
 from services.jobs.operations.insert_jobs import group_of_submissions
@@ -28,6 +30,7 @@ from services.jobs.workers.disabled_users import DisabledUsers
 from services.jobs.workers.orphans import OrphanSweeper
 from services.jobs.workers.queue_keeper import QueueKeeper
 from services.jobs.workers.reconciler import Reconciler
+from services.jobs.workers.webhooks import WebhookDeliveries
 from shared.admin import Command, dead_letter_commands
 from shared.messaging import Delivery
 from shared.settings import read_settings
@@ -51,6 +54,8 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     access = AccessKeeper(context, cluster, github)
     sweeper = OrphanSweeper(context, cluster)
     events = EventReader(context, base.broker)
+    webhook_sender = WebhookSender(settings.allowed_webhook_networks())
+    webhooks = WebhookDeliveries(context, webhook_sender)
     shown_jobs = ShownJobs(context)
     resources = {
         "context": context,
@@ -58,6 +63,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         "event_reader": events,
         "shown_jobs": shown_jobs,
         "tunnels": Tunnels(context, cluster),
+        "webhook_sender": webhook_sender,
     }
     parts = ServiceParts(
         controllers=[
@@ -67,6 +73,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
             QueueController,
             EventsController,
             SshController,
+            WebhooksController,
         ],
         verify=verify or base.ask_auth(),
         resources=resources,
@@ -78,11 +85,12 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
             QueueKeeper(context).loop,
             events.feed.loop,
             CountFolder(context).loop,
+            webhooks.retention,
         ],
-        workers=[reconciler.worker, access.worker],
+        workers=[reconciler.worker, access.worker, webhooks.worker],
         tasks=[reconciler.watch],
         releases=[context.wake_ups.close],
-        closers=[reconciler.close, github.close, cluster.close],
+        closers=[reconciler.close, github.close, cluster.close, webhook_sender.close],
     )
     return create_service_app(base, parts)
 

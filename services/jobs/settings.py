@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from services.jobs.domain.pod_policy import PodPolicy, parse_capabilities, parse_pull_secrets
+from services.jobs.domain.webhook import Network, parse_networks
 from shared.contracts.tolerations import parse_tolerations
 from shared.settings import CommonSettings, SettingsError
 
@@ -114,18 +115,31 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """Logs that one user may read at once without following them, per replica."""
     max_event_streams: int = 20
     """Answers that send events as they come which one user may have at once, per replica."""
+    max_webhooks: int = 20
+    """Webhooks that one user may have."""
+    webhook_networks: str = ""
+    """Networks that webhooks may be sent to beside public addresses, joined by commas, such as 10.1.0.0/16."""
     max_held_answers: int = 20
     """Answers that `Prefer: wait` holds for one user at once, per replica; one more is given at once."""
 
     def __post_init__(self) -> None:
         """What cannot be read, and a template that names what there is not, are refused at the start."""
         self.pod_policy()
+        self.allowed_webhook_networks()
         try:
             self.node_host.format(ip="", node="")
             self.ssh_command.format(host="", port=0)
             self.jupyter_url.format(host="", port=0, token="")
         except (LookupError, ValueError) as error:
             raise SettingsError(f"node_host, ssh_command or jupyter_url: {error}") from error
+
+    def allowed_webhook_networks(self) -> tuple[Network, ...]:
+        """Where webhooks may be sent to beside public addresses.
+
+        Raises:
+            SettingsError: One is no network.
+        """
+        return _read("webhook_networks", self.webhook_networks, parse_networks)
 
     def pod_policy(self) -> PodPolicy:
         """What jobs' pods are to look like.

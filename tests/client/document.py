@@ -22,7 +22,7 @@ def example_of(document: dict[str, Any], schema: dict[str, Any]) -> Any:
     """A value of a schema with every field that it may have."""
     if "$ref" in schema:
         return example_of(document, document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]])
-    choices = schema.get("oneOf") or schema.get("anyOf")
+    choices = schema.get("oneOf") or schema.get("anyOf") or schema.get("allOf")
     if choices:
         return example_of(document, next((one for one in choices if one.get("type") != "null"), {"type": "null"}))
     if "properties" in schema:

@@ -18,9 +18,9 @@ ROUTES = {
     for path, item in DOCUMENT["paths"].items()
     for verb, definition in item.items()
 }
-FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix"}
 SOCKETS = {"open_ssh"}
 """Routes that become a WebSocket; the asynchronous client has them."""
+FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix", "webhook_id"}
 BY_OWN_NAME = {"follow_job_logs": "get_job_logs"}
 """Second methods of a route."""
 NO_STRUCT = {"openapi", "get_job_logs", "follow_events", "follow_job_events"}

@@ -23,6 +23,7 @@ MISSING = {
     "disk_name": "no-such-disk",
     "operation_id": "00000000-0000-4000-8000-000000000001",
     "key_prefix": "gpudev_0000000000",
+    "webhook_id": "00000000-0000-4000-8000-000000000002",
 }
 EVERY_SERVICE = ("/v1/jobs", "/v1/disks", "/v1/gpu/availability", "/v1/keys")
 
@@ -115,12 +116,14 @@ async def owned(user: ApiUser) -> dict[str, str]:
     job_id = await user.submit(gpu_count=1, command="sleep 300")
     disk = await user.client.post("/v1/disks", json=BODIES["/v1/disks"])
     keys = (await user.client.get("/v1/keys")).json()["keys"]
+    webhook = await user.client.post("/v1/webhooks", json=BODIES["/v1/webhooks"])
     await user.wait(job_id, "active")
     return {
         "job_id": job_id,
         "disk_name": "private",
         "operation_id": disk.json()["operation_id"],
         "key_prefix": keys[0]["key_prefix"],
+        "webhook_id": webhook.json()["webhook_id"],
     }
 
 

@@ -382,3 +382,56 @@ class Event(Answer, frozen=True, kw_only=True):
     def name(self) -> str:
         """Such as `jobs.started`, or `resync`."""
         return self.type.removeprefix("dev.gpudev.").rpartition(".v")[0] or self.type
+
+
+class Webhook(Answer, frozen=True, kw_only=True):
+    webhook_id: str
+    url: str
+    types: list[str] = []
+    job_id: str | None = None
+    format: str = "events"
+    created_at: datetime
+    pending: int = 0
+    """Messages that are still to be delivered."""
+    parked: int = 0
+    """Messages that were given up after a day."""
+    delivered_at: datetime | None = None
+
+
+class NewWebhook(Answer, frozen=True, kw_only=True):
+    webhook_id: str
+    url: str
+    types: list[str] = []
+    job_id: str | None = None
+    format: str = "events"
+    created_at: datetime
+    secret: str
+    """Signs the messages; shown this once."""
+
+
+class WebhookList(Answer, frozen=True, kw_only=True):
+    webhooks: list[Webhook]
+
+
+class WebhookMessage(Answer, frozen=True, kw_only=True):
+    message_id: str
+    type: str
+    status: str
+    """pending, delivered or parked."""
+    attempts: int = 0
+    created_at: datetime
+    next_attempt_at: datetime | None = None
+    last_attempt_at: datetime | None = None
+    last_status: int | None = None
+    last_error: str | None = None
+
+
+class WebhookDetails(Webhook, frozen=True, kw_only=True):
+    messages: list[WebhookMessage] = []
+    """The latest 50, those that were given up first."""
+
+
+class WebhookAction(Answer, frozen=True, kw_only=True):
+    webhook_id: str
+    message: str
+    message_id: str | None = None

@@ -384,6 +384,49 @@ class Operations:
         """A job's events from its first, as far as they are kept, then as they come; see `follow_events`."""
         yield from self._follow(f"{_job(job_id)}/events", {}, last_event_id)
 
+    @operation
+    def create_webhook(
+        self,
+        url: str,
+        *,
+        types: Sequence[str] | None = None,
+        job_id: str | None = None,
+        format: str | None = None,  # noqa: A002 - the API's name
+        idempotency_key: str | None = None,
+    ) -> Steps[models.NewWebhook]:
+        """Have events sent to a URL; the secret that signs them is in this answer and in no other.
+
+        Args:
+            url: On hosts with public addresses only, unless operators allow others.
+            types: Such as `jobs.started`, or `jobs.turn_near`; None: what most people want told.
+            job_id: Only what is about this job.
+            format: `events`, or `slack` for an incoming webhook of Slack.
+            idempotency_key: As for every POST.
+        """
+        given = {"url": url, "types": types, "job_id": job_id, "format": format}
+        body = {name: value for name, value in given.items() if value is not None}
+        return (yield from self._post("/v1/webhooks", models.NewWebhook, body=body, key=idempotency_key))
+
+    @operation
+    def list_webhooks(self) -> Steps[models.WebhookList]:
+        """One's own webhooks and how they do, oldest first."""
+        return (yield from self._get("/v1/webhooks", models.WebhookList))
+
+    @operation
+    def get_webhook(self, webhook_id: str) -> Steps[models.WebhookDetails]:
+        """A webhook with its latest messages; what was given up comes first."""
+        return (yield from self._get(_webhook(webhook_id), models.WebhookDetails))
+
+    @operation
+    def test_webhook(self, webhook_id: str, *, idempotency_key: str | None = None) -> Steps[models.WebhookAction]:
+        """Send a message to try it; what came of it shows on the webhook."""
+        return (yield from self._post(f"{_webhook(webhook_id)}/test", models.WebhookAction, key=idempotency_key))
+
+    @operation
+    def delete_webhook(self, webhook_id: str, *, idempotency_key: str | None = None) -> Steps[models.WebhookAction]:
+        """Delete a webhook, with what it was still to be sent."""
+        return (yield from self._change("DELETE", _webhook(webhook_id), models.WebhookAction, key=idempotency_key))
+
     def _follow(
         self, path: str, params: Mapping[str, str | None], last_event_id: str | None
     ) -> Generator[Effect | Item[models.Event], Any, None]:
@@ -588,6 +631,10 @@ def _read(response: Response, answer: type[T]) -> T:
 
 def _job(job_id: str) -> str:
     return f"/v1/jobs/{_segment(job_id)}"
+
+
+def _webhook(webhook_id: str) -> str:
+    return f"/v1/webhooks/{_segment(webhook_id)}"
 
 
 def _disk(disk_name: str) -> str:

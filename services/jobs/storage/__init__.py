@@ -12,6 +12,7 @@ from services.jobs.storage import (
     submissions,
     tables,
     versions,
+    webhooks,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "submissions",
     "tables",
     "versions",
+    "webhooks",
 ]

@@ -167,3 +167,45 @@ job_counts = sa.Table(
     sa.Column("jobs", sa.BigInteger, nullable=False),
     sa.Index("job_counts_of_user", "user_id"),
 )
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("types", sa.ARRAY(sa.Text), nullable=False),
+    # no foreign key: a webhook outlives what it is about
+    sa.Column("job_id", sa.Uuid),
+    sa.Column("format", sa.Text, nullable=False),
+    # its URL and secret, encrypted
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", TIME, nullable=False),
+    # of the worker that sends its messages
+    sa.Column("worked_until", TIME),
+    sa.Column("worked_by", sa.Uuid),
+    sa.Index("webhooks_of_user", "user_id"),
+)
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    # in the order in which events were taken in
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("webhook_id", sa.Uuid, sa.ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("message_id", sa.Uuid, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    # what it is about: its messages keep their order
+    sa.Column("entity", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, server_default="pending"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("created_at", TIME, nullable=False),
+    # null when nothing is tried any more
+    sa.Column("due_at", TIME),
+    sa.Column("last_attempt_at", TIME),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.Text),
+    sa.UniqueConstraint("webhook_id", "message_id", name="webhook_deliveries_once"),
+    sa.Index(
+        "webhook_deliveries_pending", "webhook_id", "entity", "id", postgresql_where=sa.text("status = 'pending'")
+    ),
+    sa.Index("webhook_deliveries_created_at", "created_at"),
+)
