@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shared.database import Database, Executor, Statement, Transaction
 from shared.database.locks import takes_text_lock, try_text_lock
+from shared.database.purge import delete_some, purge
 from shared.database.tables import idempotency_keys
 from shared.encryption import Cipher
 from shared.errors import Conflict, IdempotencyMismatch, InvalidInput, Problem
@@ -39,7 +40,7 @@ _FORGET = Statement(
     )
 )
 _STORE = Statement(sa.insert(idempotency_keys).values({c.name: sa.bindparam(c.name) for c in idempotency_keys.c}))
-_PURGE = Statement(sa.delete(idempotency_keys).where(idempotency_keys.c.created_at < sa.bindparam("before")))
+_PURGE = delete_some(idempotency_keys, idempotency_keys.c.created_at < sa.bindparam("before"))
 
 
 RECORDED: Mapping[str, Any] = {
@@ -226,6 +227,6 @@ def _row(key: IdempotencyKey) -> str:
     return f"idempotency_keys.answer:{key.user_id}:{key.fingerprint.hex()}:{key.key}"
 
 
-async def purge_idempotency_keys(database: Database, now: datetime) -> None:
-    """Delete records older than 24 h."""
-    await database.execute(_PURGE, before=now - RETENTION)
+async def purge_idempotency_keys(database: Database, now: datetime) -> bool:
+    """Delete records older than 24 h; True: there are more."""
+    return await purge(database, _PURGE, before=now - RETENTION)

@@ -30,6 +30,7 @@ from services.jobs.workers.disabled_users import DisabledUsers
 from services.jobs.workers.orphans import OrphanSweeper
 from services.jobs.workers.queue_keeper import QueueKeeper
 from services.jobs.workers.reconciler import Reconciler
+from services.jobs.workers.retention import Retention
 from services.jobs.workers.webhooks import WebhookDeliveries
 from shared.admin import Command, dead_letter_commands
 from shared.messaging import Delivery
@@ -86,6 +87,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
             events.feed.loop,
             CountFolder(context).loop,
             webhooks.retention,
+            Retention(context).loop,
         ],
         workers=[reconciler.worker, access.worker, webhooks.worker],
         tasks=[reconciler.watch],

@@ -1,7 +1,7 @@
 """Settings of the jobs service."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -102,6 +102,8 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """From the lease to a ready pod at most, the pull of a large image included."""
     concurrency: int = 16
     """Jobs that one replica works on at once."""
+    job_retention_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 365
+    """How long a job is kept after its end, with its history and log; then its id is 404."""
     max_followed_logs: int = 20
     """Logs that one user may follow at once, per replica."""
     dial_pods: bool = False

@@ -21,6 +21,7 @@ from shared.background import Loop
 from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent
 from shared.database import Database, Statement
+from shared.database.purge import delete_some, purge
 from shared.database.tables import dead_letters, inbox
 from shared.errors import BrokerUnavailable, Unavailable
 from shared.leader_lock import LeaderLock
@@ -59,7 +60,7 @@ _COUNT_FAILURE = Statement(
 _PARK = Statement(
     insert(dead_letters).values({c.name: sa.bindparam(c.name) for c in dead_letters.c}).on_conflict_do_nothing()
 )
-_PURGE = Statement(sa.delete(inbox).where(inbox.c.updated_at < sa.bindparam("before")))
+_PURGE = delete_some(inbox, inbox.c.updated_at < sa.bindparam("before"))
 
 
 class Consumer:
@@ -118,9 +119,9 @@ class Consumer:
         fault = f"the consumer {self._name} is not as configured ({', '.join(differing)})" if differing else None
         return (info.num_pending or 0) + (info.num_ack_pending or 0), fault
 
-    async def purge(self, now: datetime) -> None:
-        """Forget events that the stream can no longer deliver."""
-        await self._database.execute(_PURGE, before=now - RETENTION)
+    async def purge(self, now: datetime) -> bool:
+        """Forget events that the stream can no longer deliver; True: there are more."""
+        return await purge(self._database, _PURGE, before=now - RETENTION)
 
     async def _after_connect(self) -> None:
         self._stale = True

@@ -17,6 +17,7 @@ from shared.clock import Clock, utc_now
 from shared.contracts.events import STREAM
 from shared.database import Database, Statement, Transaction
 from shared.database.locks import try_lock
+from shared.database.purge import delete_some, purge
 from shared.database.tables import outbox, stream_seen
 from shared.errors import BrokerUnavailable
 from shared.messaging.batch_delay import batch_delay_seconds
@@ -59,7 +60,7 @@ _UNPUBLISH = Statement(
     .where(outbox.c.published_at > sa.bindparam("since"))
     .values(published_at=None, stream_sequence=None)
 )
-_PURGE = Statement(sa.delete(outbox).where(outbox.c.published_at < sa.bindparam("before")))
+_PURGE = delete_some(outbox, outbox.c.published_at < sa.bindparam("before"))
 _SEEN = Statement(sa.select(stream_seen.c.created).where(stream_seen.c.stream == STREAM))
 _FORGET_SEEN = Statement(sa.delete(stream_seen))
 _SEE = Statement(sa.insert(stream_seen).values(stream=STREAM, created=sa.bindparam("created")))
@@ -89,9 +90,9 @@ class Relay:
         """Publish soon."""
         self.loop.wake()
 
-    async def purge(self, now: datetime) -> None:
-        """Delete events that the stream no longer keeps either."""
-        await self._database.execute(_PURGE, before=now - RETENTION - timedelta(days=1))
+    async def purge(self, now: datetime) -> bool:
+        """Delete events that the stream no longer keeps either; True: there are more."""
+        return await purge(self._database, _PURGE, before=now - RETENTION - timedelta(days=1))
 
     async def _after_connect(self) -> None:
         self._next_check = _AT_ONCE

@@ -195,13 +195,14 @@ def _provide(resource: Any) -> Provide:
     return Provide(lambda: resource, use_cache=True, sync_to_thread=False)
 
 
-def _purge(base: Foundation, consumer: Consumer | None) -> Callable[[], Awaitable[None]]:
-    async def purge() -> None:
+def _purge(base: Foundation, consumer: Consumer | None) -> Callable[[], Awaitable[bool]]:
+    async def purge() -> bool:
         now = base.clock()
-        await base.relay.purge(now)
-        await purge_idempotency_keys(base.database, now)
+        more = await base.relay.purge(now)
+        more |= await purge_idempotency_keys(base.database, now)
         if consumer is not None:
-            await consumer.purge(now)
+            more |= await consumer.purge(now)
+        return more
 
     return purge
 

@@ -5,6 +5,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from services.auth.storage.tables import api_keys, users
 from shared.database import Statement
+from shared.database.purge import delete_some
 
 _now = sa.bindparam("now", type_=sa.DateTime(timezone=True))
 _user_id = sa.bindparam("user_id", type_=sa.BigInteger)
@@ -96,14 +97,4 @@ TOUCH_KEYS = Statement(
     .where(api_keys.c.id == _locked.c.id)
     .values(last_used_at=sa.func.greatest(api_keys.c.last_used_at, _locked.c.used_at))
 )
-PURGE_BATCH = 1000
-PURGE_KEYS = Statement(
-    sa.delete(api_keys).where(
-        api_keys.c.id.in_(
-            sa.select(api_keys.c.id)
-            .where(api_keys.c.expires_at < sa.bindparam("before"))
-            .limit(PURGE_BATCH)
-            .with_for_update(skip_locked=True)
-        )
-    )
-)
+PURGE_KEYS = delete_some(api_keys, api_keys.c.expires_at < sa.bindparam("before"))

@@ -4,8 +4,9 @@ import sqlalchemy as sa
 
 from services.auth.storage.tables import login_windows
 from shared.database import Statement
+from shared.database.purge import delete_some
 
-PURGE_LOGIN_WINDOWS = Statement(sa.delete(login_windows).where(login_windows.c.started_at < sa.bindparam("before")))
+PURGE_LOGIN_WINDOWS = delete_some(login_windows, login_windows.c.started_at < sa.bindparam("before"))
 COUNT_LOGIN = Statement(
     sa.text(
         "INSERT INTO login_windows AS known (bucket, started_at, attempts) VALUES (:bucket, :started_at, 1) "

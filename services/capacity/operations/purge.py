@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 
 from services.capacity.storage.forecasts import PURGE_RUNS
 from services.capacity.storage.queue import PURGE_ENTRIES
-from shared.database import Executor
+from shared.database import Database
+from shared.database.purge import purge
 
 ENTRIES_KEPT = timedelta(days=9)
 """Longer than the event stream keeps anything: a late event must still find that its job has ended."""
@@ -12,7 +13,7 @@ RUNS_KEPT = timedelta(days=90)
 """For the estimates."""
 
 
-async def purge_queue(database: Executor, now: datetime) -> int:
-    """Delete the entries of jobs that ended before the oldest event of the stream; how many."""
-    await database.execute(PURGE_RUNS, before=now - RUNS_KEPT)
-    return await database.execute(PURGE_ENTRIES, before=now - ENTRIES_KEPT)
+async def purge_queue(database: Database, now: datetime) -> bool:
+    """Delete the entries of jobs that ended before the oldest event of the stream; True: there are more."""
+    more = await purge(database, PURGE_RUNS, before=now - RUNS_KEPT)
+    return await purge(database, PURGE_ENTRIES, before=now - ENTRIES_KEPT) or more

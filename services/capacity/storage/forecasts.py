@@ -5,6 +5,7 @@ from sqlalchemy import bindparam
 
 from services.capacity.storage.tables import runs
 from shared.database import Statement
+from shared.database.purge import delete_some
 
 RECORD_RUNS = Statement(
     sa.text(
@@ -15,7 +16,7 @@ RECORD_RUNS = Statement(
         "AND ended_at IS NOT NULL AND duration_seconds > 0 ON CONFLICT DO NOTHING"
     )
 )
-PURGE_RUNS = Statement(sa.delete(runs).where(runs.c.ended_at < bindparam("before")))
+PURGE_RUNS = delete_some(runs, runs.c.ended_at < bindparam("before"))
 
 MOST_RUNS = 2000
 SHARES = Statement(

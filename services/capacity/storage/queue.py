@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.capacity.domain.queue_entry import QueueEntry
 from services.capacity.storage.tables import queue_entries
 from shared.database import Statement
+from shared.database.purge import delete_some
 from shared.database.rows import given_rows
 
 WAITING_COLUMNS = (
@@ -56,8 +57,8 @@ LOCK_ENTRIES_ON_NODE = Statement(
     .order_by(queue_entries.c.job_id)
     .with_for_update()
 )
-PURGE_ENTRIES = Statement(
-    sa.delete(queue_entries).where(queue_entries.c.state == "ended", queue_entries.c.ended_at < bindparam("before"))
+PURGE_ENTRIES = delete_some(
+    queue_entries, sa.and_(queue_entries.c.state == "ended", queue_entries.c.ended_at < bindparam("before"))
 )
 
 KNOWN_JOBS = Statement(

@@ -12,5 +12,5 @@ class Retention:
         self._context = context
         self.loop = Loop("purge_queue", self._turn, period_seconds=_PERIOD_SECONDS, stale_seconds=3 * _PERIOD_SECONDS)
 
-    async def _turn(self) -> None:
-        await purge_queue(self._context.database, self._context.clock())
+    async def _turn(self) -> bool:
+        return await purge_queue(self._context.database, self._context.clock())

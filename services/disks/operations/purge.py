@@ -11,6 +11,7 @@ from services.disks.operations.lease import complete_work
 from services.disks.operations.read import lock_disk
 from services.disks.operations.record import record_fact, record_operation
 from shared.database import Database, Transaction
+from shared.database.purge import purge
 
 _AT_ONCE = 100
 
@@ -42,16 +43,22 @@ async def complete_purge(context: Context, *, work: Work, now: datetime) -> bool
     return True
 
 
-async def forget_history(database: Database, *, before: datetime) -> None:
-    """Forget what has ended, if nothing happened to it since `before`.
+async def forget_history(database: Database, *, before: datetime) -> bool:
+    """Forget what has ended, if nothing happened to it since `before`; True: there is more.
 
     That is: operations, closed claims, snapshots and disks that never were or are gone.
     """
-    await database.execute(storage.operations.FORGET, before=before)
-    await database.execute(storage.claims.FORGET, before=before)
-    await database.execute(storage.snapshots.FORGET, before=before)
-    await database.execute(storage.disks.FORGET_FAILED, before=before)
-    await database.execute(storage.disks.FORGET_PURGED, before=before)
+    more = [await purge(database, statement, before=before) for statement in _FORGET]
+    return any(more)
+
+
+_FORGET = (
+    storage.operations.FORGET,
+    storage.claims.FORGET,
+    storage.snapshots.FORGET,
+    storage.disks.FORGET_FAILED,
+    storage.disks.FORGET_PURGED,
+)
 
 
 async def _begin_purge(tx: Transaction, context: Context, disk_id: UUID, now: datetime) -> bool:

@@ -7,6 +7,7 @@ from services.disks.domain.claim import CLAIM_TABLE, HOLDING, ClaimEvent, ClaimS
 from services.disks.storage.conditions import BEFORE, NOW, alive, holding, in_states, word
 from services.disks.storage.tables import claims, disks
 from shared.database import Statement
+from shared.database.purge import delete_some
 
 
 def _take(event: ClaimEvent) -> Statement:
@@ -83,9 +84,10 @@ ANNOUNCE = Statement(
 )
 """The job to which the disk is to be announced, once."""
 
-FORGET = Statement(
-    sa.delete(claims).where(
+FORGET = delete_some(
+    claims,
+    sa.and_(
         in_states(claims.c.state, [state for state in ClaimState if state not in HOLDING]),
         claims.c.updated_at < BEFORE,
-    )
+    ),
 )

@@ -8,6 +8,7 @@ from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, alive,
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
 from shared.database.locks import wait_for_user_lock
+from shared.database.purge import delete_some
 
 _USER_ID = sa.bindparam("user_id", type_=sa.BigInteger)
 _NAME = sa.bindparam("name", type_=sa.Text)
@@ -132,12 +133,13 @@ IS_SOURCE = Statement(
 )
 """Whether a disk is just being made from one of its snapshots; whoever begins that takes the lock of this one."""
 
-FORGET_FAILED = Statement(sa.delete(disks).where(disks.c.state == word(DiskState.FAILED), disks.c.updated_at < BEFORE))
-FORGET_PURGED = Statement(
-    sa.delete(disks).where(
+FORGET_FAILED = delete_some(disks, sa.and_(disks.c.state == word(DiskState.FAILED), disks.c.updated_at < BEFORE))
+FORGET_PURGED = delete_some(
+    disks,
+    sa.and_(
         disks.c.state == word(DiskState.PURGED),
         disks.c.updated_at < BEFORE,
         ~sa.exists().where(operations.c.disk_id == disks.c.id),
-    )
+    ),
 )
 """When the last of its operations has been forgotten."""

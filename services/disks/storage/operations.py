@@ -7,6 +7,7 @@ from services.disks.domain.operation import OPERATION_TABLE, Action, OperationEv
 from services.disks.storage.conditions import BEFORE, LIMIT, NOW, in_states, still_open, word
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
+from shared.database.purge import delete_some
 
 _ID = sa.bindparam("operation_id", type_=sa.Uuid)
 _UNTIL = sa.bindparam("worked_until", type_=sa.DateTime(timezone=True))
@@ -136,4 +137,4 @@ HAS_OPEN = Statement(
     )
 )
 
-FORGET = Statement(sa.delete(operations).where(~still_open, operations.c.updated_at < BEFORE))
+FORGET = delete_some(operations, sa.and_(~still_open, operations.c.updated_at < BEFORE))

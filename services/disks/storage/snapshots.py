@@ -8,6 +8,7 @@ from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent, Snapsh
 from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, in_states, word
 from services.disks.storage.tables import disks, snapshots
 from shared.database import Statement
+from shared.database.purge import delete_some
 
 _ID = sa.bindparam("id", type_=sa.Uuid)
 _DISK_ID = sa.bindparam("disk_id", type_=sa.Uuid)
@@ -130,9 +131,10 @@ CROWDED = Statement(
 )
 """Disks that may have more snapshots than are kept."""
 
-FORGET = Statement(
-    sa.delete(snapshots).where(
+FORGET = delete_some(
+    snapshots,
+    sa.and_(
         snapshots.c.status.in_([word(SnapshotState.FAILED), word(SnapshotState.DELETED)]),
         snapshots.c.updated_at < BEFORE,
-    )
+    ),
 )

@@ -16,9 +16,9 @@ _HOUR_SECONDS = 3600.0
 def history_loop(context: Context) -> Loop:
     """Lets go of snapshots that a new week made superfluous, and forgets what ended 90 days ago."""
 
-    async def turn() -> None:
+    async def turn() -> bool:
         await prune_crowded(context, now=context.clock())
-        await forget_history(context.database, before=context.clock() - _HISTORY)
+        return await forget_history(context.database, before=context.clock() - _HISTORY)
 
     return leader_loop(
         "disk_history",

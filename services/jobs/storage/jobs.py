@@ -14,6 +14,7 @@ from services.jobs.domain.job import Job
 from services.jobs.storage.tables import TIME, job_access, job_history, job_users, jobs
 from services.jobs.storage.versions import VERSION
 from shared.database import Row, Statement
+from shared.database.purge import delete_some
 from shared.database.rows import by_column, given_rows
 
 JOB_FIELDS = tuple(field.name for field in msgspec.structs.fields(Job))
@@ -88,6 +89,8 @@ OPEN_OF_USER = Statement(
     .where(jobs.c.user_id == bindparam("user_id"), jobs.c.released_at.is_(None))
     .order_by(jobs.c.created_at, jobs.c.id)
 )
+PURGE = delete_some(jobs, jobs.c.released_at < bindparam("before", type_=TIME))
+"""Jobs that had given everything back by then, with all that belongs to them."""
 ENVIRONMENT = Statement(sa.select(jobs.c.env_sealed).where(jobs.c.id == bindparam("job_id")))
 
 

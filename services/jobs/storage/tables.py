@@ -97,6 +97,7 @@ jobs = sa.Table(
     ),
     sa.Index("jobs_waiting", "id", postgresql_where=sa.text("status IN ('pending', 'queued')")),
     sa.Index("jobs_due", "due_at", postgresql_where=sa.text("node IS NOT NULL AND released_at IS NULL")),
+    sa.Index("jobs_released", "released_at", postgresql_where=sa.text("released_at IS NOT NULL")),
     sa.Index("jobs_with_access_due", "access_due_at", postgresql_where=sa.text("access_due_at IS NOT NULL")),
 )
 job_access = sa.Table(

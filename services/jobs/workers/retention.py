@@ -1,0 +1,16 @@
+"""Forgets jobs that ended long ago."""
+
+from services.jobs.context import Context
+from services.jobs.operations.purge import purge_jobs
+from shared.background import Loop
+
+_PERIOD_SECONDS = 3600.0
+
+
+class Retention:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.loop = Loop("purge_jobs", self._turn, period_seconds=_PERIOD_SECONDS, stale_seconds=3 * _PERIOD_SECONDS)
+
+    async def _turn(self) -> bool:
+        return await purge_jobs(self._context, now=self._context.clock())
