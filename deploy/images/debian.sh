@@ -7,7 +7,8 @@ die() { say "$*"; exit 1; }
 
 # Run a command; its output is shown only when it fails.
 quietly() {
-  "$@" >"$work/log" 2>&1 || { tail -n 40 "$work/log" >&2; die "failed: $*"; }
+  local log=$work/log.$BASHPID
+  "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2; die "failed: $*"; }
 }
 
 install_packages() { # PACKAGE...

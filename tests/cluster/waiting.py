@@ -9,15 +9,15 @@ from kubernetes.client import ApiException, CoreV1Api, V1Pod
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """The first true result of `probe`; fails after `seconds`."""
+def eventually(probe: Callable[[], T | None], what: str, seconds: float = 60, pause: float = 0.02) -> T:
+    """The first true result of `probe`; fails after `seconds`. `pause` is for probes that are dear."""
     end = time.monotonic() + seconds
     while True:
         result = probe()
         if result:
             return result
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def pod_when(

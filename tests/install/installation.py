@@ -151,13 +151,14 @@ class Installation:
             "github_url": f"http://{surroundings.at(surroundings.github.port)}",
             "shm_gib_per_gpu": 1,
             "scratch_gib": 1,
+            "sweep_seconds": 5,
             **per_gpu,
         }
         own = {
             "image": {"pullPolicy": "Never"},
             "services": {
                 "auth": {"settings": {"aws_endpoint_url": aws}, "resources": small},
-                "disks": {"settings": {"aws_endpoint_url": aws}, "env": keys, "resources": small},
+                "disks": {"settings": {"aws_endpoint_url": aws, "sweep_seconds": 5}, "env": keys, "resources": small},
                 "jobs": {"settings": jobs, "resources": small},
                 "capacity": {"settings": per_gpu, "resources": small},
             },

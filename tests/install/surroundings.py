@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from deploy.local.part import Part, program
 from deploy.local.ports import HOST, accepts, free_ports
 from deploy.local.postgres import DURABLE, Postgres, binaries
 from deploy.local.state import new_password, write_private
+from tests.cluster import waiting
 from tests.support.servers import ServerProcess
 
 MACHINE = "10.201.0.1"
@@ -31,6 +33,8 @@ INGRESS_CLASS = "traefik"
 NATS_SERVERS = 3
 TRAEFIK = Path(__file__).with_name("traefik.yaml")
 ROOT = Path(__file__).parents[2]
+eventually = partial(waiting.eventually, pause=0.3)
+"""Every look is a program's start, on a machine that the cluster shares."""
 
 
 class Surroundings:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+import urllib.request
 
 import pytest
 import yaml
@@ -10,11 +11,12 @@ from kubernetes import client, config
 
 from deploy.chart import tools
 from shared.routes import SERVICES
-from tests.cluster.waiting import eventually
 from tests.install.document import ROOT
 from tests.install.installation import JOB_IMAGE, JOBS, SYSTEM, Installation
+from tests.install.surroundings import eventually
 
 pytestmark = pytest.mark.timeout(600)
+SILENT_SECONDS = 90
 
 
 def test_it_is_healthy(installation: Installation) -> None:
@@ -44,6 +46,41 @@ def test_the_first_job_of_the_readme_runs(installation: Installation) -> None:
     assert installation.api(f"/v1/jobs/{job}")["ssh_command"]
     installation.shell.run('curl -sS --fail "$API_URL/v1/jobs/$JOB/cancel" -X POST -H "Authorization: Bearer $API_KEY"')
     eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod")
+
+
+def test_a_stream_that_says_nothing_for_90_seconds_is_not_cut(installation: Installation) -> None:
+    job = installation.submit(f"/gpudev/bin/busybox sleep {SILENT_SECONDS}; echo late")
+    installation.await_active(job)
+    headers = {"Authorization": f"Bearer {installation.shell.environment['API_KEY']}"}
+    path = f"/v1/jobs/{job}/logs?follow=true"
+
+    began = time.monotonic()
+    with urllib.request.urlopen(urllib.request.Request(installation.url + path, None, headers), timeout=60) as answer:
+        followed = answer.read().decode()
+
+    assert time.monotonic() - began >= SILENT_SECONDS - 5
+    assert [line for line in followed.splitlines() if "late" in line]
+
+
+@pytest.mark.parametrize(
+    ("service", "command", "said"),
+    [
+        ("auth", "find-user operator", "operator"),
+        ("jobs", "list-orphans", ""),
+        ("jobs", "list-dead-letters", ""),
+        ("disks", "list-orphans", ""),
+        ("capacity", "list-dead-letters", ""),
+    ],
+)
+def test_operators_have_their_command_in_the_pods(
+    installation: Installation, service: str, command: str, said: str
+) -> None:
+    """As docs/operate/administration.md says it."""
+    answer = installation.shell.run(
+        f"kubectl -n {SYSTEM} exec deploy/gpudev-{service} -- gpudev-admin {service} {command}"
+    )
+
+    assert said in answer
 
 
 def test_every_pod_is_restricted_and_cannot_write_its_root(installation: Installation) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from deploy.local.postgres import binaries
-from tests.cluster.waiting import eventually
 from tests.install.document import ROOT, Document
 from tests.install.installation import JOBS, SYSTEM, Installation
-from tests.install.surroundings import Surroundings, run
+from tests.install.surroundings import Surroundings, eventually, run
 
 pytestmark = pytest.mark.timeout(900)
 PAGE = ROOT / "docs/operate/backup.md"
@@ -42,11 +41,14 @@ def test_a_restore_to_a_minute_ago_deletes_nothing(installation: Installation) -
     assert installation.status(kept) == "active"
     orphans = eventually(lambda: found if (found := reported(installation)).get("pods") else None, "a report", 120)
     assert orphans["pods"] == 1
+    eventually(lambda: reported(installation).get("volume") == 1, "the lost disk's volume in the report", 120)
     assert job_pods(installation) == pods
     assert volume_ids(installation) == disks
 
     installation.shell.run(again)
     eventually(lambda: len(job_pods(installation)) == 1, "the orphan's end once the sweeper may", 180)
+    installation.api(f"/v1/jobs/{kept}/cancel", {})
+    eventually(lambda: not job_pods(installation), "the end of the other")
 
 
 IS_SERVICE = "app.kubernetes.io/component in (auth,jobs,disks,capacity)"
@@ -54,7 +56,7 @@ IS_SERVICE = "app.kubernetes.io/component in (auth,jobs,disks,capacity)"
 
 def begin(installation: Installation, name: str) -> str:
     """A disk, and a job with a secret, which stays. (The cluster has no CSI driver: the disk is not the job's.)"""
-    installation.api("/v1/disks", {"disk_name": name, "size_gb": 1})
+    installation.api("/v1/disks", {"disk_name": name, "size_gb": 10})
     eventually(lambda: name in {tag(volume) for volume in volumes(installation)}, "a volume", 60)
     job = installation.submit("/gpudev/bin/busybox sleep 3600", env_vars={"TOKEN": name})
     installation.await_active(job)

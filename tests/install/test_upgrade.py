@@ -14,9 +14,8 @@ import pytest
 from deploy.local.postgres import DATABASE, binaries
 from shared.contracts.events import STREAM
 from shared.routes import SERVICES
-from tests.cluster.waiting import eventually
 from tests.install.installation import SYSTEM, Installation
-from tests.install.surroundings import run
+from tests.install.surroundings import eventually, run
 from tests.install.test_install import ready, service_pods
 from tests.install.traffic import HELD_SECONDS, Traffic
 
@@ -62,7 +61,7 @@ def test_users_notice_nothing(installation: Installation, disturb: Callable[[Ins
         disturb(installation)
         eventually(lambda: ready(installation), "all ready again", 120)
 
-    assert not traffic.failed, f"{len(traffic.failed)} of {traffic.answered}: {traffic.failed[:10]}"
+    assert not traffic.failed, traffic.failures()
     assert traffic.answered > 200
     assert max(traffic.held) >= HELD_SECONDS - 1
     numbers = [int(line.removeprefix("line ")) for line in traffic.lines if line.startswith("line ")]

@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import json
+import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -55,6 +57,15 @@ class Traffic:
             self._cancel(counting, *self.jobs)
             threads[1].join(60)
 
+    def failures(self) -> str:
+        """What failed, each kind once: how often, from when to when."""
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for failure in self.failed:
+            began, _, what = failure.partition(" ")
+            kinds[re.sub(r"/[0-9a-f-]{36}", "/ID", what)].append(began)
+        told = [f"{len(times)} from {min(times)} to {max(times)}: {what}" for what, times in sorted(kinds.items())]
+        return "\n".join([f"{len(self.failed)} of {self.answered} failed", *told])
+
     def _client(self) -> Client:
         return Client(self._url, self._key)
 
@@ -77,9 +88,13 @@ class Traffic:
                     client.cancel_job(job)
 
     def _follow(self, job: str) -> None:
-        with self._client() as client:
-            text = b"".join(client.follow_job_logs(job))
-        self.lines = text.decode().splitlines()
+        pieces: list[bytes] = []
+        try:
+            with self._client() as client:
+                pieces.extend(client.follow_job_logs(job))
+        except GpuDevError as error:
+            self.failed.append(f"{time.strftime('%H:%M:%S')} followed log: {error!r}")
+        self.lines = b"".join(pieces).decode().splitlines()
 
     async def _send(self, job: str) -> None:
         requests = itertools.cycle(

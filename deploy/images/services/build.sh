@@ -94,20 +94,18 @@ settle() { # ROOT
 }
 
 build() { # SERVICE
-  local service=$1 built
-  built=$cache/$service-$(cat "$here/build.sh" "$here/../debian.sh" "$here/../sbom.py" "$here/$service.txt" "$here/passwd" \
-    "$here/group" "$here/nsswitch.conf" "$work/resolved" | sha256sum | cut -c1-16)
+  local service=$1 root=$work/$1 built
+  built=$(cached "$service")
   if [ ! -d "$built" ]; then
     say "packages of $service"
-    [ -d "$work/debian" ] || unpack_debian "$work/debian"
-    rm -rf "$work/root"
-    cp -a "$work/debian" "$work/root"
-    install_wheels "$work/root" "$service"
-    python3 "$here/../sbom.py" "gpudev-$service" "$work/resolved" "$work/root/$PACKAGES" >"$work/root/sbom.cdx.json"
+    cp -a "$work/debian" "$root"
+    install_wheels "$root" "$service"
+    python3 "$here/../sbom.py" "gpudev-$service" "$work/resolved" "$root/$PACKAGES" >"$root/sbom.cdx.json"
     mkdir -p "$cache"
     rm -rf "$built.$$"
-    cp -a "$work/root" "$built.$$"
+    cp -a "$root" "$built.$$"
     mv -T "$built.$$" "$built" 2>/dev/null || rm -rf "$built.$$"    # another build was faster
+    rm -rf "$root"
   fi
   rm -rf "${into:?}/$service"
   mkdir -p "$into"
@@ -117,9 +115,23 @@ build() { # SERVICE
   say "$into/$service is the root of $service ($(du -sh "$into/$service" | cut -f1))"
 }
 
+# Where a service's root is kept that has all but the code.
+cached() { # SERVICE
+  echo "$cache/$1-$(cat "$here/build.sh" "$here/../debian.sh" "$here/../sbom.py" "$here/$1.txt" "$here/passwd" \
+    "$here/group" "$here/nsswitch.conf" "$work/resolved" | sha256sum | cut -c1-16)"
+}
+
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$work"' EXIT
 python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
 prepare_apt
 resolve
-for service in "${services[@]:?Usage: build.sh DIR SERVICE...}"; do build "$service"; done
+for service in "${services[@]:?Usage: build.sh DIR SERVICE...}"; do
+  [ -d "$(cached "$service")" ] || [ -d "$work/debian" ] || unpack_debian "$work/debian"
+done
+# at once: most of it waits for the network or compiles on one core
+for service in "${services[@]}"; do
+  build "$service" &
+  builds+=($!)
+done
+for build in "${builds[@]}"; do wait "$build"; done

@@ -1,4 +1,4 @@
-"""The alert rules of docs/operate speak of metrics that there are."""
+"""The alert rules of docs/operate speak of metrics that there are, and every metric is explained."""
 
 import re
 from pathlib import Path
@@ -24,3 +24,12 @@ def test_every_rule_is_explained() -> None:
     page = (ROOT / "docs/operate/alerts.md").read_text()
 
     assert {rule["alert"] for rule in RULES} == set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+
+
+def test_every_metric_is_explained_and_no_other() -> None:
+    code = "\n".join(path.read_text() for name in ("shared", "services") for path in (ROOT / name).rglob("*.py"))
+    made = set(re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(gpudev_\w+)"', code))
+    page = (ROOT / "docs/operate/metrics.md").read_text()
+
+    assert len(made) > 10
+    assert set(re.findall(r"`(gpudev_\w+)`", page)) == made
