@@ -14,6 +14,7 @@ SIGINT, and any second signal, leave out the waits of the first and the third st
 
 import argparse
 import asyncio
+import gc
 import importlib
 import signal
 import sys
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 CUT_SECONDS = 3.0
 """In which WebSockets that have to end say goodbye."""
+_YOUNG_OBJECTS = 10_000
+"""That are made before the young ones are looked at; requests free theirs by themselves."""
 FINISH_SECONDS = 10.0
 """For requests that are under way when the listener is closed."""
 
@@ -74,6 +77,7 @@ async def serve(service: str, settings: CommonSettings) -> None:
     start_http_server(settings.metrics_port, settings.host)
     async with app.lifespan():
         server = _server(app, settings)
+        _keep_what_is_there()
         serving = asyncio.create_task(server.serve())
         asked = asyncio.create_task(stop.asked.wait())
         await asyncio.wait([serving, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -99,6 +103,16 @@ def _server(app: Litestar, settings: CommonSettings) -> Server:
         backlog=1024,
         log_level=LogLevels.error,
     )
+
+
+def _keep_what_is_there() -> None:
+    """Take all that the start has made, which stays, out of garbage collection.
+
+    A collection looks at all objects that are not, and every request waits for it: 140,000 of them took 100 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 async def _drain(drain: Drain, stop: Stop, seconds: float) -> None:

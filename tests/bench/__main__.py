@@ -37,9 +37,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """Of a request, by all processes that the subject has."""
 
 
-def measure(target: Target) -> Measured:
+def measure(target: Target, rate: float | None = None) -> Measured:
     """One measurement; the load comes from a process of its own."""
-    plan = Plan(port=target.port, request=target.request, connections=CONNECTIONS, seconds=SECONDS)
+    plan = Plan(
+        port=target.port,
+        request=target.request,
+        connections=CONNECTIONS,
+        seconds=SECONDS,
+        rate=rate,
+    )
     before = cpu_seconds(target.processes)
     load = run(plan)
     spent = cpu_seconds(target.processes) - before
@@ -60,10 +66,11 @@ def run(plan: Plan) -> Result:
 
 def median(results: Sequence[Measured]) -> Measured:
     """Median of each figure."""
+    figures = [name for name in Result.__struct_fields__ if name != "worst"]
+    medians = {name: statistics.median(getattr(one.load, name) for one in results) for name in figures}
+    worst = sorted((found for one in results for found in one.load.worst), key=lambda found: -found[1])
     return Measured(
-        load=Result(
-            **{name: statistics.median(getattr(one.load, name) for one in results) for name in Result.__struct_fields__}
-        ),
+        load=Result(**medians, worst=worst[:5]),
         cpu_milliseconds=statistics.median(one.cpu_milliseconds for one in results),
     )
 
@@ -96,6 +103,19 @@ def compare(subjects: Sequence[Subject], case: Case, way: str) -> dict[str, Meas
     return {name: median([one[name] for one in rounds]) for name in targets}
 
 
+def show_latency(case: Case, way: str, subject: Subject, highest: float) -> None:
+    """How long requests take at half of the highest rate, and which took longest, at which second of a round."""
+    target = subject.target(case, way)
+    load = median([measure(target, rate=highest / 2) for _ in range(ROUNDS)]).load
+    worst = ", ".join(f"{took:.0f} ms at {at:.1f} s" for at, took in load.worst)
+    print(
+        f"{case.name:<20} {way:<8} at half rate {load.requests_per_second:>6.0f} {load.p50_milliseconds:>7.2f} "
+        f"{load.p99_milliseconds:>7.2f}  p99 is {load.p99_milliseconds / load.p50_milliseconds:.1f} times p50; "
+        f"worst: {worst}",
+        flush=True,
+    )
+
+
 @contextmanager
 def subjects() -> Iterator[list[Subject]]:
     """Ours first."""
@@ -116,7 +136,10 @@ def main() -> None:
         print(HEAD, flush=True)
         for case in cases:
             for way in WAYS:
-                show(case, way, compare(compared, case, way))
+                figures = compare(compared, case, way)
+                show(case, way, figures)
+                if not case.writes:
+                    show_latency(case, way, compared[0], figures["now"].load.requests_per_second)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ class Case:
     bare: str
     """Name of the reference's path."""
     body: str = ""
+    known: bool = False
+    """The client has the answer already."""
     writes: bool = False
     """It is left out where only reads make sense."""
 
@@ -25,6 +27,7 @@ class Case:
         return (
             f"{method} {path or own_path.format(job=job)} HTTP/1.1\r\n"
             f"Host: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+            f"{'If-None-Match: *' if self.known else 'Accept: */*'}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n{self.body}"
         )
 
@@ -32,6 +35,8 @@ class Case:
 CASES = (
     Case(name="get job", service="jobs", line="GET /v1/jobs/{job}", bare="get"),
     Case(name="list 50 of 10,000", service="jobs", line="GET /v1/jobs?limit=50", bare="list"),
+    Case(name="known job", service="jobs", line="GET /v1/jobs/{job}", bare="get", known=True),
+    Case(name="known list", service="jobs", line="GET /v1/jobs?limit=50", bare="list", known=True),
     Case(name="availability", service="capacity", line="GET /v1/gpu/availability", bare="availability"),
     Case(name="cluster status", service="capacity", line="GET /v1/cluster/status", bare="availability"),
     Case(name="submit", service="jobs", line="POST /v1/jobs/submit", bare="submit", body=SUBMIT, writes=True),

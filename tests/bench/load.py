@@ -1,4 +1,4 @@
-"""Closed-loop HTTP load over raw sockets, in a process of its own: `python -m tests.bench.load`, a plan on stdin.
+"""HTTP load over raw sockets, in a process of its own: `python -m tests.bench.load`, a plan on stdin.
 
 A client library would cost more than the servers that are measured.
 """
@@ -6,9 +6,13 @@ A client library would cost more than the servers that are measured.
 import asyncio
 import sys
 import time
+from itertools import count
 
 import msgspec
 import uvloop
+
+_WORST = 5
+_GOOD = frozenset({200, 304})
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -29,33 +33,41 @@ class Result(msgspec.Struct, kw_only=True):
     p50_milliseconds: float
     p99_milliseconds: float
     errors: float
-    """Answers other than 200."""
+    """Answers that are neither 200 nor 304."""
+    worst: list[tuple[float, float]]
+    """The slowest requests: second of the measurement in which each was due, and its milliseconds."""
 
 
 async def measure(plan: Plan) -> Result:
     """Send the request over and over on every connection."""
     request = plan.request.encode()
-    latencies: list[float] = []
+    latencies: list[tuple[float, float]] = []
     answered = errors = 0
-    due = time.perf_counter()
-    begin = time.perf_counter() + plan.warmup_seconds
+    first = time.perf_counter()
+    begin = first + plan.warmup_seconds
     end = begin + plan.seconds
+    turns = count()
+
+    async def due() -> float:
+        """Wait until the next request is to be sent; when that was."""
+        now = time.perf_counter()
+        if plan.rate is None:
+            return now
+        at = first + next(turns) / plan.rate
+        await asyncio.sleep(max(0.0, at - now))
+        return at
 
     async def client() -> None:
-        nonlocal answered, errors, due
+        nonlocal answered, errors
         reader, writer = await asyncio.open_connection("127.0.0.1", plan.port)
-        while time.perf_counter() < end:
-            if plan.rate is not None:
-                due += 1 / plan.rate
-                await asyncio.sleep(due - time.perf_counter())
-            started = time.perf_counter()
+        while (started := await due()) < end:
             writer.write(request)
             status = await _read_answer(reader)
             finished = time.perf_counter()
             answered += 1
             if started >= begin:
-                latencies.append(finished - started)
-                errors += status != 200
+                latencies.append((finished - started, started - begin))
+                errors += status not in _GOOD
         writer.close()
 
     await asyncio.gather(*(client() for _ in range(plan.connections)))
@@ -63,9 +75,10 @@ async def measure(plan: Plan) -> Result:
     return Result(
         requests=answered,
         requests_per_second=len(latencies) / plan.seconds,
-        p50_milliseconds=1000 * latencies[len(latencies) // 2],
-        p99_milliseconds=1000 * latencies[int(len(latencies) * 0.99)],
+        p50_milliseconds=1000 * latencies[len(latencies) // 2][0],
+        p99_milliseconds=1000 * latencies[int(len(latencies) * 0.99)][0],
         errors=errors,
+        worst=[(round(at, 3), round(1000 * took, 1)) for took, at in latencies[: -_WORST - 1 : -1]],
     )
 
 
@@ -76,7 +89,7 @@ async def _read_answer(reader: asyncio.StreamReader) -> int:
         while (size := int((await reader.readline()).strip(), 16)) > 0:
             await reader.readexactly(size + 2)
         await reader.readline()
-    else:
+    elif b"content-length:" in lowered:
         start = lowered.index(b"content-length:") + 15
         await reader.readexactly(int(lowered[start : lowered.index(b"\r\n", start)]))
     return int(head[9:12])

@@ -76,6 +76,7 @@ CONFIRM_WATCH = Statement(
     )
 )
 
+_HELD_BY_PODS = (gpu_pods.c.gpus, gpu_pods.c.gpus_by_cpu, gpu_pods.c.gpus_by_memory)
 _leased_indexes = (
     sa.select(
         func.coalesce(
@@ -86,16 +87,16 @@ _leased_indexes = (
     .scalar_subquery()
 )
 # a job's pod still holds the device when its job has no lease there any more: it counts as foreign
-_foreign = sa.and_(
-    gpu_pods.c.node == nodes.c.name,
-    ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
+_foreign = (
+    sa.select(
+        *(func.coalesce(func.sum(column), 0).label(column.key) for column in _HELD_BY_PODS),
+    )
+    .where(
+        gpu_pods.c.node == nodes.c.name,
+        ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
+    )
+    .lateral("foreign_pods")
 )
-
-
-def _sum_of_foreign(column: sa.ColumnElement[float]) -> sa.ScalarSelect[float]:
-    return sa.select(func.coalesce(func.sum(column), 0)).where(_foreign).scalar_subquery()
-
-
 nodes_in_use = (
     sa.select(
         nodes.c.name,
@@ -105,10 +106,11 @@ nodes_in_use = (
         nodes.c.schedulable,
         nodes.c.zone,
         _leased_indexes.label("leased"),
-        _sum_of_foreign(gpu_pods.c.gpus).label("foreign"),
-        (nodes.c.gpus_by_cpu - _sum_of_foreign(gpu_pods.c.gpus_by_cpu)).label("gpus_by_free_cpu"),
-        (nodes.c.gpus_by_memory - _sum_of_foreign(gpu_pods.c.gpus_by_memory)).label("gpus_by_free_memory"),
+        _foreign.c.gpus.label("foreign"),
+        (nodes.c.gpus_by_cpu - _foreign.c.gpus_by_cpu).label("gpus_by_free_cpu"),
+        (nodes.c.gpus_by_memory - _foreign.c.gpus_by_memory).label("gpus_by_free_memory"),
     )
+    .select_from(nodes.join(_foreign, sa.true()))
     .where(nodes.c.gone_at.is_(None), nodes.c.gpu_type.is_not(None))
     .order_by(nodes.c.name)
 )

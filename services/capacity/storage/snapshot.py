@@ -46,9 +46,9 @@ FOLD_COUNTS = Statement(
 _count_list = sa.select(
     func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("counts"))), sa.text("'[]'::jsonb"))
 ).select_from(_counts)
-_complete_at = sa.select(
-    sa.case((func.count() == 2, func.min(watches.c.confirmed_at)))  # noqa: PLR2004 - nodes and pods
-).scalar_subquery()
+_complete = sa.select(
+    sa.case((func.count() == 2, func.min(watches.c.confirmed_at))).label("at")  # noqa: PLR2004 - nodes and pods
+).subquery("complete")
 # what came in since is in the counts as well; the inbox stands for the queue, whose rows have no time
 _newest = func.greatest(
     sa.select(func.max(nodes.c.seen_at)).scalar_subquery(),
@@ -57,7 +57,17 @@ _newest = func.greatest(
     sa.select(func.max(leases.c.granted_at)).scalar_subquery(),
     sa.select(func.max(inbox.c.updated_at)).scalar_subquery(),
 )
-_as_of = sa.case((_complete_at.is_not(None), func.greatest(_complete_at, _newest)))
+_as_of = sa.case((_complete.c.at.is_not(None), func.greatest(_complete.c.at, _newest)))
+_forecast = (
+    sa.select(
+        *(
+            sa.cast(func.coalesce(func.sum(column), 0), sa.BigInteger).label(column.key)
+            for column in (calibrations.c.starts, calibrations.c.in_time)
+        )
+    )
+    .where(calibrations.c.day > func.current_date() - 30)
+    .subquery("forecast")
+)
 # one statement is one snapshot: nodes, leases and queue cannot disagree, and nothing is written
 SNAPSHOT = Statement(
     sa.select(
@@ -65,13 +75,7 @@ SNAPSHOT = Statement(
         sa.cast(_node_list.scalar_subquery(), sa.Text).label("nodes"),
         sa.cast(_count_list.scalar_subquery(), sa.Text).label("counts"),
         _as_of.label("as_of"),
-        sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.starts), 0), sa.BigInteger))
-        .where(calibrations.c.day > func.current_date() - 30)
-        .scalar_subquery()
-        .label("starts"),
-        sa.select(sa.cast(func.coalesce(func.sum(calibrations.c.in_time), 0), sa.BigInteger))
-        .where(calibrations.c.day > func.current_date() - 30)
-        .scalar_subquery()
-        .label("starts_in_time"),
-    )
+        _forecast.c.starts,
+        _forecast.c.in_time.label("starts_in_time"),
+    ).select_from(_complete.join(_forecast, sa.true()))
 )
