@@ -6,7 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-WORKERS ?= 2
+# Tests wait more than they compute: three workers keep two cores busy.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 run: $(READY)
 	@$(BIN)/python -m deploy.local run
@@ -16,18 +18,16 @@ identity: $(READY)
 
 test: check
 	@$(BIN)/python -m deploy.chart.tools > /dev/null
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests --ignore tests/e2e --ignore tests/install \
-	  --ignore tests/nodes --ignore tests/tools
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long" tests/e2e
+	$(PYTEST) -m "not slow and not long" tests --ignore tests/install --ignore tests/nodes --ignore tests/tools
 
 # What takes half a minute by itself, and is run before a change lands all the same.
 test-long: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long tests/e2e
+	$(PYTEST) -m long tests/e2e
 
 # What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
 # that die while placing; and the linters of the API document, which want Node.js with npm.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow tests/integration tests/e2e
+	$(PYTEST) -m slow tests/integration tests/e2e
 
 # The cluster tests on a real cluster. Hollow nodes run nothing: tests that need running containers are left out there
 # by their marker, which CLUSTER_MARKERS says. tests/nodes/conftest.py says what those want of a cluster.

@@ -1,5 +1,9 @@
 """Fixtures of every tier."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.support.servers", "tests.support.harness"]
@@ -7,3 +11,16 @@ pytest_plugins = ["tests.support.servers", "tests.support.harness"]
 # how long an example takes depends on what else the machine does
 settings.register_profile("gpudev", deadline=None)
 settings.load_profile("gpudev")
+
+_LONGEST_FIRST = ("e2e", "local", "integration")
+"""Tiers whose files take a minute each: begun last, one would keep one worker busy while the others are idle."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tiers that take long first; the order within a tier stays random."""
+    items.sort(key=lambda item: _rank(item.path.relative_to(Path(__file__).parent).parts))
+
+
+def _rank(parts: Sequence[str]) -> int:
+    return _LONGEST_FIRST.index(parts[0]) if parts[0] in _LONGEST_FIRST else len(_LONGEST_FIRST)

@@ -19,6 +19,7 @@ import yaml
 from deploy.chart import generate, settings, tools
 from deploy.local.part import Part, program
 from deploy.local.ports import HOST, free_ports
+from shared.background import cancel_all
 from shared.contracts.events import STREAM, SUBJECT_ROOT
 from shared.messaging import Broker
 from shared.messaging.stream import StreamKeeper
@@ -99,9 +100,7 @@ async def test_three_servers_keep_the_stream_when_one_dies(cluster: list[Nats]) 
         ack = await eventually(lambda: published(jobs), "an event that is kept", seconds=30)
         assert ack.stream == STREAM
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
 
 
 async def made_stream(broker: Broker) -> Any:

@@ -15,6 +15,7 @@ from deploy.local.error_pages import serve_error_pages
 from deploy.local.ingress import Ingress
 from deploy.local.part import Part, await_ready, spawn, stop
 from deploy.local.ports import HOST, free_ports
+from shared.background import cancel_all
 from shared.routes import SERVICES
 from tests.local.conftest import eventually
 
@@ -206,9 +207,7 @@ async def test_an_ingress_that_starts_lets_nobody_in_before_it_knows_its_routes(
         for start in range(1, 6):
             async with running(part):
                 await asyncio.to_thread(eventually, lambda: answers[GOOD] >= 20 * start)  # noqa: B023 - ends here
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await cancel_all(asking)
     assert set(answers) <= {b"", GOOD}
 
 

@@ -4,7 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
-from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, alive, facts, known, word
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, alive, facts, known, word
+from services.disks.storage.pages import page_and_total
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
 from shared.database.locks import wait_for_user_lock
@@ -47,21 +48,7 @@ _listed = sa.and_(
     known,
     sa.or_(disks.c.deleted_at.is_(None), sa.bindparam("include_deleted", type_=sa.Boolean)),
 )
-_page = (
-    sa.select(disks, *facts)
-    .where(_listed)
-    .order_by(disks.c.created_at.desc(), disks.c.id)
-    .limit(LIMIT)
-    .offset(OFFSET)
-    .subquery("page")
-)
-_total = sa.select(sa.func.count().label("total")).select_from(disks).where(_listed).subquery("counted")
-LIST = Statement(
-    sa.select(_total.c.total, _page)
-    .select_from(_total.outerjoin(_page, sa.true()))
-    .order_by(_page.c.created_at.desc(), _page.c.id)
-)
-"""One page and the total of one snapshot; a single row without a disk when the page is empty."""
+LIST = page_and_total(disks, _listed, *facts)
 
 _named = sa.and_(disks.c.user_id == _USER_ID, disks.c.name == _NAME, known)
 _newest_first = (disks.c.deleted_at.is_not(None), disks.c.deleted_at.desc(), disks.c.created_at.desc(), disks.c.id)

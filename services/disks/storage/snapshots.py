@@ -5,7 +5,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent, SnapshotState
-from services.disks.storage.conditions import BEFORE, LIMIT, NOW, OFFSET, in_states, word
+from services.disks.storage.conditions import BEFORE, NOW, in_states, word
+from services.disks.storage.pages import page_and_total
 from services.disks.storage.tables import disks, snapshots
 from shared.database import Statement
 from shared.database.purge import delete_some
@@ -38,22 +39,7 @@ READ = Statement(sa.select(snapshots).where(snapshots.c.id == _ID))
 _shown = snapshots.c.status.in_(
     [word(SnapshotState.PENDING), word(SnapshotState.COMPLETED), word(SnapshotState.FAILED)]
 )
-_listed = sa.and_(snapshots.c.disk_id == _DISK_ID, _shown)
-_page = (
-    sa.select(snapshots)
-    .where(_listed)
-    .order_by(snapshots.c.created_at.desc(), snapshots.c.id)
-    .limit(LIMIT)
-    .offset(OFFSET)
-    .subquery("page")
-)
-_total = sa.select(sa.func.count().label("total")).select_from(snapshots).where(_listed).subquery("counted")
-LIST = Statement(
-    sa.select(_total.c.total, _page)
-    .select_from(_total.outerjoin(_page, sa.true()))
-    .order_by(_page.c.created_at.desc(), _page.c.id)
-)
-"""One page and the total of one moment; a single row without a snapshot when the page is empty."""
+LIST = page_and_total(snapshots, sa.and_(snapshots.c.disk_id == _DISK_ID, _shown))
 
 FIND_OWN = Statement(
     sa.select(snapshots)
