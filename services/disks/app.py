@@ -17,13 +17,13 @@ from services.disks.domain.operation import Action
 from services.disks.settings import DisksSettings
 from services.disks.workers.claims import claim_expiry_loop
 from services.disks.workers.creations import make_volume
+from services.disks.workers.name_tags import bring_tags
 from services.disks.workers.open_operations import Pass, operations_worker
+from services.disks.workers.orphans import sweep_loop
 from services.disks.workers.purges import purge_loop
 from services.disks.workers.removals import prune_snapshots, purge_disk
 from services.disks.workers.retention import history_loop
 from services.disks.workers.snapshots import take_snapshot
-from services.disks.workers.sweeps import sweep_loop
-from services.disks.workers.tags import bring_tags
 from shared.admin import Command, dead_letter_commands
 from shared.clock import Clock, utc_now
 from shared.messaging import Delivery

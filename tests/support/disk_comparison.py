@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from services.disks.adapters.ec2 import Ec2
 from services.disks.domain.ledger import Findings
-from services.disks.operations.sweep import sweep
+from services.disks.operations.orphans import sweep
 from services.disks.storage.tables import disks, operations, snapshots
 from shared.database import Statement
 from tests.support.disk_model import AVAILABLE, COMPLETED, LOST, PURGING, Disk, Operation, Point, differences

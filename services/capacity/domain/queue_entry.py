@@ -71,7 +71,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Node where Kubernetes could not run its last pod."""
 
 
-def apply_event(entry: QueueEntry, event: JobEvent, sequence: int) -> QueueEntry:
+def entry_after(entry: QueueEntry, event: JobEvent, sequence: int) -> QueueEntry:
     """The entry after an event of the jobs service.
 
     Args:

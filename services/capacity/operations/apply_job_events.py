@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from services.capacity.context import Context
-from services.capacity.domain.queue_entry import EntryState, QueueEntry, apply_event, ends_lease
+from services.capacity.domain.queue_entry import EntryState, QueueEntry, ends_lease, entry_after
 from services.capacity.storage.forecasts import RECORD_RUNS
 from services.capacity.storage.leases import DELETE_LEASES
 from services.capacity.storage.queue import (
@@ -77,7 +77,7 @@ async def _apply(context: Context, tx: Transaction, events: Sequence[Versioned],
     entries = dict(known)
     for one in events:
         before = entries.get(one.event.job_id) or QueueEntry(job_id=one.event.job_id)
-        entries[before.job_id] = apply_event(before, one.event, one.sequence)
+        entries[before.job_id] = entry_after(before, one.event, one.sequence)
     missed = await _insert(tx, [entry for job_id, entry in entries.items() if job_id not in known])
     changed = [(known[job_id], after) for job_id, after in entries.items() if job_id in known]
     await _save(context, tx, [(before, after) for before, after in changed if before != after], now)

@@ -20,9 +20,9 @@ from services.capacity.domain.fleet import Node
 from services.capacity.domain.lease import Lease, Runs
 from services.capacity.domain.placement import Allocation, SchedulingPolicy, WaitingJob
 from services.capacity.domain.reasons import reasons
+from services.capacity.storage.cluster import NODES_IN_USE
 from services.capacity.storage.forecasts import CORRECTIONS, MOST_RUNS, SHARES
 from services.capacity.storage.leases import LEASED
-from services.capacity.storage.nodes import NODES_IN_USE
 from services.capacity.storage.queue import QUEUE, QUEUE_WITH_UNREADY
 from services.capacity.storage.snapshot import SNAPSHOT
 from shared.database import Executor, Transaction, to_struct

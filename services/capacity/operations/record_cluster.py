@@ -14,7 +14,7 @@ from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod, NodeFacts
 from services.capacity.domain.queue_entry import EntryState, QueueEntry
 from services.capacity.operations.apply_job_events import end_leases, save_entries
-from services.capacity.storage.nodes import (
+from services.capacity.storage.cluster import (
     CONFIRM_WATCH,
     DELETE_MISSING_PODS,
     DELETE_POD,

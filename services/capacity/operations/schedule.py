@@ -10,9 +10,9 @@ from services.capacity.context import Context
 from services.capacity.domain.estimates import Correction
 from services.capacity.domain.placement import Allocation, Placement, SchedulingPolicy, gpus_by_user, schedule
 from services.capacity.operations.read import read_corrections, read_leases, read_nodes, read_queue
+from services.capacity.storage.cluster import SHARE_NODES
 from services.capacity.storage.forecasts import RECORD_CALIBRATION
 from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
-from services.capacity.storage.nodes import SHARE_NODES
 from shared.contracts.capacity import LeaseGranted
 from shared.database import Row, Transaction
 from shared.messaging.outbox import Draft, record_events

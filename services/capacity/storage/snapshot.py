@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy import func
 
-from services.capacity.storage.nodes import nodes_in_use
+from services.capacity.storage.cluster import nodes_in_use
 from services.capacity.storage.tables import calibrations, gpu_pods, leases, nodes, queue_counts, watches
 from shared.database import Statement
 from shared.database.tables import inbox

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from services.disks.context import Context
 from services.disks.domain.ledger import Findings
-from services.disks.operations.sweep import sweep
+from services.disks.operations.orphans import sweep
 from shared.admin import Command
 
 

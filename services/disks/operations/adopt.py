@@ -11,7 +11,7 @@ from services.disks.domain.ledger import Adoption
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.read import find_disk_by_id, lock_disk
 from services.disks.operations.record import record_fact
-from services.disks.operations.tag import want_tags
+from services.disks.operations.write_name_tags import want_tags
 
 
 async def adopt_snapshot(context: Context, *, adoption: Adoption, now: datetime) -> bool:

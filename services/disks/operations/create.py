@@ -15,7 +15,7 @@ from services.disks.operations.announce import announce_claim
 from services.disks.operations.lease import complete_work, fail_work
 from services.disks.operations.read import find_source, lock_disk, read_snapshot
 from services.disks.operations.record import record_fact, record_operation
-from services.disks.operations.tag import want_tags
+from services.disks.operations.write_name_tags import want_tags
 from shared.database import Transaction, to_struct
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
 

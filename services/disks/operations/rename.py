@@ -17,7 +17,7 @@ from services.disks.domain.retries import retry_after
 from services.disks.operations.lease import lease_one, postpone
 from services.disks.operations.read import lock_named
 from services.disks.operations.record import record_operation, record_request
-from services.disks.operations.tag import batches, finish_tags, report_tags, stale_tags, write_tags
+from services.disks.operations.write_name_tags import batches, finish_tags, report_tags, stale_tags, write_tags
 from shared.database import Database, Transaction, to_struct
 from shared.errors import Conflict
 from shared.idempotency import IdempotencyKey, Outcome, idempotent

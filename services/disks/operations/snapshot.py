@@ -14,7 +14,7 @@ from services.disks.operations.lease import complete_work, fail_work, still_held
 from services.disks.operations.prune import prune
 from services.disks.operations.read import lock_named, read_disk, read_snapshot
 from services.disks.operations.record import record_fact, record_operation
-from services.disks.operations.tag import want_tags
+from services.disks.operations.write_name_tags import want_tags
 from shared.database import Database, Transaction
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
 

@@ -118,7 +118,7 @@ def next_step(job: Job, pod: PodFacts | None, now: datetime, limits: Limits, log
     if phase is Phase.STARTING:
         return _await_jupyter(job, pod, now, limits)
     if phase is Phase.ACTIVE:
-        return _watch_over(job, pod, now, limits)
+        return _next_of_active(job, pod, now, limits)
     return _rest(now, limits)
 
 
@@ -224,7 +224,7 @@ def _await_jupyter(job: Job, pod: PodFacts | None, now: datetime, limits: Limits
     return Record(PodReady(job.epoch, job.node_ip))
 
 
-def _watch_over(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
+def _next_of_active(job: Job, pod: PodFacts | None, now: datetime, limits: Limits) -> Step:
     if pod is None or (job.pod_uid is not None and pod.uid != job.pod_uid):
         return AskNode()
     # the command's own end comes before the clock's: a command that made it in time is not called expired

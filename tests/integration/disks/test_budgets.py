@@ -9,8 +9,8 @@ from services.disks.adapters.ec2 import CALL_SECONDS
 from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.lease import lease_work, postpone
+from services.disks.operations.orphans import sweep
 from services.disks.operations.read import read_disk, snapshots_of
-from services.disks.operations.sweep import sweep
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import snapshots
 from services.disks.workers.removals import purge_disk

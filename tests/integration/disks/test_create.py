@@ -5,12 +5,10 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from services.disks.app import create_app
 from services.disks.operations.create import insert_disk
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskCreated, DiskOperationFailed
 from shared.database import Database
-from shared.web.openapi import own_document
 from tests.support.disks import RefusingAws, Stage, disks_context, disks_stage, new_disk
 from tests.support.servers import MotoServer
 
@@ -176,20 +174,3 @@ async def test_a_creation_waits_for_an_aws_that_is_away(disks: Stage, moto_serve
     operation = await disks.ended_operation(user, "data", answer["operation_id"])
     assert operation["status"] == "completed"
     assert len(await disks.volumes(user)) == 1
-
-
-def test_only_what_is_implemented_is_routed(disks_settings: DisksSettings) -> None:
-    paths = own_document(create_app(disks_settings), "disks")["paths"]
-
-    assert {(path, method) for path, item in paths.items() if path.startswith("/v1/") for method in item} == {
-        ("/v1/disks", "get"),
-        ("/v1/disks", "post"),
-        ("/v1/disks/{disk_name}", "get"),
-        ("/v1/disks/{disk_name}", "delete"),
-        ("/v1/disks/{disk_name}/content", "get"),
-        ("/v1/disks/{disk_name}/rename", "post"),
-        ("/v1/disks/{disk_name}/restore", "post"),
-        ("/v1/disks/{disk_name}/snapshots", "get"),
-        ("/v1/disks/{disk_name}/snapshots", "post"),
-        ("/v1/disks/{disk_name}/operations/{operation_id}", "get"),
-    }

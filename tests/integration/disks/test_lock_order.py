@@ -11,7 +11,7 @@ from services.disks import storage
 from services.disks.operations.lease import lease_work
 from services.disks.operations.read import lock_disk
 from services.disks.operations.rename import record_rename
-from services.disks.operations.tag import stale_tags, write_tags
+from services.disks.operations.write_name_tags import stale_tags, write_tags
 from services.disks.settings import DisksSettings
 from shared.database import Database, Statement
 from tests.support.disk_process import WorkProcess

@@ -17,7 +17,7 @@ from services.disks.operations.create import create_disk
 from services.disks.operations.delete import delete_disk, restore_disk
 from services.disks.operations.read import find_disk_by_id, get_operation, list_snapshots
 from services.disks.operations.rename import rename_disk
-from services.disks.operations.tag import report_tags
+from services.disks.operations.write_name_tags import report_tags
 from services.disks.settings import DisksSettings
 from shared.contracts.disks import DiskClaimed, DiskPurged
 from shared.database import Database

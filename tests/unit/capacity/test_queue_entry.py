@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from services.capacity.domain.queue_entry import EntryState, QueueEntry, apply_event, ends_lease
+from services.capacity.domain.queue_entry import EntryState, QueueEntry, ends_lease, entry_after
 from shared.contracts.jobs import (
     JobCancelRequested,
     JobEnded,
@@ -48,7 +48,7 @@ NEW = QueueEntry(job_id=UUID(int=1))
 
 def after(events: list[tuple[int, JobEvent]], entry: QueueEntry = NEW) -> QueueEntry:
     for sequence, event in events:
-        entry = apply_event(entry, event, sequence)
+        entry = entry_after(entry, event, sequence)
     return entry
 
 
@@ -77,20 +77,20 @@ def test_ended_is_absorbing(events: list[tuple[int, JobEvent]]) -> None:
 @pytest.mark.parametrize("state", list(EntryState))
 def test_ending_gives_back_exactly_a_lease(state: EntryState) -> None:
     entry = structs.replace(after(LIFE[:2]), state=state, epoch=1)
-    assert ends_lease(entry, apply_event(entry, ENDED, 9)) == (state == EntryState.LEASED)
+    assert ends_lease(entry, entry_after(entry, ENDED, 9)) == (state == EntryState.LEASED)
 
 
 def test_a_requeue_of_an_older_lease_changes_nothing_but_the_status() -> None:
     leased = structs.replace(after(LIFE[:2]), state=EntryState.LEASED, epoch=2, node="n1")
-    assert apply_event(leased, REQUEUED, 1) == leased
-    now = apply_event(structs.replace(leased, epoch=1), REQUEUED, 3)
+    assert entry_after(leased, REQUEUED, 1) == leased
+    now = entry_after(structs.replace(leased, epoch=1), REQUEUED, 3)
     assert (now.state, now.node) == (EntryState.WAITING, None)
 
 
 def test_a_job_that_lost_its_node_is_queued_again_when_jobs_says_so() -> None:
     revoked = structs.replace(after(LIFE[:2]), state=EntryState.REVOKED, epoch=1)
-    assert apply_event(revoked, REQUEUED, 3).state == EntryState.WAITING
-    assert apply_event(revoked, READY, 3).state == EntryState.REVOKED
+    assert entry_after(revoked, REQUEUED, 3).state == EntryState.WAITING
+    assert entry_after(revoked, READY, 3).state == EntryState.REVOKED
 
 
 def test_the_zone_of_a_disk_that_was_made_later_is_known_when_the_job_is_ready() -> None:

@@ -149,6 +149,12 @@ def test_an_active_job_ends_by_its_command_by_the_cluster_or_by_the_clock() -> N
     assert isinstance(step(active(), READY_POD), Rest)
 
 
+def test_a_job_expires_at_its_end_and_not_before() -> None:
+    job = active(expires_at=NOW + timedelta(hours=1), warned_minutes=5)
+    assert step(job, READY_POD, timedelta(hours=1)) == Record(Expire(1))
+    assert step(job, READY_POD, timedelta(hours=1, microseconds=-1)) == Rest(NOW + timedelta(hours=1))
+
+
 def test_a_pod_is_deleted_once_and_only_its_absence_is_the_end() -> None:
     ending = active(outcome=JobStatus.CANCELLED)
     assert step(ending, READY_POD, kept=True) == Delete("u")

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 LIFECYCLE = ROOT / "docs" / "lifecycle.md"
 FILE = re.compile(r"`((?:services|shared|deploy|tests|docs)/[\w./-]+\.\w+)`")
+ROOM_FILE = re.compile(r"`((?:\w+/)+\w+\.py)`")
+"""From the root, or from the page's own folder."""
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 PAGES = sorted(
     path.relative_to(ROOT)
@@ -22,6 +24,12 @@ def named_in(page: Path) -> list[Path]:
     text = page.read_text()
     links = [page.parent / link for link in LINK.findall(text) if "://" not in link]
     return [ROOT / name for name in FILE.findall(text)] + links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_module_that_a_page_names_is_there(page: Path) -> None:
+    named = ROOM_FILE.findall((ROOT / page).read_text())
+    assert [name for name in named if not any((base / name).exists() for base in (ROOT, (ROOT / page).parent))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -18,9 +18,9 @@ from services.disks.domain.aws_objects import TAG_DISK, TAG_NAME, TAG_OPERATION,
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.create import create_disk
+from services.disks.operations.orphans import sweep
 from services.disks.operations.read import list_snapshots, read_disk
-from services.disks.operations.sweep import sweep
-from services.disks.operations.tag import stale_tags
+from services.disks.operations.write_name_tags import stale_tags
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations, snapshots
 from shared.contracts.disks import DiskSnapshotCompleted

@@ -8,7 +8,7 @@ from services.disks.adapters.ec2 import CALL_SECONDS
 from services.disks.context import Context
 from services.disks.domain.operation import Work
 from services.disks.domain.retries import poll_after
-from services.disks.operations.tag import batches, finish_tags, stale_tags, write_tags
+from services.disks.operations.write_name_tags import batches, finish_tags, stale_tags, write_tags
 from shared.leased_worker import Budget
 
 log = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ import structlog
 
 from services.disks.adapters.ec2 import AwsUnavailable
 from services.disks.context import Context
-from services.disks.operations.sweep import sweep
+from services.disks.operations.orphans import sweep
 from shared.background import Loop
 from shared.leader_lock import leader_loop
 
