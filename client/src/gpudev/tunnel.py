@@ -1,5 +1,6 @@
 """SSH through the API: a WebSocket as a stream of bytes."""
 
+import asyncio
 from types import TracebackType
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -11,6 +12,8 @@ SSH_DONE = 1000
 """Code of a tunnel of which both directions have ended."""
 _JOB_OVER, _KEY_ENDED, _BROKEN = 4001, 4003, 4004
 _OPEN_SECONDS = 15.0
+_SILENT_SECONDS = 60.0
+"""GPU Dev says something every 20 s."""
 _BUFFER_BYTES = 1 << 20
 
 
@@ -39,6 +42,8 @@ class SshTunnel:
             max_size=None,
             open_timeout=_OPEN_SECONDS,
             write_limit=_BUFFER_BYTES,
+            # a job that takes nothing holds up the answer too: who is silent altogether is gone (`read`)
+            ping_timeout=None,
             # an answer of the API that is no WebSocket is told as it is, and nothing is tried again here
             process_exception=lambda error: error,
         )
@@ -70,11 +75,13 @@ class SshTunnel:
         """
         try:
             while True:
-                message = await self._connection().recv()
+                message = await asyncio.wait_for(self._connection().recv(), _SILENT_SECONDS)
                 if isinstance(message, bytes):
                     return message
         except ConnectionClosed as closed:
             raise _ended(closed) from None
+        except (TimeoutError, asyncio.TimeoutError):  # before Python 3.11 these are two
+            raise SshEnded("GPU Dev does not answer any more", code=None, again=True) from None
 
     async def write(self, data: bytes) -> None:
         """Send bytes; empty: this side has ended.

@@ -8,9 +8,11 @@ import asyncio
 import os
 import shlex
 import shutil
+import stat
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,7 @@ _HOST_KEYS_SECONDS = 20.0
 _LOOK_SECONDS = 0.5
 _ACTIVE = "active"
 _EDITORS = {"vscode": "code", "cursor": "cursor"}
+_SOCKET_FOLDER_BYTES = 45
 _INCLUDED = "gpudev.conf"
 SSH_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -161,7 +164,6 @@ def _port_pair(text: str) -> tuple[int, int]:
 
 def _settings() -> list[tuple[str, str]]:
     own = _own_command()
-    folder = config_folder()
     return [
         ("User", USER),
         ("ProxyCommand", f"{own} proxy %n"),
@@ -170,10 +172,28 @@ def _settings() -> list[tuple[str, str]]:
         ("StrictHostKeyChecking", "yes"),
         ("ServerAliveInterval", "15"),
         ("ServerAliveCountMax", "4"),
-        ("ControlMaster", "auto"),
-        ("ControlPath", shlex.quote(str(folder / "ssh-%C"))),
-        ("ControlPersist", "60"),
+        *_sharing(),
     ]
+
+
+def _sharing() -> list[tuple[str, str]]:
+    """Sessions of one job share a connection, where a socket can be for it.
+
+    The path of a socket is short: what OpenSSH makes of a folder (%C and a suffix while it is made) has 58 bytes.
+    """
+    folder = next((one for one in _socket_folders() if len(os.fsencode(one)) <= _SOCKET_FOLDER_BYTES), None)
+    if folder is None:
+        return []
+    return [("ControlMaster", "auto"), ("ControlPath", shlex.quote(f"{folder}/%C")), ("ControlPersist", "60")]
+
+
+def _socket_folders() -> Iterator[Path]:
+    """Folders that are ours alone."""
+    for folder in (config_folder() / "ssh", Path(tempfile.gettempdir()) / f"gpudev-{os.getuid()}"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = folder.lstat()
+        if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o077:
+            yield folder
 
 
 def _options() -> list[str]:

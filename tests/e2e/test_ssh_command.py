@@ -1,0 +1,200 @@
+"""What people do over SSH, with OpenSSH's own programs and the command line as its way to the job."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from deploy.local.ports import free_ports
+from tests.support.stack import ApiUser, LocalStack, until, users
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH's client is not installed"),
+]
+MIB = 1 << 20
+NAME = "work"
+HOST = f"{NAME}.gpudev"
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+class Desk:
+    """A user's own machine: a home of its own, the command line in it, and a job of the name `work`.
+
+    Args:
+        stack: Of the job.
+        home: An empty folder.
+        job_id: Of the job.
+    """
+
+    def __init__(self, stack: LocalStack, home: Path, job_id: str) -> None:
+        self.home = home
+        self.job_id = job_id
+        self.gpudev = str(stack.state.command)
+        self.config = home / ".ssh" / "all"
+        self.environment = {
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "GPUDEV_CONFIG_DIR": str(home / "gpudev"),
+            "GPUDEV_SSH_CONFIG": str(self.config),
+            "GIT_SSH_COMMAND": f"ssh -F {self.config}",
+        }
+
+    async def run(self, *command: str, stdin: int = DEVNULL, seconds: float = 90) -> Ended:
+        """Run a program; for ssh and its kin with the user's configuration."""
+        program, *arguments = command
+        if program in {"ssh", "scp", "sftp"}:
+            arguments = ["-F", str(self.config), *arguments]
+        process = await asyncio.create_subprocess_exec(
+            program, *arguments, env=self.environment, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=self.home
+        )
+        output, errors = await asyncio.wait_for(process.communicate(), seconds)
+        return Ended(int(process.returncode or 0), output.decode(), errors.decode())
+
+
+@asynccontextmanager
+async def desk_of(stack: LocalStack, demo: ApiUser, home: Path) -> AsyncIterator[Desk]:
+    job_id = await demo.submit(gpu_count=1, github_user=demo.name, name=NAME)
+    desk = Desk(stack, home, job_id)
+    (home / ".ssh").mkdir(mode=0o700)
+    try:
+        await demo.wait(job_id, "active")
+        logged_in = await desk.run(desk.gpudev, "login")
+        assert logged_in.code == 0, logged_in
+        block = await desk.run(desk.gpudev, "ssh-config")
+        # sessions of one test are not those of another
+        desk.config.write_text(f"{block.output}\n  IdentityFile {stack.state.github / demo.name}\n")
+        yield desk
+    finally:
+        if (home / "gpudev").exists():
+            await desk.run("ssh", "-O", "exit", HOST)
+        await demo.client.post(f"/v1/jobs/{job_id}/cancel", headers={"Prefer": "wait=30"})
+
+
+async def test_the_programs_of_openssh_and_git_know_a_job_by_its_name(stack: LocalStack, tmp_path: Path) -> None:
+    sent = os.urandom(4 * MIB)
+    (tmp_path / "sent").write_bytes(sent)
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
+        told = await desk.run("ssh", "-o", "BatchMode=yes", HOST, "uname; exit 3")
+        assert (told.code, told.output) == (3, "Linux\n"), told
+        copied = await desk.run("scp", "sent", f"{HOST}:data")
+        assert copied.code == 0, copied
+        (tmp_path / "batch").write_text("get data back\n")
+        fetched = await desk.run("sftp", "-b", "batch", HOST)
+        assert fetched.code == 0, fetched
+        assert hashlib.sha256((tmp_path / "back").read_bytes()).digest() == hashlib.sha256(sent).digest()
+        made = await desk.run(
+            "ssh",
+            HOST,
+            "git init -q repo && cd repo && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first",
+        )
+        assert made.code == 0, made
+        cloned = await desk.run("git", "clone", "-q", f"dev@{HOST}:repo", "clone")
+        assert cloned.code == 0, cloned
+        checked = await desk.run("ssh", "-O", "check", HOST)
+        assert "Master running" in checked.errors, "the sessions share one connection"
+        again = await desk.run(desk.gpudev, "ssh", NAME, "echo", "again")
+        assert (again.code, again.output) == (0, "again\n"), again
+        given = await desk.run(desk.gpudev, "cp", "sent", f"{NAME}:second")
+        assert given.code == 0, given
+        if shutil.which("rsync"):
+            synced = await desk.run("rsync", "-e", f"ssh -F {desk.config}", "sent", f"{HOST}:data")
+            assert synced.code == 0, synced
+
+
+async def test_a_web_server_in_the_job_is_reached_on_a_port_here(stack: LocalStack, tmp_path: Path) -> None:
+    (here,) = free_ports(1)
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
+        (there,) = free_ports(1)
+        serving = await asyncio.create_subprocess_exec(
+            "ssh",
+            "-F",
+            str(desk.config),
+            HOST,
+            f"echo of the job > page; exec python3 -m http.server {there} --bind 127.0.0.1",
+            env=desk.environment,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        forwarding = await asyncio.create_subprocess_exec(
+            desk.gpudev, "forward", NAME, f"{here}:{there}", env=desk.environment, stdin=DEVNULL, stderr=DEVNULL
+        )
+        try:
+
+            async def page() -> str | None:
+                try:
+                    async with httpx.AsyncClient(trust_env=False) as client:
+                        return (await client.get(f"http://127.0.0.1:{here}/page")).text
+                except httpx.HTTPError:
+                    return None
+
+            assert await until(page, "the page of the job", seconds=60) == "of the job\n"
+        finally:
+            for process in (forwarding, serving):
+                if process.returncode is None:
+                    process.terminate()
+                await process.wait()
+
+
+async def test_a_server_with_another_key_is_refused_with_the_reason(stack: LocalStack, tmp_path: Path) -> None:
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
+        others = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+        await stack.execute(
+            "jobs",
+            "UPDATE job_access SET ssh_host_keys = to_jsonb($2::text[]) WHERE job_id = $1",
+            desk.job_id,
+            [others],
+        )
+        refused = await desk.run("ssh", "-o", "BatchMode=yes", HOST, "true")
+    assert refused.code == 255
+    assert (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED" in refused.errors or "Host key verification failed" in refused.errors
+    )
+
+
+async def test_what_is_in_the_way_is_told_in_one_line(stack: LocalStack, tmp_path: Path) -> None:
+    async with users(stack, "demo", "bob") as (demo, bob), desk_of(stack, demo, tmp_path) as desk:
+
+        async def told(host: str) -> str:
+            ended = await desk.run("ssh", "-o", "BatchMode=yes", "-o", "ControlPath=none", host, "true")
+            assert ended.code == 255, ended
+            assert "Traceback" not in ended.errors
+            return ended.errors
+
+        others = await bob.submit(gpu_count=1, github_user=bob.name)
+        await bob.wait(others, "active")
+        assert "gpudev list" in await told(f"{others}.gpudev")
+        await bob.client.post(f"/v1/jobs/{others}/cancel", headers={"Prefer": "wait=30"})
+        await demo.client.post(f"/v1/jobs/{desk.job_id}/cancel?reason=enough", headers={"Prefer": "wait=30"})
+        assert "cancelled" in await told(f"{desk.job_id}.gpudev")
+        logged_out = await desk.run(desk.gpudev, "logout")
+        assert logged_out.code == 0, logged_out
+        assert "gpudev login" in await told(f"{desk.job_id}.gpudev")
+
+
+async def test_who_connects_while_a_session_is_frozen_is_not_cut_off(stack: LocalStack, tmp_path: Path) -> None:
+    """A job that takes nothing holds up its sender, which is no reason to end the session."""
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
+        zeros = await asyncio.create_subprocess_exec("head", "-c", str(64 * MIB), "/dev/zero", stdout=PIPE)
+        data, _ = await zeros.communicate()
+        (tmp_path / "zeros").write_bytes(data)
+        with (tmp_path / "zeros").open("rb") as source:
+            # longer than a WebSocket's keep-alive waits
+            ended = await desk.run("ssh", HOST, "sleep 45; wc -c", stdin=source.fileno(), seconds=120)
+    assert (ended.code, ended.output.strip()) == (0, str(64 * MIB)), ended
