@@ -25,8 +25,8 @@ ACCOUNTS = HERE.parent / "nats" / "accounts.conf"
 RELEASE, NAMESPACE = "gpudev", "gpudev-system"
 _CLUSTER = ("jobs", "capacity")
 """Services that speak to Kubernetes."""
-_SSH_PORT = 2222
-"""Of the tools image's server in jobs' pods."""
+_SSH_PORT, _JUPYTER_PORT = 2222, 8888
+"""Of the tools image's servers in jobs' pods."""
 _OLDEST = "1.30.0"
 """Of Kubernetes, for the manifests that are rendered here; the chart itself goes further back."""
 _MADE = "# Made by `make chart`; a test holds it equal.\n"
@@ -50,6 +50,7 @@ def facts() -> str:
         "ofJobs": settings.of_jobs(),
         "required": {name: settings.required(name) for name in SERVICES},
         "sshPort": _SSH_PORT,
+        "jupyterPort": _JUPYTER_PORT,
         "sessionSeconds": settings.default("session_seconds"),
         "instanceTypes": {instance.name: instance.gpu_type for instance in CATALOGUE},
     }

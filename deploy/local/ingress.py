@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.gate import Gate
+from deploy.local.job_hosts import POLL_SECONDS
 from deploy.local.part import Part, program
 from deploy.local.ports import HOST
 from deploy.local.state import write_private
@@ -34,6 +35,8 @@ class Ingress:
     """Service name to the ports of its replicas."""
     error_port: int
     """Of the error pages."""
+    hosts_port: int | None = None
+    """Of the page that tells the jobs' hosts; None: they have none."""
     read_seconds: float
     """For the whole of a request, its body too; answers may take longer."""
     trusted_proxies: int = 1
@@ -99,8 +102,14 @@ def static_configuration(ingress: Ingress, dynamic: Path) -> dict[str, Any]:
                 **({"forwardedHeaders": {"insecure": True}} if ingress.trusted_proxies > 1 else {}),
             },
         },
-        "providers": {"file": {"filename": str(dynamic), "watch": False}},
+        "providers": {"file": {"filename": str(dynamic), "watch": False}, **_job_hosts(ingress.hosts_port)},
     }
+
+
+def _job_hosts(port: int | None) -> dict[str, Any]:
+    if port is None:
+        return {}
+    return {"http": {"endpoint": f"http://{HOST}:{port}", "pollInterval": f"{POLL_SECONDS}s"}}
 
 
 def dynamic_configuration(routes: Iterable[Route], ingress: Ingress) -> dict[str, Any]:

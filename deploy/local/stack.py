@@ -23,6 +23,7 @@ from deploy.local.command_line import write_command
 from deploy.local.error_pages import serve_error_pages
 from deploy.local.github_keys import KeyPages, make_key_pair
 from deploy.local.ingress import Ingress, is_healthy
+from deploy.local.job_hosts import DOMAIN, serve_job_hosts
 from deploy.local.part import Part, PartFailedError
 from deploy.local.ports import free_ports, is_free
 from deploy.local.postgres import DATABASE, Postgres, prepare_database
@@ -112,7 +113,8 @@ class Stack:
         self.state = StateDirectory(settings.state)
         self.url = f"http://localhost:{settings.port}"
         self._kubeconfig = settings.kubeconfig or self.state.kubeconfig
-        self._error_pages: asyncio.Server | None = None
+        self._pages: list[asyncio.Server] = []
+        """For the ingress, by this process."""
         self._supervisor = Supervisor(report=report, changed=self._write_table, policy=policy)
 
     async def run(self) -> int:
@@ -138,8 +140,8 @@ class Stack:
                 # Before the parts go: who finds the file shall find them.
                 self.state.env.unlink(missing_ok=True)
                 await self._supervisor.stop()
-                if self._error_pages is not None:
-                    self._error_pages.close()
+                for page in self._pages:
+                    page.close()
                 leftovers.end(self.state)
                 self.state.stack.unlink(missing_ok=True)
                 self._report("Stopped; nothing is left running.")
@@ -184,7 +186,7 @@ class Stack:
         self._report(f"GPU Dev starts; its state is in {self.state.root}")
         self.state.put_logs_away()
         secrets = self.state.secrets()
-        ports = iter(free_ports(6 + 2 * self._settings.replicas * len(SERVICES)))
+        ports = iter(free_ports(7 + 2 * self._settings.replicas * len(SERVICES)))
         postgres = Postgres(directory=self.state.postgres, port=next(ports), password=secrets.postgres)
         broker = Broker(
             directory=self.state.broker,
@@ -214,6 +216,7 @@ class Stack:
             port=self._settings.port,
             backends=applications.ports,
             error_port=next(ports),
+            hosts_port=None if self._settings.kubeconfig else next(ports),
             read_seconds=self._settings.read_seconds,
             trusted_proxies=self._settings.trusted_proxies,
         )
@@ -228,7 +231,9 @@ class Stack:
             self._start_cluster(cluster_port),
         )
         await together(*(self._start_part(part, _APPLICATIONS) for part in applications.parts(self.state.logs)))
-        self._error_pages = await serve_error_pages(ingress.error_port)
+        self._pages.append(await serve_error_pages(ingress.error_port))
+        if ingress.hosts_port is not None:
+            self._pages.append(await serve_job_hosts(ingress.hosts_port, self._kubeconfig))
         # Last: it takes a service that is not up yet for a dead one, and looks again only after a second.
         await self._start_part(ingress.part(self._log("traefik")), _INGRESS)
         await self._await_health()
@@ -238,8 +243,12 @@ class Stack:
 
     def _jobs_defaults(self, github_url: str) -> dict[str, str]:
         settings = {"GPUDEV_GITHUB_URL": github_url, "GPUDEV_SSH_COMMAND": ssh_command(self.state)}
-        # A cluster of the user's has the tools image of the user's, or none.
-        return settings if self._settings.kubeconfig else {**settings, "GPUDEV_TOOLS_IMAGE": IMAGE}
+        if self._settings.kubeconfig:
+            # A cluster of the user's has the tools image of the user's, or none, and an ingress controller of its own.
+            return settings
+        job_url = f"http://{{host}}:{self._settings.port}/lab?token={{token}}"
+        hosts = {"GPUDEV_JOB_DOMAIN": DOMAIN, "GPUDEV_JOB_URL": job_url}
+        return {**settings, **hosts, "GPUDEV_TOOLS_IMAGE": IMAGE}
 
     async def _start_database(self, postgres: Postgres, applications: Applications, passwords: dict[str, str]) -> None:
         await asyncio.to_thread(postgres.initialise)

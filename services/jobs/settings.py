@@ -65,6 +65,18 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
     """How users enter a job: text with {host} and {port}."""
     jupyter_url: str = "http://{host}:{port}/lab?token={token}"
     """Where users find a job's JupyterLab: text with {host}, {port} and {token}."""
+    job_domain: str | None = None
+    """Domain under which each job's JupyterLab has a host of its own, <first 8 characters of its id>.<domain>: each
+    running job then has an Ingress, and *.<domain> has to lead to the ingress controller. None: JupyterLab is found at
+    jupyter_url."""
+    job_url: str = "https://{host}/lab?token={token}"
+    """Where users find a job's JupyterLab when there is a job_domain: text with {host} and {token}."""
+    job_tls_secret: str | None = None
+    """Name of the Secret in the jobs' namespace with the certificate of *.<job_domain>. None: the controller's own."""
+    job_ingress_class: str | None = None
+    """IngressClass of jobs' Ingresses; None: the cluster's default."""
+    job_ingress_annotations: str = ""
+    """Annotations of jobs' Ingresses, as a JSON object."""
     github_url: str = "https://github.com"
     """Where /<name>.keys has people's SSH keys."""
     github_seconds: float = 3.0
@@ -132,8 +144,9 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
             self.node_host.format(ip="", node="")
             self.ssh_command.format(host="", port=0)
             self.jupyter_url.format(host="", port=0, token="")
+            self.job_url.format(host="", token="")
         except (LookupError, ValueError) as error:
-            raise SettingsError(f"node_host, ssh_command or jupyter_url: {error}") from error
+            raise SettingsError(f"node_host, ssh_command, jupyter_url or job_url: {error}") from error
 
     def allowed_webhook_networks(self) -> tuple[Network, ...]:
         """Where webhooks may be sent to beside public addresses.
@@ -169,6 +182,10 @@ class JobsSettings(CommonSettings, frozen=True, kw_only=True):
             extra_tolerations=_read("extra_tolerations", self.extra_tolerations, parse_tolerations),
             labels=_read("pod_labels", self.pod_labels, _parse_texts),
             annotations=_read("pod_annotations", self.pod_annotations, _parse_texts),
+            job_domain=self.job_domain,
+            job_tls_secret=self.job_tls_secret,
+            job_ingress_class=self.job_ingress_class,
+            job_ingress_annotations=_read("job_ingress_annotations", self.job_ingress_annotations, _parse_texts),
             prepare_seconds=self.prepare_seconds,
             longest_seconds=self.max_total_hours * 3600,
         )

@@ -126,6 +126,13 @@ def test_ssh_over_the_api_reaches_jobs_also_where_nobody_else_may() -> None:
     assert not reaches(rules, ENDS["disks"], ENDS["job"], SSH, blocks_are_pods=True)
 
 
+def test_the_ingress_reaches_jupyter_where_jobs_have_hosts() -> None:
+    for domain, found in (("jobs.example.org", True), ("", False)):
+        rules = policies(services={"jobs": {"settings": {"job_domain": domain}}})
+        assert reaches(rules, ENDS["ingress"], ENDS["job"], JUPYTER, blocks_are_pods=False) is found
+        assert not reaches(rules, ENDS["ingress"], ENDS["job"], SSH, blocks_are_pods=False)
+
+
 def test_names_are_asked_for_over_udp_too() -> None:
     for source in ("jobs", "job", "migration", "test"):
         for target in ("dns", "metadata", "node"):

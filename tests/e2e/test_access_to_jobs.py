@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from kubernetes import client, config
 
 from tests.support.notebook import Notebook
 from tests.support.ssh import paste
@@ -94,7 +96,7 @@ async def test_jupyter_is_enabled_used_disabled_and_enabled_anew(stack: LocalSta
         assert await first.run_cell(code) == "red True\n"
 
         assert (await call(demo, job_id, "jupyter/disable"))["status"] == "succeeded"
-        assert await first.status() is None
+        assert await first.status() == 502, "the ingress finds nobody behind the job's host"
         assert (await demo.job(job_id))["jupyter_url"] is None
 
         assert (await call(demo, job_id, "jupyter/enable"))["status"] == "succeeded"
@@ -115,3 +117,38 @@ async def test_a_job_of_an_unknown_github_user_runs_and_says_why_he_has_no_acces
         await until(told, "the reason on the job")
         await demo.client.post(f"/v1/jobs/{job_id}/cancel")
         await demo.wait(job_id, "cancelled")
+
+
+def ingresses_of(stack: LocalStack, job_id: str) -> list[Any]:
+    api = client.NetworkingV1Api(config.new_client_from_config(stack.exports()["KUBECONFIG"]))
+    return [one for one in api.list_ingress_for_all_namespaces().items if job_id in one.metadata.name]
+
+
+@pytest.mark.timeout(240)
+async def test_jupyter_of_each_job_has_a_host_of_its_own(stack: LocalStack) -> None:
+    async with working(stack) as (demo, job_id):
+        assert (await call(demo, job_id, "jupyter/enable"))["status"] == "succeeded"
+        url = (await demo.job(job_id))["jupyter_url"]
+        assert url.startswith(f"http://{job_id[:8]}.localhost:{stack.port}/lab?token=")
+        notebook = Notebook(url)
+        assert await notebook.run_cell("print(6 * 7)") == "42\n"
+        assert await notebook.run_in_terminal("echo of the terminal") == "of the terminal"
+        (ingress,) = ingresses_of(stack, job_id)
+        (owner,) = ingress.metadata.owner_references
+        assert (owner.kind, owner.name) == ("Pod", ingress.metadata.name)
+        chosen = job_id[:8] + str(uuid.uuid4())[8:]
+        refused = await demo.client.post(
+            "/v1/jobs/submit",
+            json={
+                "image": "debian:12",
+                "instance_type": "p5.48xlarge",
+                "gpu_count": 1,
+                "env_vars": {"RESERVATION_ID": chosen},
+            },
+        )
+        assert refused.status_code == 409, "who chooses an id by another's job would share its host"
+
+    async def gone() -> bool:
+        return not ingresses_of(stack, job_id)
+
+    await until(gone, "the Ingress went with the pod")

@@ -49,6 +49,11 @@ class PodPolicy(msgspec.Struct, frozen=True, kw_only=True):
     extra_tolerations: tuple[Toleration, ...] = ()
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    job_domain: str | None = None
+    """Under which each job has a host; None: jobs have none."""
+    job_tls_secret: str | None = None
+    job_ingress_class: str | None = None
+    job_ingress_annotations: dict[str, str] = {}
     prepare_seconds: float = 3600.0
     """From the lease to a ready pod at most."""
     longest_seconds: int = 168 * 3600

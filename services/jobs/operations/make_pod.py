@@ -13,6 +13,7 @@ from services.jobs.context import Context
 from services.jobs.domain.disk_manifests import has_disk, volume_claim_manifest, volume_manifest
 from services.jobs.domain.facts import Fact, PodFailed, PodMade, PortsMoved
 from services.jobs.domain.job import Job
+from services.jobs.domain.job_host import ingress_manifest
 from services.jobs.domain.manifests import (
     labels,
     object_name,
@@ -27,8 +28,9 @@ from services.jobs.operations.seal import unseal_environment
 
 log = structlog.get_logger(__name__)
 
-CALLS_AT_MOST = 13
-"""One after another, of the longest of the three: Service, Secret and disk are looked for and all made again."""
+CALLS_AT_MOST = 16
+"""One after another, of the longest of the three: what leads to the pod, Secret and disk are looked for and all made
+again."""
 
 
 class PodObjects:
@@ -48,7 +50,7 @@ class PodObjects:
         self._context = context
 
     async def make(self, job: Job) -> Fact:
-        """Secret, disk, pod, service: in this order, since the pod needs the first two and owns Secret and Service."""
+        """Secret, disk, pod, then what leads to it: the pod needs the first two, and owns all but the disk."""
         name = object_name(job)
         try:
             await self._ensure_secret(job)
@@ -56,8 +58,9 @@ class PodObjects:
                 await self._ensure_disk(job)
             pod = await self._cluster.ensure_pod(pod_manifest(job, self._policy))
             uid = pod.metadata.uid
-            ports, _ = await asyncio.gather(
+            ports, *_ = await asyncio.gather(
                 self._cluster.ensure_service(service_manifest(job, self._policy, uid)),
+                self._ensure_ingress(job, uid),
                 self._cluster.tie_secret(name, uid),
             )
         except ClusterRefused as error:
@@ -76,6 +79,7 @@ class PodObjects:
         reason = "Its Service was deleted or changed and has been made anew: its ports are others"
         try:
             ports = await self._keep_service(job, uid)
+            await self._keep_ingress(job, uid)
             if await self._cluster.find_object("secrets", name) is None:
                 await self._ensure_secret(job)
                 await self._cluster.tie_secret(name, uid)
@@ -94,9 +98,8 @@ class PodObjects:
     async def clear(self, job: Job) -> bool:
         """Remove what is left when the pod is gone. False: the disk is not detached yet."""
         name = object_name(job)
-        await asyncio.gather(
-            self._cluster.delete_object("secrets", name), self._cluster.delete_object("services", name)
-        )
+        kinds = ("secrets", "services", *(("ingresses",) if self._policy.job_domain else ()))
+        await asyncio.gather(*(self._cluster.delete_object(kind, name) for kind in kinds))
         return await self._cluster.release_disk(name) if has_disk(job) else True
 
     async def _ensure_secret(self, job: Job) -> None:
@@ -121,6 +124,17 @@ class PodObjects:
             await self._cluster.delete_object("services", object_name(job), found.metadata.uid)
         log.warning("object_made_again", kind="services", job_id=str(job.id))
         return await self._cluster.ensure_service(manifest)
+
+    async def _ensure_ingress(self, job: Job, pod_uid: str) -> None:
+        manifest = ingress_manifest(job, self._policy, pod_uid)
+        if manifest is not None:
+            await self._cluster.ensure_ingress(manifest)
+
+    async def _keep_ingress(self, job: Job, pod_uid: str) -> None:
+        if self._policy.job_domain is None or await self._cluster.find_object("ingresses", object_name(job)):
+            return
+        log.warning("object_made_again", kind="ingresses", job_id=str(job.id))
+        await self._ensure_ingress(job, pod_uid)
 
     async def _misses_disk(self, name: str) -> bool:
         kinds = ("persistentvolumes", "persistentvolumeclaims")

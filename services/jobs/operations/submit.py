@@ -2,11 +2,13 @@
 
 import hmac
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from services.jobs import storage
 from services.jobs.context import Context
 from services.jobs.domain.accepted_answer import Accepted
+from services.jobs.domain.job_id import MIN_PREFIX_LENGTH, id_range
 from services.jobs.domain.submission import Submission
 from services.jobs.operations.claim_disk import claim_disk
 from services.jobs.operations.insert_jobs import NewJob, insert_jobs, new_job
@@ -91,10 +93,24 @@ async def find_earlier(job_id: UUID, owner: Identity, mac: bytes, context: Conte
     """
     row = await context.database.fetch_one(storage.jobs.FIND_SUBMITTED, job_id=job_id)
     if row is None:
+        await _require_free_host(job_id, context)
         return None
     if row["user_id"] != owner.user_id or not hmac.compare_digest(row["request_mac"], mac):
         raise JobIdTaken
     return Accepted(job_id, JobStatus(row["status"]), row["submit_message_id"])
+
+
+async def _require_free_host(job_id: UUID, context: Context) -> None:
+    """Whoever chose their id by another's job would share its host, and with it what browsers keep for that.
+
+    Raises:
+        JobIdTaken: A job that has not ended has the same short id.
+    """
+    if context.settings.job_domain is None:
+        return
+    first, last = cast("tuple[UUID, UUID]", id_range(str(job_id)[:MIN_PREFIX_LENGTH]))
+    if await context.database.fetch_value(storage.jobs.SHARES_SHORT_ID, first=first, last=last, job_id=job_id):
+        raise JobIdTaken
 
 
 async def _answer_retry(

@@ -11,6 +11,7 @@ import msgspec
 from services.jobs.domain.accepted_answer import Accepted, AcceptedBatch
 from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import AWAITS_DISK, POSITION_UNKNOWN, Job, Phase
+from services.jobs.domain.job_host import job_host
 from services.jobs.settings import JobsSettings
 from shared.contracts.capacity import Explanation
 from shared.contracts.jobs import JobStatus
@@ -302,6 +303,8 @@ def _access_error(job: Job, settings: JobsSettings) -> str | None:
 def _jupyter_url(job: Job, token: str | None, settings: JobsSettings) -> str | None:
     if token is None or job.jupyter_port is None:
         return None
+    if settings.job_domain is not None:
+        return settings.job_url.format(host=job_host(job.id, settings.job_domain), token=token)
     return settings.jupyter_url.format(host=_host(job, settings), port=job.jupyter_port, token=token)
 
 

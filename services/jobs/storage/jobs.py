@@ -45,6 +45,15 @@ _JOB = sa.select(*JOB_COLUMNS).select_from(WITH_ACCESS)
 _THIS = jobs.c.id == bindparam("job_id")
 FIND = Statement(_JOB.add_columns(READ_AT).where(_THIS))
 FIND_SUBMITTED = Statement(_JOB.add_columns(jobs.c.request_mac).where(_THIS))
+SHARES_SHORT_ID = Statement(
+    sa.select(
+        sa.exists().where(
+            jobs.c.id.between(bindparam("first"), bindparam("last")),
+            jobs.c.id != bindparam("job_id"),
+            jobs.c.released_at.is_(None),
+        )
+    )
+)
 HISTORY = Statement(
     sa.select(job_history.c.status, job_history.c.at, job_history.c.reason)
     .where(job_history.c.job_id == bindparam("job_id"))

@@ -11,7 +11,10 @@ from services.jobs import storage
 from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.adapters.kubernetes.exec_channel import ExecResult
 from services.jobs.domain.job import Job
+from services.jobs.domain.job_host import ingress_manifest
+from services.jobs.domain.pod_policy import PodPolicy
 from services.jobs.operations.access import add_user, switch_jupyter
+from services.jobs.operations.orphans import delete_orphan, find_orphans
 from services.jobs.workers import access_keeper
 from services.jobs.workers.access_keeper import PASS_SECONDS, AccessKeeper
 from shared.leased_worker import Budget
@@ -315,3 +318,37 @@ async def test_a_worker_killed_between_the_call_and_its_record_is_followed_by_an
     assert (tools.calls("keys"), tools.calls("jupyter start"), keys.asked) == (2, 2, ["alice", "bob"])
     names = ["user_requested", "user_added", "jupyter_requested", "jupyter_enabled"]
     assert await world.announced(job_id) == ["submitted", "preparing", "started", *names]
+
+
+async def test_the_ingress_of_a_jobs_host_is_made_again_goes_with_the_job_and_is_an_orphan_without_one(
+    world: JobsWorld, cluster_simulator: ClusterSimulator
+) -> None:
+    cluster = world.cluster
+    async with world.service(job_domain="jobs.test", job_url="https://{host}/lab?token={token}") as client:
+        job_id, _ = await start(world, client, cluster_simulator)
+        name = f"gpu-dev-{job_id}-1"
+        assert (await ask(client, job_id, "jupyter/enable"))["status"] == "succeeded"
+        job = await job_of(client, job_id)
+        assert job["jupyter_url"] == f"https://{str(job_id)[:8]}.jobs.test/lab?token={job['jupyter_token']}"
+        before = await cluster.find_object("ingresses", name)
+        assert before is not None
+        await cluster.delete_object("ingresses", name)
+
+        async def again() -> bool:
+            found = await cluster.find_object("ingresses", name)
+            return found is not None and found.uid != before.uid
+
+        await eventually(again, "it is there again")
+        assert not await find_orphans(world.context(), cluster, "ingresses")
+        await client.post(f"/v1/jobs/{job_id}/cancel")
+        await until_status(client, job_id, "cancelled")
+        assert await cluster.find_object("ingresses", name) is None
+    ended = storage.jobs.to_job(await world.row(job_id))
+    policy = PodPolicy(tools_image="tools:1", job_domain="jobs.test")
+    manifest = ingress_manifest(ended, policy, "gone")
+    assert manifest is not None
+    del manifest["metadata"]["ownerReferences"]  # else the cluster itself sees to it
+    await cluster.ensure_ingress(manifest)
+    (orphan,) = await find_orphans(world.context(), cluster, "ingresses")
+    assert await delete_orphan(world.context(), cluster, "ingresses", orphan)
+    assert await cluster.find_object("ingresses", orphan.name) is None

@@ -16,7 +16,7 @@ from deploy.local.cluster.machinery import errors
 from deploy.local.cluster.machinery.objects import Object
 from deploy.local.cluster.registry.deletion import DeleteOptions, parse_options
 from deploy.local.cluster.registry.registry import Registry, Target
-from deploy.local.cluster.registry.resources import RESOURCES, Resource
+from deploy.local.cluster.registry.resources import API_VERSIONS, RESOURCES, Resource, path_of
 from deploy.local.cluster.registry.store import Record
 
 logger = logging.getLogger(__name__)
@@ -80,17 +80,17 @@ class Api:
         document = discovery.document(path, request.headers.get("accept", ""))
         if document is not None:
             return document
-        if not path.startswith("/api/v1/"):
-            raise errors.no_such_path()
-        return await self._resource(request, path.removeprefix("/api/v1/").split("/"))
+        for version in API_VERSIONS:
+            if path.startswith(f"{path_of(version)}/"):
+                return await self._resource(request, _target(version, path.removeprefix(path_of(version))[1:]))
+        raise errors.no_such_path()
 
     def _authenticate(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token.encode()):
             raise errors.unauthorized()
 
-    async def _resource(self, request: Request, parts: list[str]) -> Response:
-        target = _target(parts)
+    async def _resource(self, request: Request, target: Target) -> Response:
         if target.subresource:
             return await self._subresource(request, target)
         if not target.name:
@@ -188,22 +188,24 @@ def success(details: Object | None = None) -> Object:
     return {**status, "details": details} if details else status
 
 
-def _target(parts: list[str]) -> Target:
+def _target(version: str, path: str) -> Target:
+    parts = path.split("/")
     if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in {"status", "finalize"}:  # noqa: PLR2004
-        resource, rest = _lookup(parts[2]), parts[3:]
+        resource, rest = _lookup(version, parts[2]), parts[3:]
         if not resource.namespaced:
             raise errors.no_such_path()
         return Target(resource, parts[1], *_name_and_subresource(rest))
-    resource, rest = _lookup(parts[0]), parts[1:]
+    resource, rest = _lookup(version, parts[0]), parts[1:]
     if resource.namespaced and rest:
         raise errors.no_such_path()
     return Target(resource, "", *_name_and_subresource(rest))
 
 
-def _lookup(plural: str) -> Resource:
-    if plural not in RESOURCES:
+def _lookup(version: str, plural: str) -> Resource:
+    resource = RESOURCES.get(plural)
+    if resource is None or resource.api_version != version:
         raise errors.no_such_path()
-    return RESOURCES[plural]
+    return resource
 
 
 def _name_and_subresource(rest: list[str]) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """What a client reads to learn what is served: groups, resources, version, health."""
 
 import platform
+from collections.abc import Iterable
 
 import msgspec
 
 from deploy.local.cluster.apiserver.http import Response
 from deploy.local.cluster.machinery.objects import Object
-from deploy.local.cluster.registry.resources import RESOURCES, Resource
+from deploy.local.cluster.registry.resources import API_VERSIONS, RESOURCES, Resource, path_of
 
 VERSION = "v1.34.0"
 _PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
@@ -62,15 +63,22 @@ def _version() -> Object:
     }
 
 
-def _core_resources() -> Object:
+def _resources(version: str) -> Object:
     entries = []
     for resource in RESOURCES.values():
-        entries.append(_entry(resource))
-        entries += [_subentry(resource, name) for name in resource.subresources]
+        if resource.api_version == version:
+            entries.append(_entry(resource))
+            entries += [_subentry(resource, name) for name in resource.subresources]
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": entries}
+
+
+def _core_resources() -> Object:
+    found = _resources("v1")
+    entries = found["resources"]
     for name, kind, group, verbs in _POD_SUBRESOURCES:
         entry: Object = {"name": name, "singularName": "", "namespaced": True, "kind": kind, "verbs": verbs}
         entries.append({**entry, "group": group, "version": "v1"} if group else entry)
-    return {"kind": "APIResourceList", "groupVersion": "v1", "resources": entries}
+    return found
 
 
 def _entry(resource: Resource) -> Object:
@@ -98,17 +106,20 @@ def _subentry(resource: Resource, name: str) -> Object:
     }
 
 
-def _policy_group() -> Object:
-    versions = [{"groupVersion": f"policy/{version}", "version": version} for version in _POLICY_VERSIONS]
-    return {"name": "policy", "versions": versions, "preferredVersion": versions[0]}
+def _group(name: str, versions: Iterable[str]) -> Object:
+    found = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": found, "preferredVersion": found[0]}
 
 
 def _documents() -> dict[str, Object]:
+    served = [version.partition("/") for version in API_VERSIONS if "/" in version]
+    groups = [_group("policy", _POLICY_VERSIONS), *(_group(name, [version]) for name, _, version in served)]
     found: dict[str, Object] = {
         "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         "/api/v1": _core_resources(),
-        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_policy_group()]},
-        "/apis/policy": {"kind": "APIGroup", "apiVersion": "v1", **_policy_group()},
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups},
+        **{f"/apis/{group['name']}": {"kind": "APIGroup", "apiVersion": "v1", **group} for group in groups},
+        **{path_of(version): {"apiVersion": "v1", **_resources(version)} for version in API_VERSIONS if "/" in version},
     }
     for version in _POLICY_VERSIONS:
         found[f"/apis/policy/{version}"] = {

@@ -47,7 +47,9 @@ class Representation:
         """Many objects under the metadata of their list."""
         if self.table_version is not None:
             return self._table(records, metadata)
-        head = msgspec.json.encode({"kind": f"{self.resource.kind}List", "apiVersion": "v1", "metadata": metadata})
+        head = msgspec.json.encode(
+            {"kind": f"{self.resource.kind}List", "apiVersion": self.resource.api_version, "metadata": metadata}
+        )
         return head[:-1] + b',"items":[' + b",".join(record.raw for record in records) + b"]}"
 
     def event(self, kind: str, record: Record) -> bytes:

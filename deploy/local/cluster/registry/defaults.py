@@ -137,6 +137,10 @@ def _volume_object(value: Object) -> None:
     value.setdefault("status", {}).setdefault("phase", "Available")
 
 
+def _ingress(value: Object) -> None:
+    value.setdefault("status", {}).setdefault("loadBalancer", {})
+
+
 _DEFAULTS: dict[str, Callable[[Any], None]] = {
     "pods": _pod,
     "services": _service,
@@ -146,4 +150,5 @@ _DEFAULTS: dict[str, Callable[[Any], None]] = {
     "events": _event,
     "persistentvolumeclaims": _claim,
     "persistentvolumes": _volume_object,
+    "ingresses": _ingress,
 }

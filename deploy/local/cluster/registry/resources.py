@@ -10,7 +10,7 @@ _ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "u
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind of object under /api/v1."""
+    """One kind of object under /api/v1, or of another group under /apis."""
 
     plural: str
     singular: str
@@ -96,6 +96,15 @@ RESOURCES: Mapping[str, Resource] = {
             fields=_POD_FIELDS,
             returns_deleted=True,
         ),
+        Resource(
+            "ingresses",
+            "ingress",
+            "Ingress",
+            True,
+            ("ing",),
+            subresources=("status",),
+            api_version="networking.k8s.io/v1",
+        ),
         Resource("secrets", "secret", "Secret", True, fields=frozenset({"type"})),
         Resource("serviceaccounts", "serviceaccount", "ServiceAccount", True, ("sa",), returns_deleted=True),
         Resource(
@@ -112,6 +121,13 @@ RESOURCES: Mapping[str, Resource] = {
     )
 }
 
+
+def path_of(api_version: str) -> str:
+    """Where the kinds of a group and version are served."""
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+API_VERSIONS = tuple(dict.fromkeys(resource.api_version for resource in RESOURCES.values()))
 BY_KIND: Mapping[tuple[str, str], Resource] = {(r.api_version, r.kind): r for r in RESOURCES.values()}
 
 

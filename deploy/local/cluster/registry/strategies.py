@@ -10,7 +10,7 @@ from deploy.local.cluster.scheduler.requests import quality_of_service
 
 _PERMANENT_NAMESPACES = {"default", "kube-system", "kube-public"}
 _NOT_READY_TAINT = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
-_WITH_STATUS = {"pods", "nodes", "namespaces", "services", "persistentvolumes", "persistentvolumeclaims"}
+_WITH_STATUS = {"pods", "nodes", "namespaces", "services", "persistentvolumes", "persistentvolumeclaims", "ingresses"}
 
 
 def prepare_create(resource: str, value: Object) -> None:
@@ -23,7 +23,7 @@ def prepare_create(resource: str, value: Object) -> None:
                 "name", ""
             )
             value["status"] = {"phase": "Active"}
-        case "services" | "persistentvolumes" | "persistentvolumeclaims":
+        case "services" | "persistentvolumes" | "persistentvolumeclaims" | "ingresses":
             value.pop("status", None)
         case "nodes":
             # as the TaintNodesByCondition admission plugin: until the node lifecycle controller sees it Ready

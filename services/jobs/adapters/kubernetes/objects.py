@@ -17,7 +17,9 @@ FORBIDDEN, NOT_FOUND = 403, 404
 _CONFLICT = 409
 _REFUSALS = frozenset({400, 422})
 SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
-KINDS = ("pods", "services", "secrets", "persistentvolumeclaims", "persistentvolumes")
+KINDS = ("pods", "services", "secrets", "persistentvolumeclaims", "persistentvolumes", "ingresses")
+_GROUPS = {"ingresses": "/apis/networking.k8s.io/v1"}
+"""Of kinds that are not in the core group."""
 _CLUSTER_WIDE = frozenset({"persistentvolumes", "nodes"})
 _LOG_BUFFER_BYTES = 1 << 16
 """Of one stream, twice at most: the client's default of 2 MB would be 4 GB for a thousand slow readers."""
@@ -134,4 +136,6 @@ class Objects:
 
     def _path(self, kind: str, *names: Any) -> str:
         within = "" if kind in _CLUSTER_WIDE else f"/namespaces/{self._namespace}"
-        return "/".join([f"/api/v1{within}/{kind}", *(name for name in names if name is not None)])
+        return "/".join(
+            [f"{_GROUPS.get(kind, '/api/v1')}{within}/{kind}", *(name for name in names if name is not None)]
+        )

@@ -1,4 +1,4 @@
-"""What a pod owns and dies with it: the Service that users reach it by, and the Secret that it reads."""
+"""What a pod owns and dies with it: Service and Ingress that users reach it by, and the Secret that it reads."""
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Service(msgspec.Struct, frozen=True):
 
 
 class Owned(Objects):
-    """Services and Secrets of the jobs' pods."""
+    """Services, Ingresses and Secrets of the jobs' pods."""
 
     async def ensure_secret(self, manifest: Manifest) -> None:
         """Make the Secret, or adopt it; raises as `ensure_pod`."""
@@ -54,6 +54,10 @@ class Owned(Objects):
     async def ensure_service(self, manifest: Manifest) -> dict[str, int | None]:
         """Make the Service, or adopt it; its node ports by their names. Raises as `ensure_pod`."""
         return (await self._ensure("services", manifest, Service)).node_ports
+
+    async def ensure_ingress(self, manifest: Manifest) -> None:
+        """Make the Ingress, or adopt it; raises as `ensure_pod`."""
+        await self._ensure("ingresses", manifest, Object)
 
     async def find_service(self, name: str) -> Service | None:
         """The Service as it is now; None when there is none."""
