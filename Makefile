@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths soak-disks simulate-month chart api identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths bench-events soak-disks simulate-month chart api identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,6 +65,10 @@ soak-disks: $(READY)
 # How much 1,000 logs that are followed at once slow the reading of a job.
 bench-logs: $(READY)
 	$(BIN)/python -m tests.bench.logs
+
+# From a change to 1,000 clients that follow events.
+bench-events: $(READY)
+	$(BIN)/python -m tests.bench.events
 
 # A lab's month on the rules of the queue, beside plain first come first served: minutes.
 simulate-month: $(READY)

@@ -368,7 +368,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_
     writer.close()
     told = re.findall(r"id: (\S+)\ndata: .*\n\n", text)
     assert len(told) < count
-    last = told[-1] if told else re.findall(r"id: (\S+)", begun.decode())[0]
+    last = told[-1] if told else re.findall(r"\nid: (\S+)\n", begun.decode())[0]
     async with following(replica.url, alice, last_id=last) as again:
         await sent(again, count - len(told), seconds=60)
     assert again.numbers() == list(range(len(told) + 1, count + 1))

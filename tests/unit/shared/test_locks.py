@@ -20,6 +20,7 @@ KEYS = {
     "fold": 0x666F6C64,
     "gpud": 0x67707564,
     "hist": 0x68697374,
+    "hook": 0x686F6F6B,
     "inbx": 0x696E6278,
     "line": 0x6C696E65,
     "orph": 0x6F727068,

@@ -133,4 +133,5 @@ def test_every_route_with_a_body_is_among_them() -> None:
         "prioritise_job",
         "create_disk",
         "rename_disk",
+        "create_webhook",
     }
