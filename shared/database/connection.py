@@ -226,9 +226,10 @@ class Database:
         """A connection, to be given back."""
         while self._spare:
             connection, _ = self._spare.pop()
-            if not connection.is_closed():
-                return connection
-            await self._pool.release(connection)
+            with suppress(asyncpg.InterfaceError):  # the pool has taken back what was lost
+                if not connection.is_closed():
+                    return connection
+                await self._pool.release(connection)
         pool = await self._open_pool() if self._pool is None else self._pool
         # waiting with a time-out costs more than a short query; while there is room there is no wait
         self._waiting += 1
