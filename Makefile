@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-placement bench-deaths bench-events soak-disks simulate-month chart api identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-placement bench-deaths bench-events soak-disks simulate-month chart api identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -49,6 +49,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# Submits at a steady rate: whether the queue keeps up, and where the CPU time of a job goes.
+bench-submits: $(READY)
+	$(BIN)/python -m tests.bench.whole_way
 
 # Leases a second on 1,000 nodes with up to 50,000 waiting jobs, beside the same leases written by bare asyncpg.
 bench-placement: $(READY)

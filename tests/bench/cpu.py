@@ -9,6 +9,11 @@ _PARENT, _USER, _CHILDREN = 1, 11, 15
 
 def cpu_seconds(roots: tuple[int, ...]) -> float:
     """Of processes with all their descendants, ended ones that were waited for too."""
+    return sum(cpu_by_process(roots).values())
+
+
+def cpu_by_process(roots: tuple[int, ...]) -> dict[int, float]:
+    """Of processes and each of their descendants, by pid; of each with its own that ended and were waited for."""
     stats = {int(path.name): _stat(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
     children: dict[int, list[int]] = {}
     for pid, fields in stats.items():
@@ -21,7 +26,7 @@ def cpu_seconds(roots: tuple[int, ...]) -> float:
         if pid not in found:
             found.add(pid)
             todo += children.get(pid, [])
-    return sum(sum(map(int, stats[pid][_USER:_CHILDREN])) for pid in found if stats.get(pid)) / _TICKS
+    return {pid: sum(map(int, stats[pid][_USER:_CHILDREN])) / _TICKS for pid in found if stats.get(pid)}
 
 
 def _stat(path: Path) -> list[str]:
