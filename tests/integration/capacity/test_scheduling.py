@@ -15,6 +15,7 @@ from msgspec import structs
 from services.capacity.api.shown_cluster import ShownCluster
 from services.capacity.domain.availability import count_availability, count_cluster
 from services.capacity.domain.queue_entry import EntryState
+from services.capacity.operations.purge import purge_queue
 from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.schedule import schedule_jobs
 from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
@@ -345,6 +346,17 @@ async def test_a_batch_goes_on_with_the_entry_that_another_replica_has_made_mean
     await other.database.close()
     rows = [await capacity.entry_row(job.job_id) for job in jobs]
     assert {(row["state"], row["cancelling"], row["gpu_count"]) for row in rows} == {("waiting", True, 1)}
+
+
+async def test_entries_of_jobs_are_forgotten_nine_days_after_their_end(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    over, waits = await capacity.submit(), await capacity.submit(at=later(seconds=1))
+    await capacity.apply(ended(over))
+    assert not await purge_queue(capacity.database, later(hours=9 * 24 - 1))
+    assert await capacity.entry_row(over.job_id) is not None
+    assert not await purge_queue(capacity.database, later(hours=9 * 24 + 1))
+    assert await capacity.entry_row(over.job_id) is None
+    assert await capacity.entry_row(waits.job_id) is not None
 
 
 async def test_a_type_with_waiting_jobs_and_no_nodes_has_an_entry(capacity: Capacity) -> None:
