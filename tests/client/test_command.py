@@ -333,7 +333,7 @@ def test_every_command_has_json() -> None:
         return [] if any("--json" in parameter.opts for parameter in command.params) else [name]
 
     # what becomes another program, speaks another language, or prints a file of one
-    others = {"ssh", "cp", "forward", "open", "ssh-config", "proxy", "host-keys", "mcp"}
+    others = {"run", "ssh", "cp", "forward", "open", "ssh-config", "proxy", "host-keys", "mcp"}
     assert without(typer.main.get_command(app), "gpudev") == [f"gpudev {name}" for name in app_order(others)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from gpudev.cli import account, disks, jobs, mcp, ssh, submitting
+from gpudev.cli import account, disks, jobs, mcp, running, ssh, submitting
 from gpudev.cli.ending import CommandError, ExitCode, ending_of
 from gpudev.cli.output import tell
 from gpudev.errors import GpuDevError
@@ -41,6 +41,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.command("ssh", context_settings=ssh.SSH_ARGUMENTS)(ssh.ssh)
+app.command("run", context_settings=running.RUN_ARGUMENTS)(running.run)
 app.command("cp")(ssh.copy)
 app.command("forward")(ssh.forward)
 app.command("ssh-config")(ssh.ssh_config)

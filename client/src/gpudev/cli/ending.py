@@ -28,11 +28,11 @@ class CommandError(Exception):
 
     Args:
         text: What is wrong.
-        code: Exit code.
+        code: Exit code; one of ours, or of a command that ran for us.
         step: What to do next.
     """
 
-    def __init__(self, text: str, code: ExitCode = ExitCode.WRONG, step: str | None = None) -> None:
+    def __init__(self, text: str, code: int = ExitCode.WRONG, step: str | None = None) -> None:
         super().__init__(text)
         self.text = text
         self.code = code

@@ -131,7 +131,7 @@ class KeyFile:
             yield
 
 
-def open_client() -> Client:
+def open_client(*, retry_seconds: float = 60.0) -> Client:
     """A client of whoever is logged in; ends with the process."""
     file = KeyFile(config_folder())
-    return Client(file.current().url, lambda: file.current().api_key)
+    return Client(file.current().url, lambda: file.current().api_key, retry_seconds=retry_seconds)

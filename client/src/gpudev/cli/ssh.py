@@ -46,8 +46,8 @@ def ssh(
 ) -> None:
     """Open a shell in a job, or run a command there: `gpudev ssh JOB nvidia-smi`. Ends as that ends."""
     with open_client() as client:
-        host = _ready(client, job)
-    _become(["ssh", *_options(), host, *context.args])
+        host = ready(client, job)
+    _become(["ssh", *options(), host, *context.args])
 
 
 def copy(
@@ -60,7 +60,7 @@ def copy(
         ends = [_end(client, source), _end(client, target)]
     if sum(remote for _, remote in ends) != 1:
         raise CommandError("One of both must be JOB:PATH", step="`gpudev cp model.pt JOB:` or `gpudev cp JOB:out .`.")
-    _become(["scp", *(["-r"] if recursive else []), *_options(), *(path for path, _ in ends)])
+    _become(["scp", *(["-r"] if recursive else []), *options(), *(path for path, _ in ends)])
 
 
 def forward(
@@ -70,11 +70,11 @@ def forward(
     """Reach ports of a job on this machine, until interrupted."""
     pairs = [_port_pair(text) for text in ports]
     with open_client() as client:
-        host = _ready(client, job)
+        host = ready(client, job)
     for here, there in pairs:
         tell(f"http://localhost:{here} is port {there} of the job")
     forwards = [part for here, there in pairs for part in ("-L", f"127.0.0.1:{here}:127.0.0.1:{there}")]
-    _become(["ssh", *_options(), "-N", "-o", "ExitOnForwardFailure=yes", *forwards, host])
+    _become(["ssh", *options(), "-N", "-o", "ExitOnForwardFailure=yes", *forwards, host])
 
 
 def ssh_config(
@@ -107,7 +107,7 @@ def open_job(
     if editor not in _EDITORS:
         raise CommandError(f"{editor!r} is not known", step=f"Take one of {', '.join(_EDITORS)}.")
     with open_client() as client:
-        host = _ready(client, job)
+        host = ready(client, job)
     ssh_config(write=True)
     _become([_EDITORS[editor], "--remote", f"ssh-remote+{host}", folder])
 
@@ -131,7 +131,7 @@ def host_keys(host: str) -> None:
         print_line(f"{host} {key}")
 
 
-def _ready(client: Client, named: str | None) -> str:
+def ready(client: Client, named: str | None) -> str:
     """The host name of a job that can be entered.
 
     Raises:
@@ -151,7 +151,7 @@ def _end(client: Client, text: str) -> tuple[str, bool]:
     named, colon, path = text.partition(":")
     if not colon or "/" in named:
         return text, False
-    return f"{_ready(client, named)}:{path}", True
+    return f"{ready(client, named)}:{path}", True
 
 
 def _port_pair(text: str) -> tuple[int, int]:
@@ -196,10 +196,11 @@ def _socket_folders() -> Iterator[Path]:
             yield folder
 
 
-def _options() -> list[str]:
+def options() -> list[str]:
+    """OpenSSH's, to reach jobs by their host names."""
     given = os.environ.get("GPUDEV_SSH_CONFIG")
-    options = [part for name, value in _settings() for part in ("-o", f"{name}={value}")]
-    return [*(["-F", given] if given else []), *options]
+    settings = [part for name, value in _settings() for part in ("-o", f"{name}={value}")]
+    return [*(["-F", given] if given else []), *settings]
 
 
 def _own_command() -> str:
