@@ -27,7 +27,7 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "60"))
 BATCH = int(os.environ.get("BENCH_BATCH", "0"))
 CONNECTIONS = int(os.environ.get("BENCH_CONNECTIONS", "16"))
 _LOOK_SECONDS = 5.0
-_CATCH_UP_SECONDS = 120.0
+_CATCH_UP_SECONDS = float(os.environ.get("BENCH_CATCH_UP_SECONDS", "120"))
 _UNPUBLISHED = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
 
 
