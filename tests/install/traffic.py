@@ -54,7 +54,7 @@ class Traffic:
         finally:
             self._over.set()
             threads[0].join(60)
-            self._cancel(counting, *self.jobs)
+            self._cancel(*self.jobs)
             threads[1].join(60)
 
     def failures(self) -> str:
@@ -74,6 +74,7 @@ class Traffic:
             job = client.submit_job(
                 image=JOB_IMAGE, instance_type="p5.48xlarge", gpu_count=1, duration_hours=1, command=COUNT
             )
+            self.jobs.append(str(job.job_id))
             deadline = time.monotonic() + 90
             while client.get_job(job.job_id).status != "active":
                 assert time.monotonic() < deadline, client.get_job(job.job_id)
