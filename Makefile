@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-placement bench-deaths bench-events soak-disks simulate-month chart api identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-placement bench-deaths bench-events bench-ssh soak-disks simulate-month chart api identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -73,6 +73,10 @@ bench-logs: $(READY)
 # From a change to 1,000 clients that follow events.
 bench-events: $(READY)
 	$(BIN)/python -m tests.bench.events
+
+# What SSH over the API costs beside the direct way, 200 sessions at once, and what a client that takes nothing costs.
+bench-ssh: $(READY)
+	PYTHONPATH=client/src $(BIN)/python -m tests.bench.ssh
 
 # A lab's month on the rules of the queue, beside plain first come first served: minutes.
 simulate-month: $(READY)
