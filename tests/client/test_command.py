@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import typer
 
-from gpudev.cli import app
+from gpudev.cli import app, job_options
+from shared.contracts.catalogue import CATALOGUE
 from tests.client.scripted import Answerer, says, scripted, streams
 from tests.client.test_exchange import ACTIVE, ENDED, SUBMITTED
 
@@ -341,3 +342,34 @@ def test_the_package_makes_the_command() -> None:
     made = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
     module, name = made["scripts"]["gpudev"].split(":")
     assert callable(getattr(import_module(module), name))
+
+
+def test_gpu_types_stand_for_instance_types_that_there_are() -> None:
+    known = {one.name: one.gpu_type for one in CATALOGUE}
+    assert {known[instance]: instance for instance in job_options.INSTANCE_TYPES.values()} == job_options.INSTANCE_TYPES
+    assert set(job_options.INSTANCE_TYPES) == set(known.values())
+
+
+async def test_defaults_go_behind_options_and_a_gpu_type_stands_for_an_instance_type(person: Person) -> None:
+    async with scripted(says(SUBMITTED)) as server:
+        person.hold_key(server.url)
+        (person.config / "defaults.yaml").write_text("image: debian:12\ninstance_type: p5.48xlarge\ngithub_user: ann\n")
+        code, _, told = await person.run("submit", "--gpu-type", "a100", "--github-user", "bob")
+        assert code == 0, told
+        assert (await person.run("submit", "--gpu-type", "a100", "-t", "p5.48xlarge"))[0] == 2
+        assert "h100" in (await person.run("submit", "--gpu-type", "none"))[2]
+    assert json.loads(server.seen[0]["body"]) == {
+        "image": "debian:12",
+        "instance_type": "p4d.24xlarge",
+        "github_user": "bob",
+    }
+
+
+async def test_a_run_says_what_is_missing_before_it_submits_anything(person: Person) -> None:
+    async with scripted(says({})) as server:
+        person.hold_key(server.url)
+        assert "nothing to run" in (await person.run("run"))[2]
+        assert "--github-user" in (await person.run("run", "--", "true"))[2]
+        outside = await person.run("run", "--github-user", "ann", "--no-send", "--out", "../x", "--", "true")
+    assert "outside the folder" in outside[2]
+    assert server.seen == []
