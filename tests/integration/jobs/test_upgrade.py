@@ -156,7 +156,9 @@ async def test_a_job_runs_through_an_upgrade_and_both_releases_work_on_one_datab
         assert {status: await seen(former, job_id) for status, job_id in jobs.items()} == before
         async with world.service() as ours:
             for status, job_id in jobs.items():
-                assert without_added_fields(await seen(ours, job_id), before[status]) == before[status]
+                now = without_added_fields(await seen(ours, job_id), before[status])
+                # what the new release learns of a running job, such as its host keys, is a change of the job
+                assert now == ({**before[status][0], "updated_at": now[0]["updated_at"]}, *before[status][1:])
             await share(upgrade, former, ours, jobs["active"], cluster_simulator)
             mixed = await exchange(upgrade, former, ours)
     async with world.service() as ours:
