@@ -128,7 +128,8 @@ def _instance_type(fields: Fields) -> list[Problem]:
 
 def _duration(fields: Fields) -> list[Problem]:
     hours = fields.get("duration_hours")
-    if hours is None or round(hours * 3600) >= MIN_DURATION_SECONDS:
+    # compared before it is rounded: the product of a number beyond all bounds is an infinity, which has no whole number
+    if hours is None or hours * 3600 >= MIN_DURATION_SECONDS - 0.5:
         return []
     return [Problem("greater_than_equal", ("body", "duration_hours"), "Must be at least 5 minutes (0.0834 hours)")]
 

@@ -372,7 +372,7 @@ def refusal(**changes: Any) -> list[Problem]:
 
 
 def test_a_bound_is_told_in_one_sentence_of_the_users_terms() -> None:
-    too_short = {refusal(duration_hours=hours)[0].msg for hours in (-1, 0, 1e-9, 0.01)}
+    too_short = {refusal(duration_hours=hours)[0].msg for hours in (-1.7e308, -1, 0, 1e-9, 0.01)}
     assert too_short == {"Must be at least 5 minutes (0.0834 hours)"}
     assert refusal(duration_hours=73)[0].msg == "Must be at most 72 hours"
     assert refusal(disk_name="d", disk_size_gb=1)[0].msg == "Must be at least 10 GB"
