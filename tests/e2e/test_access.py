@@ -30,14 +30,14 @@ async def test_the_document_is_valid_and_holds_every_route(stack: LocalStack) ->
 
 
 async def test_each_section_of_the_page_is_in_the_contracts_order(stack: LocalStack) -> None:
-    """The page shows the document's tags and operations as they follow in it."""
+    """The page shows the document's tags and operations as they follow in it; what the contract lacks comes last."""
     spec = await document(stack)
     shown: dict[str, list[tuple[str, str]]] = {tag["name"]: [] for tag in spec["tags"]}
     for path, item in spec["paths"].items():
         for method, operation in item.items():
             shown[operation["tags"][0]].append((method.upper(), path))
     written = sections()
-    assert list(shown) == list(written)
+    assert [name for name in shown if name in written] == list(written)
     assert {name: shown[name][: len(rows)] for name, rows in written.items()} == written
 
 

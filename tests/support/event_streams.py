@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import msgspec
 
+from shared.background import cancel_all
 from shared.contracts.auth import VERIFY_SUBJECT, VerifyReply, VerifyRequest
 from shared.contracts.jobs import JobExpiring, JobStatus
 from shared.errors import Forbidden, Unauthenticated
@@ -85,8 +86,7 @@ async def following(
         try:
             yield follower
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_all([task])
 
 
 async def sent(follower: Follower, number: int, *, seconds: float = 15.0) -> list[dict[str, Any]]:

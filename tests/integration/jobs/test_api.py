@@ -62,6 +62,7 @@ ADDED_FIELDS = [
     "home",
     "working_dir",
     "grace_seconds",
+    "ssh_host_keys",
 ]
 
 PUBLISHED = Statement(sa.select(outbox.c.published_at).where(outbox.c.entity_id == sa.bindparam("job_id")))

@@ -344,6 +344,7 @@ async def test_one_user_follows_a_bounded_number_of_times(world: JobsWorld, star
         pass
 
 
+@pytest.mark.slow
 async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_comes_back(
     world: JobsWorld, replica: Replica
 ) -> None:
@@ -354,7 +355,10 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_
     reader, writer = await asyncio.open_connection(sock=slow, limit=1024)
     head = f"Host: a\r\nConnection: close\r\nAuthorization: {alice['Authorization']}\r\n\r\n"
     writer.write(f"GET /v1/events HTTP/1.1\r\n{head}".encode())
-    begun = await reader.readuntil(b"\n\n")
+    try:
+        begun = await reader.readuntil(b"\n\n")
+    except asyncio.IncompleteReadError as error:
+        pytest.fail(f"The stream did not begin: {error.partial!r}")
     # more than the kernel takes in between, and then more than may wait
     job_id, count = uuid4(), 500
     for number in range(1, count + 1):
