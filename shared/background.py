@@ -30,6 +30,13 @@ async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Return when it is set, or after so long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
 class Loop:
     """Runs `turn` when woken, and every `period_seconds` anyway; a turn that fails or hangs is logged and repeated.
 
@@ -64,12 +71,18 @@ class Loop:
         self._stale_seconds = stale_seconds or max(10.0, 5 * period_seconds)
         self._at_end = at_end
         self._woken = asyncio.Event()
+        self._mended = asyncio.Event()
         self._stopwatch = stopwatch
         self._last_good = stopwatch()
         self._error: str | None = None
 
     def wake(self) -> None:
-        """Run a turn soon; calls during a turn lead to one more."""
+        """Run a turn soon; calls during a turn lead to one more. After a failed turn its back-off is kept."""
+        self._woken.set()
+
+    def obstacle_gone(self) -> None:
+        """What turns fail for is over, such as a broken connection: run one now, without the rest of a back-off."""
+        self._mended.set()
         self._woken.set()
 
     def fault(self) -> str | None:
@@ -91,6 +104,7 @@ class Loop:
         failures = 0
         while True:
             self._woken.clear()
+            self._mended.clear()
             more = False
             try:
                 async with asyncio.timeout(self._turn_seconds):
@@ -106,11 +120,10 @@ class Loop:
                 await self._rest(failures)
 
     async def _rest(self, failures: int) -> None:
-        backoff = min(5.0, 0.1 * 2**failures) if failures else 0.0
-        await asyncio.sleep(max(backoff, self._pause_seconds))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._period_seconds):
-                await self._woken.wait()
+        await asyncio.sleep(self._pause_seconds)
+        if failures:
+            await _wait(self._mended, min(5.0, 0.1 * 2**failures))
+        await _wait(self._woken, self._period_seconds)
 
     def _succeeded(self) -> None:
         self._error = None

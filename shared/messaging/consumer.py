@@ -125,6 +125,7 @@ class Consumer:
 
     async def _after_connect(self) -> None:
         self._stale = True
+        self.loop.obstacle_gone()
 
     async def _turn(self) -> bool:
         if not await self._leader_lock.held():

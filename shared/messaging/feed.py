@@ -246,7 +246,8 @@ class Feed:
             await self._broker.client.subscribe(EVERYTHING, cb=self._on_news)
             self._subscribed = True
         self._next_check = 0.0
-        self._look_soon()
+        self._empty_reads = 0
+        self.loop.obstacle_gone()
 
     async def _on_news(self, _: Any) -> None:
         self._look_soon()

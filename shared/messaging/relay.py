@@ -96,7 +96,7 @@ class Relay:
 
     async def _after_connect(self) -> None:
         self._next_check = _AT_ONCE
-        self.wake()
+        self.loop.obstacle_gone()
 
     async def _turn(self) -> bool:
         now = self._clock()

@@ -66,7 +66,7 @@ class StreamKeeper:
         broker.on_connect(self._after_connect)
 
     async def _after_connect(self) -> None:
-        self.loop.wake()
+        self.loop.obstacle_gone()
 
     async def _turn(self) -> None:
         try:

@@ -344,7 +344,6 @@ async def test_one_user_follows_a_bounded_number_of_times(world: JobsWorld, star
         pass
 
 
-@pytest.mark.slow
 async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_comes_back(
     world: JobsWorld, replica: Replica
 ) -> None:

@@ -56,6 +56,25 @@ async def test_a_turn_that_fails_is_repeated_and_one_that_hangs_is_cut_off() -> 
         await asyncio.wait_for(done.wait(), 10)
 
 
+async def test_a_back_off_outlasts_a_wake_and_ends_when_the_obstacle_is_gone() -> None:
+    turns: list[str] = []
+
+    def failing(name: str) -> Loop:
+        async def turn() -> None:
+            turns.append(name)
+            raise RuntimeError("told to")
+
+        return Loop(name, turn, period_seconds=60)
+
+    woken, mended = failing("woken"), failing("mended")
+    async with running(woken.run), running(mended.run):
+        await eventually(lambda: len(turns) == 2, "the first turns")
+        woken.wake()
+        mended.obstacle_gone()
+        await eventually(lambda: len(turns) == 4, "one more of each")
+    assert turns[2:] == ["mended", "woken"]
+
+
 async def test_a_loop_without_a_good_turn_says_so() -> None:
     seconds = 100.0
     turns = 0
