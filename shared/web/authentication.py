@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -31,6 +32,8 @@ _MAX_CACHED = 10_000
 
 _ValueT = TypeVar("_ValueT")
 
+AuthenticatedRequest = Request[Identity, Any, Any]
+"""With the user that it comes from."""
 Verify = Callable[[str], Awaitable[Identity]]
 """From the hash of a key to its identity; raises Unauthenticated, Forbidden or Unavailable."""
 

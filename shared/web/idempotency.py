@@ -2,18 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 
-from shared.contracts.auth import Identity
 from shared.idempotency import IdempotencyKey, Outcome, check_key
+from shared.web.authentication import AuthenticatedRequest
 
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 
-async def idempotency_key(request: Request[Identity, Any, Any]) -> IdempotencyKey | None:
+async def idempotency_key(request: AuthenticatedRequest) -> IdempotencyKey | None:
     """The request's key; None when it has none.
 
     Raises:

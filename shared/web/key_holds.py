@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from litestar import Request
 
 from shared.api_key import ApiKey
 from shared.background import cancel_all
 from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.auth import Identity
 from shared.errors import Forbidden, Unauthenticated, Unavailable
-from shared.web.authentication import API_KEY, Verify
+from shared.web.authentication import API_KEY, AuthenticatedRequest, Verify
 from shared.web.drain import Drain
 
 log = structlog.get_logger(__name__)
@@ -126,12 +125,12 @@ class KeyHold:
         await self._holds.drain.released()
 
 
-def key_hold(request: Request[Identity, Any, Any]) -> KeyHold:
+def key_hold(request: AuthenticatedRequest) -> KeyHold:
     """The hold of the key that a request came with."""
     return KeyHold(request.app.state[KEY_HOLDS], request.scope["state"][API_KEY], request.user)
 
 
-async def while_key_holds(request: Request[Identity, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+async def while_key_holds(request: AuthenticatedRequest, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the request's key ends.
 
     Raises:

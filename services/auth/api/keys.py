@@ -1,8 +1,8 @@
 """A user's own keys."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -19,8 +19,8 @@ from services.auth.schemas import (
     rotated,
 )
 from shared.api_key import new_api_key, parse_key_prefix
-from shared.contracts.auth import Identity
 from shared.errors import NotFound
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 
@@ -40,7 +40,7 @@ class KeysController(Controller):
         responses=error_responses(409, 422),
     )
     async def rotate(
-        self, request: Request[Identity, Any, Any], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, context: NamedDependency[Context]
     ) -> Response[RotateResponse]:
         """The new key never outlives the log-in session. The old key keeps working for 60 s."""
         outcome = await rotate_key(
@@ -55,7 +55,7 @@ class KeysController(Controller):
     @get("/", operation_id="list_keys", summary="List your API keys", responses=error_responses())
     async def list(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         context: NamedDependency[Context],
         limit: Limit = 50,
         offset: Offset = 0,
@@ -72,7 +72,7 @@ class KeysController(Controller):
         responses=error_responses(404, 409, 422),
     )
     async def revoke(
-        self, request: Request[Identity, Any, Any], key_prefix: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, key_prefix: FromPath[str], context: NamedDependency[Context]
     ) -> Response[RevokeResponse]:
         """Within a second the key is refused everywhere. Repeating the request gives the same answer."""
         key_id = parse_key_prefix(key_prefix)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
 from services.capacity.api.shown_cluster import ShownCluster
 from services.capacity.schemas import Availability, ClusterStatusBody
 from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses
 from shared.web.fast_reads import FastRead
 
@@ -25,7 +26,7 @@ class GpuController(Controller):
         responses=conditional_responses(),
     )
     async def availability(
-        self, request: Request[Identity, Any, Any], shown_cluster: NamedDependency[ShownCluster]
+        self, request: AuthenticatedRequest, shown_cluster: NamedDependency[ShownCluster]
     ) -> Response[Availability]:
         """GPUs of each type, in total and by node. A type is listed when it has nodes or waiting jobs.
 
@@ -45,7 +46,7 @@ class ClusterController(Controller):
         responses=conditional_responses(),
     )
     async def status(
-        self, request: Request[Identity, Any, Any], shown_cluster: NamedDependency[ShownCluster]
+        self, request: AuthenticatedRequest, shown_cluster: NamedDependency[ShownCluster]
     ) -> Response[ClusterStatusBody]:
         """Totals over all GPU types, the number of jobs by status, and how well estimates of starts have held.
 

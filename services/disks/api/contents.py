@@ -1,8 +1,6 @@
 """What is on disks."""
 
-from typing import Any
-
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
@@ -14,7 +12,7 @@ from services.disks.schemas import (
     DiskContent,
     disk_content,
 )
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 
 
@@ -31,7 +29,7 @@ class ContentsController(Controller):
         responses=error_responses(404),
     )
     async def show_content(
-        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> DiskContent:
         """The files that were on the disk when the last job that used it ended."""
         name = check_name(disk_name, NAME_LOC)

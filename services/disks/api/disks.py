@@ -1,9 +1,9 @@
 """Disks: made, listed, deleted, restored, renamed."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 from msgspec import UNSET
@@ -27,8 +27,8 @@ from services.disks.schemas import (
     rename_answer,
     requested,
 )
-from shared.contracts.auth import Identity
 from shared.idempotency import Outcome
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import Body
@@ -49,7 +49,7 @@ class DisksController(Controller):
         responses=error_responses(404, 409, 422, body=True),
     )
     async def create(
-        self, request: Request[Identity, Any, Any], data: JSONBody[CreateDiskRequest], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, data: JSONBody[CreateDiskRequest], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """The answer comes at once. Poll the operation to learn when the disk exists."""
         new = NewDisk(
@@ -78,7 +78,7 @@ class DisksController(Controller):
     )
     async def list_own(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         context: NamedDependency[Context],
         include_deleted: FromQuery[bool] = False,
         limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 500,
@@ -98,7 +98,7 @@ class DisksController(Controller):
         responses=error_responses(404),
     )
     async def show(
-        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> DiskInfo:
         """The disk of that name; if all disks of that name are deleted, the one that was deleted last."""
         name = check_name(disk_name, NAME_LOC)
@@ -113,7 +113,7 @@ class DisksController(Controller):
         responses=error_responses(404, 409, 410, 422),
     )
     async def remove(
-        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """The disk's name is free at once. The disk can be restored until the day that the answer names."""
         return await begin_operation(delete_disk, request, disk_name, context)
@@ -126,7 +126,7 @@ class DisksController(Controller):
         responses=error_responses(404, 409, 410, 422),
     )
     async def restore(
-        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """If several disks of that name are deleted, the one that was deleted last is restored."""
         return await begin_operation(restore_disk, request, disk_name, context)
@@ -142,7 +142,7 @@ class DisksController(Controller):
     )
     async def rename(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         disk_name: FromPath[str],
         data: JSONBody[RenameDiskRequest],
         context: NamedDependency[Context],

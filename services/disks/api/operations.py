@@ -1,8 +1,6 @@
 """How requests about disks went."""
 
-from typing import Any
-
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
@@ -14,7 +12,7 @@ from services.disks.schemas import (
     OperationState,
     operation_state,
 )
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 
 
@@ -32,7 +30,7 @@ class OperationsController(Controller):
     )
     async def show_operation(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         disk_name: FromPath[str],
         operation_id: FromPath[str],
         context: NamedDependency[Context],

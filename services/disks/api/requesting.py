@@ -2,17 +2,17 @@
 
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID, uuid4
 
-from litestar import Request, Response
+from litestar import Response
 
 from services.disks.context import Context
 from services.disks.domain.disk import check_name
 from services.disks.domain.operation import Operation
 from services.disks.schemas import NAME_LOC, OperationRequested, requested
-from shared.contracts.auth import Identity
 from shared.idempotency import IdempotencyKey, Outcome
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.idempotency import idempotency_key, replayable
 
 
@@ -34,7 +34,7 @@ class Begin(Protocol):
 
 
 async def begin_operation(
-    begin: Begin, request: Request[Identity, Any, Any], disk_name: str, context: Context
+    begin: Begin, request: AuthenticatedRequest, disk_name: str, context: Context
 ) -> Response[OperationRequested]:
     """The answer to a request that begins an operation and needs nothing but the disk's name."""
     outcome = await begin(

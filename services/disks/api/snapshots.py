@@ -1,8 +1,8 @@
 """Snapshots of disks."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, Parameter
 
@@ -17,7 +17,7 @@ from services.disks.schemas import (
     SnapshotList,
     snapshot_info,
 )
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 
 
@@ -35,7 +35,7 @@ class SnapshotsController(Controller):
     )
     async def show_snapshots(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         disk_name: FromPath[str],
         context: NamedDependency[Context],
         limit: FromQuery[Annotated[int, Parameter(ge=1, le=500)]] = 50,
@@ -56,7 +56,7 @@ class SnapshotsController(Controller):
         responses=error_responses(404, 409, 410, 422),
     )
     async def take_snapshot(
-        self, request: Request[Identity, Any, Any], disk_name: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, disk_name: FromPath[str], context: NamedDependency[Context]
     ) -> Response[OperationRequested]:
         """The answer comes at once. Poll the operation to learn when the snapshot is complete."""
         return await begin_operation(request_snapshot, request, disk_name, context)

@@ -1,8 +1,6 @@
 """Routes about access to a running job: SSH keys of users, and Jupyter."""
 
-from typing import Any
-
-from litestar import Controller, Request, Response, post
+from litestar import Controller, Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -11,13 +9,11 @@ from services.jobs.context import Context
 from services.jobs.operations.access import add_user, switch_jupyter
 from services.jobs.schemas.answers import ActionAnswer, action_answer
 from services.jobs.schemas.requests import AddUserRequest
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key
 from shared.web.preferences import PREFER_WAIT
 from shared.web.validation import Body
-
-AuthenticatedRequest = Request[Identity, Any, Any]
 
 
 class AccessController(Controller):

@@ -2,19 +2,18 @@
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromHeader, FromPath, FromQuery, HeaderParameter, Parameter
 
 from services.jobs.domain.event_channels import Topic
 from services.jobs.operations.stream_events import EventReader
-from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.key_holds import key_hold
 from shared.web.streaming import EVENT_RESPONSE, EventStream
 
-AuthenticatedRequest = Request[Identity, Any, Any]
 _TOPICS = "Which events: `jobs`, `disks`, `cluster`, separated by commas"
 _USER = "For operators: the events of the user of this name, or `*` for everybody's"
 _LAST_ID = "Id of the last event that you have: what came after it comes first"

@@ -1,10 +1,10 @@
 """Routes of a job's life: submit, read, cancel, extend."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
 import msgspec
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 
@@ -41,6 +41,7 @@ from services.jobs.schemas.requests import (
 )
 from shared.contracts.auth import Identity
 from shared.errors import InvalidInput
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.body import LARGE_BODY_BYTES
 from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses
 from shared.web.errors import error_responses
@@ -49,7 +50,6 @@ from shared.web.idempotency import idempotency_key, replayable
 from shared.web.preferences import PREFER_WAIT, preferred_wait
 from shared.web.validation import Body
 
-AuthenticatedRequest = Request[Identity, Any, Any]
 _PATH = "/v1/jobs"
 _LIMIT = "Jobs in the answer, at most"
 _OFFSET = "Jobs to skip, newest first"

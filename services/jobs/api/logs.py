@@ -5,20 +5,19 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, Parameter
 
 from services.jobs.context import Context
 from services.jobs.operations.read import get_job
 from services.jobs.operations.stream_log import LogReader, LogRequest
-from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.key_holds import key_hold
 from shared.web.streaming import TEXT_RESPONSE, TextStream
 
-AuthenticatedRequest = Request[Identity, Any, Any]
 MAX_TAIL_LINES = 1_000_000
 _SINCE = "Only lines that began since then: an RFC 3339 time, or a number of seconds ago"
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from msgspec.structs import replace
 
 from services.jobs.api.shown_jobs import ShownJobs
@@ -15,8 +15,8 @@ from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job, Phas
 from services.jobs.operations.read import find_version, known_range
 from services.jobs.operations.wait import await_change, await_job
 from services.jobs.schemas.answers import ActionAnswer, ActionStatus, SubmitAnswer
-from shared.contracts.auth import Identity
 from shared.idempotency import Outcome
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.conditional import ConditionalResponse, if_none_match, is_known
 from shared.web.idempotency import replayable
 from shared.web.key_holds import while_key_holds
@@ -28,7 +28,7 @@ Settle: TypeAlias = Callable[[AnswerT, Job], AnswerT | None]
 
 
 async def held_answer(
-    request: Request[Identity, Any, Any], outcome: Outcome[AnswerT], settle: Settle[AnswerT], context: Context
+    request: AuthenticatedRequest, outcome: Outcome[AnswerT], settle: Settle[AnswerT], context: Context
 ) -> Response[AnswerT]:
     """The answer to a request about a job: at once, or, with `Prefer: wait`, when its outcome is known.
 
@@ -51,7 +51,7 @@ async def held_answer(
 
 
 async def changed_job(
-    request: Request[Identity, Any, Any], job_id: str, shown_jobs: ShownJobs, context: Context
+    request: AuthenticatedRequest, job_id: str, shown_jobs: ShownJobs, context: Context
 ) -> Response[Any]:
     """A job: at once, or, with `Prefer: wait` and `If-None-Match`, as soon as it is another than the client has.
 
@@ -78,7 +78,7 @@ async def changed_job(
 
 
 @contextmanager
-def _granted_wait(request: Request[Identity, Any, Any], context: Context) -> Iterator[int | None]:
+def _granted_wait(request: AuthenticatedRequest, context: Context) -> Iterator[int | None]:
     """The seconds that the request's answer is held; None: not at all, also for users who have too many held."""
     seconds, user_id = preferred_wait(request), request.user.user_id
     held = context.wake_ups.held_answers

@@ -1,8 +1,6 @@
 """Routes about a job's entry in the queue, which capacity keeps."""
 
-from typing import Any
-
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -11,7 +9,7 @@ from services.jobs.operations.prioritise import prioritise_job
 from services.jobs.operations.read import explain_job
 from services.jobs.schemas.answers import ActionAnswer, ExplainAnswer, action_answer, explain_answer
 from services.jobs.schemas.requests import PriorityRequest
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import Body
@@ -28,7 +26,7 @@ class QueueController(Controller):
         responses=error_responses(404, 409, 503),
     )
     async def explain(
-        self, request: Request[Identity, Any, Any], job_id: FromPath[str], context: NamedDependency[Context]
+        self, request: AuthenticatedRequest, job_id: FromPath[str], context: NamedDependency[Context]
     ) -> ExplainAnswer:
         """What one of your jobs is waiting for, when it will probably start, and what would start sooner."""
         job, explanation = await explain_job(user_id=request.user.user_id, job_id=job_id, context=context)
@@ -45,7 +43,7 @@ class QueueController(Controller):
     )
     async def prioritise(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         job_id: FromPath[str],
         data: JSONBody[PriorityRequest],
         context: NamedDependency[Context],

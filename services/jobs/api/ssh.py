@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from services.jobs.context import Context
 from services.jobs.operations.read import get_own_or_any
 from services.jobs.operations.tunnel import Tunnels
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.key_holds import key_hold
 from shared.web.upgrade import SWITCHING_PROTOCOLS, Socket, Upgraded, require_upgrade
@@ -30,7 +30,7 @@ class SshController(Controller):
     )
     async def ssh(
         self,
-        request: Request[Identity, Any, Any],
+        request: AuthenticatedRequest,
         job_id: FromPath[str],
         context: NamedDependency[Context],
         tunnels: NamedDependency[Tunnels],

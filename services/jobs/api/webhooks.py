@@ -1,8 +1,6 @@
 """Routes of webhooks."""
 
-from typing import Any
-
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -22,11 +20,9 @@ from services.jobs.schemas.webhooks import (
     state_fields,
     webhook_details,
 )
-from shared.contracts.auth import Identity
+from shared.web.authentication import AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
-
-AuthenticatedRequest = Request[Identity, Any, Any]
 
 
 class WebhooksController(Controller):

@@ -51,6 +51,12 @@ Env = Annotated[
 ]
 GithubUser = Annotated[str | None, typer.Option(help="Whose SSH keys open the job.")]
 Jupyter = Annotated[bool | None, typer.Option("--jupyter/--no-jupyter", help="JupyterLab at once.")]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", exists=True, dir_okay=False, help="YAML with the API's field names; a job for each document."
+    ),
+]
 _NEEDED = {"image": "--image", "instance_type": "--gpu-type or --instance-type"}
 _DEFAULTS = "defaults.yaml"
 

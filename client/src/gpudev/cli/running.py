@@ -55,9 +55,7 @@ def run(  # noqa: PLR0917 - its parameters are the options of the command line
     env: of.Env = None,
     github_user: of.GithubUser = None,
     jupyter_enabled: of.Jupyter = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", exists=True, dir_okay=False, help="YAML with the API's field names.")
-    ] = None,
+    file: of.File = None,
 ) -> None:
     """Send this folder into a new job, run a command there as if it ran here, and end as it ends.
 

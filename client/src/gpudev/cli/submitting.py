@@ -1,7 +1,6 @@
 """`gpudev submit`."""
 
 import uuid
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,12 +27,7 @@ def submit(  # noqa: PLR0917 - its parameters are the options of the command lin
     env: of.Env = None,
     github_user: of.GithubUser = None,
     jupyter_enabled: of.Jupyter = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", exists=True, dir_okay=False, help="YAML with the API's field names; each document is a job."
-        ),
-    ] = None,
+    file: of.File = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Until the job is active, or over.")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key never makes two jobs.")] = None,
     as_json: AsJson = False,
