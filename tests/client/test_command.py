@@ -49,7 +49,9 @@ class Person:
     def __init__(self, folder: Path) -> None:
         self.config = folder / "config" / "gpudev"
 
-    async def run(self, *arguments: str, beside: int = PIPE, **environment: str) -> tuple[int, str, str]:
+    async def run(
+        self, *arguments: str, out: int = PIPE, beside: int = PIPE, **environment: str
+    ) -> tuple[int, str, str]:
         """Exit code, output, and what was told beside it."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("GPUDEV_", "AWS_"))}
         given = {
@@ -65,16 +67,16 @@ class Person:
             "gpudev",
             *arguments,
             env={**plain, **given, **environment},
-            stdout=PIPE,
+            stdout=out,
             stderr=beside,
         )
         output, told = await process.communicate()
-        return process.returncode or 0, output.decode(), (told or b"").decode()
+        return process.returncode or 0, (output or b"").decode(), (told or b"").decode()
 
-    async def log_in(self, url: str) -> tuple[int, str, str]:
+    async def log_in(self, url: str, *options: str, **environment: str) -> tuple[int, str, str]:
         """With credentials as the shell has them."""
         aws = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_SESSION_TOKEN": "t0ken"}
-        return await self.run("login", "--url", url, **aws)
+        return await self.run("login", "--url", url, *options, **aws, **environment)
 
     def hold_key(self, url: str) -> None:
         """As after a log-in."""
@@ -363,6 +365,25 @@ async def test_defaults_go_behind_options_and_a_gpu_type_stands_for_an_instance_
         "instance_type": "p4d.24xlarge",
         "github_user": "bob",
     }
+
+
+@pytest.mark.parametrize("runs_already", [True, False])
+async def test_jupyter_opens_in_the_browser_and_its_token_is_on_no_command_line(
+    person: Person, tmp_path: Path, runs_already: bool
+) -> None:
+    off, on = ACTIVE, {**ACTIVE, "jupyter_enabled": True, "jupyter_url": "http://5f0c1b9e.localhost/lab?token=t&a=1"}
+    asked = [says(on)] if runs_already else [says(off), DONE, says(on)]
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/given; cp "${{1#file://}}" {tmp_path}/page\n')
+    browser.chmod(0o755)
+    async with scripted(*asked) as server:
+        person.hold_key(server.url)
+        code, output, told = await person.run("jupyter", "open", JOB, BROWSER=str(browser))
+    assert (code, output) == (0, f"{on['jupyter_url']}\n"), told
+    assert "token" not in (tmp_path / "given").read_text()
+    assert "url=http://5f0c1b9e.localhost/lab?token=t&amp;a=1" in (tmp_path / "page").read_text()
+    assert (person.config / "jupyter.html").stat().st_mode & 0o777 == 0o600
+    assert [one["method"] for one in server.seen] == (["GET"] if runs_already else ["GET", "POST", "GET"])
 
 
 async def test_a_run_says_what_is_missing_before_it_submits_anything(person: Person) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpudev import AsyncClient
+from gpudev import AsyncClient, Client
 from gpudev.core import Request, Response, operation, streamed
 from gpudev.operations import Operations
 from tests.client.document import api_document, example_of
@@ -19,7 +19,7 @@ ROUTES = {
     for verb, definition in item.items()
 }
 SOCKETS = {"open_ssh"}
-"""Routes that become a WebSocket; the asynchronous client has them."""
+"""Routes that become a WebSocket; both clients have them."""
 FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix", "webhook_id"}
 BY_OWN_NAME = {"follow_job_logs": "get_job_logs"}
 """Second methods of a route."""
@@ -66,7 +66,7 @@ def test_no_method_is_without_a_route_and_no_route_without_a_method() -> None:
     methods = {name for name, value in vars(Operations).items() if isinstance(value, operation)}
     methods |= {name for name, value in vars(Operations).items() if isinstance(value, streamed) and name in ROUTES}
     assert set(ROUTES) - methods == SOCKETS, "routes that no method calls"
-    assert all(callable(getattr(AsyncClient, name)) for name in SOCKETS)
+    assert all(callable(getattr(client, name)) for name in SOCKETS for client in (AsyncClient, Client))
     assert methods - set(ROUTES) == {"wait_for_disk_operation"}, "methods of no route"
 
 

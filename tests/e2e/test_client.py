@@ -197,6 +197,9 @@ async def test_a_day_at_the_command_line(stack: LocalStack, tmp_path: Path) -> N
     assert "no-such-user" in await shell.type("users", "add", "no-such-user", code=8)
     await shell.type("cancel", "work", "--reason", "done")
     assert (await shell.read("show", "work"))["status"] == "cancelled"
+    watched = (await shell.type("watch", "work")).splitlines()
+    assert watched[0].endswith("work  submitted")
+    assert watched[-1].partition("work  ")[2].startswith("cancelled")
     assert "gpudev show" in await shell.type("extend", "work", code=6)
     submitted = await shell.read("submit", *job, "--command", "echo a; sleep 1; echo b; exit 4")
     assert await shell.type("logs", "-f", submitted["job_id"]) == "a\nb\n"

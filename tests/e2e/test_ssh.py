@@ -13,7 +13,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from gpudev import AsyncClient, errors
+from gpudev import AsyncClient, Client, errors
 from gpudev.tunnel import SshEnded, SshTunnel
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
@@ -98,6 +98,28 @@ async def test_bytes_come_through_whole_both_ways(stack: LocalStack, tmp_path: P
         await asyncssh.scp((ssh, "data"), str(tmp_path / "back"))
     assert str(told.stdout).split()[0] == hashlib.sha256(sent).hexdigest()
     assert (tmp_path / "back").read_bytes() == sent
+
+
+async def test_the_blocking_client_has_the_same_way(stack: LocalStack) -> None:
+    def talk(user: ApiUser, job_id: str) -> SshEnded:
+        with Client(stack.url, user.key) as client, client.open_ssh(job_id) as opened:
+            assert opened.read().startswith(BANNER)
+            opened.write(b"no ssh\r\n")
+            opened.write(b"")
+            try:
+                while True:
+                    opened.read()
+            except SshEnded as ended:
+                return ended
+
+    def refuse(user: ApiUser, job_id: str) -> None:
+        with Client(stack.url, user.key) as client, pytest.raises(errors.NotFound), client.open_ssh(job_id):
+            pass
+
+    async with users(stack, "demo", "bob") as (demo, bob), job_of(demo) as job_id:
+        ended = await asyncio.to_thread(talk, demo, job_id)
+        await asyncio.to_thread(refuse, bob, job_id)
+    assert (ended.code, ended.again) == (1000, False)
 
 
 async def test_it_is_a_route_like_others(stack: LocalStack) -> None:

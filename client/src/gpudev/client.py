@@ -25,7 +25,7 @@ from gpudev.core import (
     Stream,
 )
 from gpudev.operations import Operations
-from gpudev.tunnel import SshTunnel
+from gpudev.tunnel import BlockingSshTunnel, SshTunnel
 
 T = TypeVar("T")
 KeySource: TypeAlias = str | Callable[[], str] | None
@@ -67,6 +67,11 @@ class _Connection:
             "timeout": httpx.Timeout(request.silence_seconds, connect=_CONNECT_SECONDS),
         }
 
+    def _ssh_arguments(self, job_id: str) -> tuple[str, str]:
+        """URL and key of a tunnel."""
+        key = self._api_key() if callable(self._api_key) else self._api_key
+        return f"ws{self.url.removeprefix('http')}/v1/jobs/{quote(job_id, safe='')}/ssh", key or ""
+
     def _lost(self, error: httpx.TransportError | httpx.StreamError) -> ConnectionLost:
         return ConnectionLost(f"{self.url} could not be reached ({type(error).__name__}: {error})")
 
@@ -89,6 +94,14 @@ class Client(_Connection, Operations, BlockingRunner):
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
+
+    def open_ssh(self, job_id: str) -> BlockingSshTunnel:
+        """A tunnel to a job's SSH port, to be used as a context manager.
+
+        Args:
+            job_id: Of an active job; a unique beginning of 8 characters is enough.
+        """
+        return BlockingSshTunnel(*self._ssh_arguments(job_id))
 
     def run(self, steps: Steps[T]) -> T:
         """The result of the steps."""
@@ -166,8 +179,7 @@ class AsyncClient(_Connection, Operations, AwaitingRunner):
         Args:
             job_id: Of an active job; a unique beginning of 8 characters is enough.
         """
-        key = self._api_key() if callable(self._api_key) else self._api_key
-        return SshTunnel(f"ws{self.url.removeprefix('http')}/v1/jobs/{quote(job_id, safe='')}/ssh", key or "")
+        return SshTunnel(*self._ssh_arguments(job_id))
 
     async def run(self, steps: Steps[T]) -> T:
         """The result of the steps."""

@@ -2,9 +2,12 @@
 
 import asyncio
 from types import TracebackType
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import ClientConnection as BlockingConnection
+from websockets.sync.client import connect as connect_blocking
 
 from gpudev.errors import ConnectionFailed, GpuDevError, error_of
 
@@ -15,6 +18,7 @@ _OPEN_SECONDS = 15.0
 _SILENT_SECONDS = 60.0
 """GPU Dev says something every 20 s."""
 _BUFFER_BYTES = 1 << 20
+_NOT_OPENED = (OSError, TimeoutError, EOFError, InvalidHandshake)
 
 
 class SshEnded(GpuDevError):
@@ -37,13 +41,8 @@ class SshTunnel:
     def __init__(self, url: str, api_key: str) -> None:
         self._connecting = connect(
             url,
-            additional_headers={"Authorization": f"Bearer {api_key}"},
-            compression=None,  # SSH's bytes do not get smaller
-            max_size=None,
-            open_timeout=_OPEN_SECONDS,
+            **_settings(api_key),
             write_limit=_BUFFER_BYTES,
-            # a job that takes nothing holds up the answer too: who is silent altogether is gone (`read`)
-            ping_timeout=None,
             # an answer of the API that is no WebSocket is told as it is, and nothing is tried again here
             process_exception=lambda error: error,
         )
@@ -53,12 +52,8 @@ class SshTunnel:
     async def __aenter__(self) -> "SshTunnel":  # noqa: PYI034 - typing.Self is newer than Python 3.10
         try:
             self._socket = await self._connecting
-        except InvalidStatus as error:
-            response = error.response
-            headers = {name.lower(): value for name, value in response.headers.raw_items()}
-            raise error_of(response.status_code, headers, bytes(response.body or b"")) from None
-        except (OSError, TimeoutError, EOFError, InvalidHandshake) as error:
-            raise ConnectionFailed(f"{self._url} could not be reached ({type(error).__name__}: {error})") from None
+        except _NOT_OPENED as error:
+            raise _refusal(self._url, error) from None
         return self
 
     async def __aexit__(
@@ -81,7 +76,7 @@ class SshTunnel:
         except ConnectionClosed as closed:
             raise _ended(closed) from None
         except (TimeoutError, asyncio.TimeoutError):  # before Python 3.11 these are two
-            raise SshEnded("GPU Dev does not answer any more", code=None, again=True) from None
+            raise _silent() from None
 
     async def write(self, data: bytes) -> None:
         """Send bytes; empty: this side has ended.
@@ -98,6 +93,88 @@ class SshTunnel:
         if self._socket is None:
             raise RuntimeError("the tunnel is not open: use it as an asynchronous context manager")
         return self._socket
+
+
+class BlockingSshTunnel:
+    """The same with blocking calls. One thread may read while another writes.
+
+    Args:
+        url: Of the route, with ws:// or wss://.
+        api_key: Of the job's owner, or of an operator.
+    """
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url, self._api_key = url, api_key
+        self._socket: BlockingConnection | None = None
+
+    def __enter__(self) -> "BlockingSshTunnel":  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        try:
+            self._socket = connect_blocking(self._url, **_settings(self._api_key)).__enter__()
+        except _NOT_OPENED as error:
+            raise _refusal(self._url, error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def read(self) -> bytes:
+        """The next bytes; empty: the job's side has ended.
+
+        Raises:
+            SshEnded: The tunnel has, and why.
+        """
+        try:
+            while True:
+                message = self._connection().recv(_SILENT_SECONDS)
+                if isinstance(message, bytes):
+                    return message
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+        except TimeoutError:
+            raise _silent() from None
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; empty: this side has ended.
+
+        Raises:
+            SshEnded: The tunnel has, and why.
+        """
+        try:
+            self._connection().send(data)
+        except ConnectionClosed as closed:
+            raise _ended(closed) from None
+
+    def _connection(self) -> BlockingConnection:
+        if self._socket is None:
+            raise RuntimeError("the tunnel is not open: use it as a context manager")
+        return self._socket
+
+
+def _settings(api_key: str) -> dict[str, Any]:
+    return {
+        "additional_headers": {"Authorization": f"Bearer {api_key}"},
+        "compression": None,  # SSH's bytes do not get smaller
+        "max_size": None,
+        "open_timeout": _OPEN_SECONDS,
+        # a job that takes nothing holds up the answer too: who is silent altogether is gone (`read`)
+        "ping_timeout": None,
+    }
+
+
+def _refusal(url: str, error: Exception) -> GpuDevError:
+    if not isinstance(error, InvalidStatus):
+        return ConnectionFailed(f"{url} could not be reached ({type(error).__name__}: {error})")
+    response = error.response
+    headers = {name.lower(): value for name, value in response.headers.raw_items()}
+    return error_of(response.status_code, headers, bytes(response.body or b""))
+
+
+def _silent() -> SshEnded:
+    """Of a service that says nothing, not even that it lives."""
+    return SshEnded("GPU Dev does not answer any more", code=None, again=True)
 
 
 def _ended(closed: ConnectionClosed) -> SshEnded:

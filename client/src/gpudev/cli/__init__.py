@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from gpudev.cli import account, disks, jobs, mcp, running, ssh, submitting
+from gpudev.cli import account, disks, jobs, mcp, running, ssh, submitting, watching
 from gpudev.cli.ending import CommandError, ExitCode, ending_of
 from gpudev.cli.output import tell
 from gpudev.errors import GpuDevError
@@ -32,6 +32,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": jobs.explain,
     "logs": jobs.logs,
     "history": jobs.history,
+    "watch": watching.watch,
     "extend": jobs.extend,
     "cancel": jobs.cancel,
     "avail": account.avail,

@@ -21,17 +21,22 @@ def login(
         typer.Option(envvar=["GPUDEV_URL", "API_URL"], help="Where GPU Dev is; by default where you were logged in."),
     ] = None,
     profile: Annotated[str | None, typer.Option(help="AWS profile, SSO ones included.")] = None,
+    in_keyring: Annotated[
+        bool | None,
+        typer.Option("--keyring/--no-keyring", help="Where the key is kept; else where it was, at first in a file."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Exchange your AWS credentials, as boto3 finds them, for a key, which is kept on this machine and renewed."""
     file = KeyFile(config_folder())
-    earlier = file.load()
-    where = url or (earlier.url if earlier else None)
+    where = url or _earlier_url(file)
     if where is None:
         raise CommandError("It is not known where GPU Dev is", step="Say it: `gpudev login --url URL`.")
     if not where.startswith(("http://", "https://")):
         raise CommandError(f"{where!r} is no URL", step="It begins with https:// (or http://, of a local stack).")
     given = _credentials(profile)
+    if in_keyring is not None:
+        file.move(to_keyring=in_keyring)
     with Client(where) as client:
         new = client.aws_login(
             aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
@@ -39,6 +44,15 @@ def login(
             aws_session_token=given.get("AWS_SESSION_TOKEN"),
         )
     _print_identity(file.keep(where, new), as_json=as_json)
+
+
+def _earlier_url(file: KeyFile) -> str | None:
+    """Of the last log-in; a key that cannot be read is no reason not to log in again."""
+    try:
+        earlier = file.load()
+    except CommandError:
+        return None
+    return earlier.url if earlier else None
 
 
 def logout(as_json: AsJson = False) -> None:

@@ -9,15 +9,17 @@ import msgspec
 import typer
 
 from gpudev import Client
+from gpudev.cli.browser import open_page
 from gpudev.cli.ending import CommandError, ExitCode
 from gpudev.cli.keyfile import open_client
-from gpudev.cli.output import AsJson, print_fields, print_json, print_line, print_table
+from gpudev.cli.output import AsJson, print_fields, print_json, print_line, print_table, tell
 from gpudev.cli.picking import LIVE, Named, pick
 from gpudev.models import ActionAnswer, Job
 from gpudev.operations import LONGEST_WAIT
 
 users = typer.Typer(help="Who may enter a job.", no_args_is_help=True)
 jupyter = typer.Typer(help="JupyterLab in a job.", no_args_is_help=True)
+JOB_HEADS = ("JOB", "NAME", "STATUS", "GPUS", "CREATED", "EXPIRES")
 _LISTED = 50
 
 
@@ -34,11 +36,12 @@ def list_jobs(
     if as_json:
         print_json(jobs)
         return
-    rows = [
-        (job.job_id[:8], job.name, job.status, f"{job.gpu_count} {job.gpu_type}", job.created_at, job.expires_at)
-        for job in jobs
-    ]
-    print_table(["JOB", "NAME", "STATUS", "GPUS", "CREATED", "EXPIRES"], rows)
+    print_table(JOB_HEADS, map(job_row, jobs))
+
+
+def job_row(job: Job) -> tuple[Any, ...]:
+    """A job below JOB_HEADS."""
+    return (job.job_id[:8], job.name, job.status, f"{job.gpu_count} {job.gpu_type}", job.created_at, job.expires_at)
 
 
 def show(job: Named = None, as_json: AsJson = False) -> None:
@@ -147,6 +150,26 @@ def jupyter_on(job: Named = None, as_json: AsJson = False) -> None:
             print_line(client.get_job(job_id).jupyter_url or f"It starts; `gpudev show {job_id[:8]}` has its address.")
 
 
+@jupyter.command("open")
+def jupyter_open(job: Named = None, as_json: AsJson = False) -> None:
+    """Open a job's JupyterLab in this machine's browser; it is started if it does not run."""
+    with open_client() as client:
+        job_id = pick(client, job)
+        found = client.get_job(job_id)
+        if not found.jupyter_enabled:
+            _check(client.enable_jupyter(job_id, wait=LONGEST_WAIT))
+            found = client.get_job(job_id)
+    if found.jupyter_url is None:
+        raise CommandError("It starts still", ExitCode.UNREACHABLE, f"Try again: `gpudev jupyter open {job_id[:8]}`.")
+    opened = open_page(found.jupyter_url)
+    if as_json:
+        print_json({"job_id": job_id, "jupyter_url": found.jupyter_url, "opened": opened})
+        return
+    print_line(found.jupyter_url)
+    if not opened:
+        tell("There is no browser here: open this address in yours.")
+
+
 @jupyter.command("off")
 def jupyter_off(job: Named = None, as_json: AsJson = False) -> None:
     """Stop JupyterLab in an active job."""
@@ -159,11 +182,15 @@ def _act(named: str | None, action: Callable[[Client, str], ActionAnswer], *, as
         answer = action(client, pick(client, named))
     if as_json:
         print_json(answer)
-    if answer.status == "refused":
-        raise CommandError(answer.message, ExitCode.REFUSED, f"`gpudev show {answer.job_id[:8]}` tells more.")
+    _check(answer)
     if not as_json:
         print_line(f"{answer.job_id[:8]}: {answer.action.replace('_', ' ')} {answer.status}")
     return answer.job_id
+
+
+def _check(answer: ActionAnswer) -> None:
+    if answer.status == "refused":
+        raise CommandError(answer.message, ExitCode.REFUSED, f"`gpudev show {answer.job_id[:8]}` tells more.")
 
 
 def _write(text: bytes) -> None:

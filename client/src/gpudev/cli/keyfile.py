@@ -1,4 +1,4 @@
-"""The key on this machine: readable by its user only, and renewed before it ends."""
+"""The key on this machine: readable by its user only, or in the keyring; and renewed before it ends."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from gpudev import Client, GpuDevError
+from gpudev.cli import keyring
 from gpudev.cli.ending import CommandError, ExitCode
 from gpudev.models import NewKey
 
@@ -23,6 +24,8 @@ _RENEWED_SHARE = 0.25
 """Of its life: what is left when a key is renewed."""
 _WORTH_RENEWING = timedelta(minutes=1)
 _RETRY_SECONDS = 5.0
+_IN_KEYRING = b'{"in":"keyring"}'
+"""Content of a file whose key is in the keyring."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +55,17 @@ def config_folder() -> Path:
     return Path(os.environ.get("GPUDEV_CONFIG_DIR") or typer.get_app_dir("gpudev"))
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file that is for its user only, never leaving half of one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)  # with mode 0600
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    Path(name).replace(path)
+
+
 class KeyFile:
-    """The one key of a config folder."""
+    """The one key of a config folder: in its file, or, when that says so, in the keyring."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,22 +73,47 @@ class KeyFile:
 
     def load(self) -> StoredKey | None:
         """The key; None when nobody is logged in."""
-        try:
-            return msgspec.json.decode(self.path.read_bytes(), type=StoredKey)
-        except FileNotFoundError:
+        content = self._read()
+        if content == _IN_KEYRING:
+            content = (keyring.get(str(self._folder)) or "").encode()
+        if content is None:
             return None
+        try:
+            return msgspec.json.decode(content, type=StoredKey)
         except msgspec.DecodeError:
+            where = "The key in the keyring" if self.in_keyring else str(self.path)
             raise CommandError(
-                f"{self.path} cannot be read", ExitCode.NOT_LOGGED_IN, "Log in again: `gpudev login`."
+                f"{where} cannot be read", ExitCode.NOT_LOGGED_IN, "Log in again: `gpudev login`."
             ) from None
 
+    @property
+    def in_keyring(self) -> bool:
+        """Whether it is there."""
+        return self._read() == _IN_KEYRING
+
     def save(self, key: StoredKey) -> None:
-        """Replace the key, never leaving half of one."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._folder)  # with mode 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(key))
-        Path(name).replace(self.path)
+        """Replace the key where it is, never leaving half of one."""
+        content = msgspec.json.encode(key)
+        if self.in_keyring:
+            keyring.put(str(self._folder), content.decode())
+        else:
+            write_private(self.path, content)
+
+    def move(self, *, to_keyring: bool) -> None:
+        """Where keys are from now on; one that is elsewhere is removed.
+
+        Raises:
+            CommandError: There is no keyring.
+        """
+        if to_keyring == self.in_keyring:
+            return
+        if to_keyring:
+            keyring.check()
+            write_private(self.path, _IN_KEYRING)
+        else:
+            with contextlib.suppress(CommandError):  # it may be why
+                keyring.remove(str(self._folder))
+            self.path.unlink()
 
     def keep(self, url: str, new: NewKey, *, final: bool = False) -> StoredKey:
         """Save a key that has just been made."""
@@ -94,7 +131,15 @@ class KeyFile:
 
     def remove(self) -> None:
         """Log out on this machine."""
+        if self.in_keyring:
+            keyring.remove(str(self._folder))
         self.path.unlink(missing_ok=True)
+
+    def _read(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
 
     def current(self) -> StoredKey:
         """A key that is good, as far as is known here; renewed when it is due.

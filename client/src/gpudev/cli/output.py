@@ -32,15 +32,20 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table; in a pipe its cells are not cut."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
-        table.add_column(head, overflow="fold", no_wrap=not sys.stdout.isatty())
+        made.add_column(head, overflow="fold", no_wrap=not sys.stdout.isatty())
     for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
+        made.add_row(*(Text(shown(cell)) for cell in row))
+    return made
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print one."""
     width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, highlight=False).print(table, crop=False)
+    Console(width=width, highlight=False).print(table(heads, rows), crop=False)
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
