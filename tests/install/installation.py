@@ -108,8 +108,11 @@ class Installation:
         """What the API answers to the user whose key the README's first job left in the shell."""
         headers = {"Authorization": f"Bearer {self.shell.environment['API_KEY']}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=40) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=40) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path}: {error.code} {error.read(1000)!r}") from error
 
     def submit(self, command: str, **fields: Any) -> str:
         """A job of one GPU; its id."""
