@@ -115,8 +115,8 @@ def show_latency(case: Case, way: str, subjects: Sequence[Subject], highest: flo
         worst = ", ".join(f"{took:.0f} ms at {at:.1f} s" for at, took in load.worst)
         print(
             f"{case.name:<20} {way:<8} {f'{name} at half':<12} {load.requests_per_second:>7.0f} "
-            f"{load.p50_milliseconds:>7.2f} {load.p99_milliseconds:>7.2f}  p99 is {load.p99_milliseconds / load.p50_milliseconds:.1f} times p50; "
-            f"worst: {worst}",
+            f"{load.p50_milliseconds:>7.2f} {load.p99_milliseconds:>7.2f}  "
+            f"p99 is {load.p99_milliseconds / load.p50_milliseconds:.1f} times p50; worst: {worst}",
             flush=True,
         )
 
