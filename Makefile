@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-placement bench-deaths bench-events bench-ssh soak-disks simulate-month chart api identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-sizes bench-placement bench-deaths bench-events bench-ssh soak-disks simulate-month chart api identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,6 +53,10 @@ bench: $(READY)
 # Submits at a steady rate: whether the queue keeps up, and where the CPU time of a job goes.
 bench-submits: $(READY)
 	$(BIN)/python -m tests.bench.whole_way
+
+# What calls take with a million jobs, 50,000 that wait and 1,000 nodes, beside a small lab. Takes minutes to fill.
+bench-sizes: $(READY)
+	$(BIN)/python -m tests.bench.sizes
 
 # Leases a second on 1,000 nodes with up to 50,000 waiting jobs, beside the same leases written by bare asyncpg.
 bench-placement: $(READY)
