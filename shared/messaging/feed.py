@@ -2,14 +2,15 @@
 
 One core subscription tells that there is news; what it is, is read from the stream in the order of its sequence. So
 there is no gap and no other order, whatever is restarted. The last events are kept in memory: who comes back after a
-while gets what came meanwhile from there, and what is older from the stream itself.
+while gets what came meanwhile from there, and what is older from the stream itself. While nobody listens nothing is
+read: at some hundred events a second that costs more than anything else of a replica.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ MAX_WAITING_BYTES = 1 << 20
 """Of events that wait for one listener; whoever is behind further is cut off, and asks for the rest when they can."""
 _BEGIN_SECONDS = 3.0
 _CHECK_SECONDS = 5.0
+_IDLE_SECONDS = 30.0
+"""Without a listener, before the reading ends: who was cut off comes back soon."""
 _PAUSES_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """After news that the stream does not show yet: it is told at the same time as it is stored."""
 _READS_OF_THE_STREAM = 4
@@ -130,17 +133,22 @@ class Feed:
         """Every event after this sequence is among the kept ones, unless nobody hears it."""
         self._listening: dict[str, set[Listener]] = {}
         self._subscribed = False
+        self._followers = 0
+        self._asked_at = -_IDLE_SECONDS
         self._next_check = 0.0
         self._empty_reads = len(_PAUSES_SECONDS)
         self.loop = Loop("event_feed", self._turn, period_seconds=1.0, stale_seconds=20.0)
         broker.on_connect(self._after_connect)
 
     async def begun(self) -> Position:
-        """Up to where events were read, once that is known: shortly after the start.
+        """Up to where events were read, once that is known: at once while somebody listens.
 
         Raises:
             BrokerUnavailable: The stream could not be read since then.
         """
+        self._asked_at = self._stopwatch()
+        if not self._begun.is_set():
+            self.loop.wake()
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
                 await self._begun.wait()
@@ -149,11 +157,16 @@ class Feed:
         return self.position
 
     @property
+    def reading(self) -> bool:
+        """Whether the stream is read: somebody listens, or did so lately."""
+        return self._position is not None
+
+    @property
     def position(self) -> Position:
         """Up to where events were read.
 
         Raises:
-            BrokerUnavailable: Nothing could be read since the start.
+            BrokerUnavailable: Nothing could be read since somebody listens.
         """
         if self._position is None:
             raise BrokerUnavailable
@@ -174,6 +187,19 @@ class Feed:
             Behind: The listener is too slow, and has to come back.
             BrokerUnavailable: What is wanted is not kept here, and the stream cannot be read.
         """
+        self._followers += 1
+        try:
+            await self.begun()
+            async with aclosing(self._events(channels, after, subject, quiet_seconds)) as found:
+                async for one in found:
+                    yield one
+        finally:
+            self._followers -= 1
+            self._asked_at = self._stopwatch()
+
+    async def _events(
+        self, channels: frozenset[str], after: Position | None, subject: str, quiet_seconds: float
+    ) -> AsyncGenerator[Sequence[FeedEvent] | Missed | Heard, None]:
         at, missed = await self._find(after)
         if missed:
             yield Missed(at)
@@ -250,14 +276,16 @@ class Feed:
         self.loop.obstacle_gone()
 
     async def _on_news(self, _: Any) -> None:
-        self._look_soon()
+        if self._position is not None:
+            self._empty_reads = 0
+            self.loop.wake()
 
-    def _look_soon(self) -> None:
-        self._empty_reads = 0
-        self.loop.wake()
 
     async def _turn(self) -> bool:
-        if self._stopwatch() >= self._next_check:
+        if not self._followers and self._stopwatch() - self._asked_at >= _IDLE_SECONDS:
+            self._sleep()
+            return False
+        if self._position is None or self._stopwatch() >= self._next_check:
             await self._check()
             self._next_check = self._stopwatch() + _CHECK_SECONDS
         stored = await self._reader.read(self.position.sequence)
@@ -268,6 +296,11 @@ class Feed:
             asyncio.get_running_loop().call_later(_PAUSES_SECONDS[self._empty_reads], self.loop.wake)
             self._empty_reads += 1
         return False
+
+    def _sleep(self) -> None:
+        self._position = None
+        self._begun.clear()
+        self._kept.clear()
 
     def _hand_on(self, events: Sequence[FeedEvent], position: Position) -> None:
         for event in events:
