@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Everything they need is installed into .venv by themselves.
 .DELETE_ON_ERROR:
-.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-sizes bench-placement bench-deaths bench-events bench-ssh soak-disks simulate-month chart api identity lock clean
+.PHONY: run test test-long test-slow test-cluster test-tools check bench bench-submits bench-sizes bench-local bench-placement bench-deaths bench-events bench-ssh soak-disks simulate-month chart api identity lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -57,6 +57,10 @@ bench-submits: $(READY)
 # What calls take with a million jobs, 50,000 that wait and 1,000 nodes, beside a small lab. Takes minutes to fill.
 bench-sizes: $(READY)
 	$(BIN)/python -m tests.bench.sizes
+
+# How soon the local stack is ready, what it takes at rest, and how soon a job runs on it.
+bench-local: $(READY)
+	$(BIN)/python -m tests.bench.local
 
 # Leases a second on 1,000 nodes with up to 50,000 waiting jobs, beside the same leases written by bare asyncpg.
 bench-placement: $(READY)
