@@ -32,6 +32,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/disks", "disks"),
     Route("/v1/gpu", "capacity"),
     Route("/v1/cluster", "capacity"),
+    Route("/v1/usage", "capacity"),
     *(Route(f"/health/{name}", name, exact=True) for name in SERVICES),
     Route("/", FRONT_DOOR, exact=True),
     Route("/health", FRONT_DOOR, exact=True),

@@ -10,6 +10,7 @@ from litestar import Litestar
 from services.capacity.adapters.kubernetes import Cluster
 from services.capacity.api.cluster import ClusterController, GpuController, fast_reads
 from services.capacity.api.shown_cluster import ShownCluster
+from services.capacity.api.usage import UsageController
 from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint, zone_endpoint
 from services.capacity.context import Context, WakeUp
 from services.capacity.settings import CapacitySettings
@@ -45,7 +46,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     return create_service_app(
         base,
         ServiceParts(
-            controllers=[GpuController, ClusterController],
+            controllers=[GpuController, ClusterController, UsageController],
             verify=base.ask_auth(),
             resources={"context": context, "shown_cluster": shown_cluster},
             fast_reads=fast_reads(shown_cluster),

@@ -1,11 +1,13 @@
 """Answers, in the contract's key order; fields that were added come after."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 
 import msgspec
 
 from services.capacity.domain.availability import Snapshot, TypeAvailability, count_availability, count_cluster
 from services.capacity.domain.fleet import Node
+from services.capacity.domain.usage import DayUsage, Period
 from shared.contracts.jobs import JobStatus
 from shared.web.response import Answer
 
@@ -121,3 +123,37 @@ class ClusterStatusBody(Answer, frozen=True, kw_only=True):
                 starts=starts, started_before_p90=in_time, share=round(in_time / starts, 3) if starts else None
             ),
         )
+
+
+class UsageRow(Answer, frozen=True, kw_only=True):
+    date: date
+    """In UTC."""
+    username: str
+    gpu_type: str
+    gpu_hours: float
+    user_id: int
+    """Two users may have one name."""
+
+
+class Usage(Answer, frozen=True, kw_only=True):
+    first: date = msgspec.field(name="from")
+    """First day that is counted."""
+    last: date = msgspec.field(name="to")
+    """Last day that is counted."""
+    rows: list[UsageRow]
+    """By date, username and GPU type; there is none where nothing was used."""
+
+    @classmethod
+    def of(cls, period: Period, used: Sequence[DayUsage]) -> "Usage":
+        """Rows of a period; hours to four digits, which is less than a second."""
+        rows = [
+            UsageRow(
+                date=one.day,
+                username=one.username,
+                gpu_type=one.gpu_type,
+                gpu_hours=round(one.gpu_time / timedelta(hours=1), 4),
+                user_id=one.user_id,
+            )
+            for one in used
+        ]
+        return cls(first=period.first, last=period.last, rows=rows)

@@ -23,6 +23,8 @@ SOCKETS = {"open_ssh"}
 FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix", "webhook_id"}
 BY_OWN_NAME = {"follow_job_logs": "get_job_logs"}
 """Second methods of a route."""
+OTHER_NAMES = {"from": "first", "to": "last"}
+"""Of query parameters that are no names in Python."""
 NO_STRUCT = {"openapi", "get_job_logs", "follow_events", "follow_job_events"}
 """Routes whose answers are no JSON of one struct."""
 KEYED = {"aws_login": {"Idempotency-Key"}}
@@ -38,7 +40,7 @@ def arguments(steps: Any, definition: dict[str, Any]) -> dict[str, Any]:
     """Something for every parameter of a method."""
     body = body_fields(definition)
     query = {
-        one["name"]: example_of(DOCUMENT, one["schema"])
+        OTHER_NAMES.get(one["name"], one["name"]): example_of(DOCUMENT, one["schema"])
         for one in definition.get("parameters", ())
         if one["in"] == "query"
     }

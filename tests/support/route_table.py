@@ -53,6 +53,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("get", "/v1/jobs"): Serves.USERS,
     ("get", "/v1/gpu/availability"): Serves.USERS,
     ("get", "/v1/cluster/status"): Serves.USERS,
+    ("get", "/v1/usage"): Serves.USERS,
     ("get", "/v1/disks"): Serves.USERS,
     ("get", "/v1/events"): Serves.USERS,
     ("post", "/v1/webhooks"): Serves.USERS,

@@ -359,6 +359,24 @@ class DiskContent(Answer, frozen=True, kw_only=True):
     missed_after_job: str | None = None
 
 
+class UsageRow(Answer, frozen=True, kw_only=True):
+    date: date
+    """In UTC."""
+    username: str
+    gpu_type: str
+    gpu_hours: float
+    user_id: int | None = None
+
+
+class Usage(Answer, frozen=True, kw_only=True):
+    first: date = msgspec.field(name="from")
+    """First day that is counted."""
+    last: date = msgspec.field(name="to")
+    """Last day that is counted."""
+    rows: list[UsageRow] = []
+    """By date, username and GPU type; there is none where nothing was used."""
+
+
 class Event(Answer, frozen=True, kw_only=True):
     """Something that has happened; what `data` holds depends on the type (docs/events.md)."""
 

@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -96,6 +96,20 @@ class Operations:
     def cluster_status(self) -> Steps[models.ClusterStatus]:
         """Sums over all GPU types, and the number of jobs by status."""
         return (yield from self._get("/v1/cluster/status", models.ClusterStatus))
+
+    @operation
+    def get_usage(
+        self, *, first: date | str | None = None, last: date | str | None = None, user: str | None = None
+    ) -> Steps[models.Usage]:
+        """GPU hours by UTC day, user and GPU type; by default your own of the last 30 days.
+
+        Args:
+            first: First day.
+            last: Last day; None: today.
+            user: For operators: another user's name, or `*` for everybody.
+        """
+        params = {"from": first, "to": last, "user": user}
+        return (yield from self._get("/v1/usage", models.Usage, params=params))
 
     # --- keys
 

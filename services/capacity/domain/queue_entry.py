@@ -40,6 +40,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     job_id: UUID
     state: EntryState = EntryState.UNKNOWN
     user_id: int | None = None
+    username: str | None = None
     gpu_type: str | None = None
     """This and the four fields below are None until `submitted` has come."""
     gpu_count: int | None = None
@@ -107,7 +108,9 @@ def ends_lease(before: QueueEntry, after: QueueEntry) -> bool:
 def _note_status(entry: QueueEntry, event: JobEvent, sequence: int) -> QueueEntry:
     if sequence <= entry.job_version:
         return entry
-    return msgspec.structs.replace(entry, status=event.status, job_version=sequence, user_id=event.user_id)
+    return msgspec.structs.replace(
+        entry, status=event.status, job_version=sequence, user_id=event.user_id, username=event.username
+    )
 
 
 def _submitted(entry: QueueEntry, event: JobSubmitted) -> QueueEntry:

@@ -96,7 +96,8 @@ async def _save(
     context: Context, tx: Transaction, changed: Sequence[tuple[QueueEntry, QueueEntry]], now: datetime
 ) -> None:
     await save_entries(tx, [after for _, after in changed])
-    over = [after.job_id for before, after in changed if EntryState.ENDED == after.state != before.state]
+    # also when its start is told after its end
+    over = [after.job_id for _, after in changed if after.state == EntryState.ENDED]
     if over:
         await tx.execute(RECORD_RUNS, job_ids=over)
     released = [before for before, after in changed if ends_lease(before, after)]

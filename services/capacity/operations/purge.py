@@ -9,8 +9,8 @@ from shared.database.purge import purge
 
 ENTRIES_KEPT = timedelta(days=9)
 """Longer than the event stream keeps anything: a late event must still find that its job has ended."""
-RUNS_KEPT = timedelta(days=90)
-"""For the estimates."""
+RUNS_KEPT = timedelta(days=400)
+"""So long their usage can be asked about; estimates look at the latest alone."""
 
 
 async def purge_queue(database: Database, now: datetime) -> bool:

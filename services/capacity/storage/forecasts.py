@@ -9,8 +9,9 @@ from shared.database.purge import delete_some
 
 RECORD_RUNS = Statement(
     sa.text(
-        "INSERT INTO runs (job_id, gpu_type, requested_seconds, prepared_seconds, ran_seconds, ended_at) "
-        "SELECT job_id, gpu_type, duration_seconds, greatest(0, extract(epoch FROM started_at - granted_at)), "
+        "INSERT INTO runs (job_id, user_id, username, gpu_type, gpu_count, requested_seconds, prepared_seconds, "
+        "ran_seconds, ended_at) SELECT job_id, user_id, username, gpu_type, gpu_count, duration_seconds, "
+        "greatest(0, extract(epoch FROM started_at - granted_at)), "
         "greatest(0, extract(epoch FROM ended_at - started_at)), ended_at FROM places "
         "WHERE job_id = ANY(CAST(:job_ids AS uuid[])) AND started_at IS NOT NULL AND granted_at IS NOT NULL "
         "AND ended_at IS NOT NULL AND duration_seconds > 0 ON CONFLICT DO NOTHING"

@@ -81,6 +81,7 @@ queue_entries = sa.Table(
     sa.Column("started_at", sa.DateTime(timezone=True)),
     sa.Column("estimated_p90_at", sa.DateTime(timezone=True)),
     sa.Column("first_p90_at", sa.DateTime(timezone=True)),
+    sa.Column("username", sa.Text),
     sa.Index(
         "places_in_line",
         "gpu_type",
@@ -126,6 +127,9 @@ runs = sa.Table(
     sa.Column("prepared_seconds", sa.Float, nullable=False),
     sa.Column("ran_seconds", sa.Float, nullable=False),
     sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("user_id", sa.BigInteger),
+    sa.Column("username", sa.Text),
+    sa.Column("gpu_count", sa.Integer),
     sa.Index("runs_ended_at", "ended_at"),
 )
 

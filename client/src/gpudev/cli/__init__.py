@@ -37,6 +37,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cancel": jobs.cancel,
     "avail": account.avail,
     "status": account.status,
+    "usage": account.usage,
     "mcp": mcp.mcp,
 }
 for name, command in _COMMANDS.items():

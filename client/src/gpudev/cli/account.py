@@ -154,6 +154,25 @@ def status(as_json: AsJson = False) -> None:
     )
 
 
+def usage(
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DAY", help="First day, such as 2026-01-20; by default 30 in all.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day; by default today.")] = None,
+    user: Annotated[str | None, typer.Option(help="For operators: somebody's name, or '*' for everybody.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """GPU hours by day, in UTC, and GPU type."""
+    with open_client() as client:
+        answer = client.get_usage(first=first, last=last, user=user)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [(str(row.date), row.username, row.gpu_type, f"{row.gpu_hours:.2f}") for row in answer.rows]
+    total = sum(row.gpu_hours for row in answer.rows)
+    print_table(["DAY", "USER", "GPU", "GPU HOURS"], [*rows, ("total", "", "", f"{total:.2f}")])
+
+
 def _print_identity(key: StoredKey, *, as_json: bool) -> None:
     told: dict[str, Any] = {
         "username": key.username,
