@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 _turns = Counter("gpudev_loop_turns", "Turns of a background loop", ["loop", "outcome"])
 _last_turn = Gauge("gpudev_loop_last_turn_timestamp_seconds", "End of the last good turn", ["loop"])
+_wedged = Gauge("gpudev_loop_wedged", "1: it has had no good turn for longer than it may be without", ["loop"])
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -94,9 +95,11 @@ class Loop:
 
     async def run(self) -> None:
         """Turn until cancelled."""
+        _wedged.labels(self.name).set_function(lambda: float(self.fault() is not None))
         try:
             await self._turn_for_ever()
         finally:
+            _wedged.remove(self.name)
             if self._at_end is not None:
                 self._at_end()
 

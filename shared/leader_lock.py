@@ -88,6 +88,7 @@ def leader_loop(
     period_seconds: float,
     turn_seconds: float,
     stale_seconds: float | None = None,
+    following: Callable[[], None] = lambda: None,
 ) -> Loop:
     """A loop whose turns one replica has at a time, the leader; the others turn in its place when it is gone.
 
@@ -102,11 +103,15 @@ def leader_loop(
         period_seconds: Between two turns.
         turn_seconds: For one turn: one that takes longer is cancelled, and counts as failed.
         stale_seconds: Health calls the loop wedged when no turn ended well for so long.
+        following: Called in place of a turn while another replica leads, such as to withdraw what this one has told.
     """
     leader_lock = LeaderLock(database, lock, silence_seconds=2 * period_seconds + turn_seconds)
 
     async def lead() -> bool | None:
-        return await turn() if await leader_lock.held() else False
+        if await leader_lock.held():
+            return await turn()
+        following()
+        return False
 
     return Loop(
         name,

@@ -13,6 +13,7 @@ from services.capacity.api.shown_cluster import ShownCluster
 from services.capacity.api.usage import UsageController
 from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint, zone_endpoint
 from services.capacity.context import Context, WakeUp
+from services.capacity.operations.measure import Measurer
 from services.capacity.settings import CapacitySettings
 from services.capacity.workers.announcer import Announcer
 from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
@@ -41,6 +42,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     wake_announcer.listen(announcer.loop.wake)
     cluster = Cluster(settings.kubeconfig)
     shown_cluster = ShownCluster(context)
+    measurer = Measurer(context)
     loops: list[Loop] = [worker.loop for worker in (scheduler, announcer, Retention(context))]
     loops += [watch(context, cluster).loop for watch in (NodeWatch, PodWatch)]
     return create_service_app(
@@ -53,6 +55,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             subscriptions=subscriptions(context),
             rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],
             loops=loops,
+            measures=[measurer.measure_queue, measurer.measure_gpus],
             closers=[cluster.close],
         ),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from litestar import Litestar
 
@@ -14,6 +15,7 @@ from services.disks.api.snapshots import SnapshotsController
 from services.disks.consumers import claim_endpoint, content_endpoint, job_subscriptions
 from services.disks.context import Context
 from services.disks.domain.operation import Action
+from services.disks.operations.measure import measure_operations
 from services.disks.settings import DisksSettings
 from services.disks.workers.claims import claim_expiry_loop
 from services.disks.workers.creations import make_volume
@@ -77,6 +79,7 @@ def service_parts(base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Cl
             purge_loop(context),
             history_loop(context),
         ],
+        measures=[partial(measure_operations, context)],
         workers=[worker],
         closers=[ec2.close],
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from litestar import Litestar
 
@@ -20,6 +21,7 @@ from services.jobs.api.webhooks import WebhooksController
 from services.jobs.consumers import Consumers
 from services.jobs.context import Context, WakeUps
 from services.jobs.operations.insert_jobs import group_of_submissions
+from services.jobs.operations.measure import measure_jobs
 from services.jobs.operations.stream_events import EventReader
 from services.jobs.operations.stream_log import LogReader
 from services.jobs.operations.tunnel import Tunnels
@@ -89,6 +91,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
             webhooks.retention,
             Retention(context).loop,
         ],
+        measures=[partial(measure_jobs, context)],
         workers=[reconciler.worker, access.worker, webhooks.worker],
         tasks=[reconciler.watch],
         releases=[context.wake_ups.close],

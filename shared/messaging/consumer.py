@@ -63,6 +63,15 @@ _PARK = Statement(
 _PURGE = delete_some(inbox, inbox.c.updated_at < sa.bindparam("before"))
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """What a consumer has still to do."""
+
+    waiting: int
+    """Events."""
+    oldest_at: datetime | None
+    """When the oldest of them came into the stream; None: none waits."""
+
+
 class Consumer:
     """One durable consumer of a service.
 
@@ -118,6 +127,31 @@ class Consumer:
         differing = differences(info.config, self._wanted)
         fault = f"the consumer {self._name} is not as configured ({', '.join(differing)})" if differing else None
         return (info.num_pending or 0) + (info.num_ack_pending or 0), fault
+
+    async def backlog(self) -> Backlog:
+        """What waits in the stream, or is being worked on.
+
+        Raises:
+            BrokerUnavailable: The broker does not say.
+        """
+        try:
+            info = await self._broker.jetstream.consumer_info(STREAM, self._name)
+            waiting = (info.num_pending or 0) + (info.num_ack_pending or 0)
+            if not waiting:
+                return Backlog(0, None)
+            # everything up to the floor is acknowledged: the first of ours after it is the oldest that is not
+            floor = info.ack_floor.stream_seq if info.ack_floor else 0
+            came = [await self._next_at(floor + 1, subject) for subject in self._wanted.filter_subjects or ()]
+        except UNREACHABLE as error:
+            raise BrokerUnavailable(cause=type(error).__name__) from error
+        return Backlog(waiting, min((one for one in came if one), default=None))
+
+    async def _next_at(self, sequence: int, subject: str) -> datetime | None:
+        try:
+            message = await self._broker.jetstream.get_msg(STREAM, seq=sequence, subject=subject, next=True)
+        except NotFoundError:
+            return None
+        return message.time
 
     async def purge(self, now: datetime) -> bool:
         """Forget events that the stream can no longer deliver; True: there are more."""

@@ -20,6 +20,7 @@ from shared.encryption import Cipher
 from shared.idempotency import purge_idempotency_keys
 from shared.leased_worker import LeasedWorker
 from shared.logs import configure_logs
+from shared.measures import Measure, inbox_measures, measuring, outbox_measure
 from shared.messaging import AnySubscription, Broker, Consumer, Relay, RpcEndpoint
 from shared.messaging.rpc import Empty, RpcServer
 from shared.messaging.stream import StreamKeeper
@@ -100,6 +101,8 @@ class ServiceParts:
     rpc: Sequence[RpcEndpoint[Any, Any]] = ()
     loops: Sequence[Loop] = ()
     """The service's own loops, watched by health; relay and consumer come by themselves."""
+    measures: Sequence[Measure] = ()
+    """Of its own gauges, beside those that every service has."""
     workers: Sequence[LeasedWorker[Any, Any]] = ()
     """Their loops are run like the others; they give back what they have begun at the end."""
     tasks: Sequence[Callable[[], Awaitable[None]]] = ()
@@ -134,6 +137,8 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         drain=drain,
         clock=base.clock,
     )
+    # not one of those that health looks at: what it cannot measure is a fault of something else, which has a name
+    measure = measuring(_measures(base, parts, consumer, health_check))
     identities = IdentityCache(parts.verify, clock=base.clock, failures_per_minute=base.settings.failed_keys_per_minute)
     RevocationListener(base.broker, identities)
     resources = {
@@ -147,7 +152,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         [FrontDocsController, FrontHealthController, service_health_controller(base.service), *parts.controllers],
         dependencies={name: _provide(resource) for name, resource in resources.items()},
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=[_lifespan(base, parts, loops, drain)],
+        lifespan=[_lifespan(base, parts, [*loops, measure], drain)],
         middleware=[
             DefineMiddleware(AuthenticationMiddleware, cache=identities),
             DefineMiddleware(BodyMiddleware, seconds=base.settings.body_seconds),
@@ -189,6 +194,13 @@ def _consumer(base: Foundation, parts: ServiceParts) -> Consumer | None:
         subscriptions=parts.subscriptions,
         clock=base.clock,
     )
+
+
+def _measures(
+    base: Foundation, parts: ServiceParts, consumer: Consumer | None, health_check: HealthCheck
+) -> Sequence[Measure]:
+    of_consumer = inbox_measures(base.database, consumer, base.clock) if consumer else ()
+    return (health_check.measure, outbox_measure(base.database, base.clock), *of_consumer, *parts.measures)
 
 
 def _provide(resource: Any) -> Provide:

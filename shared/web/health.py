@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
+from prometheus_client import Gauge
 
 from shared.background import Loop
 from shared.clock import Clock, utc_now
@@ -30,6 +31,7 @@ from shared.web.response import Answer
 _ANSWER_SECONDS = 1.5
 _PART_SECONDS = 1.0
 _OLDEST_EVENT_SECONDS = 30.0
+_faults = Gauge("gpudev_health_faults", "What /health names as a fault of the service, as this replica sees it")
 _SELECT_ONE = Statement(sa.select(sa.literal(1)))
 
 HEALTHY = "healthy"
@@ -96,6 +98,10 @@ class HealthCheck:
             oldest_unpublished_seconds=unpublished,
             unprocessed_messages=waiting,
         )
+
+    async def measure(self) -> None:
+        """Tell in the metrics how many faults there are."""
+        _faults.set(len((await self.check()).faults))
 
     async def not_ready(self) -> str | None:
         """Why no requests should be sent here; None when the schema is there, as the code needs it."""

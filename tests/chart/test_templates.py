@@ -250,6 +250,39 @@ def test_the_operator_of_prometheus_is_asked_for_only_by_value() -> None:
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+def test_the_alerts_are_a_rule_of_prometheus_operator_only_by_value() -> None:
+    assert not of_kind("PrometheusRule")
+    runbooks = "https://git.example.org/alerts.md"
+    rule = {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": runbooks}
+    made = of_kind("PrometheusRule", objects(metrics={"prometheusRule": rule}))["gpudev"]
+    assert made["metadata"]["labels"]["release"] == "prometheus"
+    plain = yaml.safe_load((generate.CHART / "files" / "alerts.yaml").read_text())
+    (group,), (wanted,) = made["spec"]["groups"], plain["groups"]
+    assert [one["alert"] for one in group["rules"]] == [one["alert"] for one in wanted["rules"]]
+    for one, of_file in zip(group["rules"], wanted["rules"], strict=True):
+        assert one["expr"] == of_file["expr"]
+        assert one["annotations"]["summary"] == of_file["annotations"]["summary"]
+        assert one["annotations"]["runbook_url"] == f"{runbooks}#{one['alert'].lower()}"
+
+
+def test_the_alerts_of_a_release_of_another_name_are_about_its_services() -> None:
+    command = [
+        str(tools.helm(4)),
+        "template",
+        "other",
+        str(generate.CHART),
+        "--set",
+        "metrics.prometheusRule.enabled=true",
+    ]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    made = [one for one in yaml.load_all(text, yaml.CSafeLoader) if one]
+    (rule,) = of_kind("PrometheusRule", made).values()
+    down = next(one["expr"] for one in rule["spec"]["groups"][0]["rules"] if one["alert"] == "GpudevDown")
+    services = set(of_kind("Service", made))
+    assert set(re.findall(r'up\{job="([\w-]+)"\}', down)) == services
+    assert 'job=~"other-(' in down
+
+
 def test_the_notes_name_what_is_not_set() -> None:
     def notes(*values: str) -> str:
         # Helm 3 asks for a cluster even so

@@ -2,13 +2,23 @@
 
 from datetime import datetime, timedelta
 
+from prometheus_client import Counter
+
+from services.auth.adapters.sts import CredentialsRefused, StsUnavailable
 from services.auth.context import Context
 from services.auth.domain.keys import (
     IssuedKey,
     UserDisabled,
     session_end,
 )
-from services.auth.domain.roles import AwsCredentials, Person, admit, is_operator
+from services.auth.domain.roles import (
+    AwsCredentials,
+    NotAnAllowedRole,
+    Person,
+    UnusableSessionName,
+    admit,
+    is_operator,
+)
 from services.auth.operations.record import insert_key, issued_event, record_counted_events
 from services.auth.storage.login_windows import COUNT_LOGIN
 from services.auth.storage.users import ADMIT_USER, FIRST_VERSION
@@ -17,6 +27,16 @@ from shared.contracts.auth import AuthEvent, UserCreated
 from shared.errors import RateLimited
 
 WINDOW_SECONDS = 60
+_REFUSALS = {
+    CredentialsRefused: "refused",
+    NotAnAllowedRole: "not_allowed",
+    UnusableSessionName: "not_allowed",
+    UserDisabled: "disabled",
+    StsUnavailable: "unavailable",
+}
+_logins = Counter("gpudev_logins", "Attempts to log in, by outcome", ["outcome"])
+for _outcome in ("granted", "limited", "failed", *_REFUSALS.values()):
+    _logins.labels(_outcome)  # from 0: of a counter that begins with its first event nothing tells that it has risen
 
 
 async def log_in(
@@ -33,9 +53,16 @@ async def log_in(
         StsUnavailable: AWS does not answer.
     """
     await count_access_key(context, address=address, access_key_id=credentials.access_key_id, now=now)
-    caller = await context.sts.identify(credentials)
-    person = admit(caller, context.policy.allowed_roles)
-    return person, await open_session(context, person=person, new_key=new_key, now=now)
+    try:
+        caller = await context.sts.identify(credentials)
+        person = admit(caller, context.policy.allowed_roles)
+        issued = await open_session(context, person=person, new_key=new_key, now=now)
+    except Exception as error:
+        kinds = (outcome for kind, outcome in _REFUSALS.items() if isinstance(error, kind))
+        _logins.labels(next(kinds, "failed")).inc()
+        raise
+    _logins.labels("granted").inc()
+    return person, issued
 
 
 async def count_address(context: Context, *, address: str, now: datetime) -> None:
@@ -94,4 +121,5 @@ async def _count(context: Context, bucket: bytes, limit: int, now: datetime) -> 
     second = int(now.timestamp()) % WINDOW_SECONDS
     started_at = now.replace(microsecond=0) - timedelta(seconds=second)
     if await context.database.fetch_value(COUNT_LOGIN, bucket=bucket, started_at=started_at) > limit:
+        _logins.labels("limited").inc()
         raise RateLimited("Too many log-ins, try again in a minute", retry_after_seconds=WINDOW_SECONDS - second)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from services.capacity.context import Context
 from services.capacity.domain.estimates import Correction
@@ -14,6 +14,7 @@ from services.capacity.storage.cluster import SHARE_NODES
 from services.capacity.storage.forecasts import RECORD_CALIBRATION
 from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
 from shared.contracts.capacity import LeaseGranted
+from shared.contracts.catalogue import CATALOGUE
 from shared.database import Row, Transaction
 from shared.messaging.outbox import Draft, record_events
 
@@ -28,6 +29,16 @@ _in_time = Counter(
     "Those of them that started before the first p90 that they were given",
     ["gpu_type"],
 )
+_waits = Histogram(
+    "gpudev_start_wait_seconds",
+    "From a job's submission to its first lease, by GPU type",
+    ["gpu_type"],
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 3 * 3600, 8 * 3600, 24 * 3600, 3 * 24 * 3600, 7 * 24 * 3600),
+)
+for _gpu_type in sorted({instance.gpu_type for instance in CATALOGUE}):
+    # from 0: of a counter that begins with its first event nothing tells that it has risen
+    for _counted in (_starts, _in_time, _waits):
+        _counted.labels(_gpu_type)
 
 
 class RoundOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +112,9 @@ def _granted(row: Row, placement: Placement, now: datetime) -> Draft:
 
 async def _learn(tx: Transaction, rows: Sequence[Row], now: datetime) -> None:
     """Count the jobs that started before the first p90 that they were given, and correct the estimates to come."""
+    for row in rows:
+        if row["epoch"] == 1:
+            _waits.labels(row["gpu_type"]).observe((now - row["submitted_at"]).total_seconds())
     given = [row for row in rows if row["first_p90_at"] is not None and row["epoch"] == 1]
     if not given:
         return

@@ -92,6 +92,12 @@ async def _delete(aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None
         log.warning("leftover_refused", aws_id=aws_id, error=str(refusal))
 
 
+def forget_findings() -> None:
+    """Another replica sweeps: what this one has found and told is old."""
+    ORPHANS.clear()
+    _missing.clear()
+
+
 def _report(findings: Findings, *, of_all: bool) -> None:
     """Count and log what is for people to judge; of all, when nothing is done about the rest."""
     ORPHANS.labels("volume").set(len(findings.orphan_volumes))

@@ -4,7 +4,7 @@ import structlog
 
 from services.disks.adapters.ec2 import AwsUnavailable
 from services.disks.context import Context
-from services.disks.operations.orphans import sweep
+from services.disks.operations.orphans import forget_findings, sweep
 from shared.background import Loop
 from shared.leader_lock import leader_loop
 
@@ -32,4 +32,5 @@ def sweep_loop(context: Context) -> Loop:
         period_seconds=period_seconds,
         turn_seconds=_TURN_SECONDS,
         stale_seconds=5 * period_seconds + 300,
+        following=forget_findings,
     )

@@ -42,6 +42,7 @@ class OrphanSweeper:
             period_seconds=period,
             turn_seconds=_SWEEP_SECONDS,
             stale_seconds=5 * period + _SWEEP_SECONDS,
+            following=ORPHANS.clear,
         )
 
     async def sweep(self) -> None:

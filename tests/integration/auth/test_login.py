@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
+from prometheus_client import REGISTRY
 
 from deploy.local.aws import ACCOUNT, DEMO_ROLE, FOREIGN_ACCOUNT, Keys, role_arn
 from services.auth.settings import AuthSettings
@@ -291,3 +292,21 @@ async def _attempt(client: Client, address: str, number: int) -> int:
 def test_the_example_of_the_contract_has_the_fields_that_are_read() -> None:
     example = json.loads('{"aws_access_key_id": "A", "aws_secret_access_key": "B", "aws_session_token": "C"}')
     assert login_body(Keys(access_key_id="A", secret_access_key="B", session_token="C")) == example
+
+
+async def test_attempts_are_counted_by_what_came_of_them(
+    real_auth_settings: AuthSettings, moto_server: MotoServer
+) -> None:
+    def counted() -> dict[str, float]:
+        outcomes = ("granted", "refused", "not_allowed", "limited", "disabled", "unavailable", "failed")
+        return {one: REGISTRY.get_sample_value("gpudev_logins_total", {"outcome": one}) or 0 for one in outcomes}
+
+    before = counted()
+    async with serving(msgspec.structs.replace(real_auth_settings, login_limit_per_minute_access_key=1)) as client:
+        await log_in(client, moto_server.identity(new_name()))
+        answers = [(await log_in(client, UNKNOWN, address="203.0.113.77")).status_code for _ in range(3)]
+        await log_in(client, moto_server.identity(new_name(), role="Other"))
+    changed = {one: count - before[one] for one, count in counted().items() if count != before[one]}
+    refused, limited = answers.count(401), answers.count(429)
+    assert limited, "a new minute may begin once"
+    assert changed == {"granted": 1, "refused": refused, "limited": limited, "not_allowed": 1}
