@@ -283,6 +283,14 @@ def test_the_alerts_of_a_release_of_another_name_are_about_its_services() -> Non
     assert 'job=~"other-(' in down
 
 
+def test_the_dashboard_is_a_config_map_for_grafana_only_by_value() -> None:
+    assert "gpudev-dashboard" not in of_kind("ConfigMap")
+    made = of_kind("ConfigMap", objects(metrics={"dashboard": {"enabled": True}}))["gpudev-dashboard"]
+    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+    wanted = json.loads((generate.CHART / "files" / "dashboard.json").read_text())
+    assert json.loads(made["data"]["gpudev.json"]) == wanted
+
+
 def test_the_notes_name_what_is_not_set() -> None:
     def notes(*values: str) -> str:
         # Helm 3 asks for a cluster even so
