@@ -280,7 +280,6 @@ class Feed:
             self._empty_reads = 0
             self.loop.wake()
 
-
     async def _turn(self) -> bool:
         if not self._followers and self._stopwatch() - self._asked_at >= _IDLE_SECONDS:
             self._sleep()
