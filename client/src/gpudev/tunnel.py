@@ -13,7 +13,9 @@ from gpudev.errors import ConnectionFailed, GpuDevError, error_of
 
 SSH_DONE = 1000
 """Code of a tunnel of which both directions have ended."""
-_JOB_OVER, _KEY_ENDED, _BROKEN = 4001, 4003, 4004
+SSH_KEY_ENDED = 4003
+"""Of one whose key is no longer good."""
+_JOB_OVER, _BROKEN = 4001, 4004
 _OPEN_SECONDS = 15.0
 _SILENT_SECONDS = 60.0
 """GPU Dev says something every 20 s."""
@@ -184,4 +186,4 @@ def _ended(closed: ConnectionClosed) -> SshEnded:
     text = {SSH_DONE: "The session has ended", _BROKEN: reason or "The connection to the job broke"}.get(
         code, reason or f"GPU Dev closed the session with code {code}"
     )
-    return SshEnded(text, code=code, again=code not in {SSH_DONE, _JOB_OVER, _KEY_ENDED})
+    return SshEnded(text, code=code, again=code not in {SSH_DONE, _JOB_OVER, SSH_KEY_ENDED})

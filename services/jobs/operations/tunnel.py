@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 from services.jobs import storage
 from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.context import Context
-from services.jobs.domain.job import Job, Phase
+from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
 from services.jobs.domain.manifests import SSH_PORT
 from services.jobs.operations.lock import JobNotActive
 from shared.background import cancel_all
@@ -67,6 +67,11 @@ class End(msgspec.Struct, frozen=True):
     reason: str
 
 
+class JobIsOver(Conflict):
+    def __init__(self, job: Job) -> None:
+        super().__init__(_over(job).reason)
+
+
 class TooManySessions(RateLimited):
     def __init__(self, text: str) -> None:
         super().__init__(text, retry_after_seconds=_RETRY_AFTER_SECONDS)
@@ -90,10 +95,13 @@ class Tunnels:
         """A tunnel to a job, for a user; whoever gets it runs it.
 
         Raises:
-            JobNotActive: There is nothing to connect to.
+            JobIsOver: There is nothing to connect to any more.
+            JobNotActive: Or not yet.
             TooManySessions: The user, or all together, have as many as there may be.
             Unavailable: Its SSH port does not answer.
         """
+        if job.status in ENDED_STATUSES:
+            raise JobIsOver(job)
         if job.phase is not Phase.ACTIVE:
             raise JobNotActive(job)
         self._admit(user_id)
@@ -301,4 +309,5 @@ class Tunnel:
 
 def _over(job: Job) -> End:
     state = "ending" if job.phase is Phase.ENDING else job.status.value
-    return End(JOB_OVER, f"The job is {state}" + (f": {job.reason}" if job.reason else ""))
+    reason = job.failure_reason or job.reason
+    return End(JOB_OVER, f"The job is {state}" + (f": {reason}" if reason else ""))

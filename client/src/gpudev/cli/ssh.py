@@ -23,7 +23,7 @@ from gpudev.cli.ending import CommandError, ExitCode
 from gpudev.cli.keyfile import KeyFile, config_folder, open_client
 from gpudev.cli.output import print_line, tell
 from gpudev.cli.picking import Named, pick
-from gpudev.tunnel import SSH_DONE, SshEnded, SshTunnel
+from gpudev.tunnel import SSH_DONE, SSH_KEY_ENDED, SshEnded, SshTunnel
 
 SUFFIX = ".gpudev"
 """Of the host name by which SSH knows a job: what it is called, with this."""
@@ -140,7 +140,8 @@ def ready(client: Client, named: str | None) -> str:
     job = client.get_job(pick(client, named))
     short = job.job_id[:8]
     if job.status != _ACTIVE:
-        raise CommandError(f"{short} is {job.status}, not active", ExitCode.STATE, f"`gpudev show {short}` tells more.")
+        why = f": {job.failure_reason or job.status_reason}" if job.ended else ", not active"
+        raise CommandError(f"{short} is {job.status}{why}", ExitCode.STATE, f"`gpudev show {short}` tells more.")
     if not job.secondary_users and job.github_user is None and job.access_error:
         raise CommandError(job.access_error, ExitCode.STATE, f"`gpudev users add GITHUB_USER {short}`.")
     return f"{job.job_id}{SUFFIX}"
@@ -225,10 +226,17 @@ async def _carry(client: AsyncClient, job_id: str) -> None:
             await _receive(tunnel, writer)
         except SshEnded as ended:
             if ended.code != SSH_DONE:
-                step = "Connect again." if ended.again else "`gpudev list` shows your jobs."
-                raise CommandError(ended.detail, ExitCode.REFUSED, step) from None
+                raise _end_of(ended) from None
         finally:
             up.cancel()
+
+
+def _end_of(ended: SshEnded) -> CommandError:
+    if ended.again:
+        return CommandError(ended.detail, ExitCode.UNREACHABLE, "Connect again.")
+    if ended.code == SSH_KEY_ENDED:
+        return CommandError(ended.detail, ExitCode.NOT_LOGGED_IN, "Log in again: `gpudev login`.")
+    return CommandError(ended.detail, ExitCode.REFUSED, "`gpudev list` shows your jobs.")
 
 
 async def _send(reader: asyncio.StreamReader, tunnel: SshTunnel) -> None:

@@ -1,0 +1,105 @@
+"""SSH sessions and their job, which is a port that the test listens on; the client is played, too."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NoReturn
+from uuid import UUID
+
+import pytest
+
+from services.jobs import storage
+from services.jobs.domain.job import Job
+from services.jobs.operations.tunnel import JOB_OVER, Tunnels
+from shared.contracts.capacity import LeaseRevoked
+from shared.errors import Conflict
+from tests.support.harness import eventually
+from tests.support.jobs import Client, JobsWorld, until_status
+
+
+@pytest.fixture
+def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
+    return jobs_without_cluster
+
+
+class Person:
+    """A client's end of a session: it takes what comes and says nothing."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.end: tuple[int, str] | None = None
+
+    async def accept(self) -> None:
+        """Begin."""
+
+    async def receive(self) -> NoReturn:
+        """Nothing is said."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, data: bytes | str) -> None:
+        """It comes."""
+        self.heard += data if isinstance(data, bytes) else b""
+
+    async def close(self, code: int, reason: str) -> None:
+        """The end."""
+        self.end = code, reason
+
+    async def must_end(self) -> None:
+        """The replica stays."""
+        await asyncio.Event().wait()
+
+
+async def never() -> str:
+    """The key stays good."""
+    await asyncio.Event().wait()
+    return ""
+
+
+@asynccontextmanager
+async def port() -> AsyncIterator[int]:
+    """Of a job: it greets, and then is silent, as one whose node has died, from where no end comes either."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(b"SSH-2.0-job\r\n")
+        await writer.drain()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
+async def found(world: JobsWorld, job_id: UUID) -> Job:
+    return storage.jobs.to_job(await world.row(job_id))
+
+
+async def test_a_session_on_a_node_that_dies_ends_with_the_reason_and_none_begins(
+    world: JobsWorld, client: Client
+) -> None:
+    async with port() as number:
+        job_id = await world.submit_active(client)
+        where = f"node = 'gpu-1', epoch = 1, node_ip = '127.0.0.1', node_port = {number}, pod_name = 'a-pod'"
+        await world.update(job_id, where)
+        context = world.context()
+        tunnels, person = Tunnels(context, world.cluster), Person()
+        tunnel = await tunnels.open(1, await found(world, job_id))
+        session = asyncio.create_task(tunnel.run(person, never))
+        await eventually(lambda: person.heard, "the job's greeting")
+        await world.capacity_says(LeaseRevoked(job_id=job_id, epoch=1, reason="Node gpu-1 is gone"))
+        await until_status(client, job_id, "failed")
+        await asyncio.wait_for(session, 15)
+        assert person.end == (JOB_OVER, "The job is failed: The node was lost: Node gpu-1 is gone")
+        with pytest.raises(Conflict, match="The job is failed: The node was lost: Node gpu-1 is gone"):
+            await tunnels.open(1, await found(world, job_id))
+
+
+async def test_a_job_that_waits_has_no_session_yet(world: JobsWorld, client: Client) -> None:
+    job_id = await world.submit(client)
+    with pytest.raises(Conflict, match="The job is not active: it is queued"):
+        await Tunnels(world.context(), world.cluster).open(1, await found(world, job_id))
