@@ -37,6 +37,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/", FRONT_DOOR, exact=True),
     Route("/health", FRONT_DOOR, exact=True),
     Route("/docs", FRONT_DOOR),
+    Route("/console", FRONT_DOOR),
     Route("/openapi.json", FRONT_DOOR, exact=True),
 )
 """Everything else reaches no domain; the ingress sends it to the front door, which answers 404 in our error shape."""

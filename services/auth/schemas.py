@@ -6,9 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from services.auth.domain.keys import IssuedKey, KeyPage, KeyTerms, RevokedKey
+from services.auth.domain.keys import ConsoleCode, IssuedKey, KeyPage, KeyTerms, RevokedKey
 from services.auth.domain.roles import AwsCredentials, Person
 from shared.api_key import key_prefix
+from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
 from shared.idempotency import Outcome
 from shared.web.response import Answer
@@ -94,6 +95,48 @@ class RotateResponse(Answer, frozen=True, kw_only=True):
         return f"RotateResponse({self.key_prefix}_...)"
 
 
+class IdentityResponse(Answer, frozen=True, kw_only=True):
+    user_id: int
+    username: Username
+    key_prefix: KeyPrefix
+    expires_at: datetime
+    """End of the key of this request."""
+    is_operator: bool
+
+
+class ConsoleCodeResponse(Answer, frozen=True, kw_only=True):
+    code: str
+    """Shown only here; good for one log-in of the console."""
+    path: Annotated[str, msgspec.Meta(examples=["/console#code=..."])]
+    """Where it is used: to be opened in a browser, behind the address of the API."""
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return "ConsoleCodeResponse(...)"
+
+
+class ConsoleLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A one-time code of the console."""
+
+    code: Annotated[str, msgspec.Meta(max_length=128, pattern=_VISIBLE, description=_SPELLING)]
+
+    def __repr__(self) -> str:
+        return "ConsoleLoginRequest(...)"
+
+
+class ConsoleLoginResponse(Answer, frozen=True, kw_only=True):
+    api_key: ShownKey
+    """Shown only here."""
+    key_prefix: KeyPrefix
+    user_id: int
+    username: Username
+    expires_at: datetime
+    """Never later than the end of the session of the key that asked for the code."""
+
+    def __repr__(self) -> str:
+        return f"ConsoleLoginResponse({self.key_prefix}_...)"
+
+
 class KeyItem(Answer, frozen=True, kw_only=True):
     key_prefix: KeyPrefix
     created_at: datetime
@@ -129,6 +172,35 @@ def logged_in(person: Person, issued: IssuedKey, terms: KeyTerms) -> AwsLoginRes
         aws_arn=person.arn,
         expires_at=issued.expires_at,
         ttl_hours=min(terms.ttl, terms.session) // timedelta(hours=1),
+    )
+
+
+def identity_answer(identity: Identity) -> IdentityResponse:
+    """Answer to who asks whose key it is."""
+    return IdentityResponse(
+        user_id=identity.user_id,
+        username=identity.username,
+        key_prefix=key_prefix(identity.key_id),
+        expires_at=identity.expires_at,
+        is_operator=identity.is_operator,
+    )
+
+
+def console_code(outcome: Outcome[ConsoleCode]) -> Outcome[ConsoleCodeResponse]:
+    """Answer of a request for a code."""
+    code = outcome.answer
+    answer = ConsoleCodeResponse(code=code.text, path=f"/console#code={code.text}", expires_at=code.expires_at)
+    return Outcome(answer, outcome.replayed)
+
+
+def console_login(issued: IssuedKey) -> ConsoleLoginResponse:
+    """Answer of a log-in by code."""
+    return ConsoleLoginResponse(
+        api_key=issued.text,
+        key_prefix=issued.prefix,
+        user_id=issued.user_id,
+        username=issued.username,
+        expires_at=issued.expires_at,
     )
 
 

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from uuid import UUID
 
 import msgspec
 
 from services.capacity.domain.availability import Snapshot, TypeAvailability, count_availability, count_cluster
+from services.capacity.domain.choices import Choice
 from services.capacity.domain.fleet import Node
+from services.capacity.domain.gpu_states import GpuState, ShownGpu
+from services.capacity.domain.queue_entry import ShownEntry, ShownQueue
 from services.capacity.domain.usage import DayUsage, Period
+from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobStatus
 from shared.web.response import Answer
 
@@ -157,3 +162,156 @@ class Usage(Answer, frozen=True, kw_only=True):
             for one in used
         ]
         return cls(first=period.first, last=period.last, rows=rows)
+
+
+class GpuEntry(msgspec.Struct, frozen=True, kw_only=True):
+    state: GpuState
+    job_id: UUID | None
+    """Of one's own jobs, and for operators of all."""
+
+    @classmethod
+    def of(cls, gpu: ShownGpu) -> "GpuEntry":
+        """Entry of a GPU."""
+        return cls(state=gpu.state, job_id=gpu.job_id)
+
+
+class FleetNode(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    gpu_type: str
+    zone: str | None
+    ready: bool
+    schedulable: bool
+    """False: no new job starts there, as on a cordoned node."""
+    total: int
+    """Allocatable GPUs."""
+    gpus: list[GpuEntry]
+    """One for each device. On a node that is not ready or not schedulable nothing starts on the free ones either."""
+
+
+class Fleet(Answer, frozen=True, kw_only=True):
+    nodes: list[FleetNode]
+    timestamp: datetime
+    as_of: datetime | None
+    """Time of the newest information that is shown here; null until the cluster has answered once."""
+
+    @classmethod
+    def of(
+        cls, shown: Sequence[tuple[Node, Sequence[ShownGpu]]], as_of: datetime | None, timestamp: datetime
+    ) -> "Fleet":
+        """Entries of all nodes."""
+        nodes = [
+            FleetNode(
+                name=node.name,
+                gpu_type=node.gpu_type,
+                zone=node.zone,
+                ready=node.ready,
+                schedulable=node.schedulable,
+                total=node.gpus,
+                gpus=[GpuEntry.of(gpu) for gpu in gpus],
+            )
+            for node, gpus in shown
+        ]
+        return cls(nodes=nodes, timestamp=timestamp, as_of=as_of)
+
+
+class QueuedJob(Answer, frozen=True, kw_only=True):
+    position: int
+    """1 is the head."""
+    own: bool
+    job_id: UUID | None
+    """Of one's own jobs, and for operators of all."""
+    gpu_count: int
+    duration_hours: float
+    priority: int
+    submitted_at: datetime
+    waits_for_disk: bool
+    """It keeps its position, and holds up nobody."""
+    estimated_start_time: datetime | None
+    """The median, as it was announced last: one in two jobs starts before it. Null when it cannot be estimated."""
+    estimated_start_time_p90: datetime | None
+    """Nine in ten jobs start before it. Null when it cannot be estimated."""
+
+    @classmethod
+    def of(cls, entry: ShownEntry, position: int, asker: Identity) -> "QueuedJob":
+        """Entry of a job."""
+        own = entry.user_id == asker.user_id
+        return cls(
+            position=position,
+            own=own,
+            job_id=entry.job_id if own or asker.is_operator else None,
+            gpu_count=entry.gpu_count,
+            duration_hours=round(entry.duration_seconds / 3600, 4),
+            priority=entry.priority,
+            submitted_at=entry.submitted_at,
+            waits_for_disk=not entry.ready,
+            estimated_start_time=entry.estimated_start_at,
+            estimated_start_time_p90=entry.estimated_p90_at,
+        )
+
+
+class TypeQueue(msgspec.Struct, frozen=True, kw_only=True):
+    gpu_type: str
+    jobs: int
+    """All that wait."""
+    gpus: int
+    """That they wait for."""
+    entries: list[QueuedJob]
+    """The first 300."""
+
+
+class Queue(Answer, frozen=True, kw_only=True):
+    queues: list[TypeQueue]
+    """Of types for which jobs wait."""
+    timestamp: datetime
+
+    @classmethod
+    def of(cls, queues: Sequence[ShownQueue], asker: Identity, timestamp: datetime) -> "Queue":
+        """The queues as the asker sees them."""
+        told = [
+            TypeQueue(
+                gpu_type=queue.gpu_type,
+                jobs=queue.jobs,
+                gpus=queue.gpus,
+                entries=[QueuedJob.of(entry, place, asker) for place, entry in enumerate(queue.entries, start=1)],
+            )
+            for queue in queues
+        ]
+        return cls(queues=told, timestamp=timestamp)
+
+
+class ChoiceEntry(Answer, frozen=True, kw_only=True):
+    instance_type: str
+    gpu_type: str
+    gpu_count: int
+    starts_now: bool
+    estimated_start_time: datetime | None
+    """The median. Null when it starts now, or when it cannot be estimated."""
+    estimated_start_time_p90: datetime | None
+    """Nine in ten jobs start before it. Null likewise."""
+    reason: str | None
+    """What it would wait for; null when it starts now."""
+
+    @classmethod
+    def of(cls, choice: Choice) -> "ChoiceEntry":
+        """Entry of a choice."""
+        return cls(
+            instance_type=choice.instance_type,
+            gpu_type=choice.gpu_type,
+            gpu_count=choice.gpu_count,
+            starts_now=choice.starts_now,
+            estimated_start_time=choice.estimate.p50 if choice.estimate else None,
+            estimated_start_time_p90=choice.estimate.p90 if choice.estimate else None,
+            reason=choice.reason,
+        )
+
+
+class Estimates(Answer, frozen=True, kw_only=True):
+    duration_hours: float
+    choices: list[ChoiceEntry]
+    """Sizes of jobs that a node of the cluster has GPUs for."""
+    timestamp: datetime
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice], duration_hours: float, timestamp: datetime) -> "Estimates":
+        """Entries of all choices."""
+        return cls(duration_hours=duration_hours, choices=[ChoiceEntry.of(one) for one in choices], timestamp=timestamp)

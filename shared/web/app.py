@@ -29,6 +29,7 @@ from shared.settings import CommonSettings
 from shared.web.address import TRUSTED_PROXIES
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
 from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
+from shared.web.console import ConsolePageController
 from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
 from shared.web.drain import Drain
 from shared.web.errors import EXCEPTION_HANDLERS
@@ -149,7 +150,13 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         **parts.resources,
     }
     app = Litestar(
-        [FrontDocsController, FrontHealthController, service_health_controller(base.service), *parts.controllers],
+        [
+            FrontDocsController,
+            ConsolePageController,
+            FrontHealthController,
+            service_health_controller(base.service),
+            *parts.controllers,
+        ],
         dependencies={name: _provide(resource) for name, resource in resources.items()},
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[_lifespan(base, parts, [*loops, measure], drain)],

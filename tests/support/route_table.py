@@ -25,6 +25,9 @@ class Serves(Enum):
 
 DOCUMENTED: dict[Route, Serves] = {
     ("post", "/v1/auth/aws-login"): Serves.ANYBODY,
+    ("post", "/v1/auth/console-login"): Serves.ANYBODY,
+    ("get", "/v1/auth/identity"): Serves.USERS,
+    ("post", "/v1/auth/console-codes"): Serves.USERS,
     ("get", "/health"): Serves.ANYBODY,
     ("get", "/"): Serves.ANYBODY,
     ("get", "/openapi.json"): Serves.ANYBODY,
@@ -54,6 +57,9 @@ DOCUMENTED: dict[Route, Serves] = {
     ("get", "/v1/gpu/availability"): Serves.USERS,
     ("get", "/v1/cluster/status"): Serves.USERS,
     ("get", "/v1/usage"): Serves.USERS,
+    ("get", "/v1/cluster/nodes"): Serves.USERS,
+    ("get", "/v1/gpu/queue"): Serves.USERS,
+    ("get", "/v1/gpu/estimates"): Serves.USERS,
     ("get", "/v1/disks"): Serves.USERS,
     ("get", "/v1/events"): Serves.USERS,
     ("post", "/v1/webhooks"): Serves.USERS,
@@ -75,6 +81,8 @@ DOCUMENTED: dict[Route, Serves] = {
 UNDOCUMENTED: dict[Route, Serves] = {
     ("get", "/docs"): Serves.ANYBODY,
     ("get", "/docs/start.js"): Serves.ANYBODY,
+    ("get", "/console"): Serves.ANYBODY,
+    ("get", "/console/assets/main.js"): Serves.ANYBODY,
     ("get", "/docs/events"): Serves.ANYBODY,
     ("get", "/docs/events.json"): Serves.ANYBODY,
     ("get", "/docs/assets/swagger-ui.css"): Serves.ANYBODY,
@@ -91,8 +99,12 @@ ROUTES = {**DOCUMENTED, **UNDOCUMENTED}
 ENDLESS = {"/v1/events", "/v1/jobs/{job_id}/events"}
 """Routes whose answers go on until somebody ends them."""
 
+TELL_OPERATORS = {"/v1/cluster/nodes", "/v1/gpu/queue"}
+"""Routes of users that tell operators, and nobody else, of others' objects as well."""
+
 BODIES: dict[str, Any] = {
     "/v1/auth/aws-login": {},
+    "/v1/auth/console-login": {"code": "none"},
     "/v1/jobs/submit": {"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1, "command": "exit 0"},
     "/v1/jobs/batch": {"jobs": [{"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1}]},
     "/v1/jobs/{job_id}/extend": {"extension_hours": 1},

@@ -65,6 +65,24 @@ class Login(NewKey, frozen=True, kw_only=True):
     __repr__ = NewKey.__repr__
 
 
+class Identity(Answer, frozen=True, kw_only=True):
+    user_id: int
+    username: str
+    key_prefix: str
+    expires_at: datetime
+    is_operator: bool = False
+
+
+class ConsoleCode(Answer, frozen=True, kw_only=True):
+    code: str
+    path: str
+    """To be opened in a browser, behind the address of the API."""
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
 class Key(Answer, frozen=True, kw_only=True):
     key_prefix: str
     created_at: datetime
@@ -260,6 +278,76 @@ class ClusterStatus(Answer, frozen=True, kw_only=True):
     timestamp: datetime
     as_of: datetime | None = None
     forecast: Forecast | None = None
+
+
+class Gpu(Answer, frozen=True, kw_only=True):
+    state: str
+    """free, own, others, foreign (held by something else in the cluster) or withheld (without CPU or memory)."""
+    job_id: str | None = None
+    """Of one's own jobs, and for operators of all."""
+
+
+class FleetNode(Answer, frozen=True, kw_only=True):
+    name: str
+    gpu_type: str
+    zone: str | None = None
+    ready: bool
+    schedulable: bool
+    total: int
+    """Allocatable GPUs."""
+    gpus: list[Gpu]
+
+
+class Fleet(Answer, frozen=True, kw_only=True):
+    nodes: list[FleetNode]
+    timestamp: datetime
+    as_of: datetime | None = None
+
+
+class QueuedJob(Answer, frozen=True, kw_only=True):
+    position: int
+    own: bool
+    job_id: str | None = None
+    """Of one's own jobs, and for operators of all."""
+    gpu_count: int
+    duration_hours: float
+    priority: int
+    submitted_at: datetime
+    waits_for_disk: bool
+    estimated_start_time: datetime | None = None
+    """One in two jobs starts before it."""
+    estimated_start_time_p90: datetime | None = None
+    """Nine in ten jobs start before it."""
+
+
+class TypeQueue(Answer, frozen=True, kw_only=True):
+    gpu_type: str
+    jobs: int
+    gpus: int
+    entries: list[QueuedJob]
+    """The first 300."""
+
+
+class Queue(Answer, frozen=True, kw_only=True):
+    queues: list[TypeQueue]
+    timestamp: datetime
+
+
+class Choice(Answer, frozen=True, kw_only=True):
+    instance_type: str
+    gpu_type: str
+    gpu_count: int
+    starts_now: bool
+    estimated_start_time: datetime | None = None
+    estimated_start_time_p90: datetime | None = None
+    reason: str | None = None
+    """What it would wait for; None: it starts now."""
+
+
+class Estimates(Answer, frozen=True, kw_only=True):
+    duration_hours: float
+    choices: list[Choice]
+    timestamp: datetime
 
 
 class Disk(Answer, frozen=True, kw_only=True):

@@ -114,6 +114,21 @@ class Operations:
     # --- keys
 
     @operation
+    def list_nodes(self) -> Steps[models.Fleet]:
+        """Each node and each of its GPUs."""
+        return (yield from self._get("/v1/cluster/nodes", models.Fleet))
+
+    @operation
+    def get_gpu_queue(self) -> Steps[models.Queue]:
+        """The waiting jobs of each GPU type in their order."""
+        return (yield from self._get("/v1/gpu/queue", models.Queue))
+
+    @operation
+    def estimate_starts(self, *, duration_hours: float = 4.0) -> Steps[models.Estimates]:
+        """When a job of each size would start if it were submitted now."""
+        return (yield from self._get("/v1/gpu/estimates", models.Estimates, params={"duration_hours": duration_hours}))
+
+    @operation
     def aws_login(
         self, *, aws_access_key_id: str, aws_secret_access_key: str, aws_session_token: str | None = None
     ) -> Steps[models.Login]:
@@ -124,6 +139,21 @@ class Operations:
             "aws_session_token": aws_session_token,
         }
         return (yield from self._post("/v1/auth/aws-login", models.Login, body=body, public=True))
+
+    @operation
+    def get_identity(self) -> Steps[models.Identity]:
+        """Whose key this is."""
+        return (yield from self._get("/v1/auth/identity", models.Identity))
+
+    @operation
+    def create_console_code(self, *, idempotency_key: str | None = None) -> Steps[models.ConsoleCode]:
+        """A code with which a browser logs in to the console, once and within 60 s."""
+        return (yield from self._post("/v1/auth/console-codes", models.ConsoleCode, key=idempotency_key))
+
+    @operation
+    def console_login(self, *, code: str) -> Steps[models.NewKey]:
+        """Exchange such a code for a key; this client does not take it into use."""
+        return (yield from self._post("/v1/auth/console-login", models.NewKey, body={"code": code}, public=True))
 
     @operation
     def rotate_key(self, *, idempotency_key: str | None = None) -> Steps[models.NewKey]:

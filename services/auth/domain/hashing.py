@@ -18,6 +18,10 @@ class KeyHasher:
         """What is stored of an API key whose SHA-256 this is, in lower-case hexadecimal."""
         return hmac.new(self._secret, key_hash.encode(), hashlib.sha256).digest()
 
+    def console_code(self, code: str) -> bytes:
+        """What is stored of a one-time code of the console."""
+        return hmac.new(self._secret, f"console_code:{code}".encode(), hashlib.sha256).digest()
+
     def bucket(self, kind: str, value: str) -> bytes:
         """Name of a log-in window, telling neither an address nor an access key id."""
         return hmac.new(self._secret, f"{kind}:{value}".encode(), hashlib.sha256).digest()

@@ -17,6 +17,17 @@ class UserDisabled(Forbidden):
         super().__init__("This user is disabled")
 
 
+CONSOLE_CODE_LIFE = timedelta(seconds=60)
+"""How long a one-time code of the console can be exchanged."""
+
+
+class ConsoleCodeRefused(Forbidden):
+    """Unknown, used or expired: nobody can tell which."""
+
+    def __init__(self) -> None:
+        super().__init__("This link has been used or has expired: run `gpudev console` again")
+
+
 class RevocationReason(StrEnum):
     ROTATED = "rotated"
     REVOKED = "revoked"
@@ -62,6 +73,16 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"IssuedKey({self.prefix}_...)"
+
+
+class ConsoleCode(msgspec.Struct, frozen=True, kw_only=True):
+    """Good for one key, once."""
+
+    text: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return "ConsoleCode(...)"
 
 
 class RevokedKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,15 @@ api_keys = sa.Table(
     sa.Index("api_keys_expires_at", "expires_at"),
     sa.CheckConstraint("expires_at <= session_ends_at", name="api_keys_end_with_session"),
 )
+console_codes = sa.Table(
+    "console_codes",
+    metadata,
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("user_id", sa.BigInteger, sa.ForeignKey("users.id", name="console_codes_user"), nullable=False),
+    sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Index("console_codes_expires_at", "expires_at"),
+)
 login_windows = sa.Table(
     "login_windows",
     metadata,

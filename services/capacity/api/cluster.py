@@ -1,19 +1,28 @@
 """What is free, and how busy the cluster is."""
 
-from typing import Any
+import math
+from datetime import timedelta
+from typing import Annotated, Any
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
+from litestar.params import FromQuery, QueryParameter
 
 from services.capacity.api.shown_cluster import ShownCluster
-from services.capacity.schemas import Availability, ClusterStatusBody
+from services.capacity.context import Context
+from services.capacity.operations.show import show_choices, show_fleet, show_queue
+from services.capacity.schemas import Availability, ClusterStatusBody, Estimates, Fleet, Queue
 from shared.contracts.auth import Identity
+from shared.errors import InvalidInput, Problem
 from shared.web.authentication import AuthenticatedRequest
 from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses
+from shared.web.errors import error_responses
 from shared.web.fast_reads import FastRead
 
 _AVAILABILITY = "/v1/gpu/availability"
 _STATUS = "/v1/cluster/status"
+_DURATION = "Hours that the job would ask for"
+_MOST_HOURS = 168
 
 
 class GpuController(Controller):
@@ -35,9 +44,50 @@ class GpuController(Controller):
         """
         return ConditionalResponse(request, await shown_cluster.availability())
 
+    @get(
+        "/v1/gpu/queue",
+        operation_id="get_gpu_queue",
+        summary="Get the queue of each GPU type",
+        responses=error_responses(),
+    )
+    async def queue(self, request: AuthenticatedRequest, context: NamedDependency[Context]) -> Queue:
+        """The waiting jobs in their order, with the starts that were estimated last; whose they are is not told."""
+        return Queue.of(await show_queue(context), request.user, context.clock())
+
+    @get(
+        "/v1/gpu/estimates",
+        operation_id="estimate_starts",
+        summary="Estimate when jobs would start",
+        responses=error_responses(),
+    )
+    async def estimates(
+        self,
+        request: AuthenticatedRequest,
+        context: NamedDependency[Context],
+        duration_hours: FromQuery[Annotated[float, QueryParameter(gt=0, le=_MOST_HOURS, description=_DURATION)]] = 4.0,
+    ) -> Estimates:
+        """When a job of each size would start if you submitted it now, at the end of the queue."""
+        if not math.isfinite(duration_hours):
+            raise InvalidInput([Problem("value_error", ("query", "duration_hours"), "Must be a finite number")])
+        choices = await show_choices(
+            context, asker=request.user, duration=timedelta(hours=duration_hours), now=context.clock()
+        )
+        return Estimates.of(choices, duration_hours, context.clock())
+
 
 class ClusterController(Controller):
     tags = ["Cluster Information"]  # noqa: RUF012 - Litestar's class attribute
+
+    @get(
+        "/v1/cluster/nodes",
+        operation_id="list_nodes",
+        summary="List the nodes and their GPUs",
+        responses=error_responses(),
+    )
+    async def nodes(self, request: AuthenticatedRequest, context: NamedDependency[Context]) -> Fleet:
+        """Each node and each of its GPUs: free, yours, others', or held by something else in the cluster."""
+        shown = await show_fleet(context, asker=request.user)
+        return Fleet.of(shown.nodes, shown.as_of, context.clock())
 
     @get(
         _STATUS,

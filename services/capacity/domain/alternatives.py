@@ -46,7 +46,7 @@ def find_alternatives(
     """
     others = sorted((other for other in queue if other.job_id != job.job_id), key=lambda other: other.order)
     fleets = by_type(nodes)
-    check = _StartCheck(fleets, others, allocations, now, policy)
+    check = StartCheck(fleets, others, allocations, now, policy)
     found = [check.shorter(job)]
     usual = estimates.get(job.gpu_count)
     for fewer in smaller(job):
@@ -61,7 +61,7 @@ def find_alternatives(
     return tuple(one for one in found if one is not None)
 
 
-class _StartCheck:
+class StartCheck:
     """Whether a job would start now, in its position in the queue."""
 
     def __init__(

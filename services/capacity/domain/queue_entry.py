@@ -153,3 +153,28 @@ def _ended(entry: QueueEntry, event: JobEnded) -> QueueEntry:
     return msgspec.structs.replace(
         entry, state=EntryState.ENDED, node=None, epoch=epoch, ended_at=entry.ended_at or event.ended_at
     )
+
+
+class ShownEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A waiting job as the queue is shown."""
+
+    job_id: UUID
+    user_id: int
+    gpu_count: int
+    duration_seconds: int
+    priority: int
+    submitted_at: datetime
+    ready: bool
+    estimated_start_at: datetime | None
+    """As it was announced last; None: it cannot be estimated, or was not yet."""
+    estimated_p90_at: datetime | None
+
+
+class ShownQueue(msgspec.Struct, frozen=True, kw_only=True):
+    gpu_type: str
+    jobs: int
+    """All that wait."""
+    gpus: int
+    """That they wait for."""
+    entries: list[ShownEntry]
+    """The beginning."""

@@ -24,6 +24,12 @@ LEASED = Statement(
         queue_entries.c.status,
     ).where(queue_entries.c.state == "leased")
 )
+HOLDERS = Statement(
+    sa.select(leases.c.node, leases.c.gpu_index, leases.c.job_id, queue_entries.c.user_id)
+    .select_from(leases.join(queue_entries, queue_entries.c.job_id == leases.c.job_id))
+    .order_by(leases.c.node, leases.c.gpu_index)
+)
+"""Who has the lease on each GPU."""
 # an entry that a consumer is changing is passed over: the next round looks at it again
 GRANT = Statement(
     sa.text(

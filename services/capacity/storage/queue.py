@@ -82,6 +82,17 @@ QUEUE = Statement(
         f"AND user_id <> ALL(CAST(:full_users AS bigint[])) ORDER BY {ORDER} LIMIT CAST(:depth AS integer)) AS job"
     )
 )
+SHOWN_QUEUE = Statement(
+    sa.text(
+        "SELECT type.name AS gpu_type, type.jobs, type.gpus, job.* FROM (SELECT gpu_type AS name, "
+        "CAST(sum(jobs) AS bigint) AS jobs, CAST(sum(gpus) AS bigint) AS gpus FROM line_counts "
+        f"WHERE {IN_QUEUE} GROUP BY gpu_type HAVING sum(jobs) > 0) AS type CROSS JOIN LATERAL ("
+        "SELECT job_id, user_id, gpu_count, duration_seconds, priority, submitted_at, ready, estimated_start_at, "
+        f"estimated_p90_at FROM places WHERE gpu_type = type.name AND {IN_QUEUE} "
+        f"ORDER BY {ORDER} LIMIT CAST(:depth AS integer)) AS job ORDER BY type.name, {ORDER}"
+    )
+)
+"""The beginning of each type's queue, with what was announced last; and how long the whole is."""
 QUEUE_WITH_UNREADY = Statement(
     sa.text(
         f"SELECT job.* FROM (SELECT DISTINCT gpu_type AS name FROM line_counts) AS type CROSS JOIN LATERAL ("

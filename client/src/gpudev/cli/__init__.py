@@ -26,6 +26,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "login": account.login,
     "logout": account.logout,
     "whoami": account.whoami,
+    "console": account.console,
     "submit": submitting.submit,
     "list": jobs.list_jobs,
     "show": jobs.show,

@@ -1,6 +1,7 @@
 """Logging in and out, keys, and what the cluster has."""
 
 import os
+import webbrowser
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -79,6 +80,23 @@ def whoami(as_json: AsJson = False) -> None:
     with open_client() as client:
         client.list_keys(limit=1)  # whether the key is good is known there only
     _print_identity(KeyFile(config_folder()).current(), as_json=as_json)
+
+
+def console(
+    show: Annotated[bool, typer.Option("--show", help="Print the link instead of opening it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Open the console in your browser, logged in, by a link that is good for 60 s and for once."""
+    with open_client() as client:
+        code = client.create_console_code()
+        link = client.url + code.path
+    if as_json:
+        print_json({"url": link, "expires_at": code.expires_at})
+    elif show or not webbrowser.open(link):
+        print_line(link)
+        tell("The link is good for 60 s, and for once.")
+    else:
+        print_line(f"The console opens in your browser: {client.url}/console")
 
 
 @keys.callback()

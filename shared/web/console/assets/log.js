@@ -1,0 +1,81 @@
+// A log that follows: text as it comes, at the end unless its reader has scrolled up.
+
+import { open, textOf } from "./api.js";
+
+const TAIL = 2000;
+const MOST_CHARACTERS = 1_000_000;
+const QUIET_MS = 10_000;
+
+export class LogPane {
+  constructor(jobId, tellState) {
+    this.jobId = jobId;
+    this.tellState = tellState;
+    this.length = 0;
+    this.ending = new AbortController();
+  }
+
+  attach(node) {
+    this.node = node;
+    this.run();
+  }
+
+  stop() {
+    this.ending.abort();
+  }
+
+  async run() {
+    const path = `/v1/jobs/${this.jobId}/logs?follow=true&tail=${TAIL}`;
+    for (let pause = 1000; !this.ending.signal.aborted; pause = Math.min(pause * 2, 30_000)) {
+      try {
+        this.tellState("following");
+        const answer = await open("GET", path, { signal: this.ending.signal });
+        this.clear();
+        await this.read(answer.body.getReader());
+        this.tellState("complete");
+        return;
+      } catch (error) {
+        if (this.ending.signal.aborted) return;
+        if (error.status !== undefined && error.status < 500 && error.status !== 429) {
+          this.tellState(textOf(error));
+          return;
+        }
+        this.tellState("interrupted; it goes on in a moment");
+        await new Promise((resolve) => setTimeout(resolve, pause));
+      }
+    }
+  }
+
+  async read(reader) {
+    const decoder = new TextDecoder();
+    let lastAt = performance.now();
+    let begins = true;
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const text = decoder.decode(value, { stream: true });
+      const quiet = performance.now() - lastAt;
+      lastAt = performance.now();
+      // a lone line end or space after so long only says that the service is there
+      const isSign = (begins && text === "\n") || (quiet > QUIET_MS && (text === "\n" || text === " "));
+      begins = false;
+      if (!isSign) this.append(text);
+    }
+  }
+
+  clear() {
+    this.node.replaceChildren();
+    this.length = 0;
+  }
+
+  append(text) {
+    const { node } = this;
+    const follows = node.scrollHeight - node.scrollTop - node.clientHeight < 40;
+    node.append(text);
+    this.length += text.length;
+    while (this.length > MOST_CHARACTERS && node.childNodes.length > 1) {
+      this.length -= node.firstChild.length;
+      node.firstChild.remove();
+    }
+    if (follows) node.scrollTop = node.scrollHeight;
+  }
+}
