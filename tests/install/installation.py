@@ -114,6 +114,16 @@ class Installation:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{path}: {error.code} {error.read(1000)!r}") from error
 
+    def asked(self, path: str) -> int:
+        """Status of the answer to that user."""
+        request = urllib.request.Request(self.url + path)
+        request.add_header("Authorization", f"Bearer {self.shell.environment['API_KEY']}")
+        try:
+            with urllib.request.urlopen(request, timeout=40) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
     def submit(self, command: str, **fields: Any) -> str:
         """A job of one GPU; its id."""
         job = {"image": JOB_IMAGE, "instance_type": "p5.48xlarge", "gpu_count": 1, "duration_hours": 1, **fields}

@@ -49,7 +49,8 @@ def test_the_first_job_of_the_readme_runs(installation: Installation) -> None:
 
 
 def test_a_stream_that_says_nothing_for_90_seconds_is_not_cut(installation: Installation) -> None:
-    job = installation.submit(f"/gpudev/bin/busybox sleep {SILENT_SECONDS}; echo late")
+    # a part of its silence is over before it is seen to run
+    job = installation.submit(f"/gpudev/bin/busybox sleep {SILENT_SECONDS + 20}; echo late")
     installation.await_active(job)
     headers = {"Authorization": f"Bearer {installation.shell.environment['API_KEY']}"}
     path = f"/v1/jobs/{job}/logs?follow=true"
@@ -58,7 +59,7 @@ def test_a_stream_that_says_nothing_for_90_seconds_is_not_cut(installation: Inst
     with urllib.request.urlopen(urllib.request.Request(installation.url + path, None, headers), timeout=60) as answer:
         followed = answer.read().decode()
 
-    assert time.monotonic() - began >= SILENT_SECONDS - 5
+    assert time.monotonic() - began >= SILENT_SECONDS
     assert [line for line in followed.splitlines() if "late" in line]
 
 

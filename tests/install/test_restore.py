@@ -35,8 +35,9 @@ def test_a_restore_to_a_minute_ago_deletes_nothing(installation: Installation) -
     restore(installation.surroundings, backup, moment)
     began = time.monotonic()
     installation.shell.run(start)
-    # the services are well before the ingress knows where they are
     eventually(lambda: installation.health()[0] == 200 and ready(installation), "healthy again", 300)
+    # the services are ready before the ingress sends requests to them
+    eventually(lambda: installation.asked(f"/v1/jobs/{kept}") != 503, "the ingress knows where jobs is", 60)
     assert time.monotonic() - began < 300
 
     # the key that was given before the moment is known, and the job of before is read with its encrypted values

@@ -6,6 +6,7 @@ their number and text. What comes in doubt is told twice rather than not at all.
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 KEPT_LINES = 1000
 _QUIET_SECONDS = 10.0
@@ -19,23 +20,25 @@ class LogPosition:
 
     Args:
         from_start: What comes after a cut begins where it began at first; else somewhere before.
+        stopwatch: Seconds, to tell a sign of life from an empty line.
     """
 
-    def __init__(self, *, from_start: bool) -> None:
+    def __init__(self, *, from_start: bool, stopwatch: Callable[[], float] = time.monotonic) -> None:
         self._from_start = from_start
+        self._stopwatch = stopwatch
         self._told: deque[bytes] = deque(maxlen=KEPT_LINES)
         """Last whole lines, without empty ones, since signs of life are such."""
         self._count = 0
         self._partial = b""
         """Told of the last line, which has no end yet."""
-        self._last_at = time.monotonic()
+        self._last_at = stopwatch()
         self._begins = True
         """Nothing of the answer has come."""
         self._search: _Search | None = None
 
     def feed(self, piece: bytes) -> bytes:
         """What of a piece is new."""
-        now = time.monotonic()
+        now = self._stopwatch()
         quiet, self._last_at = now - self._last_at, now
         begins, self._begins = self._begins, False
         if begins and piece == b"\n":  # an answer to which there is nothing yet begins so
@@ -43,14 +46,14 @@ class LogPosition:
         is_sign_of_life = piece in {b"\n", b" "} and quiet > _QUIET_SECONDS
         if self._search is None:
             return b"" if is_sign_of_life else self._tell(piece)
-        if is_sign_of_life:  # all that there is has come
-            return self.end()
+        if is_sign_of_life:  # all that there is has come, unless the service itself still waits for the log
+            return self.end() if self._search.begun else b""
         found = self._search.feed(piece)
         return b"" if found is None else self._join(found)
 
     def cut(self) -> None:
         """What is fed next comes from a new answer."""
-        self._last_at = time.monotonic()
+        self._last_at = self._stopwatch()
         self._begins = True
         self._search = _Search(list(self._told), self._count if self._from_start else 0)
 
@@ -91,6 +94,11 @@ class _Search:
         self._seen: list[tuple[bytes, int]] = []
         """Lines that are not empty, and where in the buffer each ends."""
         self._at = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come."""
+        return bool(self._buffer)
 
     def feed(self, piece: bytes) -> bytes | None:
         """What follows the told lines; None while they have not all come."""
