@@ -58,6 +58,9 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Name of this process in logs and in NATS; any text."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    otlp_endpoint: str | None = None
+    """http(s):// URL of an OpenTelemetry collector that takes traces by OTLP over HTTP, such as http://collector:4318.
+    None: there are no traces, unless OTEL_EXPORTER_OTLP_ENDPOINT names one."""
     database_pool_size: int = 10
     """Connections to PostgreSQL at most."""
     stream_replicas: int = 1

@@ -130,11 +130,11 @@ class Applications:
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """The caller's settings of services."""
+    """The caller's settings of services, and of what they send traces with."""
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith("GPUDEV_") and name not in OWN_VARIABLES and not name.startswith("GPUDEV_TEST_")
+        if name.startswith(("GPUDEV_", "OTEL_")) and name not in OWN_VARIABLES and not name.startswith("GPUDEV_TEST_")
     }
 
 

@@ -55,7 +55,7 @@ def subscriptions(context: Context) -> list[BatchSubscription[JobEvent]]:
     """Applies the events of jobs to their entries in the queue."""
 
     async def on_job_events(tx: Transaction, received: Sequence[tuple[JobEvent, CloudEvent]]) -> None:
-        events = [Versioned(data, event.sequence) for data, event in received]
+        events = [Versioned(data, event.sequence, event.traceparent or None) for data, event in received]
         await apply_job_events(context, tx, events, now=context.clock())
 
     return [BatchSubscription(event, on_job_events) for event in APPLIED]

@@ -55,6 +55,8 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     """The "message ID" of the answer that announced this change."""
     requestid: str | None = None
     """X-Request-Id of the request that caused it; None when no request did."""
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    """W3C Trace Context of what caused it (the extension "Distributed Tracing"), where the services send traces."""
     datacontenttype: str = "application/json"
     data: msgspec.Raw
     """JSON of the struct of this type."""

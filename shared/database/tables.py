@@ -26,6 +26,8 @@ outbox = sa.Table(
     sa.Column("data", JSONB, nullable=False),
     sa.Column("published_at", sa.DateTime(timezone=True)),
     sa.Column("stream_sequence", sa.BigInteger),
+    # W3C Trace Context of what caused it; null when nobody traces it
+    sa.Column("traceparent", sa.Text),
     sa.Index("outbox_unpublished", "id", postgresql_where=sa.text("published_at IS NULL")),
     sa.Index("outbox_published_at", "published_at"),
 )
@@ -81,3 +83,13 @@ def drop_shared_tables_0001(operations: Any) -> None:
     """Undo `create_shared_tables_0001`."""
     for name in ("idempotency_keys", "dead_letters", "inbox", "stream_seen", "outbox"):
         operations.drop_table(name)
+
+
+def add_traceparent_0002(operations: Any) -> None:
+    """The trace that an event belongs to; `operations` is `alembic.op`. A schema that is new has the column already."""
+    operations.execute("ALTER TABLE outbox ADD COLUMN IF NOT EXISTS traceparent text")
+
+
+def drop_traceparent_0002(operations: Any) -> None:
+    """Undo `add_traceparent_0002`."""
+    operations.drop_column("outbox", "traceparent")

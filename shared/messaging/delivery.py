@@ -1,6 +1,7 @@
 """What events do in a service: their handlers run in one transaction with the events' inbox rows, once for each."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -15,6 +16,7 @@ from shared.contracts.events import CloudEvent, EventData
 from shared.database import Statement, Transaction
 from shared.database.rows import given_rows
 from shared.database.tables import inbox
+from shared.tracing import Attributes, Kind, begin_span, span
 
 EventT = TypeVar("EventT", bound=EventData)
 
@@ -128,10 +130,32 @@ class Delivery:
 
 async def _give(transaction: Transaction, handler: Any, together: Sequence[_Received]) -> None:
     if isinstance(together[0].subscription, BatchSubscription):
-        await handler(transaction, [(one.data, one.event) for one in together])
+        with ExitStack() as spans:
+            # side by side: what is done for one of them names its event's trace itself
+            await handler(transaction, [(one.data, _traced(one.event, spans)) for one in together])
         return
     for one in together:
-        await handler(transaction, one.data, one.event)
+        with span(
+            f"take in {one.event.type}", parent=_parent(one.event), kind=Kind.CONSUMER, attributes=_about(one.event)
+        ):
+            await handler(transaction, one.data, one.event)
+
+
+def _traced(event: CloudEvent, spans: ExitStack) -> CloudEvent:
+    """The event, whose trace goes on with the span of taking it in, which ends with the others."""
+    begun = begin_span(f"take in {event.type}", parent=_parent(event), kind=Kind.CONSUMER, attributes=_about(event))
+    if begun is None:
+        return event
+    spans.callback(begun.end)
+    return msgspec.structs.replace(event, traceparent=begun.traceparent)
+
+
+def _parent(event: CloudEvent) -> str | None:
+    return event.traceparent or None
+
+
+def _about(event: CloudEvent) -> Attributes:
+    return {"messaging.system": "nats", "messaging.message.id": str(event.id)}
 
 
 def _outcome(one: _Received | None, done: set[int]) -> str:

@@ -12,6 +12,7 @@ from shared.contracts.events import CloudEvent, EventData, event_subject
 from shared.database import Database, Executor, Statement, Transaction
 from shared.database.tables import outbox
 from shared.request_context import current_request_id
+from shared.tracing import current_traceparent
 
 OUTBOX_COLUMNS = (
     "event_id",
@@ -21,6 +22,7 @@ OUTBOX_COLUMNS = (
     "entity_version",
     "occurred_at",
     "request_id",
+    "traceparent",
     "data",
 )
 """What `draft_columns` has, for statements that write rows of other tables and their events at once."""
@@ -29,12 +31,14 @@ _INSERT = Statement(
 )
 _INSERT_MANY = Statement(
     sa.text(
-        "INSERT INTO outbox (event_id, type, subject, entity_id, entity_version, occurred_at, request_id, data) "
-        "SELECT event_id, type, subject, entity_id, entity_version, occurred_at, request_id, data FROM unnest("
+        "INSERT INTO outbox "
+        "(event_id, type, subject, entity_id, entity_version, occurred_at, request_id, traceparent, data) "
+        "SELECT event_id, type, subject, entity_id, entity_version, occurred_at, request_id, traceparent, data "
+        "FROM unnest("
         "CAST(:event_id AS uuid[]), CAST(:type AS text[]), CAST(:subject AS text[]), CAST(:entity_id AS text[]), "
         "CAST(:entity_version AS bigint[]), CAST(:occurred_at AS timestamptz[]), CAST(:request_id AS text[]), "
-        "CAST(:data AS jsonb[])) WITH ORDINALITY AS draft(event_id, type, subject, entity_id, entity_version, "
-        "occurred_at, request_id, data, turn) ORDER BY turn"
+        "CAST(:traceparent AS text[]), CAST(:data AS jsonb[])) WITH ORDINALITY AS draft(event_id, type, subject, "
+        "entity_id, entity_version, occurred_at, request_id, traceparent, data, turn) ORDER BY turn"
     )
 )
 _OLDEST_UNPUBLISHED = Statement(sa.select(sa.func.min(outbox.c.occurred_at)).where(outbox.c.published_at.is_(None)))
@@ -48,6 +52,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """Of the entity after the change."""
     occurred_at: datetime
     event_id: UUID = msgspec.field(default_factory=uuid4)
+    traceparent: str | None = None
+    """Of the trace that it belongs to; None: of what this task does, if that has one."""
 
 
 class Wakes(Protocol):
@@ -87,12 +93,19 @@ def draft_columns(draft: Draft) -> dict[str, Any]:
         "entity_version": draft.version,
         "occurred_at": draft.occurred_at,
         "request_id": current_request_id(),
+        "traceparent": draft.traceparent or current_traceparent(),
         "data": data,
     }
 
 
-def envelope(row: Any, source: str) -> CloudEvent:
-    """The CloudEvent of an outbox row."""
+def envelope(row: Any, source: str, *, traceparent: str | None = None) -> CloudEvent:
+    """The CloudEvent of an outbox row.
+
+    Args:
+        row: All of it.
+        source: Of the service.
+        traceparent: Of what publishes it; None: that of the row.
+    """
     return CloudEvent(
         id=row["event_id"],
         source=source,
@@ -102,6 +115,7 @@ def envelope(row: Any, source: str) -> CloudEvent:
         sequence=row["entity_version"],
         messageid=row["id"],
         requestid=row["request_id"],
+        traceparent=traceparent or row["traceparent"] or msgspec.UNSET,
         data=msgspec.Raw(msgspec.json.encode(row["data"])),
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from shared.errors import BrokerUnavailable
 from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
 from shared.messaging.outbox import envelope
+from shared.tracing import Kind, Span, begin_span
 
 log = structlog.get_logger(__name__)
 
@@ -136,13 +138,20 @@ class Relay:
             log.warning("events_not_acknowledged", sent=len(sent), acknowledged=len(acked))
 
     async def _send(self, jetstream: JetStreamContext, row: Any) -> asyncio.Future[PubAck]:
-        body = msgspec.json.encode(envelope(row, self._source))
+        attributes = {"messaging.system": "nats", "messaging.message.id": str(row["event_id"])}
+        name = f"publish {row['type']}"
+        traced = begin_span(name, parent=row["traceparent"], kind=Kind.PRODUCER, attributes=attributes)
+        traceparent = None if traced is None else traced.traceparent
+        body = msgspec.json.encode(envelope(row, self._source, traceparent=traceparent))
         try:
-            return await jetstream.publish_async(
+            sent = await jetstream.publish_async(
                 row["subject"], body, wait_stall=_ACK_SECONDS, headers={"Nats-Msg-Id": str(row["event_id"])}
             )
         except UNREACHABLE as error:
             raise BrokerUnavailable(cause=type(error).__name__) from error
+        if traced is not None:
+            sent.add_done_callback(partial(_end, traced))
+        return sent
 
     async def _check_stream(self, jetstream: JetStreamContext, now: datetime) -> None:
         try:
@@ -174,3 +183,9 @@ class Relay:
                 count = await transaction.execute(_UNPUBLISH, since=lost_at - RETENTION)
                 _republished.inc(count)
                 log.error("stream_lost_events", publishing_again=count)
+
+
+def _end(traced: Span, sent: asyncio.Future[PubAck]) -> None:
+    if sent.cancelled() or sent.exception() is not None:
+        traced.fail("not acknowledged")
+    traced.end()

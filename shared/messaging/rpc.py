@@ -16,6 +16,7 @@ from nats.micro.service import EndpointConfig, Service
 
 from shared.errors import BrokerUnavailable, Unavailable
 from shared.messaging.broker import UNREACHABLE, Broker
+from shared.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,8 @@ RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 ReplyT = TypeVar("ReplyT", bound=msgspec.Struct)
 
 _VERSION = "1.0.0"
+_TRACEPARENT = "traceparent"
+"""Header of a request that belongs to a trace."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,11 @@ async def call_rpc(
     """
     client = broker.client
     try:
-        message = await client.request(subject, msgspec.json.encode(request), timeout=timeout_seconds)
+        with span(f"ask {subject}", kind=Kind.CLIENT) as traced:
+            headers = None if traced is None else {_TRACEPARENT: traced.traceparent}
+            message = await client.request(
+                subject, msgspec.json.encode(request), timeout=timeout_seconds, headers=headers
+            )
     except nats.errors.NoRespondersError as error:
         raise Unavailable(f"No service answers on {subject}, try again shortly", retry_after_seconds=2) from error
     except UNREACHABLE as error:
@@ -96,7 +103,9 @@ def _answering(endpoint: RpcEndpoint[Any, Any]) -> Callable[[Request], Awaitable
     async def answer(request: Request) -> None:
         try:
             asked = msgspec.json.decode(request.data, type=endpoint.request)
-            reply = await endpoint.handler(asked)
+            parent = (request.headers or {}).get(_TRACEPARENT)
+            with span(f"answer {endpoint.subject}", parent=parent, kind=Kind.SERVER):
+                reply = await endpoint.handler(asked)
         except Unavailable as error:
             log.warning("rpc_unavailable", subject=endpoint.subject, error=type(error).__name__)
             await request.respond_error("503", "unavailable")

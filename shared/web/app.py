@@ -26,6 +26,7 @@ from shared.messaging.rpc import Empty, RpcServer
 from shared.messaging.stream import StreamKeeper
 from shared.routes import FRONT_DOOR, ServiceName
 from shared.settings import CommonSettings
+from shared.tracing import close_traces, configure_traces
 from shared.web.address import TRUSTED_PROXIES
 from shared.web.authentication import AuthenticationMiddleware, IdentityCache, RevocationListener, Verify
 from shared.web.body import SMALL_BODY_BYTES, BodyMiddleware
@@ -65,6 +66,7 @@ class Foundation:
     def open(cls, service: ServiceName, settings: CommonSettings, clock: Clock = utc_now) -> "Foundation":
         """Build it from settings; nothing is connected yet."""
         configure_logs(service=service, replica=settings.replica, level=settings.log_level)
+        configure_traces(service=service, replica=settings.replica, endpoint=settings.otlp_endpoint)
         database = Database(settings.database_url, pool_size=settings.database_pool_size, name=settings.replica)
         broker = Broker(
             settings.nats_url,
@@ -249,6 +251,7 @@ def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop], drai
             await cancel_all(running)
             for close in (*(worker.close for worker in parts.workers), *parts.closers, base.database.close):
                 await close()
+            await asyncio.to_thread(close_traces)
             log.info("service_stopped")
 
     return lifespan

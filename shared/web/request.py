@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -16,6 +17,7 @@ from prometheus_client import Histogram
 from shared.clock import Stopwatch
 from shared.errors import GpuDevError, InvalidInput, Problem
 from shared.request_context import begin_request
+from shared.tracing import Kind, Span, span
 from shared.web.body import RequestBody
 from shared.web.drain import Drain
 from shared.web.errors import ErrorBody, ProblemsBody
@@ -30,6 +32,9 @@ _seconds = Histogram(
 )
 
 _MAX_QUERY_BYTES = 8 << 10
+_SERVER_ERROR = 500
+"""And above, RFC 9110 section 15.6."""
+_UNTRACED = ("/livez", "/readyz", "/health")
 _CONTROL_BYTES = frozenset(range(0x20)) | {0x7F}
 
 
@@ -87,16 +92,13 @@ class RequestLayer:
             return {"type": "http.disconnect"}
 
         refusal = _refusal(scope)
-        if refusal is None:
-            await self._app(scope, receive_until_answered if head else body.receive, send_with_id)
-        else:
-            await _refuse(refusal, send_with_id)
-        seconds = self._stopwatch() - started
-        self._observe(scope, status, seconds)
-        if status >= 500:  # noqa: PLR2004 - server errors, RFC 9110 section 15.6
-            log.warning(
-                "request_failed", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4)
-            )
+        with _traced(scope, headers) as traced:
+            if refusal is None:
+                await self._app(scope, receive_until_answered if head else body.receive, send_with_id)
+            else:
+                await _refuse(refusal, send_with_id)
+            _tell(traced, scope, status, request_id)
+        self._observe(scope, status, self._stopwatch() - started)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         # the route's template, so that no id becomes a label; none where no route was found
@@ -105,6 +107,34 @@ class RequestLayer:
         if observer is None:
             observer = self._observers[key] = _seconds.labels(*key)
         observer.observe(seconds)
+        if status >= _SERVER_ERROR:
+            path, rounded = scope["path"], round(seconds, 4)
+            log.warning("request_failed", method=key[0], path=path, status=status, seconds=rounded)
+
+
+def _traced(scope: Scope, headers: Mapping[bytes, bytes]) -> AbstractContextManager[Span | None]:
+    """A request's span, which goes on with the client's trace if it has one. Probes are no part of any."""
+    if scope["path"].startswith(_UNTRACED):
+        return nullcontext()
+    parent = headers.get(b"traceparent", b"").decode("latin-1") or None
+    return span("request", parent=parent, kind=Kind.SERVER, root=True)
+
+
+def _tell(traced: Span | None, scope: Scope, status: int, request_id: str) -> None:
+    if traced is None:
+        return
+    method, route = str(scope["method"]), str(scope.get("path_template", "none"))  # type: ignore[typeddict-item]
+    traced.rename(f"{method} {route}")
+    traced.note(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "gpudev.request_id": request_id,
+        }
+    )
+    if status >= _SERVER_ERROR:
+        traced.fail(str(status))
 
 
 def _with_our_headers(

@@ -9,7 +9,7 @@ from tests.support.chart import Object, objects, of_kind, pod_templates
 from tests.support.reachability import End, reaches
 
 HTTP, METRICS, SSH, JUPYTER, DNS = 8000, 9000, 2222, 8888, 53
-POSTGRES, NATS, HTTPS, API, METADATA = 5432, 4222, 443, 6443, 80
+POSTGRES, NATS, HTTPS, API, METADATA, OTLP = 5432, 4222, 443, 6443, 80, 4318
 
 
 def pod(address: str, namespace: str, **labels: str) -> End:
@@ -131,6 +131,18 @@ def test_the_ingress_reaches_jupyter_where_jobs_have_hosts() -> None:
         rules = policies(services={"jobs": {"settings": {"job_domain": domain}}})
         assert reaches(rules, ENDS["ingress"], ENDS["job"], JUPYTER, blocks_are_pods=False) is found
         assert not reaches(rules, ENDS["ingress"], ENDS["job"], SSH, blocks_are_pods=False)
+
+
+def test_a_collector_of_traces_is_reached_by_those_who_send_some() -> None:
+    def reached(service: str, **values: Any) -> bool:
+        return reaches(policies(**values), ENDS[service], ENDS["prometheus"], OTLP, blocks_are_pods=True)
+
+    everybody = {"settings": {"otlp_endpoint": "http://collector.monitoring:4318"}}
+    one = {"services": {"disks": everybody}}
+    for service in SERVICES:
+        assert not reached(service)
+        assert reached(service, **everybody)
+        assert reached(service, **one) is (service == "disks")
 
 
 def test_names_are_asked_for_over_udp_too() -> None:

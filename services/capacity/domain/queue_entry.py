@@ -70,6 +70,8 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Version of the job when its priority was set."""
     avoids: str | None = None
     """Node where Kubernetes could not run its last pod."""
+    traceparent: str | None = None
+    """Of the request that submitted it; None: nobody traces it."""
 
 
 def entry_after(entry: QueueEntry, event: JobEvent, sequence: int) -> QueueEntry:

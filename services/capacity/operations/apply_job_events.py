@@ -20,7 +20,7 @@ from services.capacity.storage.queue import (
     SAVE_ENTRIES,
 )
 from shared.contracts.capacity import LeaseReleased
-from shared.contracts.jobs import JobEvent
+from shared.contracts.jobs import JobEvent, JobSubmitted
 from shared.database import Database, Transaction, to_struct
 from shared.database.rows import by_column
 from shared.messaging.outbox import Draft, record_events
@@ -32,6 +32,8 @@ class Versioned(msgspec.Struct, frozen=True):
     event: JobEvent
     sequence: int
     """Version of the job after the event."""
+    traceparent: str | None = None
+    """Of what takes it in; None: nobody traces it."""
 
 
 async def apply_job_events(context: Context, tx: Transaction, events: Sequence[Versioned], *, now: datetime) -> None:
@@ -77,11 +79,18 @@ async def _apply(context: Context, tx: Transaction, events: Sequence[Versioned],
     entries = dict(known)
     for one in events:
         before = entries.get(one.event.job_id) or QueueEntry(job_id=one.event.job_id)
-        entries[before.job_id] = entry_after(before, one.event, one.sequence)
+        entries[before.job_id] = _traced(entry_after(before, one.event, one.sequence), one)
     missed = await _insert(tx, [entry for job_id, entry in entries.items() if job_id not in known])
     changed = [(known[job_id], after) for job_id, after in entries.items() if job_id in known]
     await _save(context, tx, [(before, after) for before, after in changed if before != after], now)
     return [one for one in events if one.event.job_id in missed]
+
+
+def _traced(entry: QueueEntry, one: Versioned) -> QueueEntry:
+    """What its job's first event began goes on with its lease."""
+    if one.traceparent is None or entry.traceparent is not None or not isinstance(one.event, JobSubmitted):
+        return entry
+    return msgspec.structs.replace(entry, traceparent=one.traceparent)
 
 
 async def _insert(tx: Transaction, entries: Sequence[QueueEntry]) -> set[UUID]:
@@ -108,6 +117,7 @@ async def _save(
                 data=LeaseReleased(job_id=entry.job_id, epoch=entry.epoch),
                 version=versions[entry.job_id],
                 occurred_at=now,
+                traceparent=entry.traceparent,
             )
             for entry in released
         ]

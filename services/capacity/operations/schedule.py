@@ -1,6 +1,7 @@
 """A round of the scheduler: leases for the jobs whose turn it is."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
 
 import msgspec
@@ -17,6 +18,7 @@ from shared.contracts.capacity import LeaseGranted
 from shared.contracts.catalogue import CATALOGUE
 from shared.database import Row, Transaction
 from shared.messaging.outbox import Draft, record_events
+from shared.tracing import begin_span
 
 MOST_GRANTS = 500
 """In one round, so that its transaction stays short."""
@@ -94,12 +96,23 @@ async def _grant(context: Context, tx: Transaction, placements: Sequence[Placeme
         lease_indexes=[index for placement in wanted.values() for index in placement.gpu_indexes],
         now=now,
     )
-    await record_events(tx, [_granted(row, wanted[row["job_id"]], now) for row in rows], context.outbox)
+    with ExitStack() as spans:
+        drafts = [_granted(row, wanted[row["job_id"]], now, _traced(row, spans)) for row in rows]
+        await record_events(tx, drafts, context.outbox)
     await _learn(tx, rows, now)
     return [wanted[row["job_id"]] for row in rows]
 
 
-def _granted(row: Row, placement: Placement, now: datetime) -> Draft:
+def _traced(row: Row, spans: ExitStack) -> str | None:
+    """The trace of a job goes on with its lease."""
+    begun = begin_span("lease GPUs", parent=row["traceparent"], attributes={"gpudev.job_id": str(row["job_id"])})
+    if begun is None:
+        return None
+    spans.callback(begun.end)
+    return begun.traceparent
+
+
+def _granted(row: Row, placement: Placement, now: datetime, traceparent: str | None) -> Draft:
     granted = LeaseGranted(
         job_id=row["job_id"],
         epoch=row["epoch"],
@@ -107,7 +120,7 @@ def _granted(row: Row, placement: Placement, now: datetime) -> Draft:
         gpu_count=row["gpu_count"],
         backfilled=placement.backfilled,
     )
-    return Draft(data=granted, version=row["version"], occurred_at=now)
+    return Draft(data=granted, version=row["version"], occurred_at=now, traceparent=traceparent)
 
 
 async def _learn(tx: Transaction, rows: Sequence[Row], now: datetime) -> None:

@@ -42,7 +42,7 @@ GRANT = Statement(
         "estimated_start_at = NULL, estimated_p90_at = NULL, reason = NULL, told_at = NULL "
         "FROM wanted JOIN free ON free.job_id = wanted.job_id WHERE entry.job_id = wanted.job_id "
         "RETURNING entry.job_id, entry.epoch, entry.version, entry.node, entry.gpu_count, entry.gpu_type, "
-        "entry.first_p90_at, entry.submitted_at, wanted.turn), "
+        "entry.first_p90_at, entry.submitted_at, entry.traceparent, wanted.turn), "
         "leased AS (INSERT INTO leases (node, gpu_index, job_id, epoch, granted_at) "
         "SELECT granted.node, gpu.index, granted.job_id, granted.epoch, :now FROM granted "
         "JOIN unnest(CAST(:lease_jobs AS uuid[]), CAST(:lease_indexes AS integer[])) AS gpu(job_id, index) "

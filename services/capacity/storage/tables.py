@@ -82,6 +82,7 @@ queue_entries = sa.Table(
     sa.Column("estimated_p90_at", sa.DateTime(timezone=True)),
     sa.Column("first_p90_at", sa.DateTime(timezone=True)),
     sa.Column("username", sa.Text),
+    sa.Column("traceparent", sa.Text),
     sa.Index(
         "places_in_line",
         "gpu_type",

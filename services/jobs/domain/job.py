@@ -192,6 +192,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     released_at: datetime | None = None
     """When its pod was confirmed gone and `ended` was told; None before."""
+    traceparent: str | None = None
+    """Of the request that submitted it; None: nobody traces it."""
 
     @property
     def start_directory(self) -> str | None:

@@ -23,6 +23,7 @@ from shared.encryption import Cipher
 from shared.idempotency import IdempotencyKey, recorded_columns
 from shared.messaging import Draft
 from shared.messaging.outbox import draft_columns
+from shared.tracing import current_traceparent
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,4 +154,5 @@ def _job(  # noqa: PLR0917 - private, and each is something else
         submit_message_id=0,
         created_at=now,
         updated_at=now,
+        traceparent=current_traceparent(),
     )

@@ -40,6 +40,7 @@ _GIVEN_OF_JOB = (
     "submit_message_id",
     "created_at",
     "updated_at",
+    "traceparent",
 )
 _GIVEN_OF_ACCESS = (
     "users",

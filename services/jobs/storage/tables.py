@@ -79,6 +79,7 @@ jobs = sa.Table(
     sa.Column("unshown_extensions", JSONB, nullable=False, server_default="[]"),
     sa.Column("ended_at", TIME),
     sa.Column("released_at", TIME),
+    sa.Column("traceparent", sa.Text),
     # below: not part of domain.job.Job
     sa.Column("request_mac", sa.LargeBinary, nullable=False),
     sa.Column("env_sealed", sa.LargeBinary),

@@ -47,6 +47,7 @@ from services.jobs.operations.read import find_jobs
 from services.jobs.operations.transition import apply_fact
 from services.jobs.settings import JobsSettings
 from shared.leased_worker import Budget, LeasedWorker
+from shared.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -192,6 +193,13 @@ class Reconciler:
         return None
 
     async def _take(self, job: Job, step: Step, stored: KeptLog, budget: Budget) -> Job | None:
+        if job.traceparent is None:
+            return await self._carry_out(job, step, stored, budget)
+        # only steps: looks that lead to nothing are many
+        with span(_name_of(step), parent=job.traceparent, attributes={"gpudev.job_id": str(job.id)}):
+            return await self._carry_out(job, step, stored, budget)
+
+    async def _carry_out(self, job: Job, step: Step, stored: KeptLog, budget: Budget) -> Job | None:
         if isinstance(step, Keep):
             return await self._keep_log(job, step, budget)
         if isinstance(step, Delete):
@@ -259,6 +267,12 @@ class Reconciler:
         trouble = await self._cluster.find_node_trouble(job.node or "")
         reason = trouble or step.disruption or "The pod was deleted from outside"
         return PodFailed(job.epoch, reason, step.exit_code)
+
+
+def _name_of(step: Step) -> str:
+    """Of its span, such as `reconcile: Make` or `reconcile: Record PodReady`."""
+    words = [type(step).__name__, *([type(step.fact).__name__] if isinstance(step, Record) else [])]
+    return f"reconcile: {' '.join(words)}"
 
 
 def _has_pod(job: Job, seen: PodFacts | None) -> bool:
