@@ -12,6 +12,7 @@ from services.auth.api.administration import commands
 from services.auth.api.console import ConsoleController
 from services.auth.api.keys import KeysController
 from services.auth.api.login import LoginController
+from services.auth.api.users import UsersController
 from services.auth.context import Context, LoginPolicy
 from services.auth.domain.hashing import KeyHasher
 from services.auth.operations.verify import verify_key
@@ -42,7 +43,7 @@ def create_app(settings: AuthSettings | None = None) -> Litestar:
     return create_service_app(
         base,
         ServiceParts(
-            controllers=[LoginController, ConsoleController, KeysController, VerifyController],
+            controllers=[LoginController, ConsoleController, KeysController, UsersController, VerifyController],
             verify=verify,
             resources={"context": context, "verify_key": verify, "internal_token": settings.internal_token or ""},
             rpc=[RpcEndpoint(VERIFY_SUBJECT, VerifyRequest, partial(answer_verify, verify))],

@@ -1,13 +1,14 @@
 """What auth reads and answers, in the contract's key order."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
 
 from services.auth.domain.keys import ConsoleCode, IssuedKey, KeyPage, KeyTerms, RevokedKey
-from services.auth.domain.roles import AwsCredentials, Person
+from services.auth.domain.roles import AwsCredentials, Person, SeenUser
 from shared.api_key import key_prefix
 from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
@@ -104,6 +105,27 @@ class IdentityResponse(Answer, frozen=True, kw_only=True):
     is_operator: bool
 
 
+class UserItem(Answer, frozen=True, kw_only=True):
+    user_id: int
+    username: Username
+    account: str
+    """AWS account id."""
+    is_operator: bool
+    """As of the last log-in."""
+    created_at: datetime
+    """First log-in."""
+    last_login_at: datetime
+    disabled_at: datetime | None
+
+
+class UserListResponse(msgspec.Struct, frozen=True, kw_only=True):
+    users: list[UserItem]
+    """Who logged in last comes first."""
+    total: int
+    limit: int
+    offset: int
+
+
 class ConsoleCodeResponse(Answer, frozen=True, kw_only=True):
     code: str
     """Shown only here; good for one log-in of the console."""
@@ -184,6 +206,23 @@ def identity_answer(identity: Identity) -> IdentityResponse:
         expires_at=identity.expires_at,
         is_operator=identity.is_operator,
     )
+
+
+def user_list(users: Sequence[SeenUser], total: int, *, limit: int, offset: int) -> UserListResponse:
+    """Answer of a listing of users."""
+    items = [
+        UserItem(
+            user_id=user.id,
+            username=user.username,
+            account=user.account,
+            is_operator=user.is_operator,
+            created_at=user.created_at,
+            last_login_at=user.last_login_at,
+            disabled_at=user.disabled_at,
+        )
+        for user in users
+    ]
+    return UserListResponse(users=items, total=total, limit=limit, offset=offset)
 
 
 def console_code(outcome: Outcome[ConsoleCode]) -> Outcome[ConsoleCodeResponse]:

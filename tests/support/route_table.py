@@ -27,6 +27,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("post", "/v1/auth/aws-login"): Serves.ANYBODY,
     ("post", "/v1/auth/console-login"): Serves.ANYBODY,
     ("get", "/v1/auth/identity"): Serves.USERS,
+    ("get", "/v1/auth/users"): Serves.OPERATORS,
     ("post", "/v1/auth/console-codes"): Serves.USERS,
     ("get", "/health"): Serves.ANYBODY,
     ("get", "/"): Serves.ANYBODY,

@@ -73,6 +73,23 @@ class Identity(Answer, frozen=True, kw_only=True):
     is_operator: bool = False
 
 
+class User(Answer, frozen=True, kw_only=True):
+    user_id: int
+    username: str
+    account: str
+    is_operator: bool
+    created_at: datetime
+    last_login_at: datetime
+    disabled_at: datetime | None = None
+
+
+class UserList(Answer, frozen=True, kw_only=True):
+    users: list[User]
+    total: int
+    limit: int
+    offset: int
+
+
 class ConsoleCode(Answer, frozen=True, kw_only=True):
     code: str
     path: str

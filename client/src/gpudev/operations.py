@@ -146,6 +146,11 @@ class Operations:
         return (yield from self._get("/v1/auth/identity", models.Identity))
 
     @operation
+    def list_users(self, *, limit: int = 50, offset: int = 0) -> Steps[models.UserList]:
+        """Operators: one page of everybody who has ever logged in; who did last comes first."""
+        return (yield from self._get("/v1/auth/users", models.UserList, params={"limit": limit, "offset": offset}))
+
+    @operation
     def create_console_code(self, *, idempotency_key: str | None = None) -> Steps[models.ConsoleCode]:
         """A code with which a browser logs in to the console, once and within 60 s."""
         return (yield from self._post("/v1/auth/console-codes", models.ConsoleCode, key=idempotency_key))
@@ -270,9 +275,14 @@ class Operations:
         return job
 
     @operation
-    def list_jobs(self, *, status: str | None = None, limit: int = 50, offset: int = 0) -> Steps[models.JobList]:
-        """One page of one's own jobs, newest first; `status`: of some statuses only, separated by commas."""
-        params = {"status": status, "limit": limit, "offset": offset}
+    def list_jobs(
+        self, *, status: str | None = None, limit: int = 50, offset: int = 0, user: str | None = None
+    ) -> Steps[models.JobList]:
+        """One page of one's own jobs, newest first; `status`: of some statuses only, separated by commas.
+
+        Operators: `user` for another's jobs, `*` for everybody's.
+        """
+        params = {"status": status, "limit": limit, "offset": offset, "user": user}
         return (yield from self._get("/v1/jobs", models.JobList, params=params))
 
     @streamed

@@ -88,6 +88,15 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     disabled_at: datetime | None
 
 
+class SeenUser(User, frozen=True, kw_only=True):
+    """A user as operators see them."""
+
+    is_operator: bool
+    """As of their last log-in."""
+    created_at: datetime
+    last_login_at: datetime
+
+
 def parse_allowed_roles(text: str) -> tuple[AllowedRole, ...]:
     """Roles from a list of ARNs, joined by commas; one more at the end is taken for a slip.
 

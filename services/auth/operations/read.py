@@ -4,10 +4,12 @@ from datetime import datetime
 
 from services.auth.context import Context
 from services.auth.domain.keys import KeyPage, ListedKey
-from services.auth.domain.roles import User
+from services.auth.domain.roles import SeenUser, User
 from services.auth.storage.api_keys import LIST_KEYS
-from services.auth.storage.users import FIND_USERS
+from services.auth.storage.users import COUNT_USERS, FIND_USERS, LIST_USERS
+from shared.contracts.auth import Identity
 from shared.database import to_struct
+from shared.errors import Forbidden
 
 
 async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, now: datetime) -> KeyPage:
@@ -15,6 +17,25 @@ async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, 
     rows = await context.database.fetch_all(LIST_KEYS, user_id=user_id, limit=limit, offset=offset, now=now)
     keys = [to_struct(row, ListedKey) for row in rows if row["key_id"] is not None]
     return KeyPage(keys=keys, total=rows[0]["total"])
+
+
+class NotForUsers(Forbidden):
+    def __init__(self) -> None:
+        super().__init__("Only operators may list users")
+
+
+async def list_users(context: Context, *, asker: Identity, limit: int, offset: int) -> tuple[list[SeenUser], int]:
+    """Everybody who has ever logged in, who did last first; and how many they are.
+
+    Raises:
+        NotForUsers: The asker is no operator.
+    """
+    if not asker.is_operator:
+        raise NotForUsers
+    async with context.database.snapshot() as snapshot:
+        rows = await snapshot.fetch_all(LIST_USERS, limit=limit, offset=offset)
+        total = await snapshot.fetch_value(COUNT_USERS)
+    return [to_struct(row, SeenUser) for row in rows], total
 
 
 async def find_users(context: Context, *, username: str) -> list[User]:

@@ -43,3 +43,20 @@ FIND_USERS = Statement(
     .where(users.c.username == sa.bindparam("username"))
     .order_by(users.c.id)
 )
+_seen = (
+    users.c.id,
+    users.c.username,
+    users.c.account,
+    users.c.role_id,
+    users.c.disabled_at,
+    users.c.is_operator,
+    users.c.created_at,
+    users.c.last_login_at,
+)
+LIST_USERS = Statement(
+    sa.select(*_seen)
+    .order_by(users.c.last_login_at.desc(), users.c.id)
+    .limit(sa.bindparam("limit", type_=sa.BigInteger))
+    .offset(sa.bindparam("offset", type_=sa.BigInteger))
+)
+COUNT_USERS = Statement(sa.select(sa.func.count()).select_from(users))

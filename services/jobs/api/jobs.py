@@ -17,7 +17,7 @@ from services.jobs.domain.job_list import JobQuery
 from services.jobs.domain.submission import read_submission
 from services.jobs.operations.cancel import cancel_job
 from services.jobs.operations.extend import extend_job
-from services.jobs.operations.read import job_history
+from services.jobs.operations.read import job_history, list_jobs_of_others
 from services.jobs.operations.submit import submit_job
 from services.jobs.operations.submit_batch import submit_batch
 from services.jobs.schemas.answers import (
@@ -29,6 +29,7 @@ from services.jobs.schemas.answers import (
     SubmitBatchAnswer,
     action_answer,
     history_answer,
+    others_jobs,
     submit_answer,
     submit_batch_answer,
 )
@@ -43,7 +44,7 @@ from shared.contracts.auth import Identity
 from shared.errors import InvalidInput
 from shared.web.authentication import AuthenticatedRequest
 from shared.web.body import LARGE_BODY_BYTES
-from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses
+from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses, encoded
 from shared.web.errors import error_responses
 from shared.web.fast_reads import FastRead
 from shared.web.idempotency import idempotency_key, replayable
@@ -53,6 +54,7 @@ from shared.web.validation import Body
 _PATH = "/v1/jobs"
 _LIMIT = "Jobs in the answer, at most"
 _OFFSET = "Jobs to skip, newest first"
+_USER = "For operators: the jobs of the user of this name, or `*` for everybody's"
 _STATUSES = "Only jobs with this status, or with one of several, separated by commas"
 
 
@@ -136,10 +138,12 @@ class JobsController(Controller):
         """
         return await changed_job(request, job_id, shown_jobs, context)
 
-    @get(operation_id="list_jobs", summary="List your jobs", responses=conditional_responses())
+    @get(operation_id="list_jobs", summary="List your jobs", responses=conditional_responses(403, 404))
     async def list_own(
         self,
+        *,
         request: AuthenticatedRequest,
+        context: NamedDependency[Context],
         shown_jobs: NamedDependency[ShownJobs],
         status: FromQuery[Annotated[str | None, Parameter(description=_STATUSES)]] = None,
         limit: FromQuery[
@@ -148,12 +152,18 @@ class JobsController(Controller):
         offset: FromQuery[
             Annotated[int, Parameter(ge=0, le=MOST_OFFSET, description="Jobs to skip, newest first")]
         ] = 0,
+        user: FromQuery[Annotated[str | None, Parameter(description=_USER, max_length=64)]] = None,
     ) -> Response[JobList]:
-        """Your jobs, newest first.
+        """Your jobs, newest first. Operators may ask for others', without what would let them in.
 
         With the `ETag` of an earlier answer in `If-None-Match` it is 304, without a body, while the page is the same.
         """
         query = JobQuery(statuses=read_statuses(status), limit=limit, offset=offset)
+        if user is not None:
+            jobs, total = await list_jobs_of_others(asker=request.user, whose=user, query=query, context=context)
+            return ConditionalResponse(
+                request, encoded(others_jobs(jobs, total, query, context.clock(), context.settings))
+            )
         return ConditionalResponse(request, await shown_jobs.page(user_id=request.user.user_id, query=query))
 
     @post(

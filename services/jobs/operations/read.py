@@ -16,9 +16,10 @@ from shared.contracts.auth import Identity
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.jobs import JobStatus
 from shared.database import Executor, Row, to_struct
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, Forbidden, NotFound
 from shared.messaging import call_rpc
 
+EVERYBODY = "*"
 _EXPLAIN_SECONDS = 10.0
 
 
@@ -27,6 +28,11 @@ class JobNotFound(NotFound):
 
     def __init__(self) -> None:
         super().__init__("Job")
+
+
+class OthersJobs(Forbidden):
+    def __init__(self) -> None:
+        super().__init__("Only operators may list the jobs of others")
 
 
 class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +103,33 @@ async def list_versions(*, user_id: int, query: JobQuery, executor: Executor) ->
     filtered = {} if query.statuses is None else {"statuses": query.statuses}
     (row,) = await executor.fetch_all(statement, user_id=user_id, limit=query.limit, offset=query.offset, **filtered)
     return storage.versions.to_page(row)
+
+
+async def list_jobs_of_others(
+    *, asker: Identity, whose: str, query: JobQuery, context: Context
+) -> tuple[list[Job], int]:
+    """A page of the jobs of all users of a name or of everybody (`*`), newest first; and how many there are.
+
+    Raises:
+        OthersJobs: The asker is no operator.
+        NotFound: There is no user of that name who has had a job.
+    """
+    if not asker.is_operator:
+        raise OthersJobs
+    of_all = whose == EVERYBODY
+    given: dict[str, object] = {} if query.statuses is None else {"statuses": query.statuses}
+    async with context.database.snapshot() as snapshot:
+        if not of_all:
+            rows = await snapshot.fetch_all(storage.owners.USERS_OF_NAME, username=whose)
+            if not rows:
+                raise NotFound("User")
+            given["user_ids"] = [row["user_id"] for row in rows]
+        filtered = query.statuses is not None
+        page = storage.lists.list_ids(of_all=of_all, filtered=filtered)
+        ids = [row["id"] for row in await snapshot.fetch_all(page, limit=query.limit, offset=query.offset, **given)]
+        total = await snapshot.fetch_value(storage.lists.count(of_all=of_all, filtered=filtered), **given)
+        found = {shown.job.id: shown.job for shown in await find_shown_jobs(job_ids=ids, executor=snapshot)}
+    return [found[job_id] for job_id in ids], total
 
 
 async def find_shown_jobs(*, job_ids: Collection[UUID], executor: Executor) -> list[ShownJob]:

@@ -12,6 +12,7 @@ from services.jobs.domain.accepted_answer import Accepted, AcceptedBatch
 from services.jobs.domain.environment import HOME
 from services.jobs.domain.job import AWAITS_DISK, POSITION_UNKNOWN, Job, Phase
 from services.jobs.domain.job_host import job_host
+from services.jobs.domain.job_list import JobQuery
 from services.jobs.settings import JobsSettings
 from shared.contracts.capacity import Explanation
 from shared.contracts.jobs import JobStatus
@@ -232,6 +233,16 @@ def history_answer(job: Job, rows: Sequence[Row]) -> JobHistory:
     """A job's statuses, oldest first."""
     changes = [StatusChange(status=JobStatus(row["status"]), at=row["at"], reason=row["reason"]) for row in rows]
     return JobHistory(job_id=job.id, history=changes)
+
+
+def others_jobs(jobs: Sequence[Job], total: int, query: JobQuery, now: datetime, settings: JobsSettings) -> JobList:
+    """A page of others' jobs as operators see them: without tokens."""
+    return JobList(
+        jobs=[job_answer(job, now, settings, None) for job in jobs],
+        total=total,
+        limit=query.limit,
+        offset=query.offset,
+    )
 
 
 def job_answer(job: Job, now: datetime, settings: JobsSettings, token: str | None) -> JobAnswer:

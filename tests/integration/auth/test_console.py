@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ from services.auth.operations.console import make_console_code, use_console_code
 from services.auth.operations.disable import disable_user
 from services.auth.operations.log_in import open_session
 from services.auth.operations.purge import purge_ended
+from services.auth.operations.read import list_users
 from services.auth.operations.revoke import revoke_key
 from services.auth.operations.verify import verify_key
 from shared.api_key import new_api_key
@@ -133,3 +135,20 @@ async def test_what_is_no_code_is_refused(auth_client: Client) -> None:
         answer = await auth_client.post("/v1/auth/console-login", json=body)
         assert answer.status_code == status, answer.text
         assert "ä" not in answer.text
+
+
+async def test_operators_see_who_logged_in_last_first(auth_operations: Context) -> None:
+    older = await identity_of(auth_operations, at=NOW + timedelta(days=9000))
+    newer = await identity_of(auth_operations, at=NOW + timedelta(days=9001))
+    await disable_user(auth_operations, user_id=older.user_id, now=NOW + timedelta(days=9002))
+    operator = msgspec.structs.replace(newer, is_operator=True)
+    first, total = await list_users(auth_operations, asker=operator, limit=1, offset=0)
+    second, _ = await list_users(auth_operations, asker=operator, limit=1, offset=1)
+    assert ([user.id for user in first], [user.id for user in second]) == ([newer.user_id], [older.user_id])
+    assert (first[0].disabled_at, second[0].disabled_at) == (None, NOW + timedelta(days=9002))
+    assert total >= 2
+
+
+async def test_users_do_not_list_users(auth_client: Client, login: dict[str, Any]) -> None:
+    answer = await auth_client.get("/v1/auth/users", headers=bearer(login["api_key"]))
+    assert (answer.status_code, answer.json()["detail"]) == (403, "Only operators may list users")

@@ -214,6 +214,18 @@ async def test_jupyter_is_switched_on_off_and_on_again_with_another_token(
     assert await world.announced(job_id) == ["submitted", "preparing", "started", *on_and_off, *on_and_off]
 
 
+async def test_operators_who_list_a_job_do_not_read_its_token(
+    world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
+) -> None:
+    job_id, _ = await start(world, client, cluster_simulator)
+    assert (await ask(client, job_id, "jupyter/enable"))["status"] == "succeeded"
+    token = (await job_of(client, job_id))["jupyter_token"]
+    async with world.service("olga") as operator:
+        listed = await operator.get("/v1/jobs?user=*")
+    assert [(job["job_id"], job["jupyter_token"]) for job in listed.json()["jobs"]] == [(str(job_id), None)]
+    assert token not in listed.text
+
+
 async def test_jupyter_that_does_not_start_is_told_with_the_programs_words_and_may_be_asked_for_again(
     world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
 ) -> None:

@@ -55,12 +55,12 @@ export const random = () =>
   [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** The answer's JSON; what changes something is sent again with the same key, so that it has its effect once. */
-export async function call(method, path, { body, headers = {}, signal, isPublic = false } = {}) {
+export async function call(method, path, { body, headers = {}, signal, isPublic = false, unhealthy = false } = {}) {
   const changes = method !== "GET";
   const sent = { ...headers, ...(changes && { "Idempotency-Key": random() }) };
   for (let attempt = 0; ; attempt += 1) {
     try {
-      const answer = await open(method, path, { body, headers: sent, signal, isPublic });
+      const answer = await open(method, path, { body, headers: sent, signal, isPublic, unhealthy });
       return answer.status === 304 ? null : await answer.json();
     } catch (error) {
       const mayPass = error.name === "TypeError" || error.status === 503 || error.status === 502;
@@ -71,7 +71,7 @@ export async function call(method, path, { body, headers = {}, signal, isPublic 
 }
 
 /** The answer itself, for what is streamed; raises for what is no success. */
-export async function open(method, path, { body, headers = {}, signal, isPublic = false } = {}) {
+export async function open(method, path, { body, headers = {}, signal, isPublic = false, unhealthy = false } = {}) {
   const given = { ...headers };
   if (!isPublic) {
     if (session === null) throw new ApiError(401, "You are not logged in");
@@ -80,7 +80,8 @@ export async function open(method, path, { body, headers = {}, signal, isPublic 
   if (body !== undefined) given["Content-Type"] = "application/json";
   const options = { method, headers: given, signal, cache: "no-store", credentials: "omit", redirect: "error" };
   const answer = await fetch(path, body === undefined ? options : { ...options, body: JSON.stringify(body) });
-  if (answer.ok || answer.status === 304) return answer;
+  // health that is bad is an answer as well
+  if (answer.ok || answer.status === 304 || (unhealthy && answer.status === 503)) return answer;
   const error = await errorOf(answer);
   if (answer.status === 401 && !isPublic) endSession("Your session has ended: log in again.");
   throw error;

@@ -8,9 +8,11 @@ import { JobView } from "./job.js";
 import { JobsView } from "./jobs.js";
 import { KeysView } from "./keys.js";
 import { LoginView, logInByCode, readIdentity } from "./login.js";
+import { OperateView } from "./operate.js";
 import { QueueView } from "./queue.js";
 import { SubmitView } from "./submit.js";
 import { h, render, tell } from "./ui.js";
+import { UsageView } from "./usage.js";
 
 const VIEWS = [
   { path: "jobs", text: "Jobs", view: JobsView, one: JobView },
@@ -18,7 +20,9 @@ const VIEWS = [
   { path: "fleet", text: "Fleet", view: FleetView },
   { path: "queue", text: "Queue", view: QueueView },
   { path: "disks", text: "Disks", view: DisksView },
+  { path: "usage", text: "Usage", view: UsageView },
   { path: "keys", text: "Keys", view: KeysView },
+  { path: "operate", text: "Operate", view: OperateView, forOperators: true },
 ];
 const TOPICS = "jobs,disks";
 const main = document.getElementById("main");

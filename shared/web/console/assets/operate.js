@@ -1,0 +1,150 @@
+import { get, post, query } from "./api.js";
+import { OPEN, gpus, nameOf, timing } from "./jobs.js";
+import { moment } from "./time.js";
+import { ask, badge, facts, h, table } from "./ui.js";
+import { View } from "./view.js";
+
+const PAGE = 100;
+
+export class OperateView extends View {
+  title = "Operate";
+  topics = "jobs,cluster";
+  whose = "*";
+  shown = PAGE;
+  jobs = [];
+  total = 0;
+  users = [];
+  userTotal = 0;
+  who = "*";
+
+  start() {
+    this.load(() => this.readJobs());
+    this.load(async () => {
+      ({ users: this.users, total: this.userTotal } = await get("/v1/auth/users?limit=500", { signal: this.signal }));
+    });
+    this.load(async () => {
+      this.status = await get("/v1/cluster/status", { signal: this.signal });
+      this.health = await get("/health", { signal: this.signal, isPublic: true, unhealthy: true });
+    });
+  }
+
+  async readJobs() {
+    const wanted = { user: this.who, status: OPEN.join(","), limit: this.shown };
+    ({ jobs: this.jobs, total: this.total } = await get(`/v1/jobs?${query(wanted)}`, { signal: this.signal }));
+  }
+
+  onEvent() {
+    this.onResync();
+  }
+
+  onResync() {
+    this.soon("jobs", () => this.load(() => this.readJobs()), 1000);
+  }
+
+  render() {
+    return [
+      h("h1", { tabindex: "-1" }, "Operate"),
+      this.error && h("p", { class: "error", role: "alert" }, this.error),
+      this.state(),
+      this.everybodysJobs(),
+      this.everybody(),
+    ];
+  }
+
+  state() {
+    const { status, health } = this;
+    if (!status || !health) return null;
+    const faults = Object.values(health.services).flatMap((one) => one.faults.map((text) => `${one.service}: ${text}`));
+    const { forecast } = status;
+    const share = forecast.share === null ? "no job has started yet" : `${(forecast.share * 100).toFixed(1)} %`;
+    return h(
+      "section",
+      { key: "state", "aria-labelledby": "state-head" },
+      h("h2", { id: "state-head" }, "State ", badge(health.status)),
+      faults.length > 0 && h("ul", { class: "warnings" }, faults.map((text) => h("li", { key: text }, text))),
+      facts([
+        ["GPUs", `${status.available_gpus} of ${status.total_gpus} free, ${status.queued_gpus} waited for`],
+        ["Jobs", `${status.active_reservations} active, ${status.preparing_reservations} preparing, ` +
+          `${status.queued_reservations + status.pending_reservations} waiting`],
+        ["Forecasts", `${share} of ${forecast.starts} starts in 30 days came before their p90 (it aims at 90 %)`],
+      ]),
+      h("p", { class: "hint" }, "Priorities are set in the ", h("a", { href: "#/queue" }, "queue"), "."),
+    );
+  }
+
+  everybodysJobs() {
+    const choose = (event) => {
+      event.preventDefault();
+      this.who = new FormData(event.target).get("user").trim() || "*";
+      this.load(() => this.readJobs());
+    };
+    const more = () => {
+      this.shown = 500;
+      this.load(() => this.readJobs());
+    };
+    return h(
+      "section",
+      { key: "jobs", "aria-labelledby": "jobs-head" },
+      h("h2", { id: "jobs-head" }, "Open jobs ", h("span", { class: "count" }, this.total.toLocaleString())),
+      h(
+        "form",
+        { class: "inline", onsubmit: choose },
+        h("label", { for: "of-user" }, "Of the user"),
+        h("input", { id: "of-user", name: "user", placeholder: "everybody", maxlength: "64", autocomplete: "off" }),
+        h("button", null, "Show"),
+      ),
+      table(
+        "Open jobs, newest first",
+        ["User", "Job", "Status", "GPUs", "Time", "Cancel"],
+        this.jobs.map((job) => ({
+          key: job.job_id,
+          cells: [
+            job.user_id,
+            h("span", { title: job.job_id }, nameOf(job)),
+            badge(job.status),
+            gpus(job),
+            timing(job),
+            this.cancelling(job),
+          ],
+        })),
+        this.isLoading ? "Loading …" : "Nothing runs or waits.",
+      ),
+      this.jobs.length < this.total &&
+        h("p", null, `${this.jobs.length} are shown. `,
+          this.shown < 500 && h("button", { type: "button", onclick: more }, "Show more")),
+    );
+  }
+
+  cancelling(job) {
+    const cancel = async () => {
+      if (!(await ask(`Cancel ${nameOf(job)} of ${job.user_id}?`, "Cancel the job"))) return;
+      await this.act("cancel", () => post(`/v1/jobs/${job.job_id}/cancel?reason=by%20an%20operator`));
+    };
+    const label = `Cancel ${nameOf(job)} of ${job.user_id}`;
+    return h("button", { type: "button", class: "danger", "aria-label": label, onclick: cancel }, "Cancel");
+  }
+
+  everybody() {
+    return h(
+      "section",
+      { key: "users", "aria-labelledby": "users-head" },
+      h("h2", { id: "users-head" }, "Users ", h("span", { class: "count" }, this.userTotal.toLocaleString())),
+      table(
+        "Users, who logged in last first",
+        ["User", "Id", "Account", "Last log-in", "First log-in", "State"],
+        this.users.map((user) => ({
+          key: String(user.user_id),
+          cells: [
+            user.username,
+            String(user.user_id),
+            user.account,
+            moment(user.last_login_at),
+            moment(user.created_at),
+            user.disabled_at ? badge("disabled") : user.is_operator ? badge("operator") : "",
+          ],
+        })),
+        this.isLoading ? "Loading …" : "Nobody has logged in yet.",
+      ),
+    );
+  }
+}
