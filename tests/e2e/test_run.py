@@ -1,61 +1,23 @@
 """`gpudev run` as a user types it, against the whole system."""
 
 import asyncio
+import hashlib
 import json
 import os
-from asyncio.subprocess import PIPE, Process
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.support.stack import LocalStack, until
+from tests.support.shell import Shell
+from tests.support.stack import LocalStack, until, users
 
 pytestmark = pytest.mark.timeout(180)
-DEFAULTS = {"image": "debian:12", "instance_type": "p5.48xlarge", "github_user": "demo", "duration_hours": 0.2}
 
 
-class Shell:
-    """Somebody who is logged in, in a folder of theirs."""
-
-    def __init__(self, stack: LocalStack, folder: Path) -> None:
-        self._program = str(stack.state.command)
-        self.folder = folder / "project"
-        self.folder.mkdir()
-        self.config = folder / "config"
-        self.config.mkdir(mode=0o700)
-        (self.config / "defaults.yaml").write_text(yaml.safe_dump(DEFAULTS))
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("GPUDEV_")}
-        self._environment = {**plain, **stack.identity("demo"), "GPUDEV_CONFIG_DIR": str(self.config)}
-
-    @classmethod
-    async def logged_in(cls, stack: LocalStack, folder: Path) -> "Shell":
-        shell = await asyncio.to_thread(cls, stack, folder)
-        assert (await shell.type("login"))[0] == 0
-        stack.secrets.add(json.loads((shell.config / "key.json").read_text())["api_key"])
-        return shell
-
-    async def start(self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL) -> Process:
-        return await asyncio.create_subprocess_exec(
-            self._program,
-            *arguments,
-            env=self._environment,
-            cwd=self.folder,
-            stdin=stdin,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=1 << 24,
-        )
-
-    async def type(self, *arguments: str, stdin: bytes | None = None) -> tuple[int, bytes, str]:
-        """Exit code, output, and what was told beside it."""
-        process = await self.start(*arguments, stdin=asyncio.subprocess.DEVNULL if stdin is None else PIPE)
-        output, told = await process.communicate(stdin)
-        return process.returncode or 0, output, told.decode()
-
-    async def jobs(self) -> list[dict[str, Any]]:
-        return list(json.loads((await self.type("list", "--all", "--json"))[1]))
+UNTIL_GO = "echo begun; until [ -e go ]; do sleep 0.1; done; echo went on; exit 4"
+"""A command that goes on when somebody lets it."""
 
 
 async def test_a_folder_goes_there_and_what_it_makes_comes_back(stack: LocalStack, tmp_path: Path) -> None:
@@ -81,3 +43,111 @@ async def test_a_folder_goes_there_and_what_it_makes_comes_back(stack: LocalStac
     job = await until(over, "the job is over")
     assert (job["status"], job["exit_code"]) == ("failed", 7)
     assert (await shell.type("logs", job["job_id"]))[1] == output
+
+
+async def let_go(shell: Shell, job_id: str) -> None:
+    """For UNTIL_GO, in another terminal."""
+    code, _, told = await shell.type("ssh", job_id, f"touch {shell.folder.name}/go")
+    assert code == 0, told
+
+
+async def status_of(shell: Shell, job_id: str) -> dict[str, Any]:
+    return dict(json.loads((await shell.type("show", job_id, "--json"))[1]))
+
+
+async def test_a_run_that_is_killed_is_found_again_with_all_its_output(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    command = f"seq 1 2000; mkdir out; echo 42 > out/answer; {UNTIL_GO}"
+    async with shell.running(command, options=["--no-send", "--out", "out"]) as run:
+        assert await run.line() == "1\n"
+        run.process.kill()
+        await run.process.communicate()
+    attaching = await shell.start("run", "--attach", run.job_id)
+    assert attaching.stdout is not None
+    lines = [(await asyncio.wait_for(attaching.stdout.readline(), 60)).decode() for _ in range(2001)]
+    assert lines == [*(f"{n}\n" for n in range(1, 2001)), "begun\n"]
+    await let_go(shell, run.job_id)
+    output, told = await asyncio.wait_for(attaching.communicate(), 60)
+    assert (attaching.returncode, output) == (4, b"went on\n"), told.decode()
+    assert (shell.folder / "out" / "answer").read_text() == "42\n"
+
+
+COUNTS = "echo begun; for n in $(seq 60); do echo $n; sleep 0.1; done; exit 4"
+
+
+async def test_a_run_goes_on_over_the_death_of_the_api(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    async with shell.running(COUNTS) as run:
+        assert await run.line() == "begun\n"
+        for part in ("jobs-1", "auth-1", "traefik"):
+            stack.kill(part)
+        await run.told("The connection to the job is lost")
+        await run.told("Connected again")
+        code, output, told = await run.end()
+    assert code == 4, told
+    assert output.decode().split("\n")[:-1] == [*map(str, range(1, 61))]
+
+
+async def test_a_replica_that_stops_lets_a_run_end(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    async with shell.running(COUNTS) as run:
+        assert await run.line() == "begun\n"
+        for part in ("jobs-1", "auth-1"):
+            os.kill(stack.parts()[part].pid, signal.SIGTERM)
+        code, output, told = await run.end()
+    assert code == 4, told
+    assert output.decode().split("\n")[:-1] == [*map(str, range(1, 61))]
+
+
+async def test_a_command_reads_what_this_program_is_given(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    given = os.urandom(5 << 20)
+    code, output, told = await shell.type("run", "--no-send", "--", "sha256sum", stdin=given)
+    assert (code, output.split()[:1]) == (0, [hashlib.sha256(given).hexdigest().encode()]), told
+    nothing = await shell.type("run", "--no-send", "--", "cat; echo ended", stdin=b"")
+    assert nothing[:2] == (0, b"ended\n"), nothing[2]
+
+
+async def test_a_job_that_runs_out_of_memory_ends_its_run_with_137_and_the_reason(
+    stack: LocalStack, tmp_path: Path
+) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    async with shell.running(UNTIL_GO) as run:
+        assert await run.line() == "begun\n"
+        job = await status_of(shell, run.job_id)
+        await asyncio.to_thread(stack.simulate, f"pods/gpudev/{job['pod_name']}/oom")
+        code, _, told = await run.end()
+    assert code == 137, told
+    assert "ran out of memory" in told
+
+
+async def test_ctrl_c_goes_to_the_command_and_twice_cancels_the_job(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    async with shell.running("trap 'echo caught; exit 6' INT; echo begun; while :; do sleep 0.1; done") as run:
+        assert await run.line() == "begun\n"
+        run.process.send_signal(signal.SIGINT)
+        code, output, told = await run.end()
+        assert (code, output) == (6, b"caught\n"), told
+    async with shell.running("trap 'echo caught' INT; echo begun; while :; do sleep 0.1; done") as run:
+        assert await run.line() == "begun\n"
+        run.process.send_signal(signal.SIGINT)
+        assert await run.line() == "caught\n"
+        run.process.send_signal(signal.SIGINT)
+        code, _, told = await run.end()
+        assert code == 130, told
+        assert "cancelled" in told
+    assert (await status_of(shell, run.job_id))["status"] == "cancelled"
+
+
+async def test_a_run_goes_on_when_its_key_ends_and_somebody_logs_in_again(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    async with users(stack, "demo") as (demo,), shell.running(UNTIL_GO) as run:
+        assert await run.line() == "begun\n"
+        await demo.client.delete(f"/v1/keys/{shell.key['key_prefix']}")
+        assert "gpudev login" in await run.told("Your key has ended")
+        assert (await shell.type("login"))[0] == 0
+        stack.secrets.add(shell.key["api_key"])
+        await run.told("Connected again")
+        await let_go(shell, run.job_id)
+        code, output, told = await run.end()
+    assert (code, output) == (4, b"went on\n"), told

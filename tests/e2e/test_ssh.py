@@ -164,6 +164,21 @@ async def test_a_key_that_is_revoked_ends_it_within_5_s(stack: LocalStack) -> No
     assert "revoked" in ended.detail
 
 
+async def test_a_key_that_expires_ends_it_within_5_s(stack: LocalStack) -> None:
+    async with users(stack, "demo", "demo") as (demo, other), job_of(demo) as job_id:
+        # nobody has seen it yet: so its end is nobody's memory
+        statement = "UPDATE api_keys SET expires_at = now() + interval '3 seconds' WHERE key_id = $1"
+        await stack.execute("auth", statement, other.key.split("_")[1])
+        async with tunnel(stack, other, job_id) as opened:
+            assert (await opened.read()).startswith(BANNER)
+            ended = await asyncio.wait_for(read_until_end(opened), 3 + 5)
+        assert (ended.code, ended.again) == (4003, False)
+        assert "expired" in ended.detail
+        with pytest.raises(errors.Unauthenticated):
+            async with tunnel(stack, other, job_id):
+                pass
+
+
 async def test_the_end_of_each_direction_is_passed_on(stack: LocalStack) -> None:
     """A client that says that it has no more is answered to the end."""
     async with users(stack, "demo") as (demo,), job_of(demo) as job_id, tunnel(stack, demo, job_id) as opened:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE
@@ -186,6 +187,28 @@ async def test_what_is_in_the_way_is_told_in_one_line(stack: LocalStack, tmp_pat
         logged_out = await desk.run(desk.gpudev, "logout")
         assert logged_out.code == 0, logged_out
         assert "gpudev login" in await told(f"{desk.job_id}.gpudev")
+
+
+async def test_a_key_that_is_revoked_ends_the_session_with_a_line_that_says_so(
+    stack: LocalStack, tmp_path: Path
+) -> None:
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
+        session = await asyncio.create_subprocess_exec(
+            *("ssh", "-F", str(desk.config), "-o", "ControlPath=none", HOST, "echo here; sleep 100"),
+            env=desk.environment,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        assert session.stdout is not None
+        assert await asyncio.wait_for(session.stdout.readline(), 30) == b"here\n"
+        key = json.loads((tmp_path / "gpudev" / "key.json").read_text())["key_prefix"]
+        assert (await demo.client.delete(f"/v1/keys/{key}")).status_code == 200
+        _, told = await asyncio.wait_for(session.communicate(), 5)
+    assert session.returncode == 255
+    lines = told.decode().splitlines()
+    assert [line for line in lines if line.startswith("gpudev: Your API key: it was revoked")], lines
+    assert [line for line in lines if "gpudev login" in line], lines
 
 
 async def test_who_connects_while_a_session_is_frozen_is_not_cut_off(stack: LocalStack, tmp_path: Path) -> None:

@@ -148,6 +148,12 @@ class LocalStack:
         """Kubernetes, as whoever sources the env file."""
         return client.CoreV1Api(config.new_client_from_config(self.exports()["KUBECONFIG"]))
 
+    def simulate(self, what: str) -> None:
+        """Have something happen to the simulated cluster, such as `nodes/NAME/kill` or `pods/NAMESPACE/NAME/oom`."""
+        api = self.cluster_api().api_client
+        answer = api.call_api(*api.param_serialize("POST", f"/simulator/{what}", auth_settings=["BearerToken"]))
+        assert answer.status in {200, 204}, answer.read()
+
     def check_logs(self) -> None:
         """No log may hold a secret that was used."""
         text = self.log_text()
