@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from services.auth.domain.keys import ConsoleCode, IssuedKey, KeyPage, KeyTerms, RevokedKey
-from services.auth.domain.roles import AwsCredentials, Person, SeenUser
+from services.auth.domain.roles import AwsCredentials, Person, SeenUser, SignedQuestion
 from shared.api_key import key_prefix
 from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
@@ -48,6 +48,42 @@ class AwsLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def __repr__(self) -> str:
         return "AwsLoginRequest(...)"
+
+
+class AwsSignedLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The question to AWS whose the credentials are, signed: `GET /v1/auth/aws-signing` says what is signed."""
+
+    aws_access_key_id: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{16,128}$(?!\\n)", examples=["ASIA..."])]
+    aws_session_token: Annotated[str, msgspec.Meta(min_length=1, max_length=12_288, pattern=_VISIBLE)]
+    signed_at: Annotated[str, msgspec.Meta(pattern="^[0-9]{8}T[0-9]{6}Z$(?!\\n)", examples=["20260120T183000Z"])]
+    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$(?!\\n)")]
+
+    def question(self) -> SignedQuestion:
+        """What AWS is asked."""
+        return SignedQuestion(
+            access_key_id=self.aws_access_key_id,
+            session_token=self.aws_session_token,
+            signed_at=self.signed_at,
+            signature=self.signature,
+        )
+
+    def __repr__(self) -> str:
+        return "AwsSignedLoginRequest(...)"
+
+
+class AwsSigning(Answer, frozen=True, kw_only=True):
+    """What is signed by AWS Signature Version 4: `POST /` with this body.
+
+    The signed headers are `host`, `x-amz-date`, `x-amz-security-token`, `x-gpudev-login`, and no others.
+    """
+
+    host: Annotated[str, msgspec.Meta(examples=["sts.us-east-1.amazonaws.com"])]
+    region: Annotated[str, msgspec.Meta(examples=["us-east-1"])]
+    service: str = "sts"
+    body: str = "Action=GetCallerIdentity&Version=2011-06-15"
+    x_gpudev_login: str = "console"
+    time: datetime
+    """By which to sign, since AWS refuses what a clock that is minutes off has dated."""
 
 
 class LoginBody(Body[StructT]):

@@ -27,7 +27,11 @@ OTHER_NAMES = {"from": "first", "to": "last"}
 """Of query parameters that are no names in Python."""
 NO_STRUCT = {"openapi", "get_job_logs", "follow_events", "follow_job_events"}
 """Routes whose answers are no JSON of one struct."""
-KEYED = {"aws_login": {"Idempotency-Key"}, "console_login": {"Idempotency-Key"}}
+KEYED = {
+    "aws_login": {"Idempotency-Key"},
+    "aws_signed_login": {"Idempotency-Key"},
+    "console_login": {"Idempotency-Key"},
+}
 """Headers that a route takes and has no use for."""
 
 

@@ -25,6 +25,8 @@ class Serves(Enum):
 
 DOCUMENTED: dict[Route, Serves] = {
     ("post", "/v1/auth/aws-login"): Serves.ANYBODY,
+    ("get", "/v1/auth/aws-signing"): Serves.ANYBODY,
+    ("post", "/v1/auth/aws-signed-login"): Serves.ANYBODY,
     ("post", "/v1/auth/console-login"): Serves.ANYBODY,
     ("get", "/v1/auth/identity"): Serves.USERS,
     ("get", "/v1/auth/users"): Serves.OPERATORS,
@@ -106,6 +108,7 @@ TELL_OPERATORS = {"/v1/cluster/nodes", "/v1/gpu/queue"}
 BODIES: dict[str, Any] = {
     "/v1/auth/aws-login": {},
     "/v1/auth/console-login": {"code": "none"},
+    "/v1/auth/aws-signed-login": {},
     "/v1/jobs/submit": {"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1, "command": "exit 0"},
     "/v1/jobs/batch": {"jobs": [{"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1}]},
     "/v1/jobs/{job_id}/extend": {"extension_hours": 1},

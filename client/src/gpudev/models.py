@@ -65,6 +65,17 @@ class Login(NewKey, frozen=True, kw_only=True):
     __repr__ = NewKey.__repr__
 
 
+class AwsSigning(Answer, frozen=True, kw_only=True):
+    """What is signed by AWS Signature Version 4 for a log-in."""
+
+    host: str
+    region: str
+    service: str
+    body: str
+    x_gpudev_login: str
+    time: datetime
+
+
 class Identity(Answer, frozen=True, kw_only=True):
     user_id: int
     username: str

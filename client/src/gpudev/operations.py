@@ -141,6 +141,24 @@ class Operations:
         return (yield from self._post("/v1/auth/aws-login", models.Login, body=body, public=True))
 
     @operation
+    def get_aws_signing(self) -> Steps[models.AwsSigning]:
+        """What `aws_signed_login` wants signed."""
+        return (yield from self._get("/v1/auth/aws-signing", models.AwsSigning, public=True))
+
+    @operation
+    def aws_signed_login(
+        self, *, aws_access_key_id: str, aws_session_token: str, signed_at: str, signature: str
+    ) -> Steps[models.Login]:
+        """As `aws_login`, without sending the secret key."""
+        body = {
+            "aws_access_key_id": aws_access_key_id,
+            "aws_session_token": aws_session_token,
+            "signed_at": signed_at,
+            "signature": signature,
+        }
+        return (yield from self._post("/v1/auth/aws-signed-login", models.Login, body=body, public=True))
+
+    @operation
     def get_identity(self) -> Steps[models.Identity]:
         """Whose key this is."""
         return (yield from self._get("/v1/auth/identity", models.Identity))

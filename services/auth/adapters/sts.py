@@ -7,8 +7,10 @@ the client sends have no influence.
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -18,7 +20,7 @@ from botocore.config import Config
 from prometheus_client import Counter
 
 from services.auth.domain.breaker import CircuitBreaker
-from services.auth.domain.roles import AwsCredentials, CallerIdentity
+from services.auth.domain.roles import AwsCredentials, CallerIdentity, SignedQuestion
 from shared.aws import AwsError, AwsService, AwsSilent
 from shared.errors import Unauthenticated, Unavailable
 
@@ -73,6 +75,9 @@ class Sts:
         clock: Callable[[], float] = time.monotonic,
         total_seconds: float = _TOTAL_SECONDS,
     ) -> None:
+        self.region = region
+        self.host = urlsplit(endpoint_url).netloc if endpoint_url else _host_of(region)
+        """As the header of a question that is signed elsewhere has it."""
         self._clock = clock
         self._total_seconds = total_seconds
         self._breaker = CircuitBreaker(threshold=_BREAKER_THRESHOLD, rest_seconds=_BREAKER_REST_SECONDS)
@@ -86,8 +91,8 @@ class Sts:
         )
         self.close = self._aws.close
 
-    async def identify(self, credentials: AwsCredentials) -> CallerIdentity:
-        """Whose the credentials are: GetCallerIdentity, asked once. Changes nothing at AWS.
+    async def identify(self, credentials: AwsCredentials | SignedQuestion) -> CallerIdentity:
+        """Whose the credentials are: GetCallerIdentity, asked once, signed here or already. Changes nothing at AWS.
 
         Raises:
             CredentialsRefused: AWS refuses them.
@@ -126,10 +131,11 @@ class Sts:
             return True
         return True
 
-    async def _ask(self, credentials: AwsCredentials | None, seconds: float) -> CallerIdentity:
-        config, signing = (_UNSIGNED, {}) if credentials is None else (None, _signing(credentials))
+    async def _ask(self, credentials: AwsCredentials | SignedQuestion | None, seconds: float) -> CallerIdentity:
+        config, signing = (None, _signing(credentials)) if isinstance(credentials, AwsCredentials) else (_UNSIGNED, {})
+        headers = credentials.headers(self.region) if isinstance(credentials, SignedQuestion) else {}
         # verify: without it the environment's REQUESTS_CA_BUNDLE decides whose certificates are believed
-        asked = self._aws.call_as(lambda client: client.get_caller_identity(), config, verify=True, **signing)
+        asked = self._aws.call_as(partial(_who, headers), config, verify=True, **signing)
         try:
             async with asyncio.timeout(seconds):
                 answer = await asked
@@ -143,6 +149,22 @@ class Sts:
             raise (StsUnavailable if error.sent else StsUnreachable)(error.cause) from None
         except KeyError:
             raise StsUnavailable("an answer without an identity") from None
+
+
+def _host_of(region: str) -> str:
+    return f"sts.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+
+
+def _who(headers: Mapping[str, str], client: Any) -> Any:
+    """Ask, with headers that are the last word about the request, as far as there are any."""
+
+    def add(request: Any, **_: Any) -> None:
+        for name, value in headers.items():
+            request.headers[name] = value
+
+    if headers:
+        client.meta.events.register("before-send.sts.GetCallerIdentity", add)
+    return client.get_caller_identity()
 
 
 def _signing(credentials: AwsCredentials) -> dict[str, str | None]:

@@ -59,6 +59,38 @@ class AwsCredentials(msgspec.Struct, frozen=True, kw_only=True):
         return "AwsCredentials(...)"
 
 
+class SignedQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """The question to AWS whose the credentials are, signed by who has them: their secret key stays there.
+
+    What is signed is fixed (as by the console's `sigv4.js`): it cannot ask for anything
+    else, and the header `x-gpudev-login` keeps what was signed for others from being of use here, and the reverse.
+    """
+
+    access_key_id: str
+    session_token: str
+    signed_at: str
+    """As in X-Amz-Date: 20260120T183000Z."""
+    signature: str
+    """64 hexadecimal digits."""
+
+    def headers(self, region: str) -> dict[str, str]:
+        """What the request to STS of a region carries."""
+        scope = f"{self.signed_at[:8]}/{region}/sts/aws4_request"
+        signed = "host;x-amz-date;x-amz-security-token;x-gpudev-login"
+        return {
+            "Authorization": (
+                f"AWS4-HMAC-SHA256 Credential={self.access_key_id}/{scope}, "
+                f"SignedHeaders={signed}, Signature={self.signature}"
+            ),
+            "X-Amz-Date": self.signed_at,
+            "X-Amz-Security-Token": self.session_token,
+            "X-Gpudev-Login": "console",
+        }
+
+    def __repr__(self) -> str:
+        return "SignedQuestion(...)"
+
+
 class CallerIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What STS says about credentials."""
 

@@ -15,6 +15,7 @@ from services.auth.domain.roles import (
     AwsCredentials,
     NotAnAllowedRole,
     Person,
+    SignedQuestion,
     UnusableSessionName,
     admit,
     is_operator,
@@ -40,9 +41,11 @@ for _outcome in ("granted", "limited", "failed", *_REFUSALS.values()):
 
 
 async def log_in(
-    context: Context, *, credentials: AwsCredentials, address: str, new_key: ApiKey, now: datetime
+    context: Context, *, credentials: AwsCredentials | SignedQuestion, address: str, new_key: ApiKey, now: datetime
 ) -> tuple[Person, IssuedKey]:
-    """Exchange AWS credentials for a key. `now` is before the question to AWS, and the session counts from it.
+    """Exchange AWS credentials, or what was signed with them, for a key.
+
+    `now` is before the question to AWS, and the session counts from it.
 
     Raises:
         RateLimited: Too many attempts from the address with the access key id.

@@ -126,6 +126,7 @@ def test_the_worst_entries_of_a_batch_are_judged_before_anybody_waits(worst: Any
 def test_every_route_with_a_body_is_among_them() -> None:
     assert {name.rpartition(":")[2] for name in routes()} == {
         "aws_login",
+        "aws_signed_login",
         "console_login",
         "submit_jobs",
         "submit_job",

@@ -1,4 +1,5 @@
 import { beginSession, get, post, textOf } from "./api.js";
+import { signQuestion } from "./sigv4.js";
 import { field, h } from "./ui.js";
 import { View } from "./view.js";
 
@@ -40,8 +41,14 @@ export class LoginView extends View {
     event.preventDefault();
     const form = event.target;
     const credentials = readCredentials(new FormData(form).get("credentials"));
-    if (!credentials.aws_access_key_id || !credentials.aws_secret_access_key) {
-      this.error = "There are no credentials in this: an access key id and a secret access key are needed.";
+    const missing = Object.keys(NAMES).filter((name) => !credentials[name]);
+    if (missing.length > 0) {
+      this.error = `There is no ${missing.join(", no ")} in this.`;
+      this.update();
+      return;
+    }
+    if (!isSecureContext) {
+      this.error = "Credentials are taken only over https, or on this machine: `gpudev console` logs you in here.";
       this.update();
       return;
     }
@@ -49,7 +56,9 @@ export class LoginView extends View {
     this.error = null;
     this.update();
     try {
-      beginSession(await post("/v1/auth/aws-login", credentials, { isPublic: true }));
+      const wanted = await get("/v1/auth/aws-signing", { isPublic: true });
+      const signed = await signQuestion(credentials, wanted);
+      beginSession(await post("/v1/auth/aws-signed-login", signed, { isPublic: true }));
       form.reset();
       await this.done();
     } catch (error) {
@@ -93,8 +102,8 @@ export class LoginView extends View {
           field(
             "Credentials of a session of your role",
             h("textarea", area),
-            "As your credentials tool prints them: export lines, a profile, or JSON. They are sent to GPU Dev once, " +
-              "which asks AWS whose they are, and are stored nowhere.",
+            "As your credentials tool prints them: export lines, a profile, or JSON. The secret key does not leave this " +
+              "page: it signs the question to AWS whose it is, and GPU Dev is sent the signature.",
           ),
           h("button", { class: "primary", disabled: this.busy }, this.busy ? "Logging in …" : "Log in"),
         ),
