@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
+from shared.audit import Act, begin_act
 from shared.database import Database
 from shared.errors import ErrorKind, GpuDevError
 from shared.logs import mask_text
@@ -64,6 +65,7 @@ async def administer(arguments: Sequence[str]) -> int:
     try:
         async with administration() as commands:
             chosen, options = _parse(given.service, commands, [*rest, *arguments[1:]])
+            begin_act(Act(action=chosen.name.replace("-", "_")))
             sys.stdout.write(f"{await chosen.run(options)}\n")
     except SettingsError as error:
         sys.stderr.write(f"{error}\nRun it in a replica of the service, which has these settings.\n")

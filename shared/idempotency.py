@@ -6,7 +6,7 @@ secrets, such as a new API key.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,6 +14,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.audit import record_act
+from shared.contracts.audit import AuditObject
 from shared.database import Database, Executor, Statement, Transaction
 from shared.database.locks import takes_text_lock, try_text_lock
 from shared.database.purge import delete_some, purge
@@ -176,6 +178,7 @@ async def idempotent(
     key: IdempotencyKey | None,
     answer_type: type[AnswerT],
     now: datetime,
+    audit: Callable[[AnswerT], Sequence[AuditObject]] | None,
 ) -> Outcome[AnswerT]:
     """Run `effect` in a transaction of its own, unless an equal request with this key has had its effect.
 
@@ -185,13 +188,14 @@ async def idempotent(
         key: None: no key was given, the effect always runs.
         answer_type: To read a stored answer.
         now: Time of the request.
+        audit: What the effect was done to, for the audit; None: the effect writes its entries itself, or does nothing.
 
     Raises:
         IdempotencyMismatch: The key was used with another request.
         Conflict: The first request with this key is still in flight.
     """
     async with context.database.transaction() as transaction:
-        return await once(
+        outcome = await once(
             transaction,
             lambda: effect(transaction),
             key=key,
@@ -199,6 +203,9 @@ async def idempotent(
             cipher=context.cipher,
             now=now,
         )
+        if audit is not None and not outcome.replayed:
+            await record_act(transaction, audit(outcome.answer), now=now)
+        return outcome
 
 
 async def find_answer(

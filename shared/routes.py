@@ -26,6 +26,7 @@ FRONT_DOOR: ServiceName = "auth"
 ROUTES: tuple[Route, ...] = (
     Route("/v1/auth", "auth"),
     Route("/v1/keys", "auth"),
+    Route("/v1/audit", "auth"),
     Route("/v1/jobs", "jobs"),
     Route("/v1/events", "jobs"),
     Route("/v1/webhooks", "jobs"),

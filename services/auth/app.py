@@ -9,6 +9,7 @@ from litestar import Litestar
 
 from services.auth.adapters.sts import Sts
 from services.auth.api.administration import commands
+from services.auth.api.audit import AuditController
 from services.auth.api.console import ConsoleController
 from services.auth.api.keys import KeysController
 from services.auth.api.login import LoginController
@@ -43,7 +44,14 @@ def create_app(settings: AuthSettings | None = None) -> Litestar:
     return create_service_app(
         base,
         ServiceParts(
-            controllers=[LoginController, ConsoleController, KeysController, UsersController, VerifyController],
+            controllers=[
+                LoginController,
+                ConsoleController,
+                KeysController,
+                UsersController,
+                AuditController,
+                VerifyController,
+            ],
             verify=verify,
             resources={"context": context, "verify_key": verify, "internal_token": settings.internal_token or ""},
             rpc=[RpcEndpoint(VERIFY_SUBJECT, VerifyRequest, partial(answer_verify, verify))],

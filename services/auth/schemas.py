@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from services.auth.domain.audit import AuditPage
 from services.auth.domain.keys import ConsoleCode, IssuedKey, KeyPage, KeyTerms, RevokedKey
 from services.auth.domain.roles import AwsCredentials, Person, SeenUser, SignedQuestion
 from shared.api_key import key_prefix
@@ -220,6 +221,34 @@ class RevokeResponse(Answer, frozen=True, kw_only=True):
     revoked_at: datetime
 
 
+class AuditItem(Answer, frozen=True, kw_only=True):
+    at: datetime
+    action: str
+    """The operation id of a route, or a command of `gpudev-admin` such as `disable_user`."""
+    user_id: int | None
+    """Who did it; null: an administrator with a shell."""
+    username: str | None
+    key_prefix: str | None
+    """Of the API key that they came with; null when they logged in."""
+    address: str | None
+    """Where they came from, as the first trusted proxy saw it."""
+    object_kind: str
+    """job, disk, key, user or webhook."""
+    object_id: str
+    object_name: str | None
+    """At that time; null when it has none."""
+    request_id: str | None
+    service: str
+    """Which wrote it."""
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    entries: list[AuditItem]
+    """Newest first."""
+    next: str | None
+    """`before` of the next page; null when these are the oldest."""
+
+
 def logged_in(person: Person, issued: IssuedKey, terms: KeyTerms) -> AwsLoginResponse:
     """Answer of a log-in."""
     return AwsLoginResponse(
@@ -312,6 +341,18 @@ def key_list(page: KeyPage, *, limit: int, offset: int, current: str) -> KeyList
         for key in page.keys
     ]
     return KeyListResponse(keys=keys, total=page.total, limit=limit, offset=offset)
+
+
+def audit_page(page: AuditPage) -> Audit:
+    """Answer of a question about the audit."""
+    items = [
+        AuditItem(
+            service=one.service,
+            **{name: getattr(one.entry, name) for name in AuditItem.__struct_fields__ if name != "service"},
+        )
+        for one in page.entries
+    ]
+    return Audit(entries=items, next=None if page.next is None else str(page.next))
 
 
 def _without_secrets(problem: Problem) -> Problem:

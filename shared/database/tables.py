@@ -1,4 +1,4 @@
-"""The tables that every service has in its own schema: outbox, inbox, dead letters, idempotency keys.
+"""The tables that every service has in its own schema: outbox, inbox, dead letters, idempotency keys, audit.
 
 Their migrations are versioned here too, so that four services need not repeat them: a service's migration calls the
 functions below, which, once released, are never edited.
@@ -70,6 +70,23 @@ idempotency_keys = sa.Table(
     sa.Index("idempotency_keys_created_at", "created_at"),
 )
 
+audit = sa.Table(
+    "audit",
+    shared_metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("user_id", sa.BigInteger),
+    sa.Column("username", sa.Text),
+    sa.Column("key_prefix", sa.Text),
+    sa.Column("address", sa.Text),
+    sa.Column("object_kind", sa.Text, nullable=False),
+    sa.Column("object_id", sa.Text, nullable=False),
+    sa.Column("object_name", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Index("audit_at", "at", "id"),
+)
+
 
 def create_shared_tables_0001(operations: Any) -> None:
     """First version of the shared tables; `operations` is `alembic.op`."""
@@ -93,3 +110,8 @@ def add_traceparent_0002(operations: Any) -> None:
 def drop_traceparent_0002(operations: Any) -> None:
     """Undo `add_traceparent_0002`."""
     operations.drop_column("outbox", "traceparent")
+
+
+def create_audit_table(operations: Any) -> None:
+    """The table of the audit; `operations` is `alembic.op`."""
+    audit.create(operations.get_bind())

@@ -1,6 +1,7 @@
 """Whose request it is before there is a key: the client's address."""
 
 import ipaddress
+from contextlib import suppress
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -13,9 +14,7 @@ _IPV6_PREFIX = 64
 
 def client_address(request: ASGIConnection[Any, Any, Any, Any]) -> str:
     """The address that a request is counted for."""
-    peer = request.client.host if request.client is not None else ""
-    forwarded = ",".join(request.headers.getall("x-forwarded-for", []))
-    return counted_address(forwarded, peer, request.app.state[TRUSTED_PROXIES])
+    return counted_address(*_told_by(request))
 
 
 def counted_address(forwarded: str, peer: str, proxies: int) -> str:
@@ -27,16 +26,29 @@ def counted_address(forwarded: str, peer: str, proxies: int) -> str:
         peer: Who connected to us.
         proxies: How many stand before us; with none the header means nothing.
     """
+    address = _told_address(forwarded, peer, proxies)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return peer if address is None else str(address)
+
+
+def seen_address(request: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """The address that a request came from, as the first of our proxies saw it; None: it is not known."""
+    address = _told_address(*_told_by(request))
+    return None if address is None else str(address)
+
+
+def _told_by(request: ASGIConnection[Any, Any, Any, Any]) -> tuple[str, str, int]:
+    peer = request.client.host if request.client is not None else ""
+    return ",".join(request.headers.getall("x-forwarded-for", [])), peer, request.app.state[TRUSTED_PROXIES]
+
+
+def _told_address(forwarded: str, peer: str, proxies: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     told = [entry.strip() for entry in forwarded.split(",")][-proxies:] if proxies else []
     for text in (*told, peer):
-        try:
-            address = ipaddress.ip_address(_without_port(text))
-        except ValueError:
-            continue
-        if isinstance(address, ipaddress.IPv6Address):
-            return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
-        return str(address)
-    return peer
+        with suppress(ValueError):
+            return ipaddress.ip_address(_without_port(text))
+    return None
 
 
 def _without_port(text: str) -> str:

@@ -12,8 +12,10 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
+from shared.audit import audit_endpoint, purge_audit
 from shared.background import Loop, cancel_all
 from shared.clock import Clock, utc_now
+from shared.contracts.audit import AuditQuery, audit_subject
 from shared.contracts.health import health_subject
 from shared.database import Database
 from shared.encryption import Cipher
@@ -186,6 +188,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             *parts.rpc,
             RpcEndpoint(health_subject(base.service), Empty, health_check.check),
             RpcEndpoint(openapi_subject(base.service), Empty, _own_document(app, base.service)),
+            RpcEndpoint(audit_subject(base.service), AuditQuery, audit_endpoint(base.database)),
         ],
     )
     fast = FastReads(app.asgi_handler, identities, parts.fast_reads)
@@ -221,6 +224,7 @@ def _purge(base: Foundation, consumer: Consumer | None) -> Callable[[], Awaitabl
         now = base.clock()
         more = await base.relay.purge(now)
         more |= await purge_idempotency_keys(base.database, now)
+        more |= await purge_audit(base.database, now)
         if consumer is not None:
             more |= await consumer.purge(now)
         return more

@@ -10,20 +10,23 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 from litestar.connection import ASGIConnection
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.enums import HttpMethod, ScopeType
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from shared.api_key import ApiKey, parse_api_key
+from shared.api_key import ApiKey, key_prefix, parse_api_key
+from shared.audit import Act, begin_act
 from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.auth import Identity, KeyRevoked
 from shared.contracts.events import CloudEvent
 from shared.errors import Forbidden, Unauthenticated
 from shared.messaging import Broker
-from shared.web.address import client_address
+from shared.web.address import client_address, seen_address
 from shared.web.failed_keys import FailedKeys
 
 PUBLIC = "public"
 """`opt` of a handler that asks for no key."""
+AUDITED = "audited"
+"""`opt` of a handler of GET that changes nothing and is written down all the same, as every other method is."""
 API_KEY = "api_key"
 """Of a request's state: the key that it came with."""
 CACHE_SECONDS = 30.0
@@ -188,11 +191,31 @@ class AuthenticationMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == ScopeType.HTTP and not scope["route_handler"].opt.get(PUBLIC):
-            key = bearer_key(scope["headers"])
-            scope["user"] = await self._cache.identify(key, lambda: client_address(ASGIConnection(scope)))
-            scope["state"][API_KEY] = key
+        if scope["type"] == ScopeType.HTTP:
+            handler = scope["route_handler"]
+            if not handler.opt.get(PUBLIC):
+                key = bearer_key(scope["headers"])
+                scope["user"] = await self._cache.identify(key, lambda: client_address(ASGIConnection(scope)))
+                scope["state"][API_KEY] = key
+            if scope["method"] != HttpMethod.GET or handler.opt.get(AUDITED):
+                begin_act(_act_of(scope))
         await self._app(scope, receive, send)
+
+
+def _act_of(scope: HTTPScope) -> Act:
+    """What a request is about to do; its operation writes that down when it does."""
+    action = str(getattr(scope["route_handler"], "operation_id", None) or scope["path"])
+    address = seen_address(ASGIConnection(scope))
+    who: Identity | None = scope.get("user")
+    if who is None:
+        return Act(action=action, address=address)
+    return Act(
+        action=action,
+        address=address,
+        user_id=who.user_id,
+        username=who.username,
+        key_prefix=key_prefix(who.key_id),
+    )
 
 
 def bearer_key(headers: Iterable[tuple[bytes, bytes]]) -> ApiKey:

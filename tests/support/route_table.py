@@ -56,6 +56,7 @@ DOCUMENTED: dict[Route, Serves] = {
     ("post", "/v1/disks/{disk_name}/snapshots"): Serves.OWNER,
     ("post", "/v1/disks/{disk_name}/rename"): Serves.OWNER,
     ("post", "/v1/jobs/{job_id}/priority"): Serves.OPERATORS,
+    ("get", "/v1/audit"): Serves.OPERATORS,
     ("get", "/v1/jobs"): Serves.USERS,
     ("get", "/v1/gpu/availability"): Serves.USERS,
     ("get", "/v1/cluster/status"): Serves.USERS,

@@ -493,6 +493,30 @@ class Usage(Answer, frozen=True, kw_only=True):
     """By date, username and GPU type; there is none where nothing was used."""
 
 
+class AuditEntry(Answer, frozen=True, kw_only=True):
+    at: datetime
+    action: str
+    """Operation id of a route, or a command of an administrator."""
+    user_id: int | None = None
+    username: str | None = None
+    """None: an administrator with a shell."""
+    key_prefix: str | None = None
+    address: str | None = None
+    object_kind: str
+    """job, disk, key, user or webhook."""
+    object_id: str
+    object_name: str | None = None
+    request_id: str | None = None
+    service: str = ""
+
+
+class Audit(Answer, frozen=True, kw_only=True):
+    entries: list[AuditEntry] = []
+    """Newest first."""
+    next: str | None = None
+    """`before` of the next page; None: there is none."""
+
+
 class Event(Answer, frozen=True, kw_only=True):
     """Something that has happened; what `data` holds depends on the type (docs/events.md)."""
 

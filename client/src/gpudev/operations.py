@@ -111,6 +111,62 @@ class Operations:
         params = {"from": first, "to": last, "user": user}
         return (yield from self._get("/v1/usage", models.Usage, params=params))
 
+    @operation
+    def get_audit(
+        self,
+        *,
+        user: str | None = None,
+        action: str | None = None,
+        object: str | None = None,  # noqa: A002 - the API's word
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Steps[models.Audit]:
+        """For operators: one page of who did what, newest first.
+
+        Args:
+            user: Only what the user of this name did.
+            action: Only this operation id.
+            object: Only what was done to this: an id, a disk's name, a key's prefix.
+            since: Only from this moment on.
+            until: Only before this moment.
+            limit: Entries at most, up to 200.
+            before: `next` of the page before.
+        """
+        params = {
+            "user": user,
+            "action": action,
+            "object": object,
+            "since": since.isoformat() if isinstance(since, datetime) else since,
+            "until": until.isoformat() if isinstance(until, datetime) else until,
+            "limit": limit,
+            "before": before,
+        }
+        return (yield from self._get("/v1/audit", models.Audit, params=params))
+
+    @streamed
+    def iter_audit(
+        self,
+        *,
+        user: str | None = None,
+        action: str | None = None,
+        object: str | None = None,  # noqa: A002 - the API's word
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> Stream[models.AuditEntry]:
+        """Everything that `get_audit` has on all its pages."""
+        before: str | None = None
+        while True:
+            page = yield from Operations.get_audit.steps(
+                self, user=user, action=action, object=object, since=since, until=until, limit=PAGE, before=before
+            )
+            for entry in page.entries:
+                yield Item(entry)
+            before = page.next
+            if before is None:
+                return
+
     # --- keys
 
     @operation

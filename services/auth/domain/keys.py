@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from shared.api_key import key_prefix
+from shared.contracts.audit import AuditObject
 from shared.contracts.auth import Identity
 from shared.errors import Forbidden, Unauthenticated
 
@@ -71,6 +73,10 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
     username: str
     expires_at: datetime
 
+    def audited(self) -> list[AuditObject]:
+        """What was made: the prefix is public."""
+        return [AuditObject("key", self.prefix)]
+
     def __repr__(self) -> str:
         return f"IssuedKey({self.prefix}_...)"
 
@@ -89,6 +95,10 @@ class RevokedKey(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     revoked_at: datetime
     """When it died."""
+
+    def audited(self) -> list[AuditObject]:
+        """What the request was about."""
+        return [AuditObject("key", key_prefix(self.key_id))]
 
 
 class ListedKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,9 @@ from services.auth.domain.keys import (
 from services.auth.operations.record import insert_key, issued_event, lock_user, record_events
 from services.auth.storage.api_keys import FIND_OWN_KEY
 from services.auth.storage.console_codes import INSERT_CONSOLE_CODE, USE_CONSOLE_CODE
-from shared.api_key import ApiKey
+from shared.api_key import ApiKey, key_prefix
+from shared.audit import record_act
+from shared.contracts.audit import AuditObject
 from shared.contracts.auth import Identity
 from shared.database import Row, Transaction, to_struct
 from shared.errors import GpuDevError, Unauthenticated
@@ -32,7 +34,10 @@ async def make_console_code(
         UserDisabled: So was the user.
     """
     effect = partial(_make, context, identity=identity, new_code=new_code, now=now)
-    return await idempotent(context, effect, key=idempotency_key, answer_type=ConsoleCode, now=now)
+    audited = [AuditObject("key", key_prefix(identity.key_id))]
+    return await idempotent(
+        context, effect, key=idempotency_key, answer_type=ConsoleCode, now=now, audit=lambda _: audited
+    )
 
 
 async def _make(
@@ -78,6 +83,7 @@ async def use_console_code(context: Context, *, code: str, new_key: ApiKey, now:
             now=now,
         )
         await record_events(transaction, context.outbox, user, [issued_event(issued, new_key)], now=now)
+        await record_act(transaction, issued.audited(), now=now, user_id=issued.user_id, username=issued.username)
     return issued
 
 

@@ -24,6 +24,7 @@ from services.auth.operations.record import insert_key, issued_event, record_cou
 from services.auth.storage.login_windows import COUNT_LOGIN
 from services.auth.storage.users import ADMIT_USER, FIRST_VERSION
 from shared.api_key import ApiKey
+from shared.audit import record_act
 from shared.contracts.auth import AuthEvent, UserCreated
 from shared.errors import RateLimited
 
@@ -117,6 +118,7 @@ async def open_session(context: Context, *, person: Person, new_key: ApiKey, now
         if user["version"] == FIRST_VERSION:
             events.insert(0, UserCreated(user_id=user["id"], username=issued.username, account=person.account))
         await record_counted_events(transaction, context.outbox, events, last_version=user["version"], now=now)
+        await record_act(transaction, issued.audited(), now=now, user_id=issued.user_id, username=issued.username)
     return issued
 
 

@@ -21,7 +21,9 @@ async def revoke_key(
         NotFound: There is no such key, or it is someone else's.
     """
     effect = partial(_revoke, context, user_id=user_id, key_id=key_id, now=now)
-    return await idempotent(context, effect, key=idempotency_key, answer_type=RevokedKey, now=now)
+    return await idempotent(
+        context, effect, key=idempotency_key, answer_type=RevokedKey, now=now, audit=RevokedKey.audited
+    )
 
 
 async def _revoke(

@@ -26,7 +26,9 @@ async def rotate_key(
         UserDisabled: So was the user.
     """
     effect = partial(_rotate, context, identity=identity, new_key=new_key, now=now)
-    return await idempotent(context, effect, key=idempotency_key, answer_type=IssuedKey, now=now)
+    return await idempotent(
+        context, effect, key=idempotency_key, answer_type=IssuedKey, now=now, audit=IssuedKey.audited
+    )
 
 
 async def _rotate(

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from services.disks.domain.state_tables import Transition
+from shared.contracts.audit import AuditObject
 
 
 class OperationStatus(StrEnum):
@@ -77,6 +78,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Of the disk."""
     delete_date: date | None
     """Of the disk."""
+
+    def audited(self) -> list[AuditObject]:
+        """What the request was about."""
+        return [AuditObject("disk", str(self.disk_id), self.disk_name)]
 
 
 class NewOperation(msgspec.Struct, frozen=True, kw_only=True):

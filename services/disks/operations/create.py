@@ -51,7 +51,9 @@ async def create_disk(
             raise DiskExists(new.name)
         return _creation(disk).answer()
 
-    return await idempotent(context, effect, key=key, answer_type=Operation, now=new.requested_at)
+    return await idempotent(
+        context, effect, key=key, answer_type=Operation, now=new.requested_at, audit=Operation.audited
+    )
 
 
 async def insert_disk(tx: Transaction, context: Context, new: NewDisk) -> bool:

@@ -35,7 +35,7 @@ async def delete_disk(
         deleted = await record_request(tx, context, disk, fact, now)
         return await _record_done(tx, deleted, operation_id, Action.DELETE, now)
 
-    return await idempotent(context, effect, key=key, answer_type=Operation, now=now)
+    return await idempotent(context, effect, key=key, answer_type=Operation, now=now, audit=Operation.audited)
 
 
 async def restore_disk(
@@ -59,7 +59,7 @@ async def restore_disk(
         check_limits(usage, disk.size_gb, context.limits)
         return await _record_done(tx, restored, operation_id, Action.RESTORE, now)
 
-    return await idempotent(context, effect, key=key, answer_type=Operation, now=now)
+    return await idempotent(context, effect, key=key, answer_type=Operation, now=now, audit=Operation.audited)
 
 
 async def _lock_deleted(tx: Transaction, user_id: int, name: str) -> Disk:

@@ -18,6 +18,7 @@ from services.disks.operations.lease import lease_one, postpone
 from services.disks.operations.read import lock_named
 from services.disks.operations.record import record_operation, record_request
 from services.disks.operations.write_name_tags import batches, finish_tags, report_tags, stale_tags, write_tags
+from shared.contracts.audit import AuditObject
 from shared.database import Database, Transaction, to_struct
 from shared.errors import Conflict
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
@@ -90,6 +91,7 @@ async def record_rename(
         DiskExists: The user has a disk of the new name.
     """
     work: Work | None = None
+    audited: list[AuditObject] = []
 
     async def effect(tx: Transaction) -> Renamed:
         nonlocal work
@@ -108,10 +110,11 @@ async def record_rename(
             not_before=await _take_over(tx, disk.id, now),
         )
         await record_operation(tx, new)
+        audited.append(AuditObject("disk", str(disk.id), name))
         work = await lease_one(tx, operation_id=operation_id, now=now, lease_for=LEASE)
         return Renamed(operation_id=operation_id, old_name=name, new_name=new_name)
 
-    outcome = await idempotent(context, effect, key=key, answer_type=Renamed, now=now)
+    outcome = await idempotent(context, effect, key=key, answer_type=Renamed, now=now, audit=lambda _: audited)
     return outcome, work
 
 

@@ -36,7 +36,7 @@ async def request_snapshot(
         tx.after_commit(context.work.wake)
         return new.answer()
 
-    return await idempotent(context, effect, key=key, answer_type=Operation, now=now)
+    return await idempotent(context, effect, key=key, answer_type=Operation, now=now, audit=Operation.audited)
 
 
 async def snapshot_after_job(

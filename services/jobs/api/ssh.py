@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from services.jobs.context import Context
 from services.jobs.operations.read import get_own_or_any
 from services.jobs.operations.tunnel import Tunnels
-from shared.web.authentication import AuthenticatedRequest
+from shared.web.authentication import AUDITED, AuthenticatedRequest
 from shared.web.errors import error_responses
 from shared.web.key_holds import key_hold
 from shared.web.upgrade import SWITCHING_PROTOCOLS, Socket, Upgraded, require_upgrade
@@ -25,6 +25,7 @@ class SshController(Controller):
     @get(
         "/{job_id:str}/ssh",
         operation_id="open_ssh",
+        opt={AUDITED: True},
         summary="Open a job's SSH port",
         responses={SWITCHING_PROTOCOLS: _SWITCHING} | error_responses(404, 409, 426),
     )

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.contracts.audit import AuditObject
 from shared.contracts.jobs import JobStatus
 
 
@@ -14,6 +15,10 @@ class Accepted(msgspec.Struct, frozen=True):
     status: JobStatus
     message_id: int
     """By which users can follow it: the same number is in its event."""
+
+    def audited(self) -> list[AuditObject]:
+        """What the request was about."""
+        return [AuditObject("job", str(self.job_id))]
 
 
 class AcceptedBatch(msgspec.Struct, frozen=True):

@@ -69,7 +69,7 @@ async def add_user(
         )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
-    return await idempotent(context, add, key=key, answer_type=Accepted, now=now)
+    return await idempotent(context, add, key=key, answer_type=Accepted, now=now, audit=Accepted.audited)
 
 
 async def switch_jupyter(
@@ -102,7 +102,7 @@ async def switch_jupyter(
         )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
-    return await idempotent(context, switch, key=key, answer_type=Accepted, now=now)
+    return await idempotent(context, switch, key=key, answer_type=Accepted, now=now, audit=Accepted.audited)
 
 
 async def _lock_running(transaction: Transaction, user_id: int, job_id: str, context: Context) -> Job:

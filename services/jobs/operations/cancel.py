@@ -63,7 +63,7 @@ async def cancel_job(
         assert job.cancel_message_id is not None  # noqa: S101 - the transition has this event
         return Accepted(job.id, job.status, job.cancel_message_id)
 
-    return await idempotent(context, cancel, key=key, answer_type=Accepted, now=now)
+    return await idempotent(context, cancel, key=key, answer_type=Accepted, now=now, audit=Accepted.audited)
 
 
 async def _write_cancel(transaction: Transaction, job: Job, fact: Cancel, now: datetime, context: Context) -> Job:

@@ -66,4 +66,4 @@ async def extend_job(
         )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
-    return await idempotent(context, extend, key=key, answer_type=Accepted, now=now)
+    return await idempotent(context, extend, key=key, answer_type=Accepted, now=now, audit=Accepted.audited)

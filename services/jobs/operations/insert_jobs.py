@@ -1,4 +1,4 @@
-"""Writing new jobs, one or many: rows, events and idempotency keys in one statement."""
+"""Writing new jobs, one or many: rows, events, audit and idempotency keys in one statement."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,6 +14,7 @@ from services.jobs.domain.access import BARE, first_users
 from services.jobs.domain.job import Job
 from services.jobs.domain.submission import Submission
 from services.jobs.operations.seal import new_jupyter_token, seal_environment
+from shared.audit import current_act
 from shared.contracts.auth import Identity
 from shared.contracts.disks import Claim
 from shared.contracts.jobs import JobStatus, JobSubmitted
@@ -32,7 +33,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     submission: Submission
     columns: dict[str, Any]
-    """Of its row beside the job's own, and of its event: they name the request, which only its own task knows."""
+    """Of its row beside the job's own, of its event and of the audit: they name the request, which only its own task
+    knows."""
 
 
 Insertion: TypeAlias = tuple[NewJob, IdempotencyKey | None]
@@ -62,8 +64,12 @@ def new_job(
     """
     job = _job(job_id, owner, submission, claim, now, context)
     draft = Draft(data=submitted_event(job), version=job.version, occurred_at=now)
+    act = current_act()
     columns = {
         **draft_columns(draft),
+        "audit_action": act and act.action,
+        "audit_key_prefix": act and act.key_prefix,
+        "audit_address": act and act.address,
         "request_mac": mac,
         "env_sealed": seal_environment(job_id, submission.env_vars, context),
     }

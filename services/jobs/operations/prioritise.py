@@ -53,4 +53,4 @@ async def prioritise_job(
         )
         return Accepted(job.id, written.job.status, written.message_ids[0])
 
-    return await idempotent(context, prioritise, key=key, answer_type=Accepted, now=now)
+    return await idempotent(context, prioritise, key=key, answer_type=Accepted, now=now, audit=Accepted.audited)

@@ -123,7 +123,7 @@ async def _answer_retry(
     async def answer(_: Transaction) -> Accepted:
         return earlier
 
-    outcome = await idempotent(context, answer, key=key, answer_type=Accepted, now=now)
+    outcome = await idempotent(context, answer, key=key, answer_type=Accepted, now=now, audit=None)
     return Outcome(outcome.answer, replayed=True)
 
 
@@ -156,7 +156,9 @@ async def _insert(new: NewJob, key: IdempotencyKey | None, context: Context) -> 
             raise JobIdTaken
         return accepted
 
-    return await idempotent(context, insert_within_limit, key=key, answer_type=Accepted, now=new.job.created_at)
+    return await idempotent(
+        context, insert_within_limit, key=key, answer_type=Accepted, now=new.job.created_at, audit=None
+    )
 
 
 async def check_waiting(transaction: Transaction, user_id: int, count: int, context: Context) -> None:

@@ -77,7 +77,7 @@ async def submit_batch(
         return AcceptedBatch([accepted[index] for index in range(len(submissions))])
 
     try:
-        return await idempotent(context, insert, key=key, answer_type=AcceptedBatch, now=now)
+        return await idempotent(context, insert, key=key, answer_type=AcceptedBatch, now=now, audit=None)
     finally:
         context.outbox.wake()
 

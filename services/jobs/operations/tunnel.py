@@ -21,7 +21,9 @@ from services.jobs.context import Context
 from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
 from services.jobs.domain.manifests import SSH_PORT
 from services.jobs.operations.lock import JobNotActive
+from shared.audit import record_act
 from shared.background import cancel_all
+from shared.contracts.audit import AuditObject
 from shared.errors import Conflict, RateLimited, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -106,6 +108,8 @@ class Tunnels:
             raise JobNotActive(job)
         self._admit(user_id)
         try:
+            audited = AuditObject("job", str(job.id), job.name)
+            await record_act(self._context.database, [audited], now=self._context.clock())
             reader, writer = await self._dial(job)
         except BaseException:
             self._leave(user_id)

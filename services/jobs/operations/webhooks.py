@@ -21,6 +21,7 @@ from services.jobs.domain.webhook import (
     url_fault,
 )
 from services.jobs.operations.read import get_job
+from shared.contracts.audit import AuditObject
 from shared.contracts.events import CloudEvent
 from shared.database import Row, Transaction, to_struct
 from shared.database.locks import wait_for_user_lock
@@ -54,6 +55,10 @@ class NewWebhook(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     created_at: datetime
 
+    def audited(self) -> list[AuditObject]:
+        """What was made; its URL may be a secret."""
+        return [AuditObject("webhook", str(self.id))]
+
 
 class WebhookState(msgspec.Struct, frozen=True, kw_only=True):
     """How a webhook does."""
@@ -70,6 +75,10 @@ class Requested(msgspec.Struct, frozen=True):
 
     webhook_id: UUID
     message_id: UUID | None = None
+
+    def audited(self) -> list[AuditObject]:
+        """What the request was about."""
+        return [AuditObject("webhook", str(self.webhook_id))]
 
 
 async def create_webhook(
@@ -122,7 +131,7 @@ async def create_webhook(
         )
         return made
 
-    return await idempotent(context, create, key=key, answer_type=NewWebhook, now=now)
+    return await idempotent(context, create, key=key, answer_type=NewWebhook, now=now, audit=NewWebhook.audited)
 
 
 async def list_webhooks(*, user_id: int, context: Context) -> list[WebhookState]:
@@ -160,7 +169,7 @@ async def delete_webhook(
             raise WebhookNotFound
         return Requested(found)
 
-    return await idempotent(context, delete, key=key, answer_type=Requested, now=now)
+    return await idempotent(context, delete, key=key, answer_type=Requested, now=now, audit=Requested.audited)
 
 
 async def send_test(
@@ -198,7 +207,7 @@ async def send_test(
         )
         return Requested(found, event.id)
 
-    return await idempotent(context, record, key=key, answer_type=Requested, now=now)
+    return await idempotent(context, record, key=key, answer_type=Requested, now=now, audit=Requested.audited)
 
 
 def seal_target(webhook_id: UUID, target: Target, context: Context) -> bytes:

@@ -1,4 +1,4 @@
-"""Writing new jobs: their rows, their access, the first lines of their history and their events, in one statement."""
+"""Writing new jobs: their rows, access, first lines of history, events and entries of the audit, in one statement."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from services.jobs.storage.jobs import OWN_FIELDS
 from services.jobs.storage.tables import job_access, job_history, jobs
 from shared.database import Statement
 from shared.database.rows import by_column, given_rows
-from shared.database.tables import outbox
+from shared.database.tables import audit, outbox
 from shared.idempotency import RECORDED, records_of
 from shared.messaging.outbox import OUTBOX_COLUMNS
 
@@ -54,6 +54,8 @@ _GIVEN_OF_ACCESS = (
 GIVEN = frozenset({*_GIVEN_OF_JOB, *_GIVEN_OF_ACCESS})
 """What new jobs differ in; everything else of a job is its default."""
 _SEALED = ("request_mac", "env_sealed")
+_AUDITED = ("action", "key_prefix", "address")
+"""Of an entry of the audit, what a job and its event do not have; given with `audit_` before it."""
 _defaults = {
     field.name: field.default
     for field in msgspec.structs.fields(Job)
@@ -63,6 +65,7 @@ _columns = {
     **{name: jobs.c[name].type for name in (*_GIVEN_OF_JOB, *_SEALED)},
     **{name: job_access.c[name].type for name in _GIVEN_OF_ACCESS},
     **{name: outbox.c[name].type for name in OUTBOX_COLUMNS},
+    **{f"audit_{name}": audit.c[name].type for name in _AUDITED},
     **RECORDED,
 }
 _given = sa.select(given_rows("given", _columns)).cte("new_jobs")
@@ -95,9 +98,28 @@ _announced = sa.insert(outbox).from_select(
     ["id", *OUTBOX_COLUMNS],
     sa.select(_given.c.submit_message_id, *(_given.c[name] for name in OUTBOX_COLUMNS)).select_from(_of_inserted),
 )
+_audited = sa.insert(audit).from_select(
+    ["at", "user_id", "username", "object_kind", "object_id", "object_name", "request_id", *_AUDITED],
+    sa.select(
+        _given.c.created_at,
+        _given.c.user_id,
+        _given.c.username,
+        sa.literal_column("'job'"),
+        sa.cast(_given.c.id, sa.Text),
+        _given.c.name,
+        _given.c.request_id,
+        *(_given.c[f"audit_{name}"] for name in _AUDITED),
+    )
+    .select_from(_of_inserted)
+    .where(_given.c.audit_action.is_not(None)),
+)
 SUBMIT = Statement(
     sa.select(_inserted.c.submit_message_id).add_cte(
-        _recorded, _access_inserted.cte("access"), _told.cte("told"), _announced.cte("events")
+        _recorded,
+        _access_inserted.cte("access"),
+        _told.cte("told"),
+        _announced.cte("events"),
+        _audited.cte("audited"),
     )
 )
 """Writes the jobs of `submit_columns`, with all that belongs to them.

@@ -16,6 +16,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from deploy.local.broker import TOOLS_USER
 from shared import contracts
+from shared.contracts.audit import audit_subject
 from shared.contracts.auth import VERIFY_SUBJECT
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, SUBJECT_ROOT, EventData
 from shared.contracts.health import health_subject
@@ -32,6 +33,7 @@ ASKED_BY = {
     "gpudev.rpc.capacity.explain": {"jobs"},
     "gpudev.rpc.capacity.unplaced": {"jobs"},
     "gpudev.rpc.capacity.zone": {"disks"},
+    **{audit_subject(service): {"auth"} for service in SERVICES},
     **{subject(service): set(SERVICES) for service in SERVICES for subject in (health_subject, openapi_subject)},
 }
 """Every RPC subject, and the services that may ask there."""
@@ -139,7 +141,8 @@ async def operator(nats_server: NatsServer) -> AsyncIterator[Client]:
 
 
 def test_every_rpc_subject_of_the_contracts_has_its_row() -> None:
-    services = {subject(service) for service in SERVICES for subject in (health_subject, openapi_subject)}
+    of_each = (health_subject, openapi_subject, audit_subject)
+    services = {subject(service) for service in SERVICES for subject in of_each}
     assert set(ASKED_BY) == rpc_subjects() | services
 
 

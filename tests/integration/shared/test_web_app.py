@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from shared.api_key import new_api_key
 from shared.background import Loop
 from shared.contracts.asyncapi import asyncapi_document
+from shared.contracts.audit import AuditObject
 from shared.contracts.auth import Identity
 from shared.database import Database, Transaction
 from shared.encryption import Cipher
@@ -49,6 +50,9 @@ class Made(msgspec.Struct):
     name: str
     number: int
 
+    def audited(self) -> list[AuditObject]:
+        return [AuditObject("thing", str(self.number), self.name)]
+
 
 class Counter:
     def __init__(self) -> None:
@@ -74,7 +78,7 @@ class ThingController(Controller):
 
         key = await idempotency_key(request)
         return replayable(
-            await idempotent(foundation, effect, key=key, answer_type=Made, now=datetime.now(UTC)),
+            await idempotent(foundation, effect, key=key, answer_type=Made, now=datetime.now(UTC), audit=Made.audited),
         )
 
     @get("/things/{name:str}", responses=error_responses(404))

@@ -39,6 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "avail": account.avail,
     "status": account.status,
     "usage": account.usage,
+    "audit": account.audit,
     "mcp": mcp.mcp,
 }
 for name, command in _COMMANDS.items():

@@ -3,6 +3,7 @@
 import os
 import webbrowser
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -189,6 +190,39 @@ def usage(
     rows = [(str(row.date), row.username, row.gpu_type, f"{row.gpu_hours:.2f}") for row in answer.rows]
     total = sum(row.gpu_hours for row in answer.rows)
     print_table(["DAY", "USER", "GPU", "GPU HOURS"], [*rows, ("total", "", "", f"{total:.2f}")])
+
+
+def audit(
+    *,
+    user: Annotated[str | None, typer.Option(help="Only what this user did.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only this, such as cancel_job.")] = None,
+    about: Annotated[
+        str | None, typer.Option("--object", help="Only about this: an id, a disk's name, a key's prefix.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="MOMENT", help="Such as 2026-01-20T18:30:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="MOMENT", help="Only before it.")] = None,
+    most: Annotated[int, typer.Option("--limit", "-n", min=1, help="Entries at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """For operators: who did what, newest first."""
+    with open_client() as client:
+        entries = list(
+            islice(client.iter_audit(user=user, action=action, object=about, since=since, until=until), most)
+        )
+    if as_json:
+        print_json(entries)
+        return
+    rows = [
+        (
+            entry.at,
+            entry.username or "gpudev-admin",
+            entry.action,
+            f"{entry.object_kind} {entry.object_id}" + (f" ({entry.object_name})" if entry.object_name else ""),
+            entry.address,
+        )
+        for entry in entries
+    ]
+    print_table(["TIME", "WHO", "DID", "TO", "FROM"], rows)
 
 
 def _print_identity(key: StoredKey, *, as_json: bool) -> None:
