@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpudev import AsyncClient, errors
 from tests.support.stack import LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.timeout(120)
@@ -15,13 +16,6 @@ pytestmark = pytest.mark.timeout(120)
 def two_nodes() -> Iterator[LocalStack]:
     with running_stack(GPUDEV_NODES="p5.48xlarge,p5.48xlarge") as stack:
         yield stack
-
-
-def kill_node(stack: LocalStack, node: str) -> None:
-    kube = stack.cluster_api().api_client
-    request = kube.param_serialize("POST", f"/simulator/nodes/{node}/kill", auth_settings=["BearerToken"])
-    answer = kube.call_api(*request)
-    assert answer.status in {200, 204}, answer.read()
 
 
 async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(two_nodes: LocalStack) -> None:
@@ -36,7 +30,7 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
         await alice.wait(other, "active")
         waiting = await bob.submit(gpu_count=8)
 
-        await asyncio.to_thread(kill_node, two_nodes, node)
+        await asyncio.to_thread(two_nodes.simulate, f"nodes/{node}/kill")
 
         async def dead() -> dict[str, Any] | None:
             entry = (await alice.availability())["h100"]
@@ -57,6 +51,10 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
         failed = await alice.wait(lost, "failed", seconds=20)
         assert "node was lost" in failed["failure_reason"]
         assert node in failed["failure_reason"]
+        async with AsyncClient(two_nodes.url, alice.key) as client:
+            with pytest.raises(errors.Conflict, match=f"The job is failed: .*node was lost.*{node}"):
+                async with client.open_ssh(lost):
+                    pass
 
         async def freed() -> bool:
             return not (await alice.client.get("/v1/disks/data")).json()["in_use"]
