@@ -29,12 +29,15 @@ def allowed(name: str) -> set[str]:
 
 
 def called(adapter: str, service: str) -> set[str]:
-    """The calls of a module's clients: methods of what is named `client`, and names that are given to `_list`."""
+    """The calls of a module's clients: methods of what is named `client`, and names that are given to `_list`.
+
+    `meta` is boto3's own, about the client.
+    """
     tree = ast.parse((ROOT / adapter).read_text())
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "client":
-            names.add(node.attr)
+            names |= {node.attr} - {"meta"}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"_list", "_look"}:
             names |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     # a client's `meta` is about itself and asks nobody
