@@ -17,6 +17,7 @@ from services.capacity.operations.measure import Measurer
 from services.capacity.settings import CapacitySettings
 from services.capacity.workers.announcer import Announcer
 from services.capacity.workers.cluster_watches import NodeWatch, PodWatch
+from services.capacity.workers.placement_check import PlacementCheck
 from services.capacity.workers.retention import Retention
 from services.capacity.workers.scheduler import Scheduler
 from shared.admin import Command, dead_letter_commands
@@ -43,7 +44,8 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     cluster = Cluster(settings.kubeconfig)
     shown_cluster = ShownCluster(context)
     measurer = Measurer(context)
-    loops: list[Loop] = [worker.loop for worker in (scheduler, announcer, Retention(context))]
+    placement_check = PlacementCheck(context)
+    loops: list[Loop] = [worker.loop for worker in (scheduler, announcer, placement_check, Retention(context))]
     loops += [watch(context, cluster).loop for watch in (NodeWatch, PodWatch)]
     return create_service_app(
         base,
@@ -56,6 +58,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],
             loops=loops,
             measures=[measurer.measure_queue, measurer.measure_gpus],
+            checks=[placement_check.fault],
             closers=[cluster.close],
         ),
     )

@@ -39,6 +39,7 @@ _FINGERPRINT = "gpudev.fingerprint"
 _BATCH = 200
 _FETCH_SECONDS = 2.0
 _STANDBY_SECONDS = 0.2
+_STANDSTILL_SECONDS = 15.0
 _LEADER_LOCK = "inbx"
 _ACK_WAIT_SECONDS = 5
 """After so long, what was under way when the broker or a replica died comes again; the inbox knows a slow one."""
@@ -105,6 +106,8 @@ class Consumer:
         self._stale = False
         self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
         self._next_check = 0.0
+        self._progress: tuple[int, float] | None = None
+        """Deliveries so far, and when they were first seen, while events wait; None: none waited."""
         self._leader_lock = LeaderLock(database, _LEADER_LOCK)
         self.loop = Loop(
             "consumer",
@@ -126,7 +129,20 @@ class Consumer:
             return None, None
         differing = differences(info.config, self._wanted)
         fault = f"the consumer {self._name} is not as configured ({', '.join(differing)})" if differing else None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0), fault
+        return (info.num_pending or 0) + (info.num_ack_pending or 0), fault or self._standstill(info)
+
+    def _standstill(self, info: ConsumerInfo) -> str | None:
+        """That events wait and nobody fetches them, as when a stranger has the lock of those who would."""
+        if not info.num_pending:
+            self._progress = None
+            return None
+        delivered = info.delivered.consumer_seq if info.delivered else 0
+        if self._progress is None or self._progress[0] != delivered:
+            self._progress = (delivered, self._stopwatch())
+        seconds = self._stopwatch() - self._progress[1]
+        if seconds <= _STANDSTILL_SECONDS:
+            return None
+        return f"the consumer {self._name} has taken none of {info.num_pending} events for {seconds:.0f} s"
 
     async def backlog(self) -> Backlog:
         """What waits in the stream, or is being worked on.

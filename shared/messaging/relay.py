@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import PubAck
+from nats.js.api import PubAck, StreamConfig
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
@@ -83,6 +83,9 @@ class Relay:
         self._source = f"/gpudev/{service}"
         self._clock = clock
         self._next_check = _AT_ONCE
+        self._stream_fault: str | None = None
+        self._refused = 0
+        """Events of the last turn that the stream did not acknowledge."""
         self.loop = Loop(
             "outbox_relay", self._turn, period_seconds=1.0, pause_seconds=0.01, turn_seconds=20.0, stale_seconds=15.0
         )
@@ -91,6 +94,12 @@ class Relay:
     def wake(self) -> None:
         """Publish soon."""
         self.loop.wake()
+
+    def fault(self) -> str | None:
+        """For health: that what is published is stored nowhere; None when it is, as far as this replica knows."""
+        if self._stream_fault is not None:
+            return self._stream_fault
+        return f"outbox_relay: the stream {STREAM} has not taken {self._refused} events" if self._refused else None
 
     async def purge(self, now: datetime) -> bool:
         """Delete events that the stream no longer keeps either; True: there are more."""
@@ -108,9 +117,12 @@ class Relay:
             self._next_check = now + _CHECK_PERIOD
         async with self._database.transaction() as transaction:
             if not await transaction.fetch_value(_TRY_LOCK):
+                self._refused = 0  # another replica knows
                 return False
             rows = await transaction.fetch_all(_CLAIM)
-            if rows:
+            if not rows:
+                self._refused = 0
+            else:
                 await self._publish(transaction, jetstream, rows, now)
         if len(rows) == BATCH:
             return True
@@ -133,7 +145,8 @@ class Relay:
         if acked:
             await transaction.execute(_MARK, now=now, ids=list(acked), sequences=list(acked.values()))
             _published.inc(len(acked))
-        if len(acked) < len(sent):
+        self._refused = len(sent) - len(acked)
+        if self._refused:
             self._next_check = _AT_ONCE
             log.warning("events_not_acknowledged", sent=len(sent), acknowledged=len(acked))
 
@@ -156,6 +169,7 @@ class Relay:
     async def _check_stream(self, jetstream: JetStreamContext, now: datetime) -> None:
         try:
             stream = await self._broker.ensure_stream()
+            self._stream_fault = _fault_of(stream.config, self._broker.stream)
             created = str(stream.created)
             seen = await self._database.fetch_value(_SEEN)
             lost = seen is not None and seen != created
@@ -189,3 +203,9 @@ def _end(traced: Span, sent: asyncio.Future[PubAck]) -> None:
     if sent.cancelled() or sent.exception() is not None:
         traced.fail("not acknowledged")
     traced.end()
+
+
+def _fault_of(found: StreamConfig, wanted: StreamConfig) -> str | None:
+    """What keeps a stream from storing events. Whatever else of it differs is for its keeper."""
+    missing = sorted(set(wanted.subjects or ()) - set(found.subjects or ()))
+    return f"the stream {STREAM} does not take {', '.join(missing)}" if missing else None

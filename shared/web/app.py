@@ -108,6 +108,8 @@ class ServiceParts:
     """The service's own loops, watched by health; relay and consumer come by themselves."""
     measures: Sequence[Measure] = ()
     """Of its own gauges, beside those that every service has."""
+    checks: Sequence[Callable[[], str | None]] = ()
+    """Each says what is wrong, for health; None: nothing is."""
     workers: Sequence[LeasedWorker[Any, Any]] = ()
     """Their loops are run like the others; they give back what they have begun at the end."""
     tasks: Sequence[Callable[[], Awaitable[None]]] = ()
@@ -138,7 +140,9 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         database=base.database,
         broker=base.broker,
         consumer=consumer,
+        relay=base.relay,
         loops=loops,
+        checks=parts.checks,
         drain=drain,
         clock=base.clock,
     )

@@ -4,7 +4,7 @@ Health means that work gets done: the age of the oldest unpublished event, and t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from shared.contracts.health import ServiceHealth, health_subject
 from shared.database import Database, Statement
 from shared.database.schema import SchemaCheck
 from shared.errors import Unavailable
-from shared.messaging import Broker, Consumer, call_rpc
+from shared.messaging import Broker, Consumer, Relay, call_rpc
 from shared.messaging.outbox import oldest_unpublished
 from shared.messaging.rpc import Empty
 from shared.routes import SERVICES
@@ -30,7 +30,8 @@ from shared.web.response import Answer
 
 _ANSWER_SECONDS = 1.5
 _PART_SECONDS = 1.0
-_OLDEST_EVENT_SECONDS = 30.0
+_OLDEST_EVENT_SECONDS = 8.0
+"""An event that is older has nobody who publishes it: a relay has its turns all the time."""
 _faults = Gauge("gpudev_health_faults", "What /health names as a fault of the service, as this replica sees it")
 _SELECT_ONE = Statement(sa.select(sa.literal(1)))
 
@@ -54,7 +55,10 @@ class HealthCheck:
     """Asks the service's own parts; never takes longer than a second and a half.
 
     Args:
+        consumer: Of the service; None: it listens to no events.
+        relay: Says whether the stream takes events.
         loops: Background loops; one without a good turn for too long makes the service unhealthy.
+        checks: The service's own, each with what is wrong.
         drain: Says whether this replica is on its way out.
         clock: Tells for how long an event has waited.
     """
@@ -66,7 +70,9 @@ class HealthCheck:
         database: Database,
         broker: Broker,
         consumer: Consumer | None,
+        relay: Relay,
         loops: Sequence[Loop],
+        checks: Sequence[Callable[[], str | None]] = (),
         drain: Drain,
         clock: Clock = utc_now,
     ) -> None:
@@ -76,7 +82,9 @@ class HealthCheck:
         self._schema = SchemaCheck(service, database)
         self._broker = broker
         self._consumer = consumer
+        self._relay = relay
         self._loops = loops
+        self._checks = checks
         self.clock = clock
 
     async def check(self, _: Empty | None = None) -> ServiceHealth:
@@ -84,16 +92,17 @@ class HealthCheck:
         database, queue, unpublished, (waiting, consumer) = await asyncio.gather(
             self._database_fault(), self._queue_fault(), self._unpublished_seconds(), self._consumer_state()
         )
-        loops = [fault for loop in self._loops if (fault := loop.fault()) is not None]
+        relay = self._relay.fault()
+        own = [*(loop.fault() for loop in self._loops), *(check() for check in self._checks)]
         late = unpublished is not None and unpublished > _OLDEST_EVENT_SECONDS
-        faults = [fault for fault in (database, queue, consumer, *loops) if fault]
+        faults = [fault for fault in (database, queue, relay, consumer, *own) if fault]
         if late:
             faults.append(f"an event has waited {unpublished:.0f} s to be published")
         return ServiceHealth(
             service=self._service,
             status=UNHEALTHY if faults else HEALTHY,
             database=UNHEALTHY if database else HEALTHY,
-            queue=UNHEALTHY if queue or consumer or late else HEALTHY,
+            queue=UNHEALTHY if queue or relay or consumer or late else HEALTHY,
             faults=faults,
             oldest_unpublished_seconds=unpublished,
             unprocessed_messages=waiting,

@@ -4,12 +4,14 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from services.capacity.domain.availability import count_availability
 from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.record_cluster import PodListing, record_pod_listing
 from shared.database import migrate
+from shared.database.locks import lock_key
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
 from tests.support.capacity_stage import Stage, queued_are
 from tests.support.harness import eventually
@@ -103,3 +105,28 @@ def test_the_migrations_make_the_tables_of_the_code(postgres_server: PostgresSer
     migrate.downgrade("capacity", dsn)
     migrate.upgrade("capacity", dsn)
     postgres_server.drop_database(dsn)
+
+
+async def test_a_scheduler_that_places_nothing_though_gpus_are_free_is_unhealthy_by_name(stage: Stage) -> None:
+    """Its turns are good: each replica believes that another has the round."""
+    stranger = await asyncpg.connect(stage.capacity.dsn)
+    lock = f"pg_advisory_lock({lock_key('plac')}, hashtext(current_schema()))"
+    await stranger.execute(f"SELECT {lock}")
+    job = submitted(2, "l4")
+    await stage.publish(job, 1)
+
+    async def named() -> bool:
+        body = (await stage.client.get("/health/capacity")).json()
+        return body["status"] == "unhealthy" and any(
+            fault.startswith("scheduler:") and "GPUs are free" in fault for fault in body["faults"]
+        )
+
+    await eventually(named, "the scheduler's fault", seconds=10)
+    await stranger.close()
+    await stage.grant_of(job)
+
+    async def well() -> bool:
+        return (await stage.client.get("/health/capacity")).status_code == 200
+
+    await eventually(well, "healthy again")
+    await stage.publish(ended(job), 4)
