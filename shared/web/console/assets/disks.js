@@ -78,6 +78,7 @@ export class DisksView extends View {
     const rename = (event) => {
       event.preventDefault();
       const given = new FormData(event.target).get("new_name").trim();
+      event.target.reset();
       return this.change(() => post(`${path}/rename`, { new_name: given }));
     };
     const isBusy = this.busy !== null;
@@ -137,6 +138,7 @@ export class DisksView extends View {
       event.preventDefault();
       const given = new FormData(event.target).get("disk_name").trim();
       const body = { disk_name: given, size_gb: one.size_gb, from_snapshot: one.snapshot_id };
+      event.target.reset();
       return this.change(() => post("/v1/disks", body));
     };
     const id = `from-${one.snapshot_id}`;

@@ -94,7 +94,7 @@ export class FleetView extends View {
       own.size > 0 &&
         h(
           "p",
-          { class: "own" },
+          { class: "jobs-here" },
           [...own.keys()].map((id) =>
             own.get(id).state === "own"
               ? h("a", { key: id, href: `#/jobs/${id}` }, nameOf({ name: null, job_id: id }))

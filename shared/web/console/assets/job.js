@@ -7,6 +7,8 @@ import { View } from "./view.js";
 
 const STEPS = ["queued", "preparing", "active"];
 const WAIT = { headers: { Prefer: "wait=20" } };
+/** The outcome in our words if it is known, otherwise the service's. */
+const outcome = (text) => (answer) => (answer.status === "succeeded" ? text : answer.message);
 
 export class JobView extends View {
   title = "Job";
@@ -122,12 +124,13 @@ export class JobView extends View {
     const path = `/v1/jobs/${job.job_id}`;
     const cancel = async () => {
       if (await ask(`Cancel ${nameOf(job)}? What is not on its disk is lost.`, "Cancel the job"))
-        await this.act("cancel", () => post(`${path}/cancel`, undefined, WAIT));
+        await this.act("cancel", () => post(`${path}/cancel`, undefined, WAIT), { told: outcome("It is cancelled.") });
     };
     const extend = (event) => {
       event.preventDefault();
       const given = Number(new FormData(event.target).get("hours"));
-      return this.act("extend", () => post(`${path}/extend`, { extension_hours: given }, WAIT));
+      const told = outcome(`It has ${hours(given)} more.`);
+      return this.act("extend", () => post(`${path}/extend`, { extension_hours: given }, WAIT), { told });
     };
     const number = { id: "extend-hours", name: "hours", type: "number", min: "0.1", max: "168", step: "0.1" };
     return h(
@@ -174,12 +177,16 @@ export class JobView extends View {
     const { job } = this;
     if (job.status !== "active") return null;
     const path = `/v1/jobs/${job.job_id}`;
-    const turn = (way) => () => this.act("jupyter", () => post(`${path}/jupyter/${way}`, undefined, WAIT));
+    const turn = (way) => () => {
+      const told = outcome(way === "enable" ? "JupyterLab runs." : "JupyterLab is stopped.");
+      return this.act("jupyter", () => post(`${path}/jupyter/${way}`, undefined, WAIT), { told });
+    };
     const add = async (event) => {
       event.preventDefault();
       const form = event.target;
       const given = new FormData(form).get("github_username").trim();
-      await this.act("user", () => post(`${path}/users`, { github_username: given }, WAIT));
+      const told = outcome(`The keys of ${given} open it.`);
+      await this.act("user", () => post(`${path}/users`, { github_username: given }, WAIT), { told });
       form.reset();
     };
     const opened = [job.github_user, ...job.secondary_users].filter(Boolean);

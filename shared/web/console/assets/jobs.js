@@ -61,7 +61,7 @@ export class JobsView extends View {
     return [
       h("h1", { tabindex: "-1" }, "Your jobs"),
       this.error && h("p", { class: "error", role: "alert" }, this.error),
-      this.list("Open", this.open, this.isLoading ? "Loading …" : "Nothing runs or waits. Submit a job to begin."),
+      this.list("Open", this.open, this.isLoading ? "Loading …" : ["Nothing runs or waits. ", h("a", { href: "#/submit" }, "Submit a job"), " to begin."]),
       this.list("Ended", this.past, this.isLoading ? "Loading …" : "No job has ended yet."),
     ];
   }

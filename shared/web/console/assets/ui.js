@@ -75,6 +75,8 @@ function setProp(node, name, value) {
     if (!(kind in node.handlers)) node.addEventListener(kind, (event) => node.handlers[kind]?.(event));
     node.handlers[kind] = value;
   } else if (name === "value" && "value" in node && node.tagName !== "PROGRESS" && node.tagName !== "LI") {
+    // what a form begins with is what it goes back to
+    if (!("value" in node.wanted.props)) node.defaultValue = value ?? "";
     if (node.value !== (value ?? "")) node.value = value ?? "";
   } else if (name === "checked") {
     node.checked = Boolean(value);

@@ -3,9 +3,11 @@ import { h, table } from "./ui.js";
 import { View } from "./view.js";
 
 const DAY_MS = 86_400_000;
-const [WIDTH, HEIGHT, LEFT, BOTTOM] = [640, 220, 44, 24];
+const [WIDEST, HEIGHT, LEFT, BOTTOM] = [640, 220, 44, 24];
 const dayName = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", timeZone: "UTC" });
-const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const number = {
+  format: (value) => value.toLocaleString(undefined, { maximumFractionDigits: value < 1 ? 3 : 1 }),
+};
 
 export class UsageView extends View {
   title = "Usage";
@@ -77,13 +79,15 @@ export class UsageView extends View {
     const most = Math.max(...days.map((day) => types.reduce((sum, type) => sum + of(day, type), 0)));
     const step = niceStep(most / 4);
     const top = Math.ceil(most / step) * step;
+    // as wide as there is room for, so that its letters are never smaller than they are meant to be
+    const width = Math.min(WIDEST, Math.max(280, document.getElementById("main").clientWidth - 24));
     const scale = (HEIGHT - BOTTOM - 8) / top;
-    const slot = (WIDTH - LEFT) / days.length;
+    const slot = (width - LEFT) / days.length;
     const lines = [];
     for (let value = 0; value <= top + step / 2; value += step) {
       const y = HEIGHT - BOTTOM - value * scale;
       lines.push(
-        h("line", { key: `line-${value}`, x1: LEFT, x2: WIDTH, y1: y, y2: y }),
+        h("line", { key: `line-${value}`, x1: LEFT, x2: width, y1: y, y2: y }),
         h("text", { key: `text-${value}`, x: LEFT - 6, y: y + 4, "text-anchor": "end" }, number.format(value)),
       );
     }
@@ -98,7 +102,7 @@ export class UsageView extends View {
         return h("rect", { key: `${day} ${type}`, class: `bar-${kind % 5}`, ...box }, h("title", null, text));
       });
     });
-    const every = Math.ceil(days.length / 8);
+    const every = Math.ceil((days.length * 70) / (width - LEFT));
     const names = days.map((day, place) =>
       place % every
         ? null
@@ -109,7 +113,7 @@ export class UsageView extends View {
     return h(
       "figure",
       { key: "plot", class: "figure" },
-      h("svg", { class: "plot", role: "img", "aria-label": label, viewBox: `0 0 ${WIDTH} ${HEIGHT}` }, lines, bars, names),
+      h("svg", { class: "plot", role: "img", "aria-label": label, viewBox: `0 0 ${width} ${HEIGHT}` }, lines, bars, names),
       h("ul", { class: "legend", "aria-label": "GPU types" },
         types.map((type, kind) => h("li", { key: type }, h("i", { class: `gpu mark-${kind % 5}` }), type))),
     );
