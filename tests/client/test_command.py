@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import typer
@@ -394,3 +395,59 @@ async def test_a_run_says_what_is_missing_before_it_submits_anything(person: Per
         outside = await person.run("run", "--github-user", "ann", "--no-send", "--out", "../x", "--", "true")
     assert "outside the folder" in outside[2]
     assert server.seen == []
+
+
+async def test_usage_is_a_table_with_its_total(person: Person) -> None:
+    rows = [
+        {"date": "2026-01-19", "username": "ann", "gpu_type": "h100", "gpu_hours": 4.0, "user_id": 1},
+        {"date": "2026-01-20", "username": "bob", "gpu_type": "a100", "gpu_hours": 0.125, "user_id": 2},
+    ]
+    answer = says({"from": "2026-01-19", "to": "2026-01-20", "rows": rows})
+    async with scripted(answer) as server:
+        person.hold_key(server.url)
+        code, output, _ = await person.run("usage", "--from", "2026-01-19", "--to", "2026-01-20", "--user", "*")
+        _, as_json, _ = await person.run("usage", "--json")
+    assert code == 0
+    assert [line.split() for line in output.splitlines()] == [
+        ["DAY", "USER", "GPU", "GPU", "HOURS"],
+        ["2026-01-19", "ann", "h100", "4.00"],
+        ["2026-01-20", "bob", "a100", "0.12"],
+        ["total", "4.12"],
+    ]
+    assert json.loads(as_json)["from"] == "2026-01-19"
+    assert query_of(server.seen[0]) == {"from": "2026-01-19", "to": "2026-01-20", "user": "*"}
+
+
+async def test_the_audit_is_read_over_its_pages_as_far_as_is_asked(person: Person) -> None:
+    def entry(number: int, **changes: Any) -> dict[str, Any]:
+        told = {
+            "at": "2026-01-20T18:30:00Z",
+            "action": "cancel_job",
+            "user_id": 1,
+            "username": "ann",
+            "key_prefix": "gpudev_k",
+            "address": "198.51.100.7",
+            "object_kind": "job",
+            "object_id": str(number),
+            "object_name": None,
+            "request_id": None,
+            "service": "jobs",
+        }
+        return told | changes
+
+    first = says({"entries": [entry(1, object_name="training"), entry(2, username=None)], "next": "9-jobs-2"})
+    second = says({"entries": [entry(3), entry(4)], "next": None})
+    async with scripted(first, second) as server:
+        person.hold_key(server.url)
+        code, output, _ = await person.run("audit", "--user", "ann", "-n", "3")
+    assert code == 0
+    assert [line.split() for line in output.splitlines()[1:]] == [
+        ["2026-01-20", "18:30:00", "ann", "cancel_job", "job", "1", "(training)", "198.51.100.7"],
+        ["2026-01-20", "18:30:00", "gpudev-admin", "cancel_job", "job", "2", "198.51.100.7"],
+        ["2026-01-20", "18:30:00", "ann", "cancel_job", "job", "3", "198.51.100.7"],
+    ]
+    assert [query_of(one).get("before") for one in server.seen] == [None, "9-jobs-2"]
+
+
+def query_of(seen: dict[str, Any]) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(seen["path"]).query))
