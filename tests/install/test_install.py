@@ -45,7 +45,7 @@ def test_the_first_job_of_the_readme_runs(installation: Installation) -> None:
     installation.await_active(job)
     assert installation.api(f"/v1/jobs/{job}")["ssh_command"]
     installation.shell.run('curl -sS --fail "$API_URL/v1/jobs/$JOB/cancel" -X POST -H "Authorization: Bearer $API_KEY"')
-    eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod")
+    eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod", seconds=120, pause=0.3)
 
 
 def test_a_stream_that_says_nothing_for_90_seconds_is_not_cut(installation: Installation) -> None:

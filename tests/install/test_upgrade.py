@@ -36,8 +36,12 @@ def go_forth_and_back(installation: Installation) -> None:
 def evict_all(installation: Installation) -> None:
     """Each replica of each service, one after the other, as a drain of its node does."""
     for service in SERVICES:
-        pods = installation.objects("pods", SYSTEM, "-l", f"app.kubernetes.io/component={service}")
-        assert len(pods) == 2
+        pods = [
+            pod
+            for pod in installation.objects("pods", SYSTEM, "-l", f"app.kubernetes.io/component={service}")
+            if "deletionTimestamp" not in pod["metadata"]
+        ]
+        assert len(pods) == 2, [(pod["metadata"], pod["status"]["phase"]) for pod in pods]
         for pod in pods:
             eventually(lambda: evict(installation, pod["metadata"]["name"]), "an eviction that is allowed", 120)  # noqa: B023
             eventually(lambda: ready(installation), "all ready again", 120)
