@@ -220,10 +220,11 @@ export class JobView extends View {
 
   output() {
     if (["pending", "queued"].includes(this.job.status)) return null;
-    this.log ??= new LogPane(this.job.job_id, (state) => {
+    const tellState = (state) => {
       this.logState = state;
       this.update();
-    });
+    };
+    this.log ??= new LogPane(this.job.job_id, () => OPEN.includes(this.job.status), tellState);
     const attach = (this.attach ??= (node) => this.log.attach(node));
     return h(
       "section",

@@ -7,8 +7,9 @@ const MOST_CHARACTERS = 1_000_000;
 const QUIET_MS = 10_000;
 
 export class LogPane {
-  constructor(jobId, tellState) {
+  constructor(jobId, isOpen, tellState) {
     this.jobId = jobId;
+    this.isOpen = isOpen;
     this.tellState = tellState;
     this.length = 0;
     this.ending = new AbortController();
@@ -31,8 +32,12 @@ export class LogPane {
         const answer = await open("GET", path, { signal: this.ending.signal });
         this.clear();
         await this.read(answer.body.getReader());
-        this.tellState("complete");
-        return;
+        // the answer ends with the job, and with the key that it was asked for with
+        if (!this.isOpen()) {
+          this.tellState("complete");
+          return;
+        }
+        pause = 1000;
       } catch (error) {
         if (this.ending.signal.aborted) return;
         if (error.status !== undefined && error.status < 500 && error.status !== 429) {
@@ -40,8 +45,8 @@ export class LogPane {
           return;
         }
         this.tellState("interrupted; it goes on in a moment");
-        await new Promise((resolve) => setTimeout(resolve, pause));
       }
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 

@@ -139,26 +139,31 @@ async function enter() {
 }
 
 async function begin() {
-  // of the one-time link nothing stays in the history
-  const code = location.hash.match(/^#code=(.+)$/)?.[1];
-  if (code !== undefined) history.replaceState(null, "", "/console");
   onSessionEnd(logIn);
-  addEventListener("hashchange", route);
+  addEventListener("hashchange", async () => (await takeCode()) || route());
   addEventListener("click", skip);
   setInterval(update, 1000);
-  if (code !== undefined) {
-    try {
-      await logInByCode(code);
-      await enter();
-    } catch (error) {
-      logIn(textOf(error));
-    }
-  } else if (user() !== null && new Date(user().expires_at) > new Date()) {
+  if (await takeCode()) return;
+  if (user() !== null && new Date(user().expires_at) > new Date()) {
     planRenewal();
     route();
   } else {
     logIn(user() === null ? undefined : "Your session has ended: log in again.");
   }
+}
+
+/** Logs in by a one-time link, if the address is one; of its code nothing stays in the history. */
+async function takeCode() {
+  const code = location.hash.match(/^#code=(.+)$/)?.[1];
+  if (code === undefined) return false;
+  history.replaceState(null, "", "/console");
+  try {
+    await logInByCode(code);
+    await enter();
+  } catch (error) {
+    logIn(textOf(error));
+  }
+  return true;
 }
 
 /** The link to the content leads to it, and not to another view. */

@@ -16,12 +16,16 @@ export class OperateView extends View {
   users = [];
   userTotal = 0;
   who = "*";
+  entries = [];
+  older = null;
+  sought = {};
 
   start() {
-    this.load(() => this.readJobs());
+    this.load(() => this.readJobs(), "jobs");
     this.load(async () => {
       ({ users: this.users, total: this.userTotal } = await get("/v1/auth/users?limit=500", { signal: this.signal }));
-    });
+    }, "users");
+    this.load(() => this.readAudit(), "audit");
     this.load(async () => {
       this.status = await get("/v1/cluster/status", { signal: this.signal });
       this.health = await get("/health", { signal: this.signal, isPublic: true, unhealthy: true });
@@ -33,12 +37,18 @@ export class OperateView extends View {
     ({ jobs: this.jobs, total: this.total } = await get(`/v1/jobs?${query(wanted)}`, { signal: this.signal }));
   }
 
+  async readAudit(before) {
+    const page = await get(`/v1/audit?${query({ ...this.sought, before, limit: 50 })}`, { signal: this.signal });
+    this.entries = before === undefined ? page.entries : [...this.entries, ...page.entries];
+    this.older = page.next;
+  }
+
   onEvent() {
     this.onResync();
   }
 
   onResync() {
-    this.soon("jobs", () => this.load(() => this.readJobs()), 1000);
+    this.soon("jobs", () => this.load(() => this.readJobs(), "jobs"), 1000);
   }
 
   render() {
@@ -47,6 +57,7 @@ export class OperateView extends View {
       this.error && h("p", { class: "error", role: "alert" }, this.error),
       this.state(),
       this.everybodysJobs(),
+      this.audit(),
       this.everybody(),
     ];
   }
@@ -76,11 +87,11 @@ export class OperateView extends View {
     const choose = (event) => {
       event.preventDefault();
       this.who = new FormData(event.target).get("user").trim() || "*";
-      this.load(() => this.readJobs());
+      this.load(() => this.readJobs(), "jobs");
     };
     const more = () => {
       this.shown = 500;
-      this.load(() => this.readJobs());
+      this.load(() => this.readJobs(), "jobs");
     };
     return h(
       "section",
@@ -122,6 +133,46 @@ export class OperateView extends View {
     };
     const label = `Cancel ${nameOf(job)} of ${job.user_id}`;
     return h("button", { type: "button", class: "danger", "aria-label": label, onclick: cancel }, "Cancel");
+  }
+
+  audit() {
+    const seek = (event) => {
+      event.preventDefault();
+      const given = new FormData(event.target);
+      this.sought = { user: given.get("by").trim() || undefined, object: given.get("object").trim() || undefined };
+      this.load(() => this.readAudit(), "audit");
+    };
+    const more = () => this.load(() => this.readAudit(this.older), "audit");
+    return h(
+      "section",
+      { key: "audit", "aria-labelledby": "audit-head" },
+      h("h2", { id: "audit-head" }, "What was done"),
+      h(
+        "form",
+        { class: "inline", onsubmit: seek },
+        h("label", { for: "audit-by" }, "By"),
+        h("input", { id: "audit-by", name: "by", placeholder: "everybody", maxlength: "64", autocomplete: "off" }),
+        h("label", { for: "audit-object" }, "to"),
+        h("input", { id: "audit-object", name: "object", placeholder: "id or name", maxlength: "128", autocomplete: "off" }),
+        h("button", { "aria-label": "Look for what was done" }, "Look"),
+      ),
+      table(
+        "What was done, newest first",
+        ["When", "Who", "What", "To", "From"],
+        this.entries.map((one, place) => ({
+          key: `${one.at} ${one.request_id ?? place} ${one.action} ${one.object_id}`,
+          cells: [
+            moment(one.at),
+            one.username ?? "an administrator",
+            h("code", null, one.action),
+            `${one.object_kind} ${one.object_name ?? one.object_id.slice(0, 17)}`,
+            one.address ?? "",
+          ],
+        })),
+        this.isLoading ? "Loading …" : "Nothing.",
+      ),
+      this.older && h("p", null, h("button", { type: "button", onclick: more }, "Show older")),
+    );
   }
 
   everybody() {

@@ -5,7 +5,7 @@ import { tell } from "./ui.js";
 
 export class View {
   title = "";
-  error = null;
+  errors = new Map();
   isLoading = true;
   busy = null;
 
@@ -15,6 +15,20 @@ export class View {
     this.ending = new AbortController();
     this.timers = new Map();
     this.reading = Promise.resolve();
+  }
+
+  /** What went wrong with what is shown; each part has its own. */
+  get error() {
+    return [...new Set(this.errors.values())].join("; ") || null;
+  }
+
+  set error(text) {
+    this.note("view", text);
+  }
+
+  note(part, text) {
+    if (text) this.errors.set(part, text);
+    else this.errors.delete(part);
   }
 
   get signal() {
@@ -31,19 +45,19 @@ export class View {
   }
 
   /** Reads what is shown, one after the other; an error is shown, and what was there before stays. */
-  load(read) {
-    this.reading = this.reading.then(() => this.read(read));
+  load(read, part = "view") {
+    this.reading = this.reading.then(() => this.read(read, part));
     return this.reading;
   }
 
-  async read(read) {
+  async read(read, part) {
     if (this.signal.aborted) return;
     try {
       await read();
-      this.error = null;
+      this.note(part, null);
     } catch (error) {
       if (this.signal.aborted) return;
-      this.error = textOf(error);
+      this.note(part, textOf(error));
     }
     this.isLoading = false;
     if (!this.signal.aborted) this.update();
