@@ -108,13 +108,11 @@ class Tunnels:
             raise JobNotActive(job)
         self._admit(user_id)
         try:
-            audited = AuditObject("job", str(job.id), job.name)
-            await record_act(self._context.database, [audited], now=self._context.clock())
-            reader, writer = await self._dial(job)
+            port = await self._connect(job)
         except BaseException:
             self._leave(user_id)
             raise
-        return Tunnel(Port(reader, writer), job.id, self._context, lambda: self._leave(user_id))
+        return Tunnel(port, job.id, self._context, lambda: self._leave(user_id))
 
     def _admit(self, user_id: int) -> None:
         settings = self._context.settings
@@ -130,6 +128,17 @@ class Tunnels:
         _open.dec()
         self._sessions[user_id] -= 1
         self._sessions += Counter()  # forgets who has none
+
+    async def _connect(self, job: Job) -> "Port":
+        """The job's SSH port; that it was opened is written to the audit."""
+        reader, writer = await self._dial(job)
+        try:
+            audited = AuditObject("job", str(job.id), job.name)
+            await record_act(self._context.database, [audited], now=self._context.clock())
+        except BaseException:
+            writer.close()
+            raise
+        return Port(reader, writer)
 
     async def _dial(self, job: Job) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = await self._address(job)

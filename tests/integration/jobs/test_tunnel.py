@@ -11,9 +11,11 @@ import pytest
 from services.jobs import storage
 from services.jobs.domain.job import Job
 from services.jobs.operations.tunnel import JOB_OVER, Tunnels
+from shared.audit import Act, audit_endpoint, begin_act
+from shared.contracts.audit import AuditQuery
 from shared.contracts.capacity import LeaseRevoked
-from shared.errors import Conflict
-from tests.support.harness import eventually
+from shared.errors import Conflict, Unavailable
+from tests.support.harness import eventually, running
 from tests.support.jobs import Client, JobsWorld, until_status
 
 
@@ -103,3 +105,20 @@ async def test_a_job_that_waits_has_no_session_yet(world: JobsWorld, client: Cli
     job_id = await world.submit(client)
     with pytest.raises(Conflict, match="The job is not active: it is queued"):
         await Tunnels(world.context(), world.cluster).open(1, await found(world, job_id))
+
+
+async def test_a_session_that_is_opened_leaves_an_entry_in_the_audit(world: JobsWorld, client: Client) -> None:
+    async with port() as number:
+        job_id = await world.submit_active(client)
+        place = "node = 'gpu-1', epoch = 1, node_ip = '127.0.0.1', pod_name = 'a-pod', node_port"
+        begin_act(Act(action="open_ssh", username="opens"))
+        tunnels = Tunnels(world.context(), world.cluster)
+        await world.update(job_id, f"{place} = 1")  # where nobody listens
+        with pytest.raises(Unavailable):
+            await tunnels.open(1, await found(world, job_id))
+        await world.update(job_id, f"{place} = {number}")
+        tunnel, person = await tunnels.open(1, await found(world, job_id)), Person()
+        async with running(lambda: tunnel.run(person, never)):
+            await eventually(lambda: person.heard, "the job's greeting")
+    entries = (await audit_endpoint(world.database)(AuditQuery(limit=9, username="opens"))).entries
+    assert [(one.action, one.object_kind, one.object_id) for one in entries] == [("open_ssh", "job", str(job_id))]
