@@ -146,6 +146,9 @@ async def test_a_web_server_in_the_job_is_reached_on_a_port_here(stack: LocalSta
                     return None
 
             assert await until(page, "the page of the job", seconds=60) == "of the job\n"
+            assert (await desk.run("ssh", "-O", "exit", HOST)).code == 0, "the sessions' shared connection ends"
+            assert (await desk.run("ssh", HOST, "true")).code == 0
+            assert forwarding.returncode is None, "forwarding goes on until it is interrupted"
         finally:
             for process in (forwarding, serving):
                 if process.returncode is None:

@@ -74,7 +74,9 @@ def forward(
     for here, there in pairs:
         tell(f"http://localhost:{here} is port {there} of the job")
     forwards = [part for here, there in pairs for part in ("-L", f"127.0.0.1:{here}:127.0.0.1:{there}")]
-    _become(["ssh", *options(), "-N", "-o", "ExitOnForwardFailure=yes", *forwards, host])
+    # over a connection that is shared, OpenSSH would open a shell, and forward for as long as that connection lasts
+    alone = ("-o", "ControlMaster=no", "-o", "ControlPath=none")
+    _become(["ssh", *alone, *options(), "-N", "-o", "ExitOnForwardFailure=yes", *forwards, host])
 
 
 def ssh_config(
