@@ -17,6 +17,8 @@ from shared.contracts.audit import AuditObject, AuditQuery, audit_subject
 from shared.database import Database
 from shared.messaging import Broker, RpcEndpoint
 from shared.messaging.rpc import RpcServer
+from tests.integration.auth.test_signed_login import sign
+from tests.support.audited import changing_routes
 from tests.support.auth import bearer, log_in, new_name
 from tests.support.harness import eventually, running
 from tests.support.servers import MotoServer, NatsServer
@@ -88,15 +90,22 @@ async def test_what_is_done_with_keys_leaves_entries(
     login = (await log_in(client, moto_server.identity(name), address="198.51.100.7")).json()
     rotated = (await client.post("/v1/keys/rotate", headers=bearer(login["api_key"]))).json()
     own = bearer(rotated["api_key"])
+    code = (await client.post("/v1/auth/console-codes", headers=own)).json()["code"]
+    console = (await client.post("/v1/auth/console-login", json={"code": code})).json()
+    signature = await sign(client, moto_server.identity(name))  # type: ignore[arg-type]
+    signed = (await client.post("/v1/auth/aws-signed-login", json=signature)).json()
     await client.delete(f"/v1/keys/{login['key_prefix']}", headers={**own, "X-Forwarded-For": "2001:db8::7"})
     page = await read(client, operator, user=name)
     entries = page["entries"]
     assert [(one["action"], one["object_id"], one["key_prefix"]) for one in entries] == [
         ("revoke_key", login["key_prefix"], rotated["key_prefix"]),
+        ("aws_signed_login", signed["key_prefix"], None),
+        ("console_login", console["key_prefix"], None),
+        ("create_console_code", rotated["key_prefix"], rotated["key_prefix"]),
         ("rotate_key", rotated["key_prefix"], login["key_prefix"]),
         ("aws_login", login["key_prefix"], None),
     ]
-    assert [one["address"] for one in entries[::2]] == ["2001:db8::7", "198.51.100.7"]
+    assert [entries[0]["address"], entries[-1]["address"]] == ["2001:db8::7", "198.51.100.7"]
     assert {(one["username"], one["user_id"], one["service"]) for one in entries} == {(name, login["user_id"], "auth")}
     assert page["next"] is None
     assert list(entries[0]) == [
@@ -112,7 +121,12 @@ async def test_what_is_done_with_keys_leaves_entries(
         "request_id",
         "service",
     ]
-    assert not [key for key in (login["api_key"], rotated["api_key"]) if key in str(page)]
+    assert {one["action"] for one in entries} == changing_routes("auth")
+    assert not [
+        key
+        for key in (login["api_key"], rotated["api_key"], console["api_key"], signed["api_key"], code)
+        if key in str(page)
+    ]
 
 
 async def test_pages_have_the_entries_of_all_services_once_newest_first(

@@ -1,10 +1,13 @@
 """What is asked of jobs and webhooks leaves an entry each, also where new jobs are written many at once."""
 
 import asyncio
+from typing import Any
+from uuid import UUID
 
 from shared.audit import audit_endpoint
 from shared.contracts.audit import AuditEntry, AuditQuery
-from tests.support.jobs import JobsWorld
+from tests.support.audited import changing_routes
+from tests.support.jobs import ACTIVE, JobsWorld
 
 FROM = {"X-Forwarded-For": "6.6.6.6, 198.51.100.7"}
 """The ingress adds the last one; what stands before it the client may have written."""
@@ -80,3 +83,33 @@ async def test_webhooks_and_cancellations_leave_entries_without_secrets(jobs_wit
     ]
     assert "s3cret" not in str(found)
     assert made["secret"] not in str(found)
+
+
+async def test_every_route_of_jobs_that_changes_something_leaves_an_entry(jobs_without_cluster: JobsWorld) -> None:
+    """SSH sessions, which are no change, are in test_tunnel."""
+    world = jobs_without_cluster
+    async with world.service("every", tools_image="tools:1") as client:
+
+        async def ask(method: str, path: str, body: Any = None, **headers: str) -> Any:
+            answer = await client.request(method, path, json=body, headers=headers)
+            assert answer.status_code == 200, (path, answer.text)
+            return answer.json()
+
+        job_id = (await ask("POST", "/v1/jobs/submit", JOB))["job_id"]
+        second = (await ask("POST", "/v1/jobs/batch", {"jobs": [JOB]}))["jobs"][0]["job_id"]
+        await ask("POST", f"/v1/jobs/{second}/priority", {"priority": 1}, **world.people.bearer("olga"))
+        await world.update(UUID(job_id), ACTIVE)
+        await ask("POST", f"/v1/jobs/{job_id}/extend", {"extension_hours": 1})
+        await ask("POST", f"/v1/jobs/{job_id}/jupyter/enable")
+        await ask("POST", f"/v1/jobs/{job_id}/jupyter/disable")
+        await ask("POST", f"/v1/jobs/{job_id}/users", {"github_username": "demo"})
+        await ask("POST", f"/v1/jobs/{job_id}/cancel")
+        hook = (await ask("POST", "/v1/webhooks", {"url": "https://93.184.215.14/hook"}))["webhook_id"]
+        await ask("POST", f"/v1/webhooks/{hook}/test")
+        await ask("DELETE", f"/v1/webhooks/{hook}")
+    found = [*await entries(world, "every"), *await entries(world, "olga")]
+    told = {one.action: one.object_id for one in found}
+    assert told.keys() == changing_routes("jobs")
+    of_job = {"submit_job", "extend_job", "enable_jupyter", "disable_jupyter", "add_user", "cancel_job"}
+    assert {told[action] for action in of_job} == {job_id}
+    assert told["submit_jobs"] == told["prioritise_job"] == second

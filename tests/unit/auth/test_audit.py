@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.auth.domain.audit import AuditPage, Cursor, ServiceEntry, merge
 from shared.contracts.audit import AuditEntry, AuditPosition
+from tests.support.audited import changing_routes
 
 NOW = datetime(2026, 1, 20, 18, 30, 0, 123456, tzinfo=UTC)
 NAMES = ("auth", "capacity", "disks", "jobs")
@@ -74,3 +75,8 @@ def test_the_pages_together_have_each_entry_once_newest_first(found: dict[str, l
 )
 def test_what_is_no_cursor_is_none(text: str) -> None:
     assert Cursor.parse(text) is None
+
+
+def test_capacity_has_no_route_that_changes_something() -> None:
+    """The first one needs a walk over capacity's routes, as the other services have."""
+    assert changing_routes("capacity") == set()
