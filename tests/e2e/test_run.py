@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,58 @@ async def test_a_run_goes_on_when_its_key_ends_and_somebody_logs_in_again(stack:
         await let_go(shell, run.job_id)
         code, output, told = await run.end()
     assert (code, output) == (4, b"went on\n"), told
+
+
+@pytest.mark.slow
+async def test_a_run_that_is_longer_than_its_keys_life_renews_it(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    async with shell.running(UNTIL_GO) as run:
+        assert await run.line() == "begun\n"
+        key, now = shell.key, datetime.now(UTC)
+        ends = now + timedelta(seconds=45)
+        statement = "UPDATE api_keys SET expires_at = $2 WHERE key_id = $1"
+        await stack.execute("auth", statement, key["key_prefix"].rpartition("_")[2], ends)
+        times = {"obtained_at": (now - timedelta(hours=2)).isoformat(), "expires_at": ends.isoformat()}
+        (shell.config / "key.json").write_text(json.dumps({**key, **times}))
+        await run.told("The connection to the job is lost")
+        await run.told("Connected again")
+        assert shell.key["key_prefix"] != key["key_prefix"]
+        stack.secrets.add(shell.key["api_key"])
+        await let_go(shell, run.job_id)
+        code, output, told = await run.end()
+    assert (code, output) == (4, b"went on\n"), told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_gigabyte_of_output_comes_whole(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    block = os.urandom(16 << 20)
+    (shell.folder / "block").write_bytes(block)
+    wanted, came = hashlib.sha256(), hashlib.sha256()
+    for _ in range(64):
+        wanted.update(block)
+    async with shell.running("for n in $(seq 64); do cat block; done; exit 3", options=()) as run:
+        while piece := await asyncio.wait_for(run.stdout.read(1 << 20), 60):
+            came.update(piece)
+        code, _, told = await run.end()
+    assert (code, came.digest()) == (3, wanted.digest()), told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_hundred_thousand_small_files_go_there_and_come_back(stack: LocalStack, tmp_path: Path) -> None:
+    shell = await Shell.logged_in(stack, tmp_path)
+    for place in range(100):
+        folder = shell.folder / "data" / str(place)
+        folder.mkdir(parents=True)
+        for number in range(1000):
+            (folder / str(number)).write_text(f"{place} {number}\n")
+    command = "find data -type f -exec cat {} + | LC_ALL=C sort | sha256sum; mkdir out; mv data out/data"
+    code, output, told = await shell.type("run", "--out", "out", "--", command)
+    lines = sorted(f"{place} {number}\n".encode() for place in range(100) for number in range(1000))
+    assert (code, output.split()[:1]) == (0, [hashlib.sha256(b"".join(lines)).hexdigest().encode()]), told
+    assert "Sends 100,000 files" in told
+    back = shell.folder / "out" / "data"
+    assert sum(len(names) for _, _, names in os.walk(back)) == 100_000
+    assert (back / "99" / "999").read_text() == "99 999\n"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -224,3 +225,74 @@ async def test_who_connects_while_a_session_is_frozen_is_not_cut_off(stack: Loca
             # longer than a WebSocket's keep-alive waits
             ended = await desk.run("ssh", HOST, "sleep 45; wc -c", stdin=source.fileno(), seconds=120)
     assert (ended.code, ended.output.strip()) == (0, str(64 * MIB)), ended
+
+
+@asynccontextmanager
+async def gigabyte(folder: Path) -> AsyncIterator[tuple[Path, str]]:
+    """A file of a gigabyte that no compression makes smaller, and its SHA-256."""
+    path, digest = folder / "gigabyte", hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(64):
+            piece = os.urandom(16 * MIB)
+            digest.update(piece)
+            file.write(piece)
+    yield path, digest.hexdigest()
+    path.unlink()
+
+
+@asynccontextmanager
+async def program(desk: Desk, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program at the desk, whose output and errors are pipes."""
+    process = await asyncio.create_subprocess_exec(
+        *command, env=desk.environment, cwd=desk.home, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def healthy(user: ApiUser) -> bool:
+    return (await user.client.get("/health")).status_code == 200
+
+
+async def size_there(desk: Desk, pattern: str) -> int:
+    told = await desk.run("ssh", HOST, f"cat {pattern} 2>/dev/null | wc -c")
+    return int(told.output or 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_rsync_of_a_gigabyte_over_a_replica_that_stops_and_one_that_is_killed(
+    stack: LocalStack, tmp_path: Path
+) -> None:
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk, gigabyte(tmp_path) as one:
+        path, digest = one
+        # a connection of its own, so that who looks on another is not cut with it
+        rsync = ["rsync", "--partial", "--inplace", "-e", f"ssh -F {desk.config} -o ControlPath=none", str(path)]
+        checked = f"cd there && sha256sum {path.name}"
+
+        async def some_is_there() -> bool:
+            return await size_there(desk, f"there/{path.name}") > 50 * MIB
+
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            await desk.run("ssh", HOST, "rm -rf there; mkdir there")
+            async with program(desk, *rsync, f"{HOST}:there/") as syncing:
+                await until(some_is_there, "a part of it there", seconds=60)
+                assert syncing.returncode is None
+                os.kill(stack.parts()["jobs-1"].pid, number)
+                _, told = await asyncio.wait_for(syncing.communicate(), 240)
+            if number == signal.SIGTERM:
+                assert syncing.returncode == 0, told.decode()
+            else:
+                assert syncing.returncode != 0
+                assert "gpudev: The connection to GPU Dev broke" in told.decode(), told.decode()
+                assert "Connect again" in told.decode()
+                again = await desk.run(*rsync, f"{HOST}:there/", seconds=240)
+                assert again.code == 0, again
+            assert (await desk.run("ssh", HOST, checked)).output.split()[:1] == [digest]
+            # the replica that stops waits for the sessions that share this connection
+            await desk.run("ssh", "-O", "exit", HOST)
+            await until(lambda: healthy(demo), "the next replica", seconds=60)
