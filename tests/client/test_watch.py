@@ -48,8 +48,9 @@ def person(tmp_path: Path) -> Person:
 LIFE = (
     event("jobs.submitted", 1, {"status": "queued"}),
     event("capacity.queued", 2, {"position": 2, "reason": "Waiting for 8 GPUs"}),
-    event("jobs.started", 3, STARTED),
-    event("jobs.ended", 4, FAILED),
+    event("capacity.granted", 3, {"node": "gpu-1", "gpu_count": 8}),
+    event("jobs.started", 4, STARTED),
+    event("jobs.ended", 5, FAILED),
 )
 
 
@@ -61,6 +62,7 @@ async def test_a_job_is_told_line_by_line_until_it_is_over(person: Person) -> No
     assert output.splitlines() == [
         "18:30:00  training  submitted",
         "18:30:00  training  queued · place 2 · Waiting for 8 GPUs",
+        "18:30:00  training  GPUs granted · on gpu-1",
         "18:30:00  training  started · on gpu-1 · until 2026-01-20 19:30:00",
         "18:30:00  training  failed · exit code 3 · The command ended with exit code 3",
     ]
@@ -72,9 +74,9 @@ async def test_as_json_events_are_as_they_came(person: Person) -> None:
         code, output, _ = await person.run("watch", JOB, "--json")
     told = [json.loads(line) for line in output.splitlines()]
     assert code == 0
-    assert [one["type"].split(".")[3] for one in told] == ["submitted", "queued", "started", "ended"]
-    assert [one["last_id"] for one in told] == ["1", "2", "3", "4"]
-    assert told[3]["data"] == FAILED
+    assert [one["type"].split(".")[3] for one in told] == ["submitted", "queued", "granted", "started", "ended"]
+    assert [one["last_id"] for one in told] == ["1", "2", "3", "4", "5"]
+    assert told[4]["data"] == FAILED
 
 
 async def test_of_a_job_whose_events_are_not_kept_the_end_is_known_all_the_same(person: Person) -> None:

@@ -239,7 +239,8 @@ def _entries(folder: Path) -> list[Entry]:
         raise CommandError(f"{folder} is not sent whole", step="Go into your project's folder, or say --no-send.")
     entries = list(entries_of(folder))
     files = sum(1 for entry in entries if entry.is_file)
-    tell(f"Sends {files:,} files, {_bytes(sum(entry.size for entry in entries))}, of {folder}")
+    size = _bytes(sum(entry.size for entry in entries))
+    tell(f"Sends {files:,} {'file' if files == 1 else 'files'}, {size}, of {folder}")
     return entries
 
 

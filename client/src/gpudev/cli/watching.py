@@ -99,9 +99,11 @@ class _Watching:
         if event.name == "resync":
             return f"{clock}  earlier events are not kept any more"
         called = event.data.get("disk_name") or self._names.get(event.subject) or event.subject[:_SHORT]
-        what = event.name.partition(".")[2].replace("_", " ")
+        domain, _, what = event.name.replace("_", " ").partition(".")
         if event.name == "jobs.ended":
             what = str(event.data.get("status", what))
+        elif domain == "capacity" and what != "queued":
+            what = f"GPUs {what}"
         told = [form.format(_text(event.data[key])) for key, form in _DETAILS if event.data.get(key) is not None]
         return f"{clock}  {called}  {' · '.join([what, *told])}"
 
