@@ -1,5 +1,6 @@
 """The alert rules speak of metrics that there are, say what to do, and fire when they should, by promtool's account."""
 
+import json
 import os
 import re
 import shutil
@@ -68,6 +69,17 @@ def test_every_metric_is_explained_and_no_other() -> None:
     made = metrics_in_code()
     assert len(made) > 10
     assert set(re.findall(r"`(gpudev_\w+)`", page)) == made
+
+
+def test_the_routes_that_have_to_be_quick_are_there_and_cannot_be_held() -> None:
+    (routes,) = re.findall(r'route=~"([^"]+)"', RULES["GpudevSlow"]["expr"])
+    paths = json.loads((ROOT / "deploy/api/openapi.json").read_text())["paths"]
+    for alternative in routes.split("|"):
+        assert any(re.fullmatch(alternative, path) for path in paths), alternative
+    held = {path for path, operations in paths.items() if '"Prefer"' in json.dumps(operations)}
+    assert "/v1/jobs/submit" in held
+    lasting = {path for path in paths if path.endswith(("/events", "/logs", "/ssh"))}
+    assert not [path for path in held | lasting if re.fullmatch(routes, path)]
 
 
 def test_every_rule_has_cases() -> None:
