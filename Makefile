@@ -25,7 +25,8 @@ test-long: $(READY)
 	$(PYTEST) -m long tests/e2e
 
 # What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
-# that die while placing; and the linters of the API document, which want Node.js with npm.
+# that die while placing, gigabytes over SSH, 10,000 submits over cut connections; and the linters of the API document, which want
+# Node.js with npm.
 test-slow: $(READY)
 	$(PYTEST) -m slow tests/integration tests/e2e
 

@@ -70,8 +70,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_of(stack: LocalStack, demo: ApiUser, home: Path) -> AsyncIterator[Desk]:
-    job_id = await demo.submit(gpu_count=1, github_user=demo.name, name=NAME)
+async def desk_of(stack: LocalStack, demo: ApiUser, home: Path, *, hours: float = 0.1) -> AsyncIterator[Desk]:
+    job_id = await demo.submit(gpu_count=1, github_user=demo.name, name=NAME, duration_hours=hours)
     desk = Desk(stack, home, job_id)
     (home / ".ssh").mkdir(mode=0o700)
     try:
@@ -296,3 +296,13 @@ async def test_rsync_of_a_gigabyte_over_a_replica_that_stops_and_one_that_is_kil
             # the replica that stops waits for the sessions that share this connection
             await desk.run("ssh", "-O", "exit", HOST)
             await until(lambda: healthy(demo), "the next replica", seconds=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_a_session_that_is_idle_for_ten_minutes_is_there_still(stack: LocalStack, tmp_path: Path) -> None:
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path, hours=0.5) as desk:
+        # SSH itself says nothing meanwhile
+        quiet = ["-o", "ServerAliveInterval=0", "-o", "ControlPath=none"]
+        ended = await desk.run("ssh", *quiet, HOST, "echo begun; sleep 600; echo here still; exit 5", seconds=700)
+    assert (ended.code, ended.output) == (5, "begun\nhere still\n"), ended
