@@ -70,6 +70,8 @@ function link({ path, text }) {
 
 async function logOut() {
   const prefix = user()?.key_prefix;
+  follower?.stop();
+  follower = null;
   try {
     await remove(`/v1/keys/${prefix}`);
   } catch (error) {

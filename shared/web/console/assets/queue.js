@@ -6,6 +6,7 @@ import { View } from "./view.js";
 export class QueueView extends View {
   title = "Queue";
   topics = "jobs,cluster";
+  whose = user()?.is_operator ? "*" : undefined;
   queues = [];
 
   start() {

@@ -1,0 +1,410 @@
+# ruff: noqa: RUF001 - signs that the page shows
+"""The console in a real Chromium, every flow clicked through, against the whole system."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from tests.e2e.test_client import CommandLine
+from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, running_browser, tab_of
+from tests.support.stack import ApiUser, LocalStack, until, users
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+]
+ONE_GPU = {"instance_type": "p5.48xlarge", "gpu_count": 1, "duration_hours": 1}
+MANY = 12_500
+expect.set_options(timeout=15_000)  # the other half of the machine runs other tests
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with running_browser() as running:
+        yield running
+
+
+@asynccontextmanager
+async def console(browser: Browser, stack: LocalStack, user: ApiUser) -> AsyncIterator[Tab]:
+    """A tab in which a user has logged in by a one-time link."""
+    async with tab_of(browser, stack.url) as tab:
+        code = (await user.client.post("/v1/auth/console-codes")).json()
+        stack.secrets.add(code["code"])
+        await tab.open(code["path"])
+        await expect(tab.page.get_by_role("heading", name="Your jobs")).to_be_visible()
+        stack.secrets.add(await tab.page.evaluate("JSON.parse(sessionStorage.getItem('gpudev.session')).api_key"))
+        yield tab
+
+
+@asynccontextmanager
+async def guests(stack: LocalStack, *names: str) -> AsyncIterator[list[ApiUser]]:
+    """Users whose jobs end with the block, so that the next test has the whole fleet."""
+    async with users(stack, *names) as made:
+        try:
+            yield made
+        finally:
+            for user in made:
+                await leave_nothing(user)
+
+
+async def leave_nothing(user: ApiUser) -> None:
+    """Cancel what is open, and wait for its GPUs."""
+    while open_jobs := (await user.client.get("/v1/jobs?status=pending,queued,preparing,active&limit=500")).json()[
+        "jobs"
+    ]:
+        for job in open_jobs:
+            await user.client.post(f"/v1/jobs/{job['job_id']}/cancel", headers={"Prefer": "wait=20"})
+
+
+async def look_everywhere(tab: Tab, name: str) -> None:
+    """At the present view, wide and narrow, light and dark."""
+    for width in (WIDE, NARROW):
+        for dark in (False, True):
+            await tab.look(width=width, dark=dark, keep=name)
+    await tab.look(width=WIDE)
+
+
+async def test_logging_in_with_credentials_as_tools_print_them(browser: Browser, stack: LocalStack) -> None:
+    given = await asyncio.to_thread(stack.identity, "console-ann")
+    stack.secrets |= {given["AWS_SECRET_ACCESS_KEY"], given["AWS_SESSION_TOKEN"]}
+    async with tab_of(browser, stack.url) as tab:
+        await tab.open()
+        field = tab.page.get_by_label("Credentials of a session of your role")
+        await look_everywhere(tab, "login")
+        sent: list[str] = []
+        tab.page.on("request", lambda request: sent.append(request.post_data or ""))
+        await field.fill("nothing of use")
+        await tab.page.get_by_role("button", name="Log in").click()
+        await expect(tab.page.get_by_role("alert")).to_contain_text("There is no aws_access_key_id, no aws_secret")
+        names = {"AccessKeyId": "ACCESS_KEY_ID", "SessionToken": "SESSION_TOKEN"}
+        wrong = json.dumps({name: given[f"AWS_{of}"] for name, of in names.items()} | {"SecretAccessKey": "w" * 40})
+        tab.expected.append("401")
+        await field.fill(wrong)
+        await tab.page.get_by_role("button", name="Log in").click()
+        await expect(tab.page.get_by_role("alert")).to_have_text("The AWS credentials are wrong, expired or incomplete")
+        await field.fill("\n".join(f"export {name}={value}" for name, value in given.items()))
+        await tab.page.get_by_role("button", name="Log in").click()
+        await expect(tab.page.get_by_role("heading", name="Your jobs")).to_be_focused()
+        await expect(tab.page.get_by_text("console-ann")).to_be_visible()
+        await expect(tab.page.get_by_text("live", exact=True)).to_be_visible()
+        await expect(tab.page.get_by_text("Nothing runs or waits")).to_be_visible()
+        kept = await tab.page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}, document.cookie])")
+        assert given["AWS_SECRET_ACCESS_KEY"] not in kept + "".join(sent)
+        assert given["AWS_SESSION_TOKEN"] in "".join(sent)
+        stack.secrets.add(json.loads(json.loads(kept)[0]["gpudev.session"])["api_key"])
+        await look_everywhere(tab, "empty")
+        await tab.page.reload()
+        await expect(tab.page.get_by_role("heading", name="Your jobs")).to_be_visible()
+        await tab.page.get_by_role("button", name="Log out").click()
+        await expect(tab.page.get_by_role("heading", name="Log in to GPU Dev")).to_be_visible()
+        assert await tab.page.evaluate("sessionStorage.length") == 0
+
+
+async def test_a_link_of_the_command_line_logs_in_once(browser: Browser, stack: LocalStack, tmp_path: Path) -> None:
+    shell = await asyncio.to_thread(CommandLine, stack, "console-bob", tmp_path)
+    await shell.type("login")
+    stack.secrets.add(json.loads((tmp_path / "config" / "key.json").read_text())["api_key"])
+    link = (await shell.type("console", "--show")).strip()
+    path = link.removeprefix(link.split("/console")[0])
+    stack.secrets.add(path.partition("=")[2])
+    async with tab_of(browser, stack.url) as tab:
+        await tab.open("/docs/events")
+        await tab.open(path)
+        await expect(tab.page.get_by_text("console-bob")).to_be_visible()
+        key = await tab.page.evaluate("JSON.parse(sessionStorage.getItem('gpudev.session')).api_key")
+        stack.secrets.add(key)
+        assert "code" not in tab.page.url
+        await tab.go("Keys")
+        await expect(tab.page.get_by_role("row")).to_have_count(3)
+        await tab.page.go_back()
+        await tab.page.go_back()
+        assert tab.page.url == f"{stack.url}/docs/events"
+    async with tab_of(browser, stack.url) as tab:
+        tab.expected.append("403")
+        await tab.open(path)
+        await expect(tab.page.get_by_role("alert")).to_have_text(
+            "This link has been used or has expired: run `gpudev console` again"
+        )
+
+
+async def test_the_life_of_a_job(browser: Browser, stack: LocalStack) -> None:
+    async with guests(stack, "console-cy") as (user,), console(browser, stack, user) as tab:
+        page = tab.page
+        await tab.go("Submit")
+        await page.get_by_label("Image").fill("debian:12")
+        await page.get_by_label("Hours").fill("2")
+        await page.get_by_role("radio", name="1 × h100 now").check()
+        await page.get_by_label("Command").fill("echo first line; sleep 2; echo second line; sleep 600")
+        await page.get_by_label("Name", exact=True).fill("Not A Name")
+        await page.get_by_label("GitHub user").fill("console-cy")
+        await look_everywhere(tab, "submit")
+        tab.expected.append("400")
+        await page.get_by_role("button", name="Submit").click()
+        await expect(page.get_by_role("alert")).to_contain_text("name: ")
+        await expect(page.get_by_label("Command")).to_have_value(re.compile("second line"))
+        await page.get_by_label("Name", exact=True).fill("train")
+        await page.get_by_role("button", name="Submit").click()
+
+        await expect(page.get_by_role("heading", name="train active")).to_be_visible()
+        assert await page.title() == "Job train – GPU Dev"
+        await expect(page.get_by_text(re.compile(r"^(1 h 59 min|2 h) left$"))).to_be_visible()
+        log = page.get_by_role("log")
+        await expect(log).to_have_text(re.compile("first line\nsecond line\n"))
+        await expect(page.get_by_role("listitem").filter(has_text="active")).to_have_attribute("aria-current", "step")
+        await page.get_by_role("button", name="Copy the SSH command").click()
+        copied = await page.evaluate("navigator.clipboard.readText()")
+        assert copied == (await user.job(page.url.rpartition("/")[2]))["ssh_command"]
+        await look_everywhere(tab, "job")
+
+        await page.get_by_label("Extend by").fill("3")
+        await page.get_by_role("button", name="Extend").click()
+        await expect(page.get_by_text(re.compile(r"^(4 h 59 min|5 h) left$"))).to_be_visible()
+        await page.get_by_role("button", name="Start JupyterLab").click()
+        lab = page.get_by_role("link", name="Open JupyterLab")
+        await expect(lab).to_be_visible(timeout=40_000)
+        await expect(page.get_by_role("button", name="Stop JupyterLab")).to_be_enabled(timeout=40_000)
+        tokened = await lab.get_attribute("href")
+        assert tokened == (await user.job(page.url.rpartition("/")[2]))["jupyter_url"]
+        stack.secrets.add(str((await user.job(page.url.rpartition("/")[2]))["jupyter_token"]))
+
+        await page.get_by_role("button", name="Cancel the job").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("Cancel train?")
+        await tab.look(width=NARROW, keep="dialog")
+        await tab.look(width=WIDE)
+        await dialog.get_by_role("button", name="Not now").click()
+        await expect(page.get_by_role("button", name="Cancel the job")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await dialog.get_by_role("button", name="Cancel the job").click()
+        await expect(page.get_by_role("heading", name="train cancelled")).to_be_visible()
+        await tab.go("Jobs")
+        ended = page.get_by_role("region", name="Ended 1")
+        await expect(ended.get_by_role("row").filter(has_text="train")).to_contain_text("cancelled")
+
+
+async def test_the_list_follows_what_happens_elsewhere_and_keeps_the_focus(browser: Browser, stack: LocalStack) -> None:
+    async with guests(stack, "console-dee", "console-eve") as (user, other), console(browser, stack, user) as tab:
+        page = tab.page
+        first = await user.submit(**ONE_GPU, name="first")
+        await expect(page.get_by_role("row").filter(has_text="first")).to_contain_text("active")
+        link = page.get_by_role("link", name="first")
+        await link.focus()
+        await user.submit(**ONE_GPU, name="second")
+        row = page.get_by_role("row").filter(has_text="second")
+        await expect(row).to_contain_text("active")
+        await expect(link).to_be_focused()
+        await user.client.post(f"/v1/jobs/{first}/cancel", headers={"Prefer": "wait=20"})
+        await expect(page.get_by_role("region", name="Ended 1")).to_contain_text("first")
+        await expect(page.get_by_role("region", name="Open 1")).to_contain_text("second")
+        # another's job is not there
+        theirs = await other.submit(**ONE_GPU)
+        tab.expected.append("404")
+        await page.evaluate(f"location.hash = '#/jobs/{theirs}'")
+        await expect(page.get_by_role("alert")).to_have_text("Job not found")
+        # a replica that dies is come back to
+        await tab.go("Jobs")
+        tab.expected += ["ERR_INCOMPLETE_CHUNKED_ENCODING", "50"]
+        stack.kill("jobs-1")
+        await until(lambda: other.job(theirs), "the service is back")
+        await expect(page.get_by_text("live", exact=True)).to_be_visible(timeout=30_000)
+        await user.submit(attempts=50, **ONE_GPU, name="third")
+        await expect(page.get_by_role("row").filter(has_text="third")).to_be_visible()
+
+
+async def test_by_keyboard_alone(browser: Browser, stack: LocalStack) -> None:
+    async with users(stack, "console-fay") as (user,), console(browser, stack, user) as tab:
+        page = tab.page
+        await page.reload()
+        await expect(page.get_by_role("heading", name="Your jobs")).to_be_focused()
+        await page.get_by_role("link", name="GPU Dev", exact=True).focus()
+        await page.keyboard.press("Shift+Tab")
+        skip = page.get_by_role("link", name="Skip to the content")
+        await expect(skip).to_be_focused()
+        await expect(skip).to_be_in_viewport()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("main")).to_be_focused()
+        await page.get_by_role("link", name="Jobs", exact=True).focus()
+        for _ in range(6):
+            await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Your keys")).to_be_focused()
+        assert await page.title() == "Keys – GPU Dev"
+
+
+async def test_the_fleet_and_the_queue_as_people_think_of_them(browser: Browser, stack: LocalStack) -> None:
+    cluster = stack.cluster_api()
+    async with guests(stack, "console-gil", "console-hal") as (user, other):
+        mine = await user.submit(instance_type="p5.48xlarge", gpu_count=4, duration_hours=1)
+        theirs = [await other.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=2)]
+        await user.wait(mine, "active")
+        await other.wait(theirs[0], "active")
+        theirs.append(await other.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=2))
+        behind = await user.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=1)
+        nodes = {node.metadata.name: node for node in cluster.list_node().items}
+        cordoned = next(name for name in sorted(nodes) if "p4d" in str(nodes[name].metadata.labels))
+        async with console(browser, stack, user) as tab:
+            page = tab.page
+            await tab.go("Fleet")
+            await expect(page.get_by_role("heading", name="h100 4 of 16 free")).to_be_visible()
+            await expect(page.get_by_role("img", name="8 GPUs: 4 free, 4 yours")).to_be_visible()
+            await expect(page.get_by_role("img", name="8 GPUs: 8 others'")).to_be_visible()
+            await asyncio.to_thread(cluster.patch_node, cordoned, {"spec": {"unschedulable": True}})
+            try:
+                node = page.get_by_role("listitem").filter(has_text=cordoned)
+                await expect(node).to_contain_text("cordoned")
+                await look_everywhere(tab, "busy-fleet")
+            finally:
+                await asyncio.to_thread(cluster.patch_node, cordoned, {"spec": {"unschedulable": None}})
+            await expect(node).not_to_contain_text("cordoned")
+            await page.get_by_role("link", name=mine[:8]).click()
+            await expect(page.get_by_role("heading", name=f"{mine[:8]} active")).to_be_visible()
+
+            await tab.go("Queue")
+            rows = page.get_by_role("row")
+            await expect(rows.nth(1)).to_contain_text("another's")
+            await expect(rows.nth(2)).to_contain_text(f"{behind[:8]} (yours)")
+            await expect(page.get_by_role("heading", name="h100 2 jobs, 16 GPUs")).to_be_visible()
+            await expect(rows.nth(2)).not_to_contain_text("not known")
+            await look_everywhere(tab, "queue")
+
+            await tab.go("Submit")
+            await expect(page.get_by_role("radio", name="1 × a100 now")).to_be_visible()
+            await expect(
+                page.get_by_role("radio", name=re.compile("^8 × h100 about .*, nine in ten before"))
+            ).to_be_visible()
+
+
+async def test_what_operators_see_and_what_was_used(browser: Browser, stack: LocalStack) -> None:
+    async with guests(stack, "console-max", "operator") as (user, operator):
+        job = await user.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=1, name="big")
+        await user.wait(job, "active")
+        async with console(browser, stack, operator) as tab:
+            page = tab.page
+            await tab.go("Operate")
+            await expect(page.get_by_role("heading", name="State healthy")).to_be_visible()
+            open_jobs = page.get_by_role("table", name="Open jobs, newest first")
+            row = open_jobs.get_by_role("row").filter(has_text="console-max")
+            await expect(row).to_contain_text("8 × h100")
+            await expect(page.get_by_role("table", name="Users").get_by_text("console-max", exact=True)).to_be_visible()
+            await page.get_by_label("Of the user").fill("console-max")
+            await page.get_by_role("button", name="Show", exact=True).click()
+            await expect(page.get_by_role("heading", name="Open jobs 1")).to_be_visible()
+            await page.get_by_role("button", name="Cancel big of console-max").click()
+            await page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+            await expect(row).to_have_count(0)
+            assert (await user.wait(job, "cancelled"))["status_reason"].startswith("Cancelled by an operator")
+        async with console(browser, stack, user) as tab:
+            await tab.page.evaluate("location.hash = '#/operate'")
+            await expect(tab.page.get_by_role("heading", name="Your jobs")).to_be_visible()
+            await tab.go("Usage")
+            plot = tab.page.get_by_role("img", name=re.compile("GPU hours of each day"))
+            await expect(plot.locator("rect")).to_have_count(1)
+            await tab.page.get_by_text("Numbers").click()
+            await expect(tab.page.get_by_role("row").nth(1)).to_contain_text("h100")
+            await look_everywhere(tab, "usage")
+            await tab.page.get_by_label("The last").select_option("7")
+            await expect(plot).to_have_attribute("aria-label", re.compile("by type"))
+
+
+async def test_the_life_of_a_disk(browser: Browser, stack: LocalStack) -> None:
+    async with users(stack, "console-ida") as (user,), console(browser, stack, user) as tab:
+        page = tab.page
+        await tab.go("Disks")
+        await expect(page.get_by_text("You have no disk")).to_be_visible()
+        await page.get_by_label("Name", exact=True).fill("data")
+        await page.get_by_label("GB").fill("20")
+        await page.get_by_role("button", name="Make", exact=True).click()
+        disk = page.get_by_role("listitem").filter(has_text="data").first
+        await expect(disk).to_contain_text("available")
+        await page.get_by_role("button", name="Take a snapshot of data").click()
+        await expect(disk.get_by_text("Snapshots (1)")).to_be_visible()
+        await disk.get_by_text("Snapshots (1)").click()
+        await expect(disk.get_by_role("row").nth(1)).to_contain_text("completed")
+        await look_everywhere(tab, "disks")
+        await disk.get_by_label("Name of a new disk from this snapshot").fill("copy")
+        await disk.get_by_role("button", name="Make").click()
+        await expect(page.get_by_role("heading", name="copy available")).to_be_visible()
+        await page.get_by_role("listitem").filter(has_text="copy").first.get_by_label("Rename to").fill("other")
+        await page.get_by_role("button", name="Rename copy").click()
+        await expect(page.get_by_role("heading", name="other available")).to_be_visible()
+        await page.get_by_role("button", name="Delete other").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Delete the disk").click()
+        await expect(page.get_by_role("heading", name="other")).to_have_count(0)
+        await page.get_by_label("Show deleted ones").check()
+        await page.get_by_role("button", name="Bring back other").click()
+        await expect(page.get_by_role("heading", name="other available")).to_be_visible()
+        tab.expected.append("409")
+        await page.get_by_label("Name", exact=True).fill("data")
+        await page.get_by_role("button", name="Make", exact=True).last.click()
+        await expect(page.get_by_role("alert")).to_contain_text("data")
+
+
+async def test_a_key_is_revoked_and_the_page_of_a_revoked_key_says_so(browser: Browser, stack: LocalStack) -> None:
+    async with users(stack, "console-jo") as (user,), console(browser, stack, user) as tab:
+        page = tab.page
+        await tab.go("Keys")
+        prefix = user.key[: len("gpudev_0123456789")]
+        await look_everywhere(tab, "keys")
+        await page.get_by_role("button", name=f"Revoke {prefix}").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Revoke the key").click()
+        await expect(page.get_by_role("row")).to_have_count(2)
+        assert (await user.client.get("/v1/keys")).status_code == 401
+        tab.expected.append("401")
+        await page.get_by_role("row").filter(has_text="this page").get_by_role("button").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Revoke the key").click()
+        await expect(page.get_by_role("heading", name="Log in to GPU Dev")).to_be_visible()
+
+
+async def test_the_first_view_of_many_jobs_is_there_within_a_second(browser: Browser, stack: LocalStack) -> None:
+    async with users(stack, "console-kay") as (user,):
+        job = await user.submit(**ONE_GPU, command="true")
+        await user.wait(job)
+        connection = await asyncpg.connect(stack.dsn("jobs"))
+        await connection.execute(
+            "INSERT INTO jobs SELECT (jsonb_populate_record(one, jsonb_build_object('id', gen_random_uuid(), "
+            "'created_at', one.created_at - number * interval '1 minute'))).* "
+            f"FROM jobs AS one, generate_series(1, {MANY - 1}) AS number WHERE one.id = '{job}'"
+        )
+        await connection.execute("ANALYZE jobs")
+        try:
+            async with console(browser, stack, user) as tab:
+                seconds = []
+                for _ in range(3):
+                    began = time.monotonic()
+                    await tab.page.reload()
+                    await expect(tab.page.get_by_role("row").filter(has_text="completed").first).to_be_visible()
+                    seconds.append(time.monotonic() - began)
+                await expect(tab.page.get_by_role("heading", name="Ended 12,500")).to_be_visible()
+                await tab.page.get_by_role("button", name="Show more").click()
+                await expect(tab.page.get_by_role("row").filter(has_text="completed")).to_have_count(100)
+                assert min(seconds) < 1, seconds
+        finally:
+            await connection.execute(f"DELETE FROM jobs WHERE user_id = (SELECT user_id FROM jobs WHERE id = '{job}')")
+            await connection.close()
+
+
+async def test_the_documentation_tries_an_endpoint(browser: Browser, stack: LocalStack) -> None:
+    async with users(stack, "console-lee") as (user,), tab_of(browser, stack.url) as tab:
+        page = tab.page
+        await tab.open("/docs")
+        await page.get_by_role("button", name="Authorize").first.click()
+        await page.get_by_role("textbox").first.fill(user.key)
+        await page.locator(".auth-btn-wrapper").get_by_role("button", name="Apply credentials").click()
+        await page.locator(".auth-btn-wrapper").get_by_role("button", name="Close").click()
+        block = page.locator("#operations-Authentication-get_identity")
+        await block.get_by_role("button").first.click()
+        await block.get_by_role("button", name="Try it out").click()
+        await block.get_by_role("button", name="Execute").click()
+        answer = block.locator(".live-responses-table")
+        await expect(answer.locator(".response-col_status").last).to_contain_text("200")
+        await expect(answer).to_contain_text("console-lee")

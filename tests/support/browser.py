@@ -1,0 +1,186 @@
+"""A real browser on the console: what it shows, and what it complains about."""
+
+import base64
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+CHROMIUM = os.environ.get("GPUDEV_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+"""None: there is none, and what needs it cannot run."""
+WIDE, NARROW = 1280, 360
+_HEIGHT = 900
+_VIOLATIONS = """
+  window.violations = [];
+  document.addEventListener("securitypolicyviolation", (event) =>
+    violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+"""
+# what is cut off, outside of the page, on top of something else, or too pale to be read
+_LAYOUT = """() => {
+  const problems = [];
+  const name = (e) => `${e.tagName.toLowerCase()}.${e.className} "${(e.textContent || e.id).trim().slice(0, 40)}"`;
+  const root = document.scrollingElement;
+  if (root.scrollWidth > innerWidth) problems.push(`the page is ${root.scrollWidth} wide, of ${innerWidth}`);
+  const seen = (e) => e.checkVisibility({ visibilityProperty: true }) && e.getClientRects().length > 0;
+  const clipped = (e) => e.closest(".unseen, .skip, thead");
+  const shown = [...document.querySelectorAll("body *")].filter((e) => seen(e) && !clipped(e));
+  const open = document.querySelector("dialog[open]");
+  const inReach = shown.filter((e) => !open || open.contains(e));
+  for (const e of inReach) {
+    const box = e.getBoundingClientRect();
+    if (box.left < -0.5 || box.right > innerWidth + 0.5) problems.push(`out of the page: ${name(e)}`);
+  }
+  const controls = inReach.filter((e) => e.matches("a, button, input, select, textarea, summary"));
+  const inline = (e) => e.matches("a:not(.button)") && getComputedStyle(e).display === "inline";
+  for (const [place, one] of controls.entries()) {
+    const a = one.getBoundingClientRect();
+    if (!inline(one) && !one.matches("[type=radio], [type=checkbox], .plain") && a.height < 24)
+      problems.push(`hard to hit: ${name(one)}`);
+    for (const other of controls.slice(place + 1)) {
+      if (one.contains(other) || other.contains(one) || one.closest("#notices") || other.closest("#notices")) continue;
+      const b = other.getBoundingClientRect();
+      const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (x > 1 && y > 1) problems.push(`on top of each other: ${name(one)} and ${name(other)}`);
+    }
+  }
+  for (const e of inReach.filter((e) => e.matches("input, select, textarea"))) {
+    if (!e.labels?.length && !e.getAttribute("aria-label")) problems.push(`without a label: ${name(e)}`);
+  }
+  for (const e of inReach.filter((e) => e.matches("a, button") && !e.textContent.trim() && !e.ariaLabel)) {
+    problems.push(`without a name: ${e.outerHTML}`);
+  }
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => {
+    const part = (c) => ((c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  };
+  const ground = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const [r, g, b, a = 1] = parse(getComputedStyle(at).backgroundColor);
+      if (a > 0) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  for (const e of inReach) {
+    if (![...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) || e.matches(":disabled")) continue;
+    const [one, other] = [luminance(parse(getComputedStyle(e).color)), luminance(ground(e))].sort((a, b) => b - a);
+    const ratio = (one + 0.05) / (other + 0.05);
+    if (ratio < 4.5) problems.push(`too pale (${ratio.toFixed(2)}): ${name(e)}`);
+  }
+  const heads = shown.filter((e) => e.matches("h1"));
+  if (heads.length !== 1) problems.push(`${heads.length} headings of the page`);
+  const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+  for (const id of new Set(ids.filter((id, place) => ids.indexOf(id) !== place))) problems.push(`twice: #${id}`);
+  return problems;
+}"""
+# the browser reads its own picture: mean brightness (0 to 255), and how many shades of green there are
+_PICTURE = """async (picture) => {
+  const bytes = Uint8Array.from(atob(picture), (c) => c.charCodeAt(0));
+  const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  const canvas = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  canvas.drawImage(image, 0, 0);
+  const { data } = canvas.getImageData(0, 0, image.width, image.height);
+  const shades = new Set();
+  let sum = 0;
+  for (let place = 1; place < data.length; place += 4) {
+    shades.add(data[place]);
+    sum += data[place];
+  }
+  return { width: image.width, brightness: sum / (data.length / 4), shades: shades.size };
+}"""
+
+
+class Tab:
+    """A page of the browser, whose complaints are kept."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        self.expected: list[str] = []
+        """Parts of complaints that a test causes on purpose."""
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: self._failed(request.url))
+        self._hosts: set[str] = set()
+        page.on("request", lambda request: self._hosts.add(request.url.split("/")[2]))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
+
+    def _failed(self, url: str) -> None:
+        if not url.startswith(self.url):
+            self.complaints.append(f"asked elsewhere: {url}")
+
+    async def check(self) -> None:
+        """Nothing was complained about, and nobody else was asked for anything."""
+        violations = await self.page.evaluate("window.violations ?? []")
+        left = [one for one in self.complaints if not any(part in one for part in self.expected)]
+        assert (violations, left) == ([], [])
+        assert self._hosts <= {self.url.split("/")[2]}
+
+    async def open(self, path: str = "/console") -> None:
+        """Go to a path of the ingress."""
+        await self.page.goto(self.url + path)
+
+    async def go(self, view: str) -> None:
+        """Follow a link of the navigation."""
+        link = self.page.get_by_role("navigation").get_by_role("link", name=view, exact=True)
+        await link.click()
+        await expect(link).to_have_attribute("aria-current", "page")
+
+    async def look(self, *, width: int, dark: bool = False, keep: str | None = None) -> None:
+        """Look at the page as it is now at a width: nothing overflows, overlaps, is out of view or cannot be read.
+
+        Args:
+            width: Of the window, in pixels.
+            dark: As the system's setting says.
+            keep: Name of the screenshot in the folder of GPUDEV_SCREENSHOTS, if there is one.
+        """
+        await self.page.emulate_media(color_scheme="dark" if dark else "light")
+        await self.page.set_viewport_size({"width": width, "height": _HEIGHT})
+        picture = await self.page.screenshot(full_page=True)
+        if keep and (folder := os.environ.get("GPUDEV_SCREENSHOTS")):
+            (Path(folder) / f"{keep}-{width}{'-dark' if dark else ''}.png").write_bytes(picture)
+        problems = await self.page.evaluate(_LAYOUT)
+        assert not problems, (width, dark, problems)
+        seen = await self.page.evaluate(_PICTURE, base64.b64encode(picture).decode())
+        brightness, shades = seen["brightness"], seen["shades"]
+        assert seen["width"] == width
+        assert (brightness < 90) if dark else (brightness > 150), brightness
+        assert shades > 20, "there is text on it"
+
+
+@asynccontextmanager
+async def running_browser() -> AsyncIterator[Browser]:
+    """Chromium of this machine, headless."""
+    async with async_playwright() as playwright:
+        # as root, and in containers, it cannot make its sandbox
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def tab_of(browser: Browser, url: str, **options: Any) -> AsyncIterator[Tab]:
+    """A tab with storage of its own; at the end nothing may have been complained about."""
+    context = await browser.new_context(
+        viewport={"width": WIDE, "height": _HEIGHT}, locale="en-GB", timezone_id="Europe/Berlin", **options
+    )
+    await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+    await context.add_init_script(_VIOLATIONS)
+    context.set_default_timeout(20_000)
+    tab = Tab(await context.new_page(), url)
+    try:
+        yield tab
+        await tab.check()
+    finally:
+        await context.close()
