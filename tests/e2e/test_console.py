@@ -241,11 +241,24 @@ async def test_by_keyboard_alone(browser: Browser, stack: LocalStack) -> None:
         assert await page.title() == "Keys – GPU Dev"
 
 
+async def set_priority(browser: Browser, stack: LocalStack, operator: ApiUser, job: str) -> None:
+    """In the operator's view of the queue."""
+    async with console(browser, stack, operator) as tab:
+        await tab.go("Queue")
+        field = tab.page.get_by_label(f"Priority of {job[:8]}")
+        await expect(field).to_be_visible()
+        await tab.look(width=NARROW, keep="operator-queue")
+        await tab.look(width=WIDE, keep="operator-queue")
+        await field.fill("5")
+        await tab.page.get_by_role("row").filter(has=field).get_by_role("button", name="Set").click()
+        await expect(tab.page.get_by_role("row").nth(1)).to_contain_text(job[:8])
+
+
 async def test_the_fleet_and_the_queue_as_people_think_of_them(browser: Browser, stack: LocalStack) -> None:
     cluster = stack.cluster_api()
-    async with guests(stack, "console-gil", "console-hal") as (user, other):
-        mine = await user.submit(instance_type="p5.48xlarge", gpu_count=4, duration_hours=1)
-        theirs = [await other.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=2)]
+    async with guests(stack, "console-gil", "console-hal", "operator") as (user, other, operator):
+        mine = await user.submit(instance_type="p5.48xlarge", gpu_count=4, duration_hours=3)
+        theirs = [await other.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=6)]
         await user.wait(mine, "active")
         await other.wait(theirs[0], "active")
         theirs.append(await other.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=2))
@@ -282,6 +295,14 @@ async def test_the_fleet_and_the_queue_as_people_think_of_them(browser: Browser,
             await expect(
                 page.get_by_role("radio", name=re.compile("^8 × h100 about .*, nine in ten before"))
             ).to_be_visible()
+            # what is over before the head of the queue can start goes first: as one types it is found out
+            await expect(page.get_by_role("radio", name="4 × h100 now")).to_have_count(0)
+            await page.get_by_label("Hours").fill("0.2")
+            await expect(page.get_by_role("radio", name="4 × h100 now")).to_be_visible()
+
+            await set_priority(browser, stack, operator, behind)
+            await tab.go("Queue")
+            await expect(rows.nth(1)).to_contain_text("(yours)")
 
 
 async def test_what_operators_see_and_what_was_used(browser: Browser, stack: LocalStack) -> None:
@@ -296,6 +317,12 @@ async def test_what_operators_see_and_what_was_used(browser: Browser, stack: Loc
             row = open_jobs.get_by_role("row").filter(has_text="console-max")
             await expect(row).to_contain_text("8 × h100")
             await expect(page.get_by_role("table", name="Users").get_by_text("console-max", exact=True)).to_be_visible()
+            await look_everywhere(tab, "operator")
+            await page.get_by_label("By", exact=True).fill("console-max")
+            await page.get_by_role("button", name="Look for what was done").click()
+            done = page.get_by_role("table", name="What was done")
+            await expect(done.get_by_role("row").nth(1)).to_contain_text("submit_job")
+            await expect(done.get_by_role("row").last).to_contain_text("aws_login")
             await page.get_by_label("Of the user").fill("console-max")
             await page.get_by_role("button", name="Show", exact=True).click()
             await expect(page.get_by_role("heading", name="Open jobs 1")).to_be_visible()
