@@ -21,6 +21,7 @@ from services.disks.domain.rename_answer import Renamed, TagReport
 from services.disks.domain.snapshot import Snapshot
 from shared.contracts.disks import ListingEntry
 from shared.web.response import Answer
+from shared.web.validation import PLAIN_TEXT
 
 DiskName = Annotated[
     str,
@@ -37,7 +38,7 @@ class CreateDiskRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     disk_name: DiskName
     size_gb: Annotated[int, msgspec.Meta(ge=MIN_SIZE_GB, le=MAX_SIZE_GB, examples=[500])] | UnsetType = UNSET
     """Default: 100, or the size of the snapshot that the disk is created from."""
-    from_snapshot: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    from_snapshot: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PLAIN_TEXT)] | None = None
     """Id of one of your snapshots, whose content the disk starts with. Null: the disk starts empty."""
 
 

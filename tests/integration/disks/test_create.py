@@ -174,3 +174,10 @@ async def test_a_creation_waits_for_an_aws_that_is_away(disks: Stage, moto_serve
     operation = await disks.ended_operation(user, "data", answer["operation_id"])
     assert operation["status"] == "completed"
     assert len(await disks.volumes(user)) == 1
+
+
+async def test_a_snapshots_id_with_control_characters_is_refused(disks: Stage) -> None:
+    user = disks.auth.add_user()
+    body = {"disk_name": "data", "from_snapshot": "snap\x00"}
+    answer = await disks.client.post("/v1/disks", json=body, headers=user.headers)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (400, ["body", "from_snapshot"])
