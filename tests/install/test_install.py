@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
@@ -45,6 +47,35 @@ def test_the_first_job_of_the_readme_runs(installation: Installation) -> None:
     installation.await_active(job)
     assert installation.api(f"/v1/jobs/{job}")["ssh_command"]
     installation.shell.run('curl -sS --fail "$API_URL/v1/jobs/$JOB/cancel" -X POST -H "Authorization: Bearer $API_KEY"')
+    eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod", seconds=120, pause=0.3)
+
+
+def test_the_command_line_runs_and_enters_a_job_through_the_ingress(installation: Installation, tmp_path: Path) -> None:
+    """With nothing but the one address: the folder goes there, a shell comes back, host keys are pinned."""
+    config, project = tmp_path / "config", tmp_path / "project"
+    for folder in (config, project):
+        folder.mkdir(mode=0o700)
+    (project / "hello").write_text("from home\n")
+    job = {"image": JOB_IMAGE, "instance_type": "p5.48xlarge", "github_user": "demo", "duration_hours": 0.5}
+    (config / "defaults.yaml").write_text(yaml.safe_dump(job))
+    key = installation.surroundings.github.directory / "demo"
+    (config / "ssh").write_text(f"Host *\n  IdentityFile {key}\n  IdentitiesOnly yes\n")
+    own = {"PYTHONPATH": str(ROOT / "client/src"), "GPUDEV_CONFIG_DIR": str(config)}
+    environment = {**installation.shell.environment, **own, "GPUDEV_SSH_CONFIG": str(config / "ssh")}
+
+    def gpudev(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "gpudev", *arguments]
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    assert gpudev("login", "--url", installation.url)[0] == 0
+    code, said = gpudev("run", "--keep", "--", 'read line < hello; echo "got $line"; exit 3')
+    assert (code, "got from home" in said) == (3, True), said
+    code, said = gpudev("ssh", "--", "echo entered $((20 + 3))")
+    assert (code, "entered 23" in said) == (0, True), said
+    assert gpudev("cancel")[0] == 0
     eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod", seconds=120, pause=0.3)
 
 
