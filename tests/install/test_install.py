@@ -73,9 +73,10 @@ def test_the_command_line_runs_and_enters_a_job_through_the_ingress(installation
     assert gpudev("login", "--url", installation.url)[0] == 0
     code, said = gpudev("run", "--keep", "--", 'read line < hello; echo "got $line"; exit 3')
     assert (code, "got from home" in said) == (3, True), said
-    code, said = gpudev("ssh", "--", "echo entered $((20 + 3))")
+    running = [one["job_id"] for one in json.loads(gpudev("list", "--json")[1]) if one["status"] == "active"]
+    code, said = gpudev("ssh", running[0], "echo entered $((20 + 3))")
     assert (code, "entered 23" in said) == (0, True), said
-    assert gpudev("cancel")[0] == 0
+    assert gpudev("cancel", running[0])[0] == 0
     eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod", seconds=120, pause=0.3)
 
 
