@@ -19,6 +19,7 @@ _TAGS = {
     "Disk Operations": "Persistent disks and their snapshots.",
     "API Key Management": "Your own API keys.",
     "Events": "What happens, as it happens.",
+    "Audit": "Who changed what, for operators.",
 }
 """In the order of the contract."""
 _PREFER = {

@@ -59,9 +59,9 @@ def test_the_command_line_runs_and_enters_a_job_through_the_ingress(installation
     job = {"image": JOB_IMAGE, "instance_type": "p5.48xlarge", "github_user": "demo", "duration_hours": 0.5}
     (config / "defaults.yaml").write_text(yaml.safe_dump(job))
     key = installation.surroundings.github.directory / "demo"
-    (config / "ssh").write_text(f"Host *\n  IdentityFile {key}\n  IdentitiesOnly yes\n")
+    (config / "ssh_config").write_text(f"Host *\n  IdentityFile {key}\n  IdentitiesOnly yes\n")
     own = {"PYTHONPATH": str(ROOT / "client/src"), "GPUDEV_CONFIG_DIR": str(config)}
-    environment = {**installation.shell.environment, **own, "GPUDEV_SSH_CONFIG": str(config / "ssh")}
+    environment = {**installation.shell.environment, **own, "GPUDEV_SSH_CONFIG": str(config / "ssh_config")}
 
     def gpudev(*arguments: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "gpudev", *arguments]

@@ -20,6 +20,13 @@ def test_a_document_is_what_the_code_makes(name: str) -> None:
     assert (HERE / name).read_text() == text_of(MADE[name]), "run `make api`"
 
 
+@pytest.mark.parametrize("name", sorted(name for name in MADE if name != EVENTS))
+def test_every_tag_of_a_route_is_described(name: str) -> None:
+    document = MADE[name]
+    used = {tag for item in document["paths"].values() for operation in item.values() for tag in operation["tags"]}
+    assert used <= {tag["name"] for tag in document["tags"]}
+
+
 def test_no_document_is_left_over() -> None:
     assert {path.name for path in HERE.glob("*.json")} == set(MADE)
 
