@@ -82,6 +82,7 @@ class Broker:
         )
         """What the event stream is to be."""
         self._client: Client | None = None
+        self._began = asyncio.Event()
         self._jetstream: JetStreamContext | None = None
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +111,15 @@ class Broker:
         if not self.connected:
             raise BrokerUnavailable
         return self._jetstream
+
+    async def begun(self, seconds: float) -> None:
+        """Return once there was a connection, or after so long.
+
+        A replica takes requests while it is still connecting for the first time: they wait for that rather than fail.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._began.wait()
 
     async def ask(self) -> None:
         """Return when JetStream answers. A connection may be up for 10 s after the broker has stopped answering.
@@ -184,6 +194,7 @@ class Broker:
 
     async def _connected(self) -> None:
         log.info("broker_connected")
+        self._began.set()
         for callback in self._on_connect:
             # not awaited here: nats-py's reconnect waits for this callback, and a callback may want to make requests
             task = asyncio.create_task(self._call(callback))

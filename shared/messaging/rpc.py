@@ -50,6 +50,7 @@ async def call_rpc(
         Unavailable: No answer in time, nobody listens, the broker is away, or the other side failed. The request may
             have been carried out.
     """
+    await broker.begun(timeout_seconds)
     client = broker.client
     try:
         with span(f"ask {subject}", kind=Kind.CLIENT) as traced:

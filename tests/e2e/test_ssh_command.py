@@ -157,16 +157,22 @@ async def test_a_web_server_in_the_job_is_reached_on_a_port_here(stack: LocalSta
                 await process.wait()
 
 
+async def has_host_keys(user: ApiUser, job_id: str) -> bool:
+    return bool((await user.job(job_id))["ssh_host_keys"])
+
+
 async def test_a_server_with_another_key_is_refused_with_the_reason(stack: LocalStack, tmp_path: Path) -> None:
     async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
         others = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+        # they are stored once, shortly after the job is active
+        await until(lambda: has_host_keys(demo, desk.job_id), "its own keys are known")
         await stack.execute(
             "jobs",
             "UPDATE job_access SET ssh_host_keys = to_jsonb($2::text[]) WHERE job_id = $1",
             desk.job_id,
             [others],
         )
-        refused = await desk.run("ssh", "-o", "BatchMode=yes", HOST, "true")
+        refused = await desk.run("ssh", "-o", "BatchMode=yes", "-o", "ControlPath=none", HOST, "true")
     assert refused.code == 255
     assert (
         "REMOTE HOST IDENTIFICATION HAS CHANGED" in refused.errors or "Host key verification failed" in refused.errors
