@@ -306,7 +306,10 @@ async def until_status(client: Client, job_id: UUID, *statuses: str, seconds: fl
         last.update(await job_of(client, job_id))
         return last["status"] in statuses
 
-    await eventually(reached, f"job is {' or '.join(statuses)}", seconds=seconds)
+    try:
+        await eventually(reached, f"job is {' or '.join(statuses)}", seconds=seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it is {last}") from error
     return last
 
 
