@@ -54,7 +54,9 @@ class AwsLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class AwsSignedLoginRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The question to AWS whose the credentials are, signed: `GET /v1/auth/aws-signing` says what is signed."""
 
-    aws_access_key_id: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{16,128}$(?!\\n)", examples=["ASIAIOSFODNN7EXAMPLE"])]
+    aws_access_key_id: Annotated[
+        str, msgspec.Meta(pattern="^[A-Z0-9]{16,128}$(?!\\n)", examples=["ASIAIOSFODNN7EXAMPLE"])
+    ]
     aws_session_token: Annotated[str, msgspec.Meta(min_length=1, max_length=12_288, pattern=_VISIBLE)]
     signed_at: Annotated[str, msgspec.Meta(pattern="^[0-9]{8}T[0-9]{6}Z$(?!\\n)", examples=["20260120T183000Z"])]
     signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$(?!\\n)")]
