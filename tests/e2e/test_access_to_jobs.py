@@ -90,7 +90,7 @@ async def test_jupyter_is_enabled_used_disabled_and_enabled_anew(stack: LocalSta
     async with working(stack, env_vars={"COLOUR": "red"}) as (demo, job_id):
         assert (await call(demo, job_id, "jupyter/enable"))["status"] == "succeeded"
         first = Notebook((await demo.job(job_id))["jupyter_url"])
-        assert await first.status() == 200
+        await until(lambda: answers(first), "the ingress knows the host")
         assert await first.status(token="guess") == 403
         code = "import os; print(os.environ['COLOUR'], os.path.samefile('.', os.environ['HOME']))"
         assert await first.run_cell(code) == "red True\n"
@@ -102,7 +102,7 @@ async def test_jupyter_is_enabled_used_disabled_and_enabled_anew(stack: LocalSta
         assert (await call(demo, job_id, "jupyter/enable"))["status"] == "succeeded"
         second = Notebook((await demo.job(job_id))["jupyter_url"])
         assert second.token != first.token
-        assert await second.status() == 200
+        await until(lambda: answers(second), "it answers anew")
         assert await second.status(token=first.token) == 403
 
 
