@@ -90,7 +90,7 @@ async def test_jupyter_is_enabled_used_disabled_and_enabled_anew(stack: LocalSta
     async with working(stack, env_vars={"COLOUR": "red"}) as (demo, job_id):
         assert (await call(demo, job_id, "jupyter/enable"))["status"] == "succeeded"
         first = Notebook((await demo.job(job_id))["jupyter_url"])
-        await until(lambda: answers(first), "the ingress knows the host")
+        await until(first.answers, "the ingress knows the host")
         assert await first.status(token="guess") == 403
         code = "import os; print(os.environ['COLOUR'], os.path.samefile('.', os.environ['HOME']))"
         assert await first.run_cell(code) == "red True\n"
@@ -102,7 +102,7 @@ async def test_jupyter_is_enabled_used_disabled_and_enabled_anew(stack: LocalSta
         assert (await call(demo, job_id, "jupyter/enable"))["status"] == "succeeded"
         second = Notebook((await demo.job(job_id))["jupyter_url"])
         assert second.token != first.token
-        await until(lambda: answers(second), "it answers anew")
+        await until(second.answers, "it answers anew")
         assert await second.status(token=first.token) == 403
 
 
@@ -119,10 +119,6 @@ async def test_a_job_of_an_unknown_github_user_runs_and_says_why_he_has_no_acces
         await demo.wait(job_id, "cancelled")
 
 
-async def answers(notebook: Notebook) -> bool:
-    return await notebook.status() == 200
-
-
 def ingresses_of(stack: LocalStack, job_id: str) -> list[Any]:
     api = client.NetworkingV1Api(config.new_client_from_config(stack.exports()["KUBECONFIG"]))
     return [one for one in api.list_ingress_for_all_namespaces().items if job_id in one.metadata.name]
@@ -135,7 +131,7 @@ async def test_jupyter_of_each_job_has_a_host_of_its_own(stack: LocalStack) -> N
         url = (await demo.job(job_id))["jupyter_url"]
         assert url.startswith(f"http://{job_id[:8]}.localhost:{stack.port}/lab?token=")
         notebook = Notebook(url)
-        await until(lambda: answers(notebook), "the ingress knows the host")
+        await until(notebook.answers, "the ingress knows the host")
         assert await notebook.run_cell("print(6 * 7)") == "42\n"
         assert await notebook.run_in_terminal("echo of the terminal") == "of the terminal"
         (ingress,) = ingresses_of(stack, job_id)

@@ -37,11 +37,6 @@ async def test_the_first_job_of_the_readme_opens_by_ssh_and_in_a_browser(stack: 
         enable, show, cancel = then.strip().splitlines()
         given = {**environment, "API_URL": url, "API_KEY": key, "JOB": job_id}
         shown = await asyncio.to_thread(shell, f"{enable}\necho\n{show}", environment=given)
-        notebook = Notebook(shown.splitlines()[-1])
-
-        async def answers() -> bool:
-            return await notebook.status() == 200
-
-        await until(answers, "the ingress knows the job's host")
+        await until(Notebook(shown.splitlines()[-1]).answers, "the ingress knows the job's host")
         await asyncio.to_thread(shell, cancel, environment=given)
         await demo.wait(job_id, "cancelled")

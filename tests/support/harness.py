@@ -33,6 +33,7 @@ from shared.messaging import (
     Subscription,
     record_event,
 )
+from shared.messaging.outbox import oldest_unpublished
 from shared.messaging.stream import StreamKeeper
 from tests.support.servers import NatsServer, PostgresServer
 
@@ -105,6 +106,10 @@ class Harness:
         async with self.database.transaction() as transaction:
             await record_event(transaction, draft, self.relay)
         return draft.event_id
+
+    async def all_published(self) -> bool:
+        """Whether the outbox has nothing left to publish."""
+        return await oldest_unpublished(self.database) is None
 
     def consumer(self) -> Consumer:
         """A consumer of this service's own events."""

@@ -44,6 +44,10 @@ class Notebook:
         except aiohttp.ClientError:
             return None
 
+    async def answers(self) -> bool:
+        """Whether it lets its user in: the ingress knows a job's host a moment after the job does."""
+        return await self.status() == 200
+
     async def run_cell(self, code: str) -> str:
         """Run code in a new kernel; what it prints."""
         async with _browser(self.token) as session:

@@ -4,15 +4,10 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from shared.messaging.feed import Feed, FeedEvent
-from shared.messaging.outbox import oldest_unpublished
 from shared.messaging.stream_reader import Position, StoredEvent
 from tests.support.harness import Harness, eventually, running
 
 CHANNEL = frozenset({"all"})
-
-
-async def all_published(harness: Harness) -> bool:
-    return await oldest_unpublished(harness.database) is None
 
 
 async def test_what_comes_while_nobody_listens_is_read_by_who_comes_back(harness: Harness) -> None:
@@ -46,7 +41,7 @@ async def test_what_comes_while_nobody_listens_is_read_by_who_comes_back(harness
         read.clear()
         for version in range(2, 6):
             await harness.publish("one", version)
-        await eventually(lambda: all_published(harness), "they are out")
+        await eventually(harness.all_published, "they are out")
         assert not read
         rest = await listen(first[-1].position, 4)
 

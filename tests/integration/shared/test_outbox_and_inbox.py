@@ -13,13 +13,8 @@ from shared.database.tables import inbox
 from shared.errors import DatabaseUnavailable
 from shared.messaging import Consumer, Delivery, Draft, record_event
 from shared.messaging import consumer as consumer_module
-from shared.messaging.outbox import oldest_unpublished
 from tests.support.harness import Harness, eventually, running
 from tests.support.servers import NatsServer
-
-
-async def all_published(harness: Harness) -> bool:
-    return await oldest_unpublished(harness.database) is None
 
 
 async def test_events_arrive_once_and_in_the_order_of_their_changes(harness: Harness) -> None:
@@ -28,7 +23,7 @@ async def test_events_arrive_once_and_in_the_order_of_their_changes(harness: Har
         for version in range(1, 21):
             await harness.publish("one", version)
         await eventually(lambda: len(harness.seen) >= 20, "all events handled")
-        await eventually(lambda: all_published(harness), "all marked")
+        await eventually(harness.all_published, "all marked")
     assert harness.seen == [("one", version) for version in range(1, 21)]
 
 
@@ -63,7 +58,7 @@ async def test_a_redelivered_event_has_no_second_effect(harness: Harness) -> Non
     async with running(harness.relay.loop.run, consumer.loop.run):
         event_id = await harness.publish("one")
         await eventually(lambda: harness.seen, "first delivery")
-        await eventually(lambda: all_published(harness), "marked")
+        await eventually(harness.all_published, "marked")
         message = await harness.broker.jetstream.get_last_msg("GPUDEV", f"gpudev.v1.{harness.name}.happened.one")
         assert message.data is not None
         # published again under no message id: NATS itself cannot know that it is the same
@@ -110,7 +105,7 @@ async def test_events_that_wait_together_are_handled_together_in_their_order(har
     for version in range(1, 101):
         await harness.publish("one", version)
     async with running(harness.relay.loop.run):
-        await eventually(lambda: all_published(harness), "published")
+        await eventually(harness.all_published, "published")
     consumer = harness.consumer()
     async with running(consumer.loop.run):
         await eventually(lambda: len(harness.seen) >= 100, "all handled")
@@ -127,7 +122,7 @@ async def test_of_events_that_come_together_one_that_fails_holds_up_no_other(
     for entity in ("good", "bad", "better"):
         await harness.publish(entity)
     async with running(harness.relay.loop.run):
-        await eventually(lambda: all_published(harness), "published")
+        await eventually(harness.all_published, "published")
     consumer = harness.consumer()
     async with running(consumer.loop.run):
         await eventually(lambda: ("better", 1) in harness.seen, "the event behind the bad one")
@@ -142,7 +137,7 @@ async def test_an_event_that_comes_twice_at_once_takes_effect_once(harness: Harn
     harness.together = True
     await harness.publish("one")
     async with running(harness.relay.loop.run):
-        await eventually(lambda: all_published(harness), "published")
+        await eventually(harness.all_published, "published")
     message = await harness.broker.jetstream.get_last_msg("GPUDEV", f"gpudev.v1.{harness.name}.happened.one")
     assert message.data is not None
     async with harness.database.transaction() as transaction:
@@ -166,7 +161,7 @@ async def test_an_event_that_means_nothing_to_a_service_leaves_no_row_in_its_inb
 
 async def test_a_commit_before_publishing_is_published_on_return(harness: Harness) -> None:
     await harness.publish("before the crash")  # the relay does not run: the process died right after the commit
-    assert not await all_published(harness)
+    assert not await harness.all_published()
     consumer = harness.consumer()
     async with running(harness.relay.loop.run, consumer.loop.run):
         await eventually(lambda: harness.seen, "published on return")
@@ -179,14 +174,14 @@ async def test_every_event_reaches_the_inbox_once_though_the_stream_was_wiped(
     consumer = harness.consumer()
     async with running(harness.relay.loop.run):
         await harness.publish("unread")  # acknowledged by the stream, read by nobody
-        await eventually(lambda: all_published(harness), "acknowledged")
+        await eventually(harness.all_published, "acknowledged")
         nats_server.wipe_store()
         await harness.publish("while it is away")
         nats_server.process.start()
         async with running(consumer.loop.run):
             await harness.publish("after")
             await eventually(lambda: len(harness.seen) >= 3, "every event", seconds=20)
-            await eventually(lambda: all_published(harness), "all marked")
+            await eventually(harness.all_published, "all marked")
     assert sorted(harness.seen) == [("after", 1), ("unread", 1), ("while it is away", 1)]
 
 
@@ -230,7 +225,7 @@ async def test_the_consumer_waits_for_the_database_without_using_up_attempts(
 
     async with running(harness.relay.loop.run):
         await harness.publish("one")
-        await eventually(lambda: all_published(harness), "published")
+        await eventually(harness.all_published, "published")
     monkeypatch.setattr(harness.database, "transaction", transaction)
     async with running(consumer.loop.run):
         await eventually(lambda: harness.seen, "handled in the end")
