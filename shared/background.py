@@ -31,8 +31,8 @@ async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Return when it is set, or after so long."""
+async def wait_until_set(event: asyncio.Event, seconds: float) -> None:
+    """Return when an event is set, or after so long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -125,8 +125,8 @@ class Loop:
     async def _rest(self, failures: int) -> None:
         await asyncio.sleep(self._pause_seconds)
         if failures:
-            await _wait(self._mended, min(5.0, 0.1 * 2**failures))
-        await _wait(self._woken, self._period_seconds)
+            await wait_until_set(self._mended, min(5.0, 0.1 * 2**failures))
+        await wait_until_set(self._woken, self._period_seconds)
 
     def _succeeded(self) -> None:
         self._error = None

@@ -13,6 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 
+from shared.background import wait_until_set
 from shared.contracts.events import STREAM, SUBJECT_ROOT
 from shared.errors import BrokerUnavailable
 from shared.messaging.credentials import CredentialsError, UserCredentials
@@ -117,9 +118,7 @@ class Broker:
 
         A replica takes requests while it is still connecting for the first time: they wait for that rather than fail.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._began.wait()
+        await wait_until_set(self._began, seconds)
 
     async def ask(self) -> None:
         """Return when JetStream answers. A connection may be up for 10 s after the broker has stopped answering.

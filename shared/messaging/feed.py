@@ -10,14 +10,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
 import structlog
 from prometheus_client import Counter, Gauge
 
-from shared.background import Loop
+from shared.background import Loop, wait_until_set
 from shared.clock import Stopwatch
 from shared.errors import BrokerUnavailable
 from shared.messaging.broker import Broker
@@ -101,9 +101,7 @@ class Listener:
         """
         if not self._waiting and not self._behind:
             self._news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
+            await wait_until_set(self._news, seconds)
         if self._behind:
             raise Behind
         taken, self._waiting, self._bytes = self._waiting, [], 0
