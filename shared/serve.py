@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import gc
 import importlib
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -73,6 +74,7 @@ async def serve(service: str, settings: CommonSettings) -> None:
     """
     stop = Stop()
     stop.listen()
+    _take_all_files()
     app: Litestar = importlib.import_module(f"services.{service}.app").create_app()
     start_http_server(settings.metrics_port, settings.host)
     async with app.lifespan():
@@ -103,6 +105,15 @@ def _server(app: Litestar, settings: CommonSettings) -> Server:
         backlog=1024,
         log_level=LogLevels.error,
     )
+
+
+def _take_all_files() -> None:
+    """Open as many files as the process may.
+
+    The first limit is 1,024 in many containers, and 500 sessions of SSH take two connections each.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _keep_what_is_there() -> None:

@@ -1,17 +1,22 @@
 """What SSH over the API costs: `make bench-ssh`.
 
-Bytes of a job's output and input through the ingress and the API beside the direct way to its node, in turns; 200
-sessions that open at once; what a replica keeps of a session whose client takes nothing.
+Bytes of a job's output and input through the ingress and the API beside the direct way to its node, in turns: as fast
+as this machine can, where both ends, the ingress and the API share its cores, and over a link of 1 Gbit/s to the node.
+200 sessions that open at once; what 500 open ones and one whose client takes nothing take of a replica.
 """
 
 import argparse
 import asyncio
 import os
+import socket
 import statistics
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
+from deploy.local.cluster.fleet import NODE_ADDRESS
 from gpudev import AsyncClient
 from gpudev.tunnel import SshTunnel
 from tests.support.stack import ApiUser, LocalStack, running_stack, users
@@ -19,6 +24,13 @@ from tests.support.stack import ApiUser, LocalStack, running_stack, users
 MIB = 1 << 20
 ROUNDS = 5
 AT_ONCE = 200
+ALL = 500
+LINK_BYTES = 125_000_000
+"""A second, each way."""
+LINK_HOST = "127.0.0.2"
+"""Where the node is behind the link: the ports are the same."""
+_MAX_PACING_RATE = 47
+"""SO_MAX_PACING_RATE of Linux, which the module `socket` does not name."""
 
 
 async def _ssh(stack: LocalStack, *command: str, sends: int = 0) -> float:
@@ -33,11 +45,37 @@ async def _ssh(stack: LocalStack, *command: str, sends: int = 0) -> float:
     return time.perf_counter() - began
 
 
-async def _throughput(stack: LocalStack, demo: ApiUser, job_id: str, mib: int) -> None:
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    target.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, LINK_BYTES)
+    piece = memoryview(bytearray(256 << 10))
+    with suppress(OSError):
+        while size := source.recv_into(piece):
+            target.sendall(piece[:size])
+        target.shutdown(socket.SHUT_WR)
+
+
+def _link(port: int) -> socket.socket:
+    """A link of LINK_BYTES to a port of the node; close it at the end."""
+    listening = socket.create_server((LINK_HOST, port))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listening.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=_carry, args=pair, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listening
+
+
+async def _throughput(stack: LocalStack, demo: ApiUser, job_id: str, mib: int, host: str) -> None:
     job = await demo.job(job_id)
-    common = ["-F", str(stack.state.ssh_config), "-o", "ControlPath=none"]
+    config = ["-F", str(stack.state.ssh_config), "-o", "ControlPath=none"]
+    common = [*config, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     ways = {
-        "direct": [*common, "-p", str(job["node_port"]), f"dev@{job['node_ip']}"],
+        "direct": [*common, "-p", str(job["node_port"]), f"dev@{host}"],
         "API": [*common, "-o", f"ProxyCommand={stack.state.command} proxy %n", f"dev@{job_id}.gpudev"],
     }
     work: dict[str, Callable[[list[str]], Awaitable[float]]] = {
@@ -52,7 +90,7 @@ async def _throughput(stack: LocalStack, demo: ApiUser, job_id: str, mib: int) -
                 rates[name].append(mib / max(await run(way) - starts[name], 0.001))
         found = {name: statistics.median(each) for name, each in rates.items()}
         ratio = found["API"] / found["direct"]
-        print(f"{what}: {found['API']:.0f} MB/s, direct {found['direct']:.0f} MB/s, {ratio:.0%}", flush=True)
+        print(f"{what} at {host}: {found['API']:.0f} MB/s, direct {found['direct']:.0f} MB/s, {ratio:.0%}", flush=True)
 
 
 async def _raw(stack: LocalStack, demo: ApiUser, job_id: str) -> None:
@@ -73,6 +111,27 @@ async def _raw(stack: LocalStack, demo: ApiUser, job_id: str) -> None:
         print(f"{AT_ONCE} at once {what}: p50 {p50:.2f} s, p99 {p99:.2f} s", flush=True)
     for *_, tunnel in done:
         await tunnel.__aexit__(None, None, None)
+
+
+async def _many(stack: LocalStack, demo: ApiUser, job_id: str) -> None:
+    """What sessions take of a replica that all are open, and nothing comes or goes."""
+    pid = stack.parts()["jobs-1"].pid
+    before = _taken(pid)
+    async with AsyncClient(stack.url, demo.key) as client, AsyncExitStack() as opened:
+        for _ in range(ALL // 50):
+            tunnels = [client.open_ssh(job_id) for _ in range(50)]
+            await asyncio.gather(*(opened.enter_async_context(one) for one in tunnels))
+        more = {name: value - before[name] for name, value in _taken(pid).items()}
+        print(f"{ALL} sessions take of a replica: {more}", flush=True)
+
+
+def _taken(pid: int) -> dict[str, int]:
+    process = Path(f"/proc/{pid}")
+    return {
+        "MiB": round(_resident(pid)),
+        "threads": len(list((process / "task").iterdir())),
+        "files": len(list((process / "fd").iterdir())),
+    }
 
 
 def _resident(pid: int) -> float:
@@ -98,17 +157,28 @@ async def _unread(stack: LocalStack, demo: ApiUser, job_id: str) -> None:
         await process.communicate()
 
 
-async def main(mib: int) -> None:
-    """Measure all of it on a stack of its own."""
-    with running_stack(GPUDEV_MAX_SSH_SESSIONS="500") as stack:
+@asynccontextmanager
+async def _active_job(**settings: str) -> AsyncIterator[tuple[LocalStack, ApiUser, str]]:
+    """A stack of its own, with a job, and the command line logged in."""
+    with running_stack(**settings) as stack:
         async with users(stack, "demo") as (demo,):
             job_id = await demo.submit(gpu_count=1, github_user=demo.name)
             await demo.wait(job_id, "active")
             login = await asyncio.create_subprocess_exec(str(stack.state.command), "login")
             assert await login.wait() == 0
-            await _raw(stack, demo, job_id)
-            await _throughput(stack, demo, job_id, mib)
-            await _unread(stack, demo, job_id)
+            yield stack, demo, job_id
+
+
+async def main(mib: int) -> None:
+    """Measure all of it."""
+    async with _active_job(GPUDEV_MAX_SSH_SESSIONS=str(ALL)) as (stack, demo, job_id):
+        await _raw(stack, demo, job_id)
+        await _many(stack, demo, job_id)
+        await _throughput(stack, demo, job_id, mib, NODE_ADDRESS)
+        await _unread(stack, demo, job_id)
+    async with _active_job(GPUDEV_NODE_HOST=LINK_HOST) as (stack, demo, job_id):
+        with closing(_link((await demo.job(job_id))["node_port"])):
+            await _throughput(stack, demo, job_id, mib, LINK_HOST)
 
 
 if __name__ == "__main__":

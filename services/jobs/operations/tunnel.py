@@ -38,7 +38,10 @@ _LOOK_SECONDS = 10.0
 """Between two looks at the job when no news comes."""
 _LAST_SECONDS = 1.0
 """In which a client takes the reason of the end."""
-_PIECE_BYTES = 256 << 10
+_PIECE_BYTES = 512 << 10
+_BULK_BYTES = 16 << 10
+"""Who sends so much at once sends more: a moment's pause makes one message of many, each of which costs the same."""
+_PAUSE_SECONDS = 0.001
 _RETRY_AFTER_SECONDS = 5
 _open = Gauge("gpudev_ssh_sessions", "SSH sessions over the API")
 
@@ -144,7 +147,7 @@ class Tunnels:
         host, port = await self._address(job)
         try:
             async with asyncio.timeout(_DIAL_SECONDS):
-                return await asyncio.open_connection(host, port, limit=_PIECE_BYTES)
+                return await asyncio.open_connection(host, port, limit=_PIECE_BYTES // 2)
         except OSError as error:  # TimeoutError is one
             raise Unavailable(
                 "The job's SSH port does not answer: try again", host=host, port=port, cause=type(error).__name__
@@ -168,10 +171,15 @@ class Port:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._is_bulk = False
 
     async def read(self) -> bytes:
         """What has come; empty: no more will."""
-        return await self._reader.read(_PIECE_BYTES)
+        if self._is_bulk:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        data = await self._reader.read(_PIECE_BYTES)
+        self._is_bulk = len(data) >= _BULK_BYTES
+        return data
 
     async def write(self, data: bytes) -> None:
         """Send it; empty: no more will come."""

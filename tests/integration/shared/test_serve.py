@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -82,6 +83,17 @@ async def test_a_replica_that_has_to_go_says_so_and_serves_before_it_shuts_down(
 async def _unready(client: httpx.AsyncClient) -> str | None:
     answer = await client.get("/readyz")
     return answer.text if answer.status_code == 503 else None
+
+
+def test_a_replica_opens_as_many_files_as_it_may(make_replica: Callable[..., Replica]) -> None:
+    """What it is given at first is less in many containers than its sessions take."""
+    given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+    try:
+        replica = make_replica()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (given, most))
+    assert resource.prlimit(replica.pid, resource.RLIMIT_NOFILE) == (most, most)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
