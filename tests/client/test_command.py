@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import typer
+from aiohttp import web
 
 from gpudev.cli import app, job_options
 from shared.contracts.catalogue import CATALOGUE
@@ -372,19 +373,78 @@ async def test_defaults_go_behind_options_and_a_gpu_type_stands_for_an_instance_
 async def test_jupyter_opens_in_the_browser_and_its_token_is_on_no_command_line(
     person: Person, tmp_path: Path, runs_already: bool
 ) -> None:
-    off, on = ACTIVE, {**ACTIVE, "jupyter_enabled": True, "jupyter_url": "http://5f0c1b9e.localhost/lab?token=t&a=1"}
-    asked = [says(on)] if runs_already else [says(off), DONE, says(on)]
+    on: dict[str, Any] = {**ACTIVE, "jupyter_enabled": True}
+
+    async def tell_on(_: web.Request) -> web.StreamResponse:
+        return web.json_response({**on, "jupyter_url": f"{server.url}/lab?token=t&a=1"})
+
+    asked = [tell_on] if runs_already else [says(ACTIVE), DONE, tell_on]
+    unknown, served = says({}, 404), says({}, 302)
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/given; cp "${{1#file://}}" {tmp_path}/page\n')
     browser.chmod(0o755)
-    async with scripted(*asked) as server:
+    async with scripted(*asked, unknown, unknown, served) as server:
         person.hold_key(server.url)
         code, output, told = await person.run("jupyter", "open", JOB, BROWSER=str(browser))
-    assert (code, output) == (0, f"{on['jupyter_url']}\n"), told
+    assert (code, output) == (0, f"{server.url}/lab?token=t&a=1\n"), told
     assert "token" not in (tmp_path / "given").read_text()
-    assert "url=http://5f0c1b9e.localhost/lab?token=t&amp;a=1" in (tmp_path / "page").read_text()
+    assert f"url={server.url}/lab?token=t&amp;a=1" in (tmp_path / "page").read_text()
     assert (person.config / "jupyter.html").stat().st_mode & 0o777 == 0o600
-    assert [one["method"] for one in server.seen] == (["GET"] if runs_already else ["GET", "POST", "GET"])
+    of_the_api = server.seen[: len(asked)]
+    assert [one["method"] for one in of_the_api] == (["GET"] if runs_already else ["GET", "POST", "GET"])
+    # until the ingress knows the host
+    assert [one["path"] for one in server.seen[len(asked) :]] == ["/lab"] * 3
+
+
+async def test_jupyter_is_told_once_its_own_host_is_served_and_what_is_wrong_if_it_is_not(person: Person) -> None:
+    async def tell_on(_: web.Request) -> web.StreamResponse:
+        port = urlsplit(server.url).port
+        return web.json_response({**ACTIVE, "jupyter_url": f"http://5f0c1b9e.localhost:{port}/lab?token=t"})
+
+    async with scripted(DONE, tell_on, says({}, 404), says({}, 200), DONE, tell_on, says({}, 404)) as server:
+        person.hold_key(server.url)
+        code, output, told = await person.run("jupyter", "on", JOB)
+        assert (code, told) == (0, "")
+        assert output.endswith("/lab?token=t\n")
+        assert len(server.seen) == 4
+        assert server.seen[3]["headers"]["host"].startswith("5f0c1b9e.localhost:")
+        code, output, told = await person.run("jupyter", "on", JOB)
+    assert (code, "HTTP 404" in told) == (0, True)
+    assert output.endswith("/lab?token=t\n")
+
+
+OPENSSH = """#!/bin/sh
+# in the place of ssh and scp: what they are called with, without options
+printf '%s\n' "$@" | sed '/^-o$/,+1d'
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        ("ssh", f"{JOB}.gpudev"),
+        ("ssh work", f"{JOB}.gpudev"),
+        ("ssh work ls -l", f"{JOB}.gpudev ls -l"),
+        ("ssh work -- ls -l", f"{JOB}.gpudev -- ls -l"),
+        ("ssh -- ls -l", f"{JOB}.gpudev ls -l"),
+        ("ssh -- work --version", f"{JOB}.gpudev work --version"),
+        ("cp -r out :", f"-r out {JOB}.gpudev:"),
+        ("cp work:out .", f"{JOB}.gpudev:out ."),
+        ("forward 8080:6006", f"-N -L 127.0.0.1:8080:127.0.0.1:6006 {JOB}.gpudev"),
+        ("forward work 6006 80", f"-N -L 127.0.0.1:6006:127.0.0.1:6006 -L 127.0.0.1:80:127.0.0.1:80 {JOB}.gpudev"),
+    ],
+)
+async def test_the_only_job_need_not_be_named_before_what_follows(
+    person: Person, tmp_path: Path, words: str, called: str
+) -> None:
+    for name in ("ssh", "scp"):
+        (tmp_path / name).write_text(OPENSSH)
+        (tmp_path / name).chmod(0o755)
+    active = {**ACTIVE, "name": "work", "github_user": "ann"}
+    async with scripted(jobs(active), says(active)) as server:
+        person.hold_key(server.url)
+        code, output, told = await person.run(*words.split(), PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (code, output.split()) == (0, called.split()), told
 
 
 async def test_a_run_says_what_is_missing_before_it_submits_anything(person: Person) -> None:

@@ -44,7 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)
-app.command("ssh", context_settings=ssh.SSH_ARGUMENTS)(ssh.ssh)
+app.command("ssh", cls=ssh.SshCommand, context_settings=ssh.SSH_ARGUMENTS)(ssh.ssh)
 app.command("run", context_settings=running.RUN_ARGUMENTS)(running.run)
 app.command("cp")(ssh.copy)
 app.command("forward")(ssh.forward)

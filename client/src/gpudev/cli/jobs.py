@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from gpudev import Client
-from gpudev.cli.browser import open_page
+from gpudev.cli.browser import await_page, open_page
 from gpudev.cli.ending import CommandError, ExitCode
 from gpudev.cli.keyfile import open_client
 from gpudev.cli.output import AsJson, print_fields, print_json, print_line, print_table, tell
@@ -143,11 +143,14 @@ def add_user(
 
 @jupyter.command("on")
 def jupyter_on(job: Named = None, as_json: AsJson = False) -> None:
-    """Start JupyterLab in an active job, and print its address."""
+    """Start JupyterLab in an active job, and print its address once that is served."""
     job_id = _act(job, lambda client, of: client.enable_jupyter(of, wait=LONGEST_WAIT), as_json=as_json)
+    with open_client() as client:
+        url = client.get_job(job_id).jupyter_url
+    if url is not None:
+        _await_page(url)
     if not as_json:
-        with open_client() as client:
-            print_line(client.get_job(job_id).jupyter_url or f"It starts; `gpudev show {job_id[:8]}` has its address.")
+        print_line(url or f"It starts; `gpudev show {job_id[:8]}` has its address.")
 
 
 @jupyter.command("open")
@@ -161,6 +164,7 @@ def jupyter_open(job: Named = None, as_json: AsJson = False) -> None:
             found = client.get_job(job_id)
     if found.jupyter_url is None:
         raise CommandError("It starts still", ExitCode.UNREACHABLE, f"Try again: `gpudev jupyter open {job_id[:8]}`.")
+    _await_page(found.jupyter_url)
     opened = open_page(found.jupyter_url)
     if as_json:
         print_json({"job_id": job_id, "jupyter_url": found.jupyter_url, "opened": opened})
@@ -186,6 +190,12 @@ def _act(named: str | None, action: Callable[[Client, str], ActionAnswer], *, as
     if not as_json:
         print_line(f"{answer.job_id[:8]}: {answer.action.replace('_', ' ')} {answer.status}")
     return answer.job_id
+
+
+def _await_page(url: str) -> None:
+    """Which others may reach that this machine does not: so it is no error."""
+    if why := await_page(url):
+        tell(f"JupyterLab runs, but its address is not served from here yet ({why}): reload it in a while.")
 
 
 def _check(answer: ActionAnswer) -> None:

@@ -6,6 +6,7 @@ the job's server has, so that no first use is trusted.
 
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -15,9 +16,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gpudev import AsyncClient, Client
 from gpudev.cli.ending import CommandError, ExitCode
@@ -48,16 +50,28 @@ _ACTIVE = "active"
 _EDITORS = {"vscode": "code", "cursor": "cursor"}
 _SOCKET_FOLDER_BYTES = 45
 _INCLUDED = "gpudev.conf"
+_PORTS = re.compile(r"(\d{1,5}:)?\d{1,5}")
 SSH_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+class SshCommand(TyperCommand):
+    """What follows `--` is the command, also where no job is named before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        return super().parse_args(ctx, ["", *args[1:]] if args[:1] == ["--"] else args)
 
 
 def ssh(
     context: typer.Context,
     job: Named = None,
 ) -> None:
-    """Open a shell in a job, or run a command there: `gpudev ssh JOB nvidia-smi`. Ends as that ends."""
+    """Open a shell in a job, or run a command there: `gpudev ssh JOB nvidia-smi`. Ends as that ends.
+
+    In your only job: `gpudev ssh -- nvidia-smi`.
+    """
     with open_client() as client:
-        host = ready(client, job)
+        host = ready(client, job or None)
     _become(["ssh", *options(), host, *context.args])
 
 
@@ -66,7 +80,10 @@ def copy(
     target: Annotated[str, typer.Argument(metavar="TO", help="Likewise.")],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Whole folders.")] = False,
 ) -> None:
-    """Copy files to or from a job. JOB:PATH is relative to its home; for much, see `gpudev ssh-config` and rsync."""
+    """Copy files to or from a job. JOB:PATH is relative to its home; for much, see `gpudev ssh-config` and rsync.
+
+    In your only job: `gpudev cp model.pt :`.
+    """
     with open_client() as client:
         ends = [_end(client, source), _end(client, target)]
     if sum(remote for _, remote in ends) != 1:
@@ -75,10 +92,19 @@ def copy(
 
 
 def forward(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its id, the beginning of it, or its name.")],
-    ports: Annotated[list[str], typer.Argument(metavar="[HERE:]THERE...", help="Such as 6006, or 8080:6006.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[JOB] [HERE:]THERE...",
+            help="The job's id, the beginning of it, or its name; may be left out if there is one. Then ports, such as "
+            "6006, or 8080:6006.",
+        ),
+    ],
 ) -> None:
     """Reach ports of a job on this machine, until interrupted."""
+    job, ports = (None, words) if _PORTS.fullmatch(words[0]) else (words[0], words[1:])
+    if not ports:
+        raise CommandError("Which port is not said", step="Such as `gpudev forward JOB 6006`.")
     pairs = [_port_pair(text) for text in ports]
     with open_client() as client:
         host = ready(client, job)
@@ -165,7 +191,7 @@ def _end(client: Client, text: str) -> tuple[str, bool]:
     named, colon, path = text.partition(":")
     if not colon or "/" in named:
         return text, False
-    return f"{ready(client, named)}:{path}", True
+    return f"{ready(client, named or None)}:{path}", True
 
 
 def _port_pair(text: str) -> tuple[int, int]:
