@@ -369,6 +369,26 @@ async def test_defaults_go_behind_options_and_a_gpu_type_stands_for_an_instance_
     }
 
 
+def browser_in(folder: Path) -> str:
+    """A browser that keeps the argument that it was given in `given`, and the page behind it in `page`."""
+    browser = folder / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {folder}/given; cp "${{1#file://}}" {folder}/page\n')
+    browser.chmod(0o755)
+    return str(browser)
+
+
+async def test_the_console_opens_in_the_browser_and_its_code_is_on_no_command_line(
+    person: Person, tmp_path: Path
+) -> None:
+    code = {"code": "once-only", "path": "/console#code=once-only", "expires_at": "2026-01-20T18:31:00Z"}
+    async with scripted(says(code)) as server:
+        person.hold_key(server.url)
+        ended, output, told = await person.run("console", BROWSER=browser_in(tmp_path))
+    assert ended == 0, told
+    assert "once-only" not in output + told + (tmp_path / "given").read_text()
+    assert f"url={server.url}/console#code=once-only" in (tmp_path / "page").read_text()
+
+
 @pytest.mark.parametrize("runs_already", [True, False])
 async def test_jupyter_opens_in_the_browser_and_its_token_is_on_no_command_line(
     person: Person, tmp_path: Path, runs_already: bool
@@ -380,16 +400,13 @@ async def test_jupyter_opens_in_the_browser_and_its_token_is_on_no_command_line(
 
     asked = [tell_on] if runs_already else [says(ACTIVE), DONE, tell_on]
     unknown, served = says({}, 404), says({}, 302)
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/given; cp "${{1#file://}}" {tmp_path}/page\n')
-    browser.chmod(0o755)
     async with scripted(*asked, unknown, unknown, served) as server:
         person.hold_key(server.url)
-        code, output, told = await person.run("jupyter", "open", JOB, BROWSER=str(browser))
+        code, output, told = await person.run("jupyter", "open", JOB, BROWSER=browser_in(tmp_path))
     assert (code, output) == (0, f"{server.url}/lab?token=t&a=1\n"), told
     assert "token" not in (tmp_path / "given").read_text()
     assert f"url={server.url}/lab?token=t&amp;a=1" in (tmp_path / "page").read_text()
-    assert (person.config / "jupyter.html").stat().st_mode & 0o777 == 0o600
+    assert (person.config / "open.html").stat().st_mode & 0o777 == 0o600
     of_the_api = server.seen[: len(asked)]
     assert [one["method"] for one in of_the_api] == (["GET"] if runs_already else ["GET", "POST", "GET"])
     # until the ingress knows the host

@@ -241,6 +241,33 @@ async def test_by_keyboard_alone(browser: Browser, stack: LocalStack) -> None:
         assert await page.title() == "Keys – GPU Dev"
 
 
+ASK_TWICE = """async () => {
+  const { ask } = await import("/console/assets/ui.js");
+  const buttons = () => [...document.querySelectorAll("dialog[open] button")];
+  const press = (name) => buttons().find((e) => e.textContent === name).click();
+  const first = ask("One?", "Do one");
+  press("Not now");
+  const second = ask("Two?", "Do two");
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  press("Do two");
+  return [await first, await second];
+}"""
+
+
+async def test_a_question_knows_nothing_of_the_one_before(browser: Browser, stack: LocalStack) -> None:
+    async with tab_of(browser, stack.url) as tab:
+        await tab.open()
+        assert await tab.page.evaluate(ASK_TWICE) == [False, True]
+        # the answer that does no harm has the focus, and Escape is that answer
+        answer = await tab.page.evaluate_handle(
+            "import('/console/assets/ui.js').then(({ ask }) => ({ given: ask('Three?', 'Do three') }))"
+        )
+        await expect(tab.page.get_by_role("dialog", name="Three?").get_by_text("Not now")).to_be_focused()
+        await tab.page.keyboard.press("Escape")
+        assert await answer.evaluate("({ given }) => given") is False
+        await expect(tab.page.get_by_role("dialog")).to_have_count(0)
+
+
 async def set_priority(browser: Browser, stack: LocalStack, operator: ApiUser, job: str) -> None:
     """In the operator's view of the queue."""
     async with console(browser, stack, operator) as tab:

@@ -1,7 +1,6 @@
 """Logging in and out, keys, and what the cluster has."""
 
 import os
-import webbrowser
 from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gpudev import Client, errors
+from gpudev.cli.browser import open_page
 from gpudev.cli.ending import CommandError, ExitCode
 from gpudev.cli.keyfile import KeyFile, StoredKey, config_folder, open_client
 from gpudev.cli.output import AsJson, print_fields, print_json, print_line, print_table, tell
@@ -93,7 +93,7 @@ def console(
         link = client.url + code.path
     if as_json:
         print_json({"url": link, "expires_at": code.expires_at})
-    elif show or not webbrowser.open(link):
+    elif show or not open_page(link):
         print_line(link)
         tell("The link is good for 60 s, and for once.")
     else:

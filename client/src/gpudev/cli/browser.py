@@ -8,7 +8,7 @@ import httpx
 
 from gpudev.cli.keyfile import config_folder, write_private
 
-_PAGE = "jupyter.html"
+_PAGE = "open.html"
 _AWAITED_SECONDS = 15.0
 _LOOK_SECONDS = 0.25
 _ANSWER_SECONDS = 5.0

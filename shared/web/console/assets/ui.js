@@ -160,22 +160,31 @@ export function tell(text, { isError = false } = {}) {
   if (!isError) setTimeout(() => notice.remove(), 6000);
 }
 
-/** Asks before something that cannot be undone; the focus goes back to where it was. */
+/**
+ * Asks before something that cannot be undone; the focus goes back to where it was. Each question has a dialog of its own:
+ * a dialog tells that it was closed some time after it was, when another question may be open.
+ */
 export function ask(text, action) {
-  const dialog = document.getElementById("question");
+  const dialog = document.createElement("dialog");
+  dialog.setAttribute("aria-labelledby", "question-text");
+  document.body.append(dialog);
   return new Promise((resolve) => {
-    dialog.returnValue = "";
+    const end = (answer) => {
+      dialog.close();
+      dialog.remove();
+      resolve(answer);
+    };
     render(
       dialog,
       h("p", { id: "question-text" }, text),
       h(
         "div",
         { class: "actions" },
-        h("button", { type: "button", class: "danger", onclick: () => dialog.close("yes") }, action),
-        h("button", { type: "button", onclick: () => dialog.close("") }, "Not now"),
+        h("button", { type: "button", class: "danger", onclick: () => end(true) }, action),
+        h("button", { type: "button", autofocus: true, onclick: () => end(false) }, "Not now"),
       ),
     );
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    dialog.addEventListener("close", () => end(false)); // by Escape
     dialog.showModal();
   });
 }
