@@ -8,7 +8,7 @@ from functools import partial
 from litestar import Litestar
 
 from services.capacity.adapters.kubernetes import Cluster
-from services.capacity.api.cluster import ClusterController, GpuController, fast_reads
+from services.capacity.api.cluster import ClusterController, GpuController, fast_routes
 from services.capacity.api.shown_cluster import ShownCluster
 from services.capacity.api.usage import UsageController
 from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint, zone_endpoint
@@ -53,7 +53,7 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             controllers=[GpuController, ClusterController, UsageController],
             verify=base.ask_auth(),
             resources={"context": context, "shown_cluster": shown_cluster},
-            fast_reads=fast_reads(shown_cluster),
+            fast_routes=fast_routes(shown_cluster),
             subscriptions=subscriptions(context),
             rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],
             loops=loops,

@@ -12,7 +12,7 @@ from services.jobs.adapters.webhooks import WebhookSender
 from services.jobs.api.access import AccessController
 from services.jobs.api.administration import commands
 from services.jobs.api.events import EventsController
-from services.jobs.api.jobs import JobsController, fast_reads
+from services.jobs.api.jobs import JobsController, fast_routes
 from services.jobs.api.logs import LogsController
 from services.jobs.api.queue import QueueController
 from services.jobs.api.shown_jobs import ShownJobs
@@ -80,7 +80,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
         ],
         verify=verify or base.ask_auth(),
         resources=resources,
-        fast_reads=fast_reads(shown_jobs),
+        fast_routes=fast_routes(context, shown_jobs),
         subscriptions=Consumers(context).subscriptions(),
         loops=[
             sweeper.loop,

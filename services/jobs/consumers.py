@@ -42,7 +42,8 @@ class Consumers:
             Subscription(DiskOperationFailed, self.on_disk_failed),
             Subscription(UserDisabled, self.on_user_disabled),
             Subscription(UserEnabled, self.on_user_enabled),
-            *(BatchSubscription(event, self.on_told) for event in _TOLD_ONLY),
+            # of one event a webhook has one message, so no inbox is needed
+            *(BatchSubscription(event, self.on_told, repeatable=True) for event in _TOLD_ONLY),
         )
 
     async def on_queued(self, transaction: Transaction, received: Sequence[tuple[JobQueued, CloudEvent]]) -> None:

@@ -11,7 +11,6 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolicy
 from nats.js.errors import APIError, NotFoundError
 from prometheus_client import Counter
@@ -29,6 +28,7 @@ from shared.logs import mask_text
 from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
 from shared.messaging.delivery import AnySubscription, Delivery
+from shared.messaging.pull import Pull
 from shared.messaging.stream import CHECK_SECONDS, differences, report
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ class Consumer:
         self._delivery = Delivery(subscriptions)
         self._clock = clock
         self._stopwatch = stopwatch
-        self._pull: JetStreamContext.PullSubscription | None = None
+        self._pull: Pull | None = None
         self._stale = False
         self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
         self._next_check = 0.0
@@ -198,15 +198,15 @@ class Consumer:
             self._pull = await self._subscribe()
         elif self._stopwatch() > self._next_check:
             await self._put_right()
-        try:
-            return await self._pull.fetch(_BATCH, timeout=_FETCH_SECONDS)
-        except TimeoutError:  # also asyncio's own, which nats-py raises when the time is up between two requests
-            return []
+        return await self._pull.take(_BATCH, _FETCH_SECONDS)
 
-    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+    async def _subscribe(self) -> Pull:
         await self._broker.ensure_stream()
         await self._put_right()
-        pull = self._pull or await self._broker.jetstream.pull_subscribe_bind(durable=self._name, stream=STREAM)
+        pull = self._pull
+        if pull is None:
+            pull = Pull(self._broker.client, STREAM, self._name)
+            await pull.open()
         self._stale = False
         return pull
 

@@ -63,6 +63,8 @@ class BatchSubscription(Generic[EventT]):
     event: type[EventT]
     handler: Callable[[Transaction, Sequence[tuple[EventT, CloudEvent]]], Awaitable[None]]
     """As for one event. If it fails, each of them comes again by itself."""
+    repeatable: bool = False
+    """The handler itself makes nothing of an event that comes again, which so leaves no row in the inbox."""
 
 
 AnySubscription = Subscription[Any] | BatchSubscription[Any]
@@ -118,14 +120,21 @@ class Delivery:
         return _Received(subscription, data, event) if concerns else None
 
     async def _take(self, transaction: Transaction, received: Sequence[_Received], now: datetime) -> list[_Received]:
-        """Those that have not had their effect; of one that came twice, the first."""
+        """Those that have not had their effect, as far as the inbox is asked; of one that came twice, the first."""
         by_id: dict[UUID, _Received] = {}
         for one in received:
-            by_id.setdefault(one.event.id, one)
-        if not by_id:
-            return []
-        taken = {row["event_id"] for row in await transaction.fetch_all(_TAKE, event_ids=list(by_id), now=now)}
-        return [one for event_id, one in by_id.items() if event_id in taken]
+            if not _is_repeatable(one):
+                by_id.setdefault(one.event.id, one)
+        taken: set[UUID] = set()
+        if by_id:
+            taken = {row["event_id"] for row in await transaction.fetch_all(_TAKE, event_ids=list(by_id), now=now)}
+        return [
+            one for one in received if _is_repeatable(one) or (one.event.id in taken and by_id[one.event.id] is one)
+        ]
+
+
+def _is_repeatable(one: _Received) -> bool:
+    return isinstance(one.subscription, BatchSubscription) and one.subscription.repeatable
 
 
 async def _give(transaction: Transaction, handler: Any, together: Sequence[_Received]) -> None:

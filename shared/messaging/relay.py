@@ -157,9 +157,8 @@ class Relay:
         traceparent = None if traced is None else traced.traceparent
         body = msgspec.json.encode(envelope(row, self._source, traceparent=traceparent))
         try:
-            sent = await jetstream.publish_async(
-                row["subject"], body, wait_stall=_ACK_SECONDS, headers={"Nats-Msg-Id": str(row["event_id"])}
-            )
+            # no time for its turn: a batch is smaller than what may be under way, and each time would be a task
+            sent = await jetstream.publish_async(row["subject"], body, headers={"Nats-Msg-Id": str(row["event_id"])})
         except UNREACHABLE as error:
             raise BrokerUnavailable(cause=type(error).__name__) from error
         if traced is not None:

@@ -2,9 +2,11 @@
 
 import ipaddress
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from litestar.connection import ASGIConnection
+from litestar.types import Scope
 
 TRUSTED_PROXIES = "trusted_proxies"
 """Of the application's state: how many proxies stand before the service."""
@@ -14,7 +16,7 @@ _IPV6_PREFIX = 64
 
 def client_address(request: ASGIConnection[Any, Any, Any, Any]) -> str:
     """The address that a request is counted for."""
-    return counted_address(*_told_by(request))
+    return counted_address(*_told_by(request.scope), request.app.state[TRUSTED_PROXIES])
 
 
 def counted_address(forwarded: str, peer: str, proxies: int) -> str:
@@ -32,15 +34,22 @@ def counted_address(forwarded: str, peer: str, proxies: int) -> str:
     return peer if address is None else str(address)
 
 
-def seen_address(request: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+def seen_address(scope: Scope, proxies: int) -> str | None:
     """The address that a request came from, as the first of our proxies saw it; None: it is not known."""
-    address = _told_address(*_told_by(request))
+    return _seen_address(*_told_by(scope), proxies)
+
+
+@lru_cache(maxsize=1024)
+def _seen_address(forwarded: str, peer: str, proxies: int) -> str | None:
+    address = _told_address(forwarded, peer, proxies)
     return None if address is None else str(address)
 
 
-def _told_by(request: ASGIConnection[Any, Any, Any, Any]) -> tuple[str, str, int]:
-    peer = request.client.host if request.client is not None else ""
-    return ",".join(request.headers.getall("x-forwarded-for", [])), peer, request.app.state[TRUSTED_PROXIES]
+def _told_by(scope: Scope) -> tuple[str, str]:
+    """X-Forwarded-For, and who connected to us."""
+    forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    client = scope["client"]
+    return ",".join(forwarded), client[0] if client else ""
 
 
 def _told_address(forwarded: str, peer: str, proxies: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

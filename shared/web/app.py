@@ -36,7 +36,7 @@ from shared.web.console import ConsolePageController
 from shared.web.docs import ApiDocument, FrontDocsController, OpenApiPart, openapi_subject
 from shared.web.drain import Drain
 from shared.web.errors import EXCEPTION_HANDLERS
-from shared.web.fast_reads import FastRead, FastReads
+from shared.web.fast_routes import FastRoute, FastRoutes
 from shared.web.health import FrontHealthController, HealthCheck, service_health_controller
 from shared.web.key_holds import KEY_HOLDS, KeyHolds
 from shared.web.openapi import openapi_config, own_document
@@ -100,7 +100,7 @@ class ServiceParts:
     """How keys are checked."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """Injected into handlers by name, and the application's state, for guards."""
-    fast_reads: Sequence[FastRead] = ()
+    fast_routes: Sequence[FastRoute] = ()
     """Of its routes, those that are answered before the framework."""
     subscriptions: Sequence[AnySubscription] = ()
     rpc: Sequence[RpcEndpoint[Any, Any]] = ()
@@ -169,7 +169,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[_lifespan(base, parts, [*loops, measure], drain)],
         middleware=[
-            DefineMiddleware(AuthenticationMiddleware, cache=identities),
+            DefineMiddleware(AuthenticationMiddleware, cache=identities, proxies=base.settings.trusted_proxies),
             DefineMiddleware(BodyMiddleware, seconds=base.settings.body_seconds),
         ],
         openapi_config=openapi_config(),
@@ -195,7 +195,13 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
             RpcEndpoint(audit_subject(base.service), AuditQuery, audit_endpoint(base.database)),
         ],
     )
-    fast = FastReads(app.asgi_handler, identities, parts.fast_reads)
+    fast = FastRoutes(
+        app.asgi_handler,
+        identities,
+        parts.fast_routes,
+        body_seconds=base.settings.body_seconds,
+        proxies=base.settings.trusted_proxies,
+    )
     app.asgi_handler = UpgradeLayer(RequestLayer(fast, drain), drain)
     return app
 

@@ -183,11 +183,13 @@ class AuthenticationMiddleware:
     Args:
         app: The next layer.
         cache: Where identities come from.
+        proxies: As many stand before the service.
     """
 
-    def __init__(self, app: ASGIApp, cache: IdentityCache) -> None:
+    def __init__(self, app: ASGIApp, cache: IdentityCache, proxies: int) -> None:
         self._app = app
         self._cache = cache
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -198,15 +200,21 @@ class AuthenticationMiddleware:
                 scope["user"] = await self._cache.identify(key, lambda: client_address(ASGIConnection(scope)))
                 scope["state"][API_KEY] = key
             if scope["method"] != HttpMethod.GET or handler.opt.get(AUDITED):
-                begin_act(_act_of(scope))
+                action = str(getattr(handler, "operation_id", None) or scope["path"])
+                begin_act(act_of(action, scope, scope.get("user"), self._proxies))
         await self._app(scope, receive, send)
 
 
-def _act_of(scope: HTTPScope) -> Act:
-    """What a request is about to do; its operation writes that down when it does."""
-    action = str(getattr(scope["route_handler"], "operation_id", None) or scope["path"])
-    address = seen_address(ASGIConnection(scope))
-    who: Identity | None = scope.get("user")
+def act_of(action: str, scope: HTTPScope, who: Identity | None, proxies: int) -> Act:
+    """What a request is about to do; its operation writes that down when it does.
+
+    Args:
+        action: Operation id of its route.
+        scope: The request's.
+        who: Whose key it came with; None: no key is asked for.
+        proxies: As many stand before the service.
+    """
+    address = seen_address(scope, proxies)
     if who is None:
         return Act(action=action, address=address)
     return Act(

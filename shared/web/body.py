@@ -4,11 +4,11 @@ Checked after the key, and as the body is read: what a handler does not read cos
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPRequestEvent, Receive, Scope, Send
 
 from shared.errors import ErrorKind, GpuDevError, InvalidInput, Problem
 
@@ -93,18 +93,35 @@ class BodyMiddleware:
         if scope["type"] == ScopeType.HTTP and scope["method"] in {"POST", "PUT", "PATCH", "DELETE"}:
             headers = dict(scope["headers"])
             has_body = _has_body(headers)
-            if has_body and scope["route_handler"].parsed_data_field is not None and not _is_json(headers):
+            if has_body and scope["route_handler"].parsed_data_field is not None and not is_json(headers):
                 raise NotJson
             if has_body:
                 receive = _bounded(receive, self._seconds)
         await self._app(scope, receive, send)
 
 
-def _bounded(receive: Receive, seconds: float) -> Receive:
+async def whole_body(receive: Receive, seconds: float) -> bytes:
+    """The body of a request, of which the server sees that it is no longer than is said.
+
+    Raises:
+        BodyTooSlow: It did not come whole in this time.
+        InvalidInput: It ends before its end.
+    """
+    next_message = _bounded(receive, seconds)
+    parts: list[bytes] = []
+    more = True
+    while more:
+        message = await next_message()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _bounded(receive: Receive, seconds: float) -> Callable[[], Awaitable[HTTPRequestEvent]]:
     deadline: float | None = None
     whole = False
 
-    async def next_message() -> HTTPReceiveMessage:
+    async def next_message() -> HTTPRequestEvent:
         nonlocal deadline, whole
         if whole:
             return await receive()  # type: ignore[return-value]
@@ -127,7 +144,8 @@ def _has_body(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def _is_json(headers: dict[bytes, bytes]) -> bool:
+def is_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the body is said to be JSON."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return media_type == b"application/json" or (
         media_type.startswith(b"application/") and media_type.endswith(b"+json")

@@ -20,6 +20,7 @@ from msgspec import UNSET
 
 from shared.errors import ErrorKind, GpuDevError, InvalidInput, Problem
 from shared.request_context import current_request_id
+from shared.web.response import RawAnswer, raw_headers, struct_answer
 from shared.web.validation import parameter_problems, with_input
 
 log = structlog.get_logger(__name__)
@@ -114,6 +115,12 @@ def error_headers(error: GpuDevError) -> dict[str, str]:
     return headers
 
 
+def error_answer(error: GpuDevError) -> RawAnswer:
+    """The answer to an error that is about no parameter of the request."""
+    body = ProblemsBody(error.told()) if isinstance(error, InvalidInput) else ErrorBody(error.text)
+    return struct_answer(error.kind.status_code, body, raw_headers(error_headers(error)))
+
+
 def on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
     """Parameters that Litestar refused."""
     return _answer(400, ProblemsBody(_with_parameters(request, parameter_problems(error))))
@@ -153,8 +160,17 @@ def _too_large(request: Request[Any, Any, Any]) -> str:
 
 def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """A fault of ours: the client learns its id, the log has the rest."""
-    log.error("unexpected_error", path=request.url.path, error=type(error).__name__, exc_info=error)
-    return _answer(500, ErrorBody("Internal Server Error", current_request_id()))
+    return _answer(500, _unexpected(error, request.url.path))
+
+
+def unexpected_answer(error: Exception, path: str) -> RawAnswer:
+    """The same, as it is sent."""
+    return struct_answer(500, _unexpected(error, path))
+
+
+def _unexpected(error: Exception, path: str) -> ErrorBody:
+    log.error("unexpected_error", path=path, error=type(error).__name__, exc_info=error)
+    return ErrorBody("Internal Server Error", current_request_id())
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {

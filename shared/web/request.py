@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +19,7 @@ from shared.request_context import begin_request
 from shared.tracing import Kind, Span, span
 from shared.web.body import RequestBody
 from shared.web.drain import Drain
-from shared.web.errors import ErrorBody, ProblemsBody
+from shared.web.errors import error_answer
 
 log = structlog.get_logger(__name__)
 
@@ -93,10 +92,8 @@ class RequestLayer:
 
         refusal = _refusal(scope)
         with _traced(scope, headers) as traced:
-            if refusal is None:
-                await self._app(scope, receive_until_answered if head else body.receive, send_with_id)
-            else:
-                await _refuse(refusal, send_with_id)
+            app = self._app if refusal is None else error_answer(refusal)
+            await app(scope, receive_until_answered if head else body.receive, send_with_id)
             _tell(traced, scope, status, request_id)
         self._observe(scope, status, self._stopwatch() - started)
 
@@ -164,16 +161,3 @@ def _refusal(scope: Scope) -> GpuDevError | None:
     if b"%" in query and not _CONTROL_BYTES.isdisjoint(unquote_to_bytes(query)):
         return InvalidInput([Problem("value_error", ("query",), "Control characters are not allowed")])
     return None
-
-
-async def _refuse(error: GpuDevError, send: Any) -> None:
-    detail: Any = error.told() if isinstance(error, InvalidInput) else error.text
-    body = msgspec.json.encode(ProblemsBody(detail) if isinstance(error, InvalidInput) else ErrorBody(detail))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.kind.status_code,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

@@ -50,7 +50,7 @@ class StructResponse(Response[Any]):
             answer: ASGIApp = super().to_asgi_response(app, request, headers=headers, cookies=cookies, **options)
             return answer
         more = raw_headers({**(headers or {}), **self.headers})
-        return json_answer(self.status_code or 200, _ENCODER.encode(self.content), more)
+        return struct_answer(self.status_code or 200, self.content, more)
 
 
 class RawAnswer(msgspec.Struct, frozen=True):
@@ -69,6 +69,11 @@ class RawAnswer(msgspec.Struct, frozen=True):
         del scope, receive
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+def struct_answer(status: int, content: msgspec.Struct, headers: tuple[tuple[bytes, bytes], ...] = ()) -> RawAnswer:
+    """An answer whose body is a struct as JSON."""
+    return json_answer(status, _ENCODER.encode(content), headers)
 
 
 def json_answer(status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> RawAnswer:

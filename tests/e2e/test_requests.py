@@ -1,10 +1,12 @@
 """What is taken from users and what is refused, as it comes through the ingress."""
 
 import re
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests.support.harness import eventually
 from tests.support.stack import LocalStack, users
 
 JOB = {"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1, "command": "exit 0"}
@@ -70,3 +72,22 @@ async def test_a_query_is_at_most_8_kb(stack: LocalStack) -> None:
     async with users(stack, "demo") as (demo,):
         answer = await demo.client.get("/v1/jobs?status=" + "x" * 8192)
         assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (400, ["query"])
+
+
+@pytest.mark.parametrize("path", ["/v1/gpu/availability", "/v1/cluster/status"])
+@pytest.mark.parametrize("way", [{}, {"Prefer": "respond-async"}], ids=["before the framework", "by its route"])
+async def test_who_has_what_the_cluster_shows_is_told_so_without_a_body(
+    stack: LocalStack, path: str, way: dict[str, str]
+) -> None:
+    async with users(stack, "demo") as (demo,):
+
+        async def known() -> Any:
+            tag = (await demo.client.get(path, headers=way)).headers["etag"]
+            same = await demo.client.get(path, headers={"If-None-Match": tag, **way})
+            # what other tests have begun may have changed it in between
+            return same if same.headers["etag"] == tag else None
+
+        same = await eventually(known, "it stays the same between two reads")
+        assert (same.status_code, same.content, same.headers["cache-control"]) == (304, b"", "no-store")
+        other = await demo.client.get(path, headers={"If-None-Match": '"another"', **way})
+        assert (other.status_code, "timestamp" in other.json()) == (200, True)

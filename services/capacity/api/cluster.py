@@ -17,7 +17,7 @@ from shared.errors import InvalidInput, Problem
 from shared.web.authentication import AuthenticatedRequest
 from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses
 from shared.web.errors import error_responses
-from shared.web.fast_reads import FastRead
+from shared.web.fast_routes import FastRead, FastRoute
 
 _AVAILABILITY = "/v1/gpu/availability"
 _STATUS = "/v1/cluster/status"
@@ -106,7 +106,7 @@ class ClusterController(Controller):
         return ConditionalResponse(request, await shown_cluster.status())
 
 
-def fast_reads(shown_cluster: ShownCluster) -> list[FastRead]:
+def fast_routes(shown_cluster: ShownCluster) -> list[FastRoute]:
     """Both routes: they have no parameters."""
 
     async def read_availability(_: Identity, __: bool) -> Encoded:

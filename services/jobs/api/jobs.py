@@ -39,19 +39,22 @@ from services.jobs.schemas.requests import (
     SubmitBatchRequest,
     SubmitBody,
     SubmitRequest,
+    read_request,
 )
 from shared.contracts.auth import Identity
 from shared.errors import InvalidInput
+from shared.idempotency import IdempotencyKey, Outcome
 from shared.web.authentication import AuthenticatedRequest
 from shared.web.body import LARGE_BODY_BYTES
 from shared.web.conditional import ConditionalResponse, Encoded, conditional_responses, encoded
 from shared.web.errors import error_responses
-from shared.web.fast_reads import FastRead
+from shared.web.fast_routes import FastRead, FastRoute, FastWrite
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.preferences import PREFER_WAIT, preferred_wait
 from shared.web.validation import Body
 
 _PATH = "/v1/jobs"
+_SUBMIT = "submit_job"
 _LIMIT = "Jobs in the answer, at most"
 _OFFSET = "Jobs to skip, newest first"
 _USER = "For operators: the jobs of the user of this name, or `*` for everybody's"
@@ -65,7 +68,7 @@ class JobsController(Controller):
     @post(
         "/submit",
         status_code=200,
-        operation_id="submit_job",
+        operation_id=_SUBMIT,
         opt={PREFER_WAIT: True},
         summary="Submit a job",
         dto=SubmitBody,
@@ -80,15 +83,8 @@ class JobsController(Controller):
 
         With `Prefer: wait=10` the answer is held until the job has left the queue, 30 s at most.
         """
-        outcome = await submit_job(
-            owner=request.user,
-            submission=read_submission(msgspec.structs.asdict(data)),
-            job_id=uuid4(),
-            key=await idempotency_key(request),
-            now=context.clock(),
-            context=context,
-        )
-        return await held_answer(request, submit_answer(outcome), left_queue, context)
+        outcome = await _submit(request.user, data, await idempotency_key(request), context)
+        return await held_answer(request, outcome, left_queue, context)
 
     @post(
         "/batch",
@@ -253,8 +249,22 @@ def _hours_text(hours: float) -> str:
     return str(int(hours)) if hours.is_integer() else str(hours)
 
 
-def fast_reads(shown_jobs: ShownJobs) -> list[FastRead]:
-    """A job by its whole id or a beginning of it, and a page of the list."""
+async def _submit(
+    owner: Identity, request: SubmitRequest, key: IdempotencyKey | None, context: Context
+) -> Outcome[SubmitAnswer]:
+    outcome = await submit_job(
+        owner=owner,
+        submission=read_submission(msgspec.structs.asdict(request)),
+        job_id=uuid4(),
+        key=key,
+        now=context.clock(),
+        context=context,
+    )
+    return submit_answer(outcome)
+
+
+def fast_routes(context: Context, shown_jobs: ShownJobs) -> list[FastRoute]:
+    """A job by its whole id or a beginning of it, a page of the list, and a submit."""
 
     async def read_one(identity: Identity, ids: IdRange) -> Encoded:
         return await shown_jobs.one(user_id=identity.user_id, ids=ids)
@@ -262,9 +272,21 @@ def fast_reads(shown_jobs: ShownJobs) -> list[FastRead]:
     async def read_page(identity: Identity, query: JobQuery) -> Encoded:
         return await shown_jobs.page(user_id=identity.user_id, query=query)
 
+    async def write_submit(
+        owner: Identity, request: SubmitRequest, key: IdempotencyKey | None
+    ) -> Outcome[SubmitAnswer]:
+        return await _submit(owner, request, key, context)
+
     return [
         FastRead(template=f"{_PATH}/{{job_id}}", match=_asked_job, read=read_one),
         FastRead(template=_PATH, match=_asked_page, read=read_page),
+        FastWrite(
+            template=f"{_PATH}/submit",
+            operation_id=_SUBMIT,
+            most_bytes=LARGE_BODY_BYTES,
+            decode=read_request,
+            write=write_submit,
+        ),
     ]
 
 

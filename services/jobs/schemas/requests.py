@@ -117,7 +117,7 @@ class SubmitBody(Body[SubmitRequest]):
         Raises:
             InvalidInput: With all problems.
         """
-        return _read_request(value)
+        return read_request(value)
 
 
 MOST_TOGETHER = 500
@@ -160,7 +160,7 @@ class SubmitBatchBody(Body[SubmitBatchRequest]):
                 more += not _is_well_formed(entry)
                 continue
             try:
-                requests.append(_read_request(bytes(entry)))
+                requests.append(read_request(bytes(entry)))
             except InvalidInput as error:
                 problems += of_entry(error, index).problems
                 more += error.more
@@ -177,7 +177,12 @@ def _is_well_formed(raw: msgspec.Raw) -> bool:
     return True
 
 
-def _read_request(raw: bytes) -> SubmitRequest:
+def read_request(raw: bytes) -> SubmitRequest:
+    """A submission of which form and meaning are good.
+
+    Raises:
+        InvalidInput: With all problems, without inputs.
+    """
     try:
         request = decode_body(raw, SubmitRequest)
     except InvalidInput as error:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 
 from services.capacity.domain.availability import count_availability
@@ -70,6 +71,33 @@ async def test_an_answer_is_as_of_no_earlier_than_what_it_holds(capacity: Capaci
     assert [entry.in_use for entry in count_availability(snapshot)] == [4]
     assert snapshot.as_of is not None
     assert snapshot.as_of >= later(minutes=1)
+
+
+@pytest.mark.parametrize("path", ["/v1/gpu/availability", "/v1/cluster/status"])
+@pytest.mark.parametrize("way", [{}, {"Prefer": "respond-async"}], ids=["before the framework", "by its route"])
+async def test_who_has_an_answer_is_told_that_it_holds_until_it_does_not(
+    stage: Stage, path: str, way: dict[str, str]
+) -> None:
+    async def ask(known: str) -> httpx.Response:
+        return await stage.client.get(path, headers={**stage.headers, **way, "If-None-Match": known})
+
+    async def holds() -> str | None:
+        """What earlier tests have left on the stream may still come in."""
+        tag: str = (await ask("")).headers["etag"]
+        for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+            same = await ask(known)
+            if same.headers["etag"] != tag:
+                return None
+            assert (same.status_code, same.content) == (304, b"")
+        return tag
+
+    tag = await eventually(holds, "nothing changes")
+    job = submitted(8, "l4")  # more than there are: it waits
+    await stage.publish(job, 1)
+    await eventually(lambda: queued_are(stage, 8), "it waits")
+    changed = await ask(tag)
+    assert (changed.status_code, changed.headers["etag"] != tag, changed.json() != {}) == (200, True, True)
+    await stage.publish(ended(job), 4)
 
 
 @pytest.mark.parametrize("path", ["/v1/gpu/availability", "/v1/cluster/status"])

@@ -146,6 +146,20 @@ async def test_metrics_are_on_a_port_of_their_own(make_replica: Callable[..., Re
     assert "gpudev_loop_turns_total{" in metrics.text
 
 
+async def test_what_a_start_has_made_is_out_of_garbage_collection(
+    make_replica: Callable[..., Replica], tmp_path: Path
+) -> None:
+    told = tmp_path / "frozen"
+    ask = f"open({str(told)!r}, 'w').write(f'{{gc.get_freeze_count()}} {{gc.get_threshold()[0]}}')"
+    (tmp_path / "sitecustomize.py").write_text(f"import atexit, gc\natexit.register(lambda: {ask})\n")
+    replica = make_replica(PYTHONPATH=str(tmp_path))
+    os.kill(replica.pid, signal.SIGTERM)
+    await ended(replica)
+    frozen, young = map(int, told.read_text().split())
+    assert frozen > 50_000
+    assert young > 1_000
+
+
 async def test_a_wrong_setting_is_named_and_ends_the_process(make_replica: Callable[..., Replica]) -> None:
     with pytest.raises(Exception, match="GPUDEV_SWEEP_SECONDS") as failed:
         make_replica(GPUDEV_SWEEP_SECONDS="often")

@@ -1,0 +1,90 @@
+"""Taking what waits for a durable consumer, many events at once.
+
+nats-py's own `fetch` makes two tasks and a random id for each message, which takes longer than handling it does. The
+protocol is JetStream's: https://docs.nats.io/reference/reference-protocols/nats_api_reference.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import APIError
+
+from shared.background import wait_until_set
+
+_ENDS = frozenset({"404", "408"})
+"""Statuses that end a request with nothing wrong: no messages, or no more in time."""
+_HEARTBEAT = "100"
+_SERVER_SECONDS = 0.1
+"""By which the server's time for a request is shorter than ours: what it still sends then is not lost on us."""
+
+
+class Pull:
+    """Asks for a consumer's messages, one request at a time.
+
+    Args:
+        client: Connected; what is subscribed to on it comes back with its connection.
+        stream: Name of the stream.
+        durable: Name of the consumer.
+    """
+
+    def __init__(self, client: Client, stream: str, durable: str) -> None:
+        self._client = client
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._inbox = client.new_inbox()
+        self._requests = 0
+        self._missing = 0
+        """Messages that the request may still bring."""
+        self._arrived: list[Msg] = []
+        self._ended = asyncio.Event()
+        self._refusal: Msg | None = None
+
+    async def open(self) -> None:
+        """Begin to listen; once, before the first `take`."""
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    async def take(self, most: int, seconds: float) -> list[Msg]:
+        """What waits; if nothing does, what comes first in this time. Empty: nothing came.
+
+        Raises:
+            APIError: The server refuses.
+            nats.errors.Error: There is no connection.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        # both together: it ends as soon as what waits is sent, and waits for the first when nothing does
+        await self._ask(most, seconds, no_wait=True)
+        if not self._arrived and (left := end - clock()) > _SERVER_SECONDS:
+            await self._ask(1, left, no_wait=False)
+        # what an earlier request brought late is among them
+        taken, self._arrived = self._arrived[:most], self._arrived[most:]
+        return taken
+
+    async def _ask(self, most: int, seconds: float, *, no_wait: bool) -> None:
+        self._requests += 1
+        self._missing = most - len(self._arrived)
+        if self._missing <= 0:
+            return
+        self._ended.clear()
+        self._refusal = None
+        request: dict[str, Any] = {"batch": self._missing, "expires": round(1e9 * (seconds - _SERVER_SECONDS))}
+        if no_wait:
+            request["no_wait"] = True
+        await self._client.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._requests}")
+        await wait_until_set(self._ended, seconds)
+        if self._refusal is not None:
+            raise APIError.from_msg(self._refusal)
+
+    async def _receive(self, message: Msg) -> None:
+        status = (message.headers or {}).get("Status")
+        if status is None:
+            self._arrived.append(message)
+            self._missing -= 1
+            if self._missing <= 0:
+                self._ended.set()
+        elif status != _HEARTBEAT and message.subject == f"{self._inbox}.{self._requests}":
+            if status not in _ENDS and not self._arrived:
+                self._refusal = message
+            self._ended.set()
