@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gpudev import AsyncClient, errors
+from tests.support.ssh import read_until_end
 from tests.support.stack import LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,7 +31,11 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
         await alice.wait(other, "active")
         waiting = await bob.submit(gpu_count=8)
 
-        await asyncio.to_thread(two_nodes.simulate, f"nodes/{node}/kill")
+        async with AsyncClient(two_nodes.url, alice.key) as client, client.open_ssh(lost) as session:
+            assert (await session.read()).startswith(b"SSH-2.0-")
+            await asyncio.to_thread(two_nodes.simulate, f"nodes/{node}/kill")
+            ended = await asyncio.wait_for(read_until_end(session), 10)
+        assert ended.detail == f"The node was lost: Node {node} does not answer"
 
         async def dead() -> dict[str, Any] | None:
             entry = (await alice.availability())["h100"]

@@ -15,6 +15,7 @@ import pytest
 
 from gpudev import AsyncClient, Client, errors
 from gpudev.tunnel import SshEnded, SshTunnel
+from tests.support.ssh import read_until_end
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.timeout(180)
@@ -72,15 +73,6 @@ async def _down(opened: SshTunnel, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         await writer.drain()
     writer.close()
-
-
-async def read_until_end(opened: SshTunnel) -> SshEnded:
-    while True:
-        try:
-            if not await opened.read():
-                await opened.write(b"")
-        except SshEnded as ended:
-            return ended
 
 
 async def test_a_command_runs_and_its_exit_code_comes_back(stack: LocalStack) -> None:

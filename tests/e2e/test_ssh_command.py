@@ -157,6 +157,73 @@ async def test_a_web_server_in_the_job_is_reached_on_a_port_here(stack: LocalSta
                 await process.wait()
 
 
+# what VS Code's Remote-SSH extension sends to a shell, in short: it asks what system it is, starts a server that lives
+# on by itself, and reads where that listens; then the connection stays, and carries all that the editor says
+EDITORS_SCRIPT = """
+echo "mark: running"
+uname -rsv
+folder="$HOME/.vscode-server/bin/0123abcd"
+mkdir -p "$folder"
+cd "$folder"
+echo "of the server" > page
+nohup python3 -u -m http.server 0 --bind 127.0.0.1 < /dev/null > log 2>&1 &
+echo $! > pid
+until grep -q "port [0-9]" log; do sleep 0.1; done
+echo "listeningOn==$(sed -n 's/.* port \\([0-9]*\\) .*/\\1/p' log)=="
+echo "mark: end"
+"""
+
+
+async def fetch_by_socks(proxy: int, port: int) -> bytes:
+    """The page of a server on a port of the job, through a proxy here (RFC 1928)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy)
+    try:
+        writer.write(b"\x05\x01\x00")
+        assert await reader.readexactly(2) == b"\x05\x00"
+        writer.write(b"\x05\x01\x00\x01" + bytes([127, 0, 0, 1]) + port.to_bytes(2, "big"))
+        assert (await reader.readexactly(10))[:2] == b"\x05\x00"
+        writer.write(b"GET /page HTTP/1.0\r\n\r\n")
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["first", "beside-another-session"])
+async def test_an_editor_installs_its_server_and_speaks_with_it(
+    stack: LocalStack, tmp_path: Path, *, shared: bool
+) -> None:
+    async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
+        if shared:
+            assert (await desk.run("ssh", HOST, "true")).code == 0
+        (proxy,) = free_ports(1)
+        command = ("ssh", "-F", str(desk.config), "-T", "-o", "ConnectTimeout=15")
+        editor = await asyncio.create_subprocess_exec(
+            *command, "-D", str(proxy), HOST, "bash", env=desk.environment, stdin=PIPE, stdout=PIPE
+        )
+        assert editor.stdin is not None
+        assert editor.stdout is not None
+        try:
+            editor.stdin.write(EDITORS_SCRIPT.encode())
+            told = (await asyncio.wait_for(editor.stdout.readuntil(b"mark: end\n"), 60)).decode().splitlines()
+            assert (told[0], told[1].split()[0]) == ("mark: running", "Linux")
+            port = int(told[-2].split("==")[1])
+            assert (await fetch_by_socks(proxy, port)).endswith(b"of the server\n")
+
+            (tmp_path / "asked").write_text("uname -rsv; exit 3\n")
+            with (tmp_path / "asked").open("rb") as asked:
+                again = await desk.run(*command[:1], *command[3:], HOST, "bash", stdin=asked.fileno())
+            assert (again.code, again.output.split()[0]) == (3, "Linux"), again
+            # a hundred at once, as an editor's windows and extensions open them
+            pages = await asyncio.gather(*(fetch_by_socks(proxy, port) for _ in range(100)))
+            assert all(page.endswith(b"of the server\n") for page in pages)
+            editor.stdin.write(b'kill "$(cat pid)"; exit 4\n')
+            assert await asyncio.wait_for(editor.wait(), 30) == 4
+        finally:
+            if editor.returncode is None:
+                editor.kill()
+                await editor.wait()
+
+
 async def has_host_keys(user: ApiUser, job_id: str) -> bool:
     return bool((await user.job(job_id))["ssh_host_keys"])
 

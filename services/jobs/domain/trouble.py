@@ -64,9 +64,17 @@ def node_trouble(name: str, node: Node | None) -> str | None:
         name: The node's.
         node: None: there is no such node any more.
     """
+    if loss := node_loss(name, node):
+        return loss
+    # kubectl drain, and whatever else empties a node, cordons it first
+    drained = node is not None and node.spec.unschedulable
+    return f"Its node was drained: {name} accepts no more pods" if drained else None
+
+
+def node_loss(name: str, node: Node | None) -> str | None:
+    """Why nothing on a node can be reached, for a person, with arguments as those of `node_trouble`; None: it can."""
     if node is None:
         return f"The node was lost: Node {name} is gone"
     if not any(one.type == "Ready" and one.status == "True" for one in node.status.conditions):
         return f"The node was lost: Node {name} does not answer"
-    # kubectl drain, and whatever else empties a node, cordons it first
-    return f"Its node was drained: {name} accepts no more pods" if node.spec.unschedulable else None
+    return None

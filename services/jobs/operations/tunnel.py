@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import Gauge
 
 from services.jobs import storage
-from services.jobs.adapters.kubernetes import Cluster
+from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable
 from services.jobs.context import Context
 from services.jobs.domain.job import ENDED_STATUSES, Job, Phase
 from services.jobs.domain.manifests import SSH_PORT
@@ -36,6 +36,8 @@ _DIAL_SECONDS = 5.0
 _PING_SECONDS = 20.0
 _LOOK_SECONDS = 10.0
 """Between two looks at the job when no news comes."""
+_UNANSWERED_SECONDS = 20.0
+"""After which a job that says nothing to what the client has said may be on a node that is lost."""
 _LAST_SECONDS = 1.0
 """In which a client takes the reason of the end."""
 _PIECE_BYTES = 512 << 10
@@ -115,7 +117,7 @@ class Tunnels:
         except BaseException:
             self._leave(user_id)
             raise
-        return Tunnel(port, job.id, self._context, lambda: self._leave(user_id))
+        return Tunnel(port, job.id, self._context, self._cluster, lambda: self._leave(user_id))
 
     def _admit(self, user_id: int) -> None:
         settings = self._context.settings
@@ -206,6 +208,7 @@ class Tunnel:
         port: Of the job.
         job_id: Whose end is the tunnel's.
         context: The service's.
+        cluster: Where its node is.
         left: Called once, at the end.
     """
 
@@ -214,13 +217,19 @@ class Tunnel:
         port: Port,
         job_id: UUID,
         context: Context,
+        cluster: Cluster,
         left: Callable[[], None],
     ) -> None:
         self._port = port
         self._job_id = job_id
         self._context = context
+        self._cluster = cluster
         self._left = left
         self._quiet_since = 0.0
+        self._unanswered_since: float | None = None
+        """When the client said what nothing has followed."""
+        self._client_was_first: bool | None = None
+        """To end its direction; None: neither has, or the connection to the job broke."""
 
     async def run(self, peer: Peer, key_ended: Callable[[], Awaitable[str]]) -> None:
         """Pass bytes on until either end, the job or the key has ended, and tell the client why.
@@ -253,13 +262,23 @@ class Tunnel:
             self._left()
 
     async def _why(self, end: End) -> End:
-        """A job that ends closes its port a moment before it is over."""
+        """A job that ends closes its port a moment before it is over, and a node that is lost before that is known."""
         if end.code not in {DONE, BROKEN}:
             return end
         job = await self._look()
-        if job is None or job.phase is Phase.ACTIVE:
-            return end
-        return _over(job)
+        if job is not None and job.phase is not Phase.ACTIVE:
+            return _over(job)
+        return (None if self._client_was_first else await self._lost(job)) or end
+
+    async def _lost(self, job: Job | None) -> End | None:
+        """Of a job whose node cannot be reached; None: it can, or that cannot be known now."""
+        if job is None or job.node is None:
+            return None
+        try:
+            loss = await self._cluster.find_node_loss(job.node)
+        except ClusterUnavailable:
+            return None
+        return End(BROKEN, loss) if loss else None
 
     async def _pump_both(self, peer: Peer) -> End:
         up, down = asyncio.create_task(self._pump_up(peer)), asyncio.create_task(self._pump_down(peer))
@@ -280,10 +299,13 @@ class Tunnel:
         while True:
             message = await peer.receive()
             if message is None:
+                self._client_was_first = True
                 raise ConnectionAbortedError("the client has gone")
             if isinstance(message, bytes):
+                self._unanswered_since = self._unanswered_since or asyncio.get_running_loop().time()
                 await self._port.write(message)
                 if not message:
+                    self._client_was_first = self._client_was_first is None
                     return
 
     async def _pump_down(self, peer: Peer) -> None:
@@ -291,7 +313,9 @@ class Tunnel:
         data = b"-"
         while data:
             data = await self._port.read()
-            self._quiet_since = asyncio.get_running_loop().time()
+            self._quiet_since, self._unanswered_since = asyncio.get_running_loop().time(), None
+            if not data and self._client_was_first is None:
+                self._client_was_first = False
             await peer.send(data)
 
     async def _ping(self, peer: Peer) -> None:
@@ -307,9 +331,15 @@ class Tunnel:
                 job = await self._look()
                 if job is not None and job.phase is not Phase.ACTIVE and job.phase is not Phase.ENDING:
                     return _over(job)
+                if self._is_unanswered() and (lost := await self._lost(job)):
+                    return lost
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await woken.wait()
+
+    def _is_unanswered(self) -> bool:
+        since = self._unanswered_since
+        return since is not None and asyncio.get_running_loop().time() - since >= _UNANSWERED_SECONDS
 
     async def _look(self) -> Job | None:
         """None: it cannot be known now, which ends no session."""

@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NoReturn
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from services.jobs import storage
+from services.jobs.adapters.kubernetes import Cluster
 from services.jobs.domain.job import Job
-from services.jobs.operations.tunnel import JOB_OVER, Tunnels
+from services.jobs.operations import tunnel as tunnel_module
+from services.jobs.operations.tunnel import BROKEN, DONE, JOB_OVER, Tunnels
 from shared.audit import Act, audit_endpoint, begin_act
 from shared.contracts.audit import AuditQuery
 from shared.contracts.capacity import LeaseRevoked
 from shared.errors import Conflict, Unavailable
 from tests.support.harness import eventually, running
-from tests.support.jobs import Client, JobsWorld, until_status
+from tests.support.jobs import Client, JobsWorld, first_gpu_node, until_status
 
 
 @pytest.fixture
@@ -25,23 +27,32 @@ def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
 
 
 class Person:
-    """A client's end of a session: it takes what comes and says nothing."""
+    """A client's end of a session: it takes what comes, and ends its direction after the job has.
 
-    def __init__(self) -> None:
+    Args:
+        says: What it says, once it is greeted.
+    """
+
+    def __init__(self, says: bytes = b"") -> None:
         self.heard = b""
         self.end: tuple[int, str] | None = None
+        self._answer = says
+        self._says: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def accept(self) -> None:
         """Begin."""
 
-    async def receive(self) -> NoReturn:
-        """Nothing is said."""
-        await asyncio.Event().wait()
-        raise AssertionError
+    async def receive(self) -> bytes:
+        """What it says next."""
+        return await self._says.get()
 
     async def send(self, data: bytes | str) -> None:
         """It comes."""
         self.heard += data if isinstance(data, bytes) else b""
+        if data == b"":
+            self._says.put_nowait(b"")
+        elif self._answer:
+            self._says.put_nowait(self._answer)
 
     async def close(self, code: int, reason: str) -> None:
         """The end."""
@@ -59,14 +70,17 @@ async def never() -> str:
 
 
 @asynccontextmanager
-async def port() -> AsyncIterator[int]:
-    """Of a job: it greets, and then is silent, as one whose node has died, from where no end comes either."""
+async def port(*, closes: bool = False) -> AsyncIterator[int]:
+    """Of a job: it greets, and then is silent, as one whose node has died, from where no end comes either, unless it
+    `closes`."""
     writers: list[asyncio.StreamWriter] = []
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         writer.write(b"SSH-2.0-job\r\n")
         await writer.drain()
+        if closes:
+            writer.close()
 
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     try:
@@ -99,6 +113,43 @@ async def test_a_session_on_a_node_that_dies_ends_with_the_reason_and_none_begin
         assert person.end == (JOB_OVER, "The job is failed: The node was lost: Node gpu-1 is gone")
         with pytest.raises(Conflict, match="The job is failed: The node was lost: Node gpu-1 is gone"):
             await tunnels.open(1, await found(world, job_id))
+
+
+@pytest.fixture
+async def cluster(jobs_kubeconfig: Path) -> AsyncIterator[Cluster]:
+    """One that answers."""
+    cluster = Cluster(kubeconfig=str(jobs_kubeconfig), namespace="none")
+    yield cluster
+    await cluster.close()
+
+
+async def test_a_session_that_is_not_answered_ends_once_its_node_is_known_to_be_lost(
+    world: JobsWorld, client: Client, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the job has ended by it, and though no end of the connection comes."""
+    monkeypatch.setattr(tunnel_module, "_UNANSWERED_SECONDS", 0.1)
+    monkeypatch.setattr(tunnel_module, "_LOOK_SECONDS", 0.1)
+    async with port() as number:
+        job_id = await world.submit_active(client)
+        await world.update(job_id, f"node = 'gone', epoch = 1, node_ip = '127.0.0.1', node_port = {number}")
+        tunnels, person = Tunnels(world.context(), cluster), Person(says=b"are you there?")
+        tunnel = await tunnels.open(1, await found(world, job_id))
+        await asyncio.wait_for(tunnel.run(person, never), 15)
+    assert person.end == (BROKEN, "The node was lost: Node gone is gone")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_session_that_the_job_ends_is_told_whether_its_node_was_lost(
+    world: JobsWorld, client: Client, cluster: Cluster, jobs_kubeconfig: Path, *, lost: bool
+) -> None:
+    node = "gone" if lost else first_gpu_node(str(jobs_kubeconfig))
+    async with port(closes=True) as number:
+        job_id = await world.submit_active(client)
+        await world.update(job_id, f"node = '{node}', epoch = 1, node_ip = '127.0.0.1', node_port = {number}")
+        tunnels, person = Tunnels(world.context(), cluster), Person()
+        tunnel = await tunnels.open(1, await found(world, job_id))
+        await asyncio.wait_for(tunnel.run(person, never), 15)
+    assert person.end == ((BROKEN, "The node was lost: Node gone is gone") if lost else (DONE, ""))
 
 
 async def test_a_job_that_waits_has_no_session_yet(world: JobsWorld, client: Client) -> None:

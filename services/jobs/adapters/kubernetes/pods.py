@@ -13,7 +13,7 @@ from services.jobs.adapters.kubernetes.exec_channel import PROTOCOL, Broken, Exe
 from services.jobs.adapters.kubernetes.objects import FORBIDDEN, SELECTOR, ClusterRefused, Object, Objects
 from services.jobs.domain.manifests import Manifest
 from services.jobs.domain.pod import MAIN_CONTAINER, Meta, Pod
-from services.jobs.domain.trouble import Node, PodEvent, newest, node_trouble
+from services.jobs.domain.trouble import Node, PodEvent, newest, node_loss, node_trouble
 from shared.contracts.labels import job_id_of
 from shared.kubernetes import ClusterUnavailable, StatusError
 
@@ -59,8 +59,15 @@ class Pods(Objects):
         Raises:
             ClusterUnavailable: There was no answer.
         """
+        return await self._judge_node(name, node_trouble)
+
+    async def find_node_loss(self, name: str) -> str | None:
+        """Why nothing on a node can be reached; otherwise as `find_node_trouble`."""
+        return await self._judge_node(name, node_loss)
+
+    async def _judge_node(self, name: str, judge: Callable[[str, Node | None], str | None]) -> str | None:
         try:
-            return node_trouble(name, await self._find("nodes", name, Node))
+            return judge(name, await self._find("nodes", name, Node))
         except StatusError as error:
             if error.status.code == FORBIDDEN:
                 return None
