@@ -1,5 +1,6 @@
 """What the kernel knows about processes: start times, groups, working directories, marks."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -24,6 +25,21 @@ def start_time(pid: int) -> str | None:
     fields = _stat(pid)
     # A zombie holds no port, file or memory; only its parent can remove it.
     return None if fields is None or fields[0] in {"Z", "X"} else fields[19]
+
+
+async def until_ended(pid: int) -> None:
+    """Return when the process has ended: told by the kernel, without a look again and again. Linux only."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def group_members(group: int) -> list[int]:

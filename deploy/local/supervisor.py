@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -123,8 +124,10 @@ class Supervisor:
                 outcome.set_result(error)
 
     async def _until_dead(self, item: _Running) -> None:
-        # A look ten times a second works on every system and costs nothing to speak of.
-        while item.process.poll() is None:  # noqa: ASYNC110 - no event tells of a child's death
+        if hasattr(os, "pidfd_open"):
+            await proc.until_ended(item.process.pid)
+            item.process.wait()
+        while item.process.poll() is None:  # noqa: ASYNC110 - on macOS no event tells of a child's death
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _revive(self, item: _Running) -> None:

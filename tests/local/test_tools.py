@@ -227,7 +227,7 @@ def test_an_idle_pod_is_ready_gets_its_server_again_and_ends_when_asked(fake_pod
 def sshd_of(pid: int) -> int:
     """The server that a first process runs."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(next(child for child in children if b"sshd" in Path(f"/proc/{child}/cmdline").read_bytes()))
+    return int(next(child for child in children if Path(f"/proc/{child}/comm").read_text() == "gpudev sshd\n"))
 
 
 def test_keys_are_replaced_whole_and_the_first_ones_come_only_once(fake_pod: FakePod) -> None:

@@ -56,6 +56,13 @@ def _options() -> Options:
     parser.add_argument(
         "--image", action="append", default=[], metavar="NAME=DIR", help="an image whose files lie in a directory"
     )
+    parser.add_argument(
+        "--program",
+        action="append",
+        default=[],
+        metavar="FILE=MODULE",
+        help="a Python program: where a container executes a copy of FILE, MODULE's main is called in its place",
+    )
     given = parser.parse_args()
     try:
         nodes = fleet.node_names([part.strip() for part in given.nodes.split(",") if part.strip()])
@@ -71,6 +78,9 @@ def _options() -> Options:
         back_off_seconds=given.back_off,
         images={
             name: Path(directory).resolve() for name, _, directory in (entry.partition("=") for entry in given.image)
+        },
+        programs={
+            Path(file).resolve(): module for file, _, module in (entry.rpartition("=") for entry in given.program)
         },
     )
 

@@ -22,6 +22,7 @@ from deploy.local.cluster.controllers.nodes import NodeLifecycleController
 from deploy.local.cluster.controllers.volumes import VolumeBinder
 from deploy.local.cluster.events import EventRecorder
 from deploy.local.cluster.kubelet.kubelet import Kubelet
+from deploy.local.cluster.kubelet.launcher import Launcher
 from deploy.local.cluster.kubelet.node_ports import NodePortProxy
 from deploy.local.cluster.registry.registry import Registry
 from deploy.local.cluster.registry.store import Store
@@ -43,6 +44,8 @@ class Options:
     """The first back-off of a crashing container or a failing pull; it doubles up to 300 s."""
     images: dict[str, Path]
     """Images that have files on this machine, by name."""
+    programs: dict[Path, str]
+    """Modules of Python programs that are loaded once for all containers, by the file that stands for them."""
 
 
 class StateInUse(Exception):
@@ -67,6 +70,8 @@ class Simulator:
         store.failure = asyncio.get_running_loop().create_future()
         events = EventRecorder(registry)
         namespaces, nodes = NamespaceController(registry), NodeLifecycleController(registry)
+        launcher = Launcher(self._options.programs)
+        launcher.start()  # it loads while the rest starts
         collector, scheduler = GarbageCollector(registry), Scheduler(registry, events)
         binder, proxy = VolumeBinder(registry), NodePortProxy(store)
         kubelet = Kubelet(
@@ -76,6 +81,7 @@ class Simulator:
             self._options.nodes,
             back_off_seconds=self._options.back_off_seconds,
             images=self._options.images,
+            launcher=launcher,
         )
         subresources = PodSubresources(registry, kubelet.directory_of, kubelet.resolve)
         handlers = {name: getattr(subresources, name) for name in ("log", "exec", "binding", "eviction")}
@@ -97,6 +103,7 @@ class Simulator:
         finally:
             await server.stop()
             await kubelet.stop()
+            launcher.close()
             await store.close()
             os.close(self._lock)
 

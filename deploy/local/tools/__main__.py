@@ -32,10 +32,6 @@ def main(arguments: list[str]) -> int:
             return _jupyter(pod, wish)
         case ["listing", directory]:
             return _listing(pod.inside(directory))
-        case ["sshd"]:
-            from deploy.local.tools import sshd  # noqa: PLC0415  costs a third of a second
-
-            sshd.serve(pod)
         case _:
             print(_USAGE, file=sys.stderr)
             return 2

@@ -5,11 +5,14 @@ import os
 import re
 import selectors
 import signal
+import site
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
+from deploy.local.cluster.kubelet.forked import close_descriptors, reset_signals, set_name, write_outputs_to
 from deploy.local.tools.jupyter import Jupyter
 from deploy.local.tools.listing import fitting, list_tree
 from deploy.local.tools.pod import Pod, write_private
@@ -24,7 +27,6 @@ _UNSEEN_SECONDS = 0.3  # the runtime hands on what has no end only when there is
 _CUT, _WHOLE = b"\x1f", b"\x1e"
 _MARKED_END = re.compile(rb"([\x1e\x1f])\n")
 _MESSAGE_BYTES = 4096  # of a termination message: Kubernetes keeps no more
-_MAIN = Path(__file__).with_name("__main__.py")
 
 
 class FirstProcess:
@@ -47,7 +49,7 @@ class FirstProcess:
         self._selector = selectors.DefaultSelector()
         self._command: subprocess.Popen[bytes] | None = None
         self._records = Records()
-        self._sshd: subprocess.Popen[bytes] | None = None
+        self._sshd: int | None = None
         self._sshd_due = 0.0
         self._jupyter: subprocess.Popen[bytes] | None = None
 
@@ -170,21 +172,15 @@ class FirstProcess:
 
     def _keep_sshd(self) -> float | None:
         """Start the SSH server when it does not run; in how many seconds to look again, None: when a signal comes."""
-        if self._sshd is not None and self._sshd.poll() is None:
+        if self._sshd is not None and os.waitpid(self._sshd, os.WNOHANG) == (0, 0):
             return None
         if self._sshd is not None:
             self._sshd, self._sshd_due = None, time.monotonic() + _RESTART_SECONDS
         if time.monotonic() < self._sshd_due:
             return self._sshd_due - time.monotonic()
-        with (self._pod.run / "sshd.log").open("ab") as log:
-            self._sshd = subprocess.Popen(
-                [sys.executable, "-I", str(_MAIN), "sshd"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._pod.home,
-                start_new_session=True,
-            )
+        self._sshd = os.fork()
+        if self._sshd == 0:
+            _become_sshd(self._pod)
         return None
 
     def _leave_listing(self) -> None:
@@ -255,3 +251,23 @@ def _write(descriptor: int, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError):
         while data:
             data = data[os.write(descriptor, data) :]
+
+
+def _become_sshd(pod: Pod) -> None:
+    """In a forked child, which costs nothing where the server is loaded already; never returns."""
+    try:
+        reset_signals()
+        os.setsid()
+        write_outputs_to(os.fsencode(pod.run / "sshd.log"))
+        close_descriptors()
+        os.chdir(pod.home)
+        set_name("gpudev sshd")
+        if sys.flags.no_site:
+            site.main()  # the program alone needs no packages, so it has none
+        from deploy.local.tools import sshd  # noqa: PLC0415  costs a third of a second
+
+        sshd.serve(pod)
+    except BaseException:  # noqa: BLE001  nothing may go on as the first process
+        traceback.print_exc()
+    finally:
+        os._exit(1)

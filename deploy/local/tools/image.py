@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 IMAGE = "gpudev/tools:local"
+MODULE = "deploy.local.tools.loaded"
+"""The program with all that it needs, for who loads it once and forks it."""
 _MAIN = Path(__file__).with_name("__main__.py")
 
 
-def make_image(directory: Path) -> None:
-    """Lay out the image's files below `directory`; idempotent."""
-    write_program(directory / "gpudev-tools/bin/gpudev")
+def make_image(directory: Path) -> Path:
+    """Lay out the image's files below `directory`; where the program is. Idempotent."""
+    program = directory / "gpudev-tools/bin/gpudev"
+    write_program(program)
+    return program
 
 
 def write_program(program: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,8 @@ class PodContext:
     """Resolves environment and command; raises ConfigError."""
     resolve: Callable[[Sequence[str], Object], list[str]]
     """The program that an argv of a container means."""
+    spawn: Callable[[Path], Awaitable[int]]
+    """Starts a shim for an instance's directory; its pid."""
     root: Path
     """Where the container's mounts lie."""
     publish: Callable[[], None]
@@ -130,7 +132,7 @@ class ContainerWorker:
         """Starts the instance, or finds it as a former simulator left it, and sees it through to its end."""
         self._instance = instance
         self.view.container_id, self.view.restart_count = instance.id, instance.attempt
-        began = await instance.start()
+        began = await instance.start(self._context.spawn)
         if began is not None and instance.exit is None:
             self._running(instance, began)
             if self._stop.is_set():
@@ -164,13 +166,10 @@ class ContainerWorker:
             self._probe(self.spec["livenessProbe"], instance, self._on_liveness)
 
     def _probe(self, probe: Object, instance: Instance, report: Callable[[bool, str], None]) -> None:
-        config = instance.config()
-        if config is None:
-            return
         ports = {port["name"]: port["containerPort"] for port in self.spec.get("ports") or [] if "name" in port}
         if "exec" in probe:
             probe = {**probe, "exec": {"command": self._context.resolve(probe["exec"].get("command") or [], self.spec)}}
-        prober = Prober(probe, config, self._context.pod_ip, ports, report)
+        prober = Prober(probe, instance.directory, self._context.pod_ip, ports, report)
         self._probes.append(asyncio.create_task(prober.run()))
 
     def _on_startup(self, success: bool, output: str) -> None:

@@ -5,12 +5,12 @@ import contextlib
 import hashlib
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy.local import proc
 from deploy.local.cluster.kubelet import shim
 from deploy.local.cluster.machinery.objects import now
 from deploy.local.cluster.pki import write_private
@@ -60,7 +60,7 @@ class Instance:
 
     def __init__(self, directory: Path, attempt: int) -> None:
         self.directory, self.attempt = directory, attempt
-        self._shim: subprocess.Popen[bytes] | None = None
+        self._spawned: tuple[int, str] | None = None
 
     @property
     def id(self) -> str:
@@ -79,8 +79,12 @@ class Instance:
         _sync_directory(self.directory)
         _sync_directory(self.directory.parent)
 
-    async def start(self) -> datetime | None:
-        """Makes sure that the program runs or has run, once; when it began, or None if it could not be executed."""
+    async def start(self, spawn: Callable[[Path], Awaitable[int]]) -> datetime | None:
+        """Makes sure that the program runs or has run, once; when it began, or None if it could not be executed.
+
+        Args:
+            spawn: Starts a shim for a directory and answers its pid.
+        """
         while True:
             began = self._read("running")
             if began:
@@ -88,7 +92,8 @@ class Instance:
             if self._read("exit"):
                 return None
             if not self._shim_alive() and not self._read("started"):
-                self._spawn_shim()  # again after a crash: the shims decide among themselves which one goes on
+                pid = await spawn(self.directory)  # again after a crash: the shims decide which one goes on
+                self._spawned = pid, shim.start_ticks(pid)
             elif not self._shim_alive():
                 return None  # its shim is gone before the program began
             await asyncio.sleep(_POLL_SECONDS)
@@ -98,8 +103,6 @@ class Instance:
         pid = self._shim_pid()
         if pid:
             await _process_end(pid)
-        if self._shim is not None:
-            self._shim.poll()  # collects the zombie
         ended = self.exit
         if ended is None:
             self.signal(signal.SIGKILL)
@@ -154,19 +157,13 @@ class Instance:
         return int(pid) if pid and shim.start_ticks(int(pid)) == ticks else 0
 
     def _shim_alive(self) -> bool:
-        return bool(self._shim_pid()) or (self._shim is not None and self._shim.poll() is None)
-
-    def _spawn_shim(self) -> None:
-        with (self.directory / "shim.log").open("ab") as output:
-            self._shim = subprocess.Popen(
-                [sys.executable, "-I", "-S", shim.__file__, str(self.directory)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env={},
-                cwd="/",
-            )
+        if self._shim_pid():
+            return True
+        return (
+            self._spawned is not None
+            and bool(self._spawned[1])
+            and shim.start_ticks(self._spawned[0]) == self._spawned[1]
+        )
 
     def _read(self, name: str) -> str:
         try:
@@ -188,17 +185,7 @@ async def _process_end(pid: int) -> None:
         while shim.start_ticks(pid):  # noqa: ASYNC110  another process: nothing here could set an event
             await asyncio.sleep(_POLL_SECONDS * 5)
         return
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+    await proc.until_ended(pid)
 
 
 def _moment(nanoseconds: int) -> datetime:

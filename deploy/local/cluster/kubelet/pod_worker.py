@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,8 @@ class Surroundings:
     back_off_seconds: float
     resolve: Callable[[Sequence[str], str, Path], list[str]]
     """The program that a container's argv means, by its image and root."""
+    spawn: Callable[[Path], Awaitable[int]]
+    """Starts a shim for the directory of a container's instance; its pid."""
 
 
 class PodWorker:
@@ -175,6 +177,7 @@ class PodWorker:
         context = PodContext(
             configure=self._configure,
             resolve=self._resolve,
+            spawn=self._around.spawn,
             root=self._root(spec["name"]),
             publish=self._publish,
             event=self._event,

@@ -1,11 +1,10 @@
 """Probes, run for real on this machine."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
+from pathlib import Path
 
-from deploy.local.cluster.kubelet.instances import Config
+from deploy.local.cluster.kubelet.execution import CannotExecute, NotRunning, Stream, drained, execute
 from deploy.local.cluster.machinery.objects import Object
 
 _READ_BYTES = 10_240
@@ -15,9 +14,9 @@ class Prober:
     """Runs one probe of one container instance until cancelled, and reports each change of its verdict."""
 
     def __init__(
-        self, probe: Object, config: Config, pod_ip: str, ports: dict[str, int], report: Callable[[bool, str], None]
+        self, probe: Object, instance: Path, pod_ip: str, ports: dict[str, int], report: Callable[[bool, str], None]
     ) -> None:
-        self._probe, self._config, self._pod_ip, self._ports, self._report = probe, config, pod_ip, ports, report
+        self._probe, self._instance, self._pod_ip, self._ports, self._report = probe, instance, pod_ip, ports, report
 
     async def run(self) -> None:
         """Probes on its period; a verdict changes after successThreshold or failureThreshold equal results in a row."""
@@ -53,21 +52,22 @@ class Prober:
         return True, ""  # a kind of probe that is not run here
 
     async def _exec(self, command: list[str]) -> tuple[bool, str]:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._config.environment,
-            cwd=self._config.working_directory,
-            start_new_session=True,
-        )
+        """In the container, as its child."""
         try:
-            output, _ = await process.communicate()
+            execution = await execute(self._instance, command, terminal=False, stdin=False)
+        except (CannotExecute, NotRunning) as error:
+            return False, str(error)
+        output = bytearray()
+        try:
+            streams = [execution.stdout, *([execution.stderr] if execution.stderr is not None else [])]
+            reading = [asyncio.create_task(_collect(stream, output)) for stream in streams]
+            try:
+                code = await execution.wait()
+            finally:
+                await drained(reading)
         finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        return process.returncode == 0, output[:_READ_BYTES].decode(errors="replace")
+            execution.close()
+        return code == 0, output[:_READ_BYTES].decode(errors="replace")
 
     async def _connect(self, action: Object) -> tuple[bool, str]:
         _, writer = await asyncio.open_connection(action.get("host") or self._pod_ip, self._port(action))
@@ -92,3 +92,9 @@ class Prober:
     def _port(self, action: Object) -> int:
         port = action["port"]
         return port if isinstance(port, int) else self._ports.get(port) or int(port)
+
+
+async def _collect(stream: Stream, output: bytearray) -> None:
+    """What a probe says, both of its outputs as they come."""
+    while data := await stream.read():
+        output += data

@@ -1,8 +1,9 @@
-"""Runs one container: started by the simulator as `python -I -S shim.py DIRECTORY`, outlives it, needs nothing of it.
+"""Runs one container: forked by `launcher.py` for the simulator, outlives both, needs nothing of them.
 
 It claims the directory (`started`), so that a second shim for the same container gives up: a command never runs twice.
 It records the process (`process`), that it runs (`running`), its output (`log`) and its end (`exit`). Files appear
-whole or not at all. Standard library only and few imports: forty of these start at once.
+whole or not at all. Of what it executes, Python programs that the launcher has loaded (`PROGRAMS`) are run in the
+forked process itself; forty of these start at once.
 
 The log is as containerd writes it: for each line one record, `TIME stdout|stderr F|P TEXT`, with a time of its own,
 both streams in one file in the order in which they were read, a little of each in turn. A line of more than 16 KiB is
@@ -16,13 +17,17 @@ or one terminal) travel beside it. The answers are lines: `failed WHY`, or `star
 connection that closes earlier ends the program.
 """
 
-import _socket  # socket itself costs 5 ms at start
 import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import time
+import traceback
+from collections.abc import Callable
+
+from deploy.local.cluster.kubelet.forked import close_descriptors, reset_signals, set_name
 
 _CHUNK = 65536
 _LOG_CHUNK = 4096  # containerd's buffer
@@ -32,8 +37,12 @@ _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, from linux/prctl.h
 _REQUEST_SECONDS = 2.0
 _HANGUP_SECONDS = 0.5  # between asking a program whose client has gone to end and killing it
 
+Program = Callable[[list[str]], int]
+PROGRAMS: dict[bytes, Program] = {}
+"""By the content of the file that stands for it: called with the arguments, it answers the exit code."""
 
-def main(directory: str) -> None:
+
+def main(directory: bytes) -> None:
     """Runs the container whose configuration lies in `directory`."""
     os.umask(0o077)
     os.chdir(directory)
@@ -42,7 +51,7 @@ def main(directory: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _become_subreaper()
-    with open("config", "rb") as file:  # noqa: PTH123  pathlib costs 10 ms at start
+    with open("config", "rb") as file:  # noqa: PTH123
         working_directory, count, *rest = file.read().split(b"\0")
     argv, environment = rest[: int(count)], rest[int(count) :]
     _Container(working_directory, argv, dict(entry.split(b"=", 1) for entry in environment if entry)).run()
@@ -196,8 +205,8 @@ class _Sessions:
 
     def __init__(self, working_directory: bytes, environment: dict[bytes, bytes]) -> None:
         self._working_directory, self._environment = working_directory, environment
-        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self._connections: dict[int, _socket.socket] = {}  # by their descriptor
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._connections: dict[int, socket.socket] = {}  # by their descriptor
         self._processes: dict[int, int] = {}  # the connection's descriptor by pid
         self._overdue: dict[int, float] = {}  # when to kill, by pid
 
@@ -221,8 +230,7 @@ class _Sessions:
 
     def attend(self, descriptor: int) -> None:
         if descriptor == self._listener.fileno():
-            accepted, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001  what socket.accept calls
-            connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, accepted)
+            connection, _ = self._listener.accept()
             connection.settimeout(_REQUEST_SECONDS)
             with contextlib.suppress(OSError, ValueError, IndexError):
                 self._start(connection)
@@ -251,7 +259,7 @@ class _Sessions:
             _signal_group(pid, signal.SIGHUP)
             self._overdue[pid] = time.monotonic() + _HANGUP_SECONDS
 
-    def _start(self, connection: _socket.socket) -> None:
+    def _start(self, connection: socket.socket) -> None:
         body, descriptors = _receive(connection)
         try:
             terminal, count, *rest = body.split(b"\0")
@@ -286,12 +294,12 @@ class _Sessions:
         return pid, text
 
 
-def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
     """A request and its descriptors."""
     data, ancillary, _, _ = connection.recvmsg(_CHUNK, 256)
     descriptors = []
     for level, kind, content in ancillary:
-        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             words = [content[i : i + 4] for i in range(0, len(content) - len(content) % 4, 4)]
             descriptors += [int.from_bytes(word, sys.byteorder) for word in words]
     for descriptor in descriptors:
@@ -315,9 +323,7 @@ def _execute(
 ) -> None:
     """In a forked child: becomes the program; never returns. What went wrong is written to `problem`."""
     try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
+        reset_signals()
         os.setsid()
         os.umask(0o022)
         if terminal:
@@ -329,6 +335,9 @@ def _execute(
             if descriptor >= 0:
                 os.dup2(descriptor, target)
         os.chdir(working_directory)
+        program = _program(argv[0])
+        if program is not None:
+            _call(program, argv, environment)
         os.execvpe(argv[0], argv, environment)  # noqa: S606  no shell is the point
     except OSError as error:
         name = argv[0].decode(errors="replace") if argv else ""
@@ -338,6 +347,35 @@ def _execute(
         os.write(problem, f'exec: "{name}": {reason}'.encode())
     finally:
         os._exit(_START_ERROR)
+
+
+def _program(path: bytes) -> Program | None:
+    """What is loaded of it; None: it is to be executed."""
+    if not PROGRAMS or b"/" not in path:
+        return None
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return PROGRAMS.get(file.read(_CHUNK))
+    except OSError:
+        return None
+
+
+def _call(program: Program, argv: list[bytes], environment: dict[bytes, bytes]) -> None:
+    """Never returns: this process is the program's, with nothing of the shim's but what was loaded before it."""
+    code = 1
+    try:
+        close_descriptors()  # to the parent that is the sign that the program runs
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as every interpreter has it
+        os.environb.clear()
+        os.environb.update(environment)
+        arguments = [os.fsdecode(word) for word in argv[1:]]
+        set_name(f"{os.fsdecode(os.path.basename(argv[0]))} {' '.join(arguments[:1])}")  # noqa: PTH119
+        code = program(arguments)
+        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001  as the interpreter ends
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def _records(line: bytes, ending: bytes = b"F") -> list[tuple[bytes, bytes]]:
@@ -388,7 +426,3 @@ def _record(name: str, text: str) -> None:
     os.fsync(descriptor)
     os.close(descriptor)
     os.rename(temporary, name)  # noqa: PTH104
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
