@@ -9,7 +9,7 @@ from services.capacity.context import Context
 from services.capacity.domain.availability import TypeAvailability, count_availability
 from services.capacity.domain.estimates import Estimate
 from services.capacity.domain.reasons import BEHIND
-from services.capacity.operations.read import read_queue_snapshot, read_snapshot
+from services.capacity.operations.read import is_queue_empty, read_queue_snapshot, read_snapshot
 from services.capacity.storage.announcements import (
     ANNOUNCE_QUEUE,
     ANNOUNCEMENTS,
@@ -36,17 +36,22 @@ async def announce_queue(context: Context, *, now: datetime) -> bool:
     The estimates are made between two transactions and in a thread, because they may take a while on a large cluster.
     By then they are as old as the facts that they were made from. Positions are counted when they are written.
     """
-    async with context.database.transaction() as tx:
-        snapshot = await read_queue_snapshot(tx)
-    estimates = await asyncio.to_thread(snapshot.estimates, now, context.policy)
-    reasons = snapshot.reasons(now, context.policy)
+    queue = None if await is_queue_empty(context.database) else await _look_at_queue(context, now)
     async with context.database.transaction() as tx:
         if not await tx.fetch_value(TRY_ANNOUNCER_LOCK):
             return False
-        announced = await _announce_jobs(context, tx, estimates, reasons, now)
+        announced = 0 if queue is None else await _announce_jobs(context, tx, *queue, now)
         await tx.execute(FOLD_COUNTS)
         await _announce_availability(context, tx, now)
     return announced == MOST_ANNOUNCEMENTS
+
+
+async def _look_at_queue(context: Context, now: datetime) -> tuple[dict[UUID, Estimate | None], dict[UUID, str]]:
+    """When each job starts, and why it waits."""
+    async with context.database.transaction() as tx:
+        snapshot = await read_queue_snapshot(tx)
+    estimates = await asyncio.to_thread(snapshot.estimates, now, context.policy)
+    return estimates, snapshot.reasons(now, context.policy)
 
 
 async def _announce_jobs(

@@ -13,10 +13,11 @@ from services.capacity.domain.placement import SchedulingPolicy, WaitingJob
 from services.capacity.domain.queue_entry import EntryState, QueueEntry
 from services.capacity.domain.reasons import BEHIND
 from services.capacity.operations.read import QueueSnapshot, read_queue_snapshot
-from services.capacity.storage.queue import AHEAD, FIND_ENTRY
+from services.capacity.storage.queue import AHEAD, AHEAD_BY_THE_END, FIND_ENTRY
 from shared.contracts.capacity import Explanation
-from shared.database import to_struct
+from shared.database import Row, Transaction, to_struct
 
+_MANY_BEHIND = 2000
 _DISK = "Waiting for its disk; it keeps its place in the queue"
 
 
@@ -32,14 +33,24 @@ async def explain_job(context: Context, *, job_id: UUID, now: datetime) -> Expla
         if entry is None or entry.state != EntryState.WAITING or entry.cancelling:
             return Explanation(waiting=False)
         job = _waiting_job(entry)
-        ahead: Any = await tx.fetch_one(
-            AHEAD, gpu_type=job.gpu_type, priority=job.priority, submitted_at=job.submitted_at, job_id=job_id
-        )
+        ahead = await _count_ahead(tx, job)
         snapshot = await read_queue_snapshot(tx)
     explanation = await asyncio.to_thread(_explain, snapshot, job, now, context.policy)
     return msgspec.structs.replace(
         explanation, position=ahead["jobs"] + 1, jobs_ahead=ahead["jobs"], gpus_ahead=ahead["gpus"]
     )
+
+
+async def _count_ahead(tx: Transaction, job: WaitingJob) -> Row:
+    """From the end of the queue, where most who ask are, and one by one only for a job with many behind it."""
+    position: dict[str, Any] = {
+        "gpu_type": job.gpu_type,
+        "priority": job.priority,
+        "submitted_at": job.submitted_at,
+        "job_id": job.job_id,
+    }
+    rows = await tx.fetch_all(AHEAD_BY_THE_END, most=_MANY_BEHIND, **position) or await tx.fetch_all(AHEAD, **position)
+    return rows[0]
 
 
 def _explain(snapshot: QueueSnapshot, job: WaitingJob, now: datetime, policy: SchedulingPolicy) -> Explanation:

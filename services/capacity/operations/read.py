@@ -23,7 +23,7 @@ from services.capacity.domain.reasons import reasons
 from services.capacity.storage.cluster import NODES_IN_USE
 from services.capacity.storage.forecasts import CORRECTIONS, MOST_RUNS, SHARES
 from services.capacity.storage.leases import LEASED
-from services.capacity.storage.queue import QUEUE, QUEUE_WITH_UNREADY
+from services.capacity.storage.queue import ANY_WAITING, QUEUE, QUEUE_WITH_UNREADY
 from services.capacity.storage.snapshot import SNAPSHOT
 from shared.database import Executor, Transaction, to_struct
 
@@ -105,6 +105,11 @@ async def read_nodes(database: Executor) -> list[Node]:
 async def read_leases(database: Executor) -> list[Lease]:
     """Jobs that hold GPUs."""
     return [to_struct(row, Lease) for row in await database.fetch_all(LEASED)]
+
+
+async def is_queue_empty(database: Executor) -> bool:
+    """Whether no job waits, of any type: there is nothing to schedule, nor to announce to anyone."""
+    return not await database.fetch_value(ANY_WAITING)
 
 
 async def read_queue(

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Histogram
 from services.capacity.context import Context
 from services.capacity.domain.estimates import Correction
 from services.capacity.domain.placement import Allocation, Placement, SchedulingPolicy, gpus_by_user, schedule
-from services.capacity.operations.read import read_corrections, read_leases, read_nodes, read_queue
+from services.capacity.operations.read import is_queue_empty, read_corrections, read_leases, read_nodes, read_queue
 from services.capacity.storage.cluster import SHARE_NODES
 from services.capacity.storage.forecasts import RECORD_CALIBRATION
 from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
@@ -58,6 +58,8 @@ async def schedule_jobs(context: Context, *, now: datetime) -> RoundOutcome:
     alone. Everything is read anew in each round, so that another replica can take over at any time. A round reads only
     as much of each queue as it can grant, which keeps it cheap.
     """
+    if await is_queue_empty(context.database):
+        return RoundOutcome(ran=True)
     async with context.database.transaction() as tx:
         if not await tx.fetch_value(TRY_SCHEDULER_LOCK):
             return RoundOutcome(ran=False)

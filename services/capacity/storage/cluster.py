@@ -77,25 +77,21 @@ CONFIRM_WATCH = Statement(
 )
 
 _HELD_BY_PODS = (gpu_pods.c.gpus, gpu_pods.c.gpus_by_cpu, gpu_pods.c.gpus_by_memory)
-_leased_indexes = (
+# of all nodes at once, and not for each of them: what is asked for one by one takes the longer the more nodes there are
+_leased = (
     sa.select(
-        func.coalesce(
-            func.array_agg(aggregate_order_by(leases.c.gpu_index, leases.c.gpu_index)), sa.cast([], ARRAY(sa.Integer))
-        )
+        leases.c.node,
+        func.array_agg(aggregate_order_by(leases.c.gpu_index, leases.c.gpu_index)).label("indexes"),
     )
-    .where(leases.c.node == nodes.c.name)
-    .scalar_subquery()
+    .group_by(leases.c.node)
+    .subquery("leased")
 )
 # a job's pod still holds the device when its job has no lease there any more: it counts as foreign
 _foreign = (
-    sa.select(
-        *(func.coalesce(func.sum(column), 0).label(column.key) for column in _HELD_BY_PODS),
-    )
-    .where(
-        gpu_pods.c.node == nodes.c.name,
-        ~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node),
-    )
-    .lateral("foreign_pods")
+    sa.select(gpu_pods.c.node, *(func.sum(column).label(column.key) for column in _HELD_BY_PODS))
+    .where(~sa.exists().where(leases.c.job_id == gpu_pods.c.job_id, leases.c.node == gpu_pods.c.node))
+    .group_by(gpu_pods.c.node)
+    .subquery("foreign_pods")
 )
 nodes_in_use = (
     sa.select(
@@ -105,12 +101,14 @@ nodes_in_use = (
         nodes.c.ready,
         nodes.c.schedulable,
         nodes.c.zone,
-        _leased_indexes.label("leased"),
-        _foreign.c.gpus.label("foreign"),
-        (nodes.c.gpus_by_cpu - _foreign.c.gpus_by_cpu).label("gpus_by_free_cpu"),
-        (nodes.c.gpus_by_memory - _foreign.c.gpus_by_memory).label("gpus_by_free_memory"),
+        func.coalesce(_leased.c.indexes, sa.cast([], ARRAY(sa.Integer))).label("leased"),
+        func.coalesce(_foreign.c.gpus, 0).label("foreign"),
+        (nodes.c.gpus_by_cpu - func.coalesce(_foreign.c.gpus_by_cpu, 0)).label("gpus_by_free_cpu"),
+        (nodes.c.gpus_by_memory - func.coalesce(_foreign.c.gpus_by_memory, 0)).label("gpus_by_free_memory"),
     )
-    .select_from(nodes.join(_foreign, sa.true()))
+    .select_from(
+        nodes.outerjoin(_leased, _leased.c.node == nodes.c.name).outerjoin(_foreign, _foreign.c.node == nodes.c.name)
+    )
     .where(nodes.c.gone_at.is_(None), nodes.c.gpu_type.is_not(None))
     .order_by(nodes.c.name)
 )

@@ -67,13 +67,35 @@ KNOWN_JOBS = Statement(
         queue_entries.c.state != "unknown",
     )
 )
+_SAME_TYPE = f"SELECT gpu_count FROM places WHERE {IN_QUEUE} AND gpu_type = CAST(:gpu_type AS text) AND priority"
+_POSITION = "(CAST(:submitted_at AS timestamptz), CAST(:job_id AS uuid))"
+_PRIORITY = "CAST(:priority AS integer)"
+
+
+def _on_one_side(of_priority: str, of_position: str) -> str:
+    """Two ranges of the index, since the highest priority and the earliest time come first."""
+    return (
+        f"{_SAME_TYPE} {of_priority} {_PRIORITY} UNION ALL "
+        f"{_SAME_TYPE} = {_PRIORITY} AND (submitted_at, job_id) {of_position} {_POSITION}"
+    )
+
+
+ANY_WAITING = Statement(sa.text(f"SELECT EXISTS (SELECT FROM places WHERE {IN_QUEUE})"))
 AHEAD = Statement(
-    sa.text(
-        f"SELECT count(*) AS jobs, coalesce(sum(gpu_count), 0) AS gpus FROM places WHERE {IN_QUEUE} "
-        "AND gpu_type = :gpu_type AND (-priority, submitted_at, job_id) < "
-        "(-CAST(:priority AS integer), CAST(:submitted_at AS timestamptz), CAST(:job_id AS uuid))"
-    ).bindparams(bindparam("gpu_type", type_=sa.Text))
+    sa.text(f"SELECT count(*) AS jobs, coalesce(sum(gpu_count), 0) AS gpus FROM ({_on_one_side('>', '<')}) AS ahead")
 )
+"""What is before a job in the queue, counted one by one."""
+AHEAD_BY_THE_END = Statement(
+    sa.text(
+        f"SELECT total.jobs - rest.jobs AS jobs, total.gpus - rest.gpus AS gpus FROM "
+        "(SELECT CAST(coalesce(sum(jobs), 0) AS bigint) AS jobs, CAST(coalesce(sum(gpus), 0) AS bigint) AS gpus "
+        f"FROM line_counts WHERE {IN_QUEUE} AND gpu_type = CAST(:gpu_type AS text)) AS total, "
+        "(SELECT count(*) AS jobs, coalesce(sum(gpu_count), 0) AS gpus FROM "
+        f"({_on_one_side('<', '>=')} LIMIT CAST(:most AS integer)) AS behind) AS rest "
+        "WHERE rest.jobs < CAST(:most AS integer)"
+    )
+)
+"""The same, as all that wait less the job and what is behind it; no row when there are more than `most` of those."""
 # only the beginning of each type's queue is read: the cost of a round does not grow with the queue
 QUEUE = Statement(
     sa.text(

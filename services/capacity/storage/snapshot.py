@@ -10,7 +10,8 @@ from shared.database.tables import inbox
 
 _node_rows = nodes_in_use.subquery("node_rows")
 _node_list = sa.select(
-    func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("node_rows"))), sa.text("'[]'::jsonb"))
+    # json is text from the first: jsonb would be built, and written out again
+    func.coalesce(func.json_agg(sa.literal_column("node_rows")), sa.text("'[]'::json"))
 ).select_from(_node_rows)
 # kept by triggers as changes, in the transaction of each change: counting costs the same for any length of the queue
 _counts = (

@@ -1,9 +1,11 @@
 """What those who wait are told: by explain, and how well it has held."""
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import pytest
 from prometheus_client import REGISTRY
 
 from services.capacity.operations.choose_zone import choose_zone
@@ -11,7 +13,8 @@ from services.capacity.operations.explain import explain_job
 from services.capacity.operations.read import read_corrections, read_snapshot
 from services.capacity.schemas import ClusterStatusBody
 from shared.contracts.capacity import Explanation
-from tests.support.capacity import NOW, Capacity, ended, facts, later
+from shared.contracts.jobs import JobCancelRequested, JobPrioritised, JobStatus
+from tests.support.capacity import NOW, Capacity, about, ended, facts, later
 
 HOUR = timedelta(hours=1)
 
@@ -75,6 +78,30 @@ async def test_explain_says_what_a_job_waits_for_who_is_ahead_and_what_would_sta
 
     for nobody in (running.job_id, uuid4()):
         assert not (await explain(capacity, nobody)).waiting
+
+
+@pytest.mark.parametrize("many", [1, 4, 1000])
+async def test_who_is_ahead_is_the_same_counted_from_either_end(
+    capacity: Capacity, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    """The simple way: all jobs of the type that wait, sorted."""
+    monkeypatch.setattr("services.capacity.operations.explain._MANY_BEHIND", many)
+    chance = random.Random(many)
+    queue: list[tuple[tuple[int, datetime, UUID], int]] = []
+    for _ in range(24):
+        gpu_type = chance.choice(["h100", "h100", "a100"])
+        job = await capacity.submit(chance.randint(1, 8), gpu_type, at=later(seconds=chance.randint(0, 3)))
+        priority = chance.randint(-1, 1)
+        await capacity.apply(about(job, JobPrioritised, JobStatus.QUEUED, priority=priority))
+        if chance.random() < 0.2:
+            await capacity.apply(about(job, JobCancelRequested, JobStatus.QUEUED))
+        elif gpu_type == "h100":
+            queue.append(((-priority, job.submitted_at, job.job_id), job.gpu_count))
+    queue.sort()
+    for ahead, (order, _) in enumerate(queue):
+        told = await explain(capacity, order[2])
+        gpus = sum(gpu_count for _, gpu_count in queue[:ahead])
+        assert (told.position, told.jobs_ahead, told.gpus_ahead) == (ahead + 1, ahead, gpus)
 
 
 async def test_the_zone_of_a_new_disk_is_where_its_job_starts_soonest(capacity: Capacity) -> None:
