@@ -44,6 +44,7 @@ _CLAIM = Statement(
     .limit(BATCH)
     .with_for_update(skip_locked=True)
 )
+_ANY_UNPUBLISHED = Statement(sa.select(sa.exists().where(outbox.c.published_at.is_(None))))
 _MARK = Statement(
     sa.text(
         "UPDATE outbox SET published_at = CAST(:now AS timestamptz), stream_sequence = acked.sequence "
@@ -84,6 +85,8 @@ class Relay:
         self._clock = clock
         self._next_check = _AT_ONCE
         self._stream_fault: str | None = None
+        self._woken = True
+        """Somebody has written events since the last turn."""
         self._refused = 0
         """Events of the last turn that the stream did not acknowledge."""
         self.loop = Loop(
@@ -93,6 +96,7 @@ class Relay:
 
     def wake(self) -> None:
         """Publish soon."""
+        self._woken = True
         self.loop.wake()
 
     def fault(self) -> str | None:
@@ -115,6 +119,11 @@ class Relay:
         if now >= self._next_check:
             await self._check_stream(jetstream, now)
             self._next_check = now + _CHECK_PERIOD
+        woken, self._woken = self._woken, False
+        # at rest one statement a turn is enough to see what another replica may have left
+        if not woken and not await self._database.fetch_value(_ANY_UNPUBLISHED):
+            self._refused = 0
+            return False
         async with self._database.transaction() as transaction:
             if not await transaction.fetch_value(_TRY_LOCK):
                 self._refused = 0  # another replica knows

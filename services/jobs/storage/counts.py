@@ -28,6 +28,7 @@ _crowded = (
     .group_by(job_counts.c.user_id)
     .having(sa.func.count() > sa.literal_column(str(_MANY)))
 )
+ANY_TO_FOLD = Statement(sa.select(sa.exists(_crowded)))
 _folded = (
     sa.delete(job_counts)
     .where(job_counts.c.user_id.in_(_crowded))
