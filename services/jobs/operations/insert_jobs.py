@@ -78,14 +78,24 @@ def new_job(
 
 async def insert_jobs(executor: Executor, insertions: Sequence[Insertion], cipher: Cipher) -> list[Accepted | None]:
     """Write new jobs; None for one whose id, or whose key, is taken."""
-    numbers = [row["id"] for row in await executor.fetch_all(storage.submissions.MESSAGE_IDS, count=len(insertions))]
-    answers = [
-        Accepted(new.job.id, new.job.status, number) for (new, _), number in zip(insertions, numbers, strict=True)
-    ]
-    rows = [_row(new, key, answer, cipher) for (new, key), answer in zip(insertions, answers, strict=True)]
+    numbers = await _message_ids(executor, insertions)
+    rows = [_row(new, key, number, cipher) for (new, key), number in zip(insertions, numbers, strict=True)]
     written = await executor.fetch_all(storage.submissions.SUBMIT, **storage.submissions.submit_columns(rows))
-    known = {row["submit_message_id"] for row in written}
-    return [answer if answer.message_id in known else None for answer in answers]
+    known: dict[int, int] = {row["turn"]: row["submit_message_id"] for row in written}
+    return [
+        Accepted(new.job.id, new.job.status, known[turn]) if turn in known else None
+        for turn, (new, _) in enumerate(insertions, start=1)
+    ]
+
+
+async def _message_ids(executor: Executor, insertions: Sequence[Insertion]) -> Sequence[int | None]:
+    """Message IDs, where they must be known before: an answer names its own, and is sealed with its key.
+
+    With none they are taken as jobs are written, which spares a round trip.
+    """
+    if all(key is None for _, key in insertions):
+        return [None] * len(insertions)
+    return [row["id"] for row in await executor.fetch_all(storage.submissions.MESSAGE_IDS, count=len(insertions))]
 
 
 def group_of_submissions(database: Database, cipher: Cipher) -> GroupCommit[Insertion, Accepted | None]:
@@ -97,12 +107,13 @@ def group_of_submissions(database: Database, cipher: Cipher) -> GroupCommit[Inse
     return GroupCommit(commit)
 
 
-def _row(new: NewJob, key: IdempotencyKey | None, answer: Accepted, cipher: Cipher) -> dict[str, Any]:
+def _row(new: NewJob, key: IdempotencyKey | None, number: int | None, cipher: Cipher) -> dict[str, Any]:
+    answer = Accepted(new.job.id, new.job.status, number or 0)  # without a key it is not recorded
     return {
         **msgspec.structs.asdict(new.job),
         **new.columns,
         **recorded_columns(key, answer, cipher),
-        "submit_message_id": answer.message_id,
+        "submit_message_id": number,
     }
 
 

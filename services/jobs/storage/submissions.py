@@ -68,7 +68,12 @@ _columns = {
     **{f"audit_{name}": audit.c[name].type for name in _AUDITED},
     **RECORDED,
 }
-_given = sa.select(given_rows("given", _columns)).cte("new_jobs")
+_NEXT_ID = sa.func.nextval(sa.literal_column("'outbox_id_seq'"))
+_rows = given_rows("given", _columns)
+_given = sa.select(
+    *(column for column in _rows.c if column.name != "submit_message_id"),
+    sa.func.coalesce(_rows.c.submit_message_id, _NEXT_ID).label("submit_message_id"),
+).cte("new_jobs")
 _recorded, _is_free = records_of(_given)
 _inserted = (
     insert(jobs)
@@ -114,7 +119,9 @@ _audited = sa.insert(audit).from_select(
     .where(_given.c.audit_action.is_not(None)),
 )
 SUBMIT = Statement(
-    sa.select(_inserted.c.submit_message_id).add_cte(
+    sa.select(_given.c.turn, _given.c.submit_message_id)
+    .select_from(_of_inserted)
+    .add_cte(
         _recorded,
         _access_inserted.cte("access"),
         _told.cte("told"),
@@ -122,14 +129,12 @@ SUBMIT = Statement(
         _audited.cte("audited"),
     )
 )
-"""Writes the jobs of `submit_columns`, with all that belongs to them.
+"""Writes the jobs of `submit_columns`, with all that belongs to them. One without a message ID gets the next one.
 
-Message IDs of those that were written: a job is not when its id is taken, or its idempotency key.
+Turn, from 1, and message ID of each that was written: a job is not when its id is taken, or its idempotency key.
 """
 MESSAGE_IDS = Statement(
-    sa.select(sa.func.nextval(sa.literal_column("'outbox_id_seq'")).label("id")).select_from(
-        sa.func.generate_series(1, bindparam("count", type_=sa.Integer))
-    )
+    sa.select(_NEXT_ID.label("id")).select_from(sa.func.generate_series(1, bindparam("count", type_=sa.Integer)))
 )
 """New message IDs, in rising order."""
 

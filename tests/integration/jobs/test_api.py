@@ -263,6 +263,21 @@ async def test_an_idempotency_key_gives_the_first_answer_again(client: Client) -
     assert (await client.get("/v1/jobs")).json()["total"] == 1
 
 
+async def test_jobs_that_are_written_together_have_their_own_numbers_with_a_key_and_without(
+    world: JobsWorld, client: Client
+) -> None:
+    keys: list[dict[str, str]] = [{"Idempotency-Key": f"k{n}"} if n % 3 == 0 else {} for n in range(30)]
+    await client.get("/v1/jobs")  # from now on the key is remembered
+    answers = await asyncio.gather(*(client.post("/v1/jobs/submit", json=body(), headers=key) for key in keys))
+    for answer, key in zip(answers, keys, strict=True):
+        (event,) = await world.events(UUID(answer.json()["job_id"]))
+        assert answer.json()["message"].endswith(f"(message ID: {event.messageid})")
+        if key:
+            again = await client.post("/v1/jobs/submit", json=body(), headers=key)
+            assert (again.json(), again.headers["idempotent-replayed"]) == (answer.json(), "true")
+    assert len({answer.json()["message"] for answer in answers}) == 30
+
+
 async def test_an_idempotency_key_that_came_with_a_clients_own_id_is_used_up(client: Client) -> None:
     request = body(env_vars={"RESERVATION_ID": str(uuid4())})
     first = await client.post("/v1/jobs/submit", json=request)
