@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gpudev import AsyncClient, errors
-from tests.support.ssh import read_until_end
 from tests.support.stack import LocalStack, running_stack, until, users
+from tests.support.tunnel import read_until_end
 
 pytestmark = pytest.mark.timeout(120)
 

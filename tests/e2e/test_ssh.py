@@ -15,8 +15,8 @@ import pytest
 
 from gpudev import AsyncClient, Client, errors
 from gpudev.tunnel import SshEnded, SshTunnel
-from tests.support.ssh import read_until_end
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
+from tests.support.tunnel import read_until_end
 
 pytestmark = pytest.mark.timeout(180)
 BANNER = b"SSH-2.0-"

@@ -53,7 +53,6 @@ class Desk:
             "HOME": str(home),
             "PATH": os.environ["PATH"],
             "GPUDEV_CONFIG_DIR": str(home / "gpudev"),
-            "GPUDEV_SSH_CONFIG": str(self.config),
             "GIT_SSH_COMMAND": f"ssh -F {self.config}",
         }
 
@@ -79,8 +78,7 @@ async def desk_of(stack: LocalStack, demo: ApiUser, home: Path, *, hours: float 
         logged_in = await desk.run(desk.gpudev, "login")
         assert logged_in.code == 0, logged_in
         block = await desk.run(desk.gpudev, "ssh-config")
-        # sessions of one test are not those of another
-        desk.config.write_text(f"{block.output}\n  IdentityFile {stack.state.github / demo.name}\n")
+        desk.config.write_text(block.output)
         yield desk
     finally:
         if (home / "gpudev").exists():

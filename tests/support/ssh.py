@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import asyncssh
 
-from gpudev.tunnel import SshEnded, SshTunnel
-
 
 class Session(NamedTuple):
     """How a command over SSH ended."""
@@ -86,13 +84,3 @@ async def _paste_into_asyncssh(words: list[str], script: str, key: Path | None) 
     except asyncssh.PermissionDenied:
         return Session(255, "")
     return Session(done.exit_status or 0, str(done.stdout))
-
-
-async def read_until_end(opened: SshTunnel) -> SshEnded:
-    """Take what comes from a job, end the way there once the job has, and why it ended."""
-    while True:
-        try:
-            if not await opened.read():
-                await opened.write(b"")
-        except SshEnded as ended:
-            return ended

@@ -50,6 +50,8 @@ _ACTIVE = "active"
 _EDITORS = {"vscode": "code", "cursor": "cursor"}
 _SOCKET_FOLDER_BYTES = 45
 _INCLUDED = "gpudev.conf"
+_GIVEN = "GPUDEV_SSH_CONFIG"
+"""A configuration of OpenSSH's to take into account, such as where keys are; a local stack has one for its users."""
 _PORTS = re.compile(r"(\d{1,5}:)?\d{1,5}")
 SSH_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -120,7 +122,10 @@ def ssh_config(
     write: Annotated[bool, typer.Option("--write", help="Into ~/.ssh, in place of printing it.")] = False,
 ) -> None:
     """What ssh, rsync, git and editors need to know every job as NAME.gpudev."""
-    text = "\n".join([f"Host *{SUFFIX}", *(f"  {name} {value}" for name, value in _settings()), ""])
+    lines = [f"Host *{SUFFIX}", *(f"  {name} {value}" for name, value in _settings())]
+    if given := os.environ.get(_GIVEN):
+        lines.append(f'  Include "{Path(given).absolute()}"')  # last: what is set first counts
+    text = "\n".join([*lines, ""])
     if not write:
         print_line(text.rstrip())
         return
@@ -238,7 +243,7 @@ def _socket_folders() -> Iterator[Path]:
 
 def options() -> list[str]:
     """OpenSSH's, to reach jobs by their host names."""
-    given = os.environ.get("GPUDEV_SSH_CONFIG")
+    given = os.environ.get(_GIVEN)
     settings = [part for name, value in _settings() for part in ("-o", f"{name}={value}")]
     return [*(["-F", given] if given else []), *settings]
 
