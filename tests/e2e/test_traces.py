@@ -5,11 +5,24 @@ import asyncio
 import pytest
 
 from tests.support.collector import Seen, collecting
-from tests.support.stack import running_stack, until, users
+from tests.support.stack import ApiUser, running_stack, until, users
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CLIENTS = f"00-{TRACE}-{SPAN}-01"
+TRACE_OF_DISK, SPAN_OF_DISK = "5cf92f3577b34da6a3ce929d0e0e4736", "11f067aa0ba902b7"
 ASKED = "gpudev.rpc.auth.verify"
+
+
+async def make_disk(user: ApiUser) -> None:
+    """A disk, whose making belongs to its request's trace."""
+    traced = {"traceparent": f"00-{TRACE_OF_DISK}-{SPAN_OF_DISK}-01"}
+    made = (await user.client.post("/v1/disks", json={"disk_name": "traced", "size_gb": 10}, headers=traced)).json()
+
+    async def completed() -> bool:
+        answer = await user.client.get(f"/v1/disks/traced/operations/{made['operation_id']}")
+        return bool(answer.json()["completed"])
+
+    await until(completed, "the disk is made")
 
 
 @pytest.mark.long
@@ -24,9 +37,12 @@ async def test_one_trace_leads_from_the_request_to_the_pod() -> None:
                 await alice.wait(job_id, "completed")
 
                 async def told() -> list[Seen]:
-                    return collector.named("take in dev.gpudev.jobs.started.v1")
+                    # jobs takes it in as well, for webhooks
+                    heard = collector.named("take in dev.gpudev.jobs.started.v1")
+                    return [one for one in heard if one.service == "gpudev-capacity"]
 
                 (*_, started) = await until(told, "capacity has heard that the job runs")
+                await make_disk(alice)
             assert started.trace == TRACE
             await asyncio.to_thread(stack.stop)
         # the submission is the client's; capacity leases, jobs makes the pod in what it began itself
@@ -44,6 +60,13 @@ async def test_one_trace_leads_from_the_request_to_the_pod() -> None:
             "gpudev-capacity: publish dev.gpudev.capacity.granted.v1",
             "gpudev-jobs: take in dev.gpudev.capacity.granted.v1",
         ]
+        (made,) = collector.named("ask ec2: create_volume")
+        assert collector.way_to(made, parent=SPAN_OF_DISK) == [
+            "gpudev-disks: POST /v1/disks",
+            "gpudev-disks: work: create",
+            "gpudev-disks: ask ec2: create_volume",
+        ]
+        assert made.trace == TRACE_OF_DISK
         names = {f"{one.service}: {one.name}" for one in collector.trace_of("POST /v1/jobs/submit")}
         assert {"gpudev-jobs: reconcile: Make", f"gpudev-jobs: ask {ASKED}", f"gpudev-auth: answer {ASKED}"} <= names
         assert not [one for one in collector.spans if "/livez" in one.name or "/readyz" in one.name]

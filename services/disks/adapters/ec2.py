@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from services.disks.domain.aws_objects import (
     TAG_DISK,
@@ -17,6 +17,7 @@ from services.disks.domain.retries import refused_for_good, tag_refused
 from shared.aws import AwsError, AwsService, AwsSilent
 from shared.errors import Unavailable
 from shared.logs import mask_text
+from shared.tracing import Kind, span
 
 CALL_SECONDS = 10.0
 """For one call, the wait for a thread included."""
@@ -24,8 +25,6 @@ _READ_SECONDS = 6
 _PAGE = 500
 _MAX_REFUSAL_CHARACTERS = 300
 _NOT_FOUND = ".NotFound"
-
-ResultT = TypeVar("ResultT")
 
 
 class AwsUnavailable(Unavailable):
@@ -45,7 +44,7 @@ class AwsRefused(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(mask_text(f"AWS refused ({code}): {message}")[:_MAX_REFUSAL_CHARACTERS])
-        self.reason = "Access denied" if code in _DENIED else mask_text(message)[:_MAX_REFUSAL_CHARACTERS]
+        self.reason = "Access denied" if code in _DENIED else mask_text(message or code)[:_MAX_REFUSAL_CHARACTERS]
         """The same without our words around it."""
 
 
@@ -79,15 +78,14 @@ class Ec2:
         # an encrypted snapshot makes an encrypted volume; to say so again is allowed
         source = {"SnapshotId": order.source_snapshot_id} if order.source_snapshot_id else {}
         answer = await self._call(
-            lambda client: client.create_volume(
-                AvailabilityZone=order.availability_zone,
-                Size=order.size_gb,
-                VolumeType="gp3",
-                Encrypted=True,
-                ClientToken=str(order.operation_id),
-                TagSpecifications=[{"ResourceType": "volume", "Tags": _pairs(order.tags)}],
-                **source,
-            )
+            "create_volume",
+            AvailabilityZone=order.availability_zone,
+            Size=order.size_gb,
+            VolumeType="gp3",
+            Encrypted=True,
+            ClientToken=str(order.operation_id),
+            TagSpecifications=[{"ResourceType": "volume", "Tags": _pairs(order.tags)}],
+            **source,
         )
         return _volume(answer)
 
@@ -105,7 +103,7 @@ class Ec2:
             AwsRefused: AWS does not do it.
         """
         try:
-            await self._call(lambda client: client.delete_volume(VolumeId=volume_id))
+            await self._call("delete_volume", VolumeId=volume_id)
         except AwsNotFound:
             return
 
@@ -117,11 +115,10 @@ class Ec2:
             AwsRefused: It will never be made.
         """
         answer = await self._call(
-            lambda client: client.create_snapshot(
-                VolumeId=order.volume_id,
-                Description=order.description,
-                TagSpecifications=[{"ResourceType": "snapshot", "Tags": _pairs(order.tags)}],
-            )
+            "create_snapshot",
+            VolumeId=order.volume_id,
+            Description=order.description,
+            TagSpecifications=[{"ResourceType": "snapshot", "Tags": _pairs(order.tags)}],
         )
         return _snapshot(answer)
 
@@ -137,7 +134,7 @@ class Ec2:
     async def see_snapshot(self, snapshot_id: str) -> AwsSnapshot | None:
         """One snapshot; None when it is not to be seen (yet, or any more)."""
         try:
-            answer = await self._call(lambda client: client.describe_snapshots(SnapshotIds=[snapshot_id]))
+            answer = await self._call("describe_snapshots", SnapshotIds=[snapshot_id])
         except AwsNotFound:
             return None
         except AwsRefused as error:
@@ -151,7 +148,7 @@ class Ec2:
             AwsRefused: AWS does not do it.
         """
         try:
-            await self._call(lambda client: client.delete_snapshot(SnapshotId=snapshot_id))
+            await self._call("delete_snapshot", SnapshotId=snapshot_id)
         except AwsNotFound:
             return
 
@@ -161,8 +158,7 @@ class Ec2:
         Raises:
             AwsRefused: At least one of them does not take them.
         """
-        pairs = _pairs(tags)
-        await self._call(lambda client: client.create_tags(Resources=list(aws_ids), Tags=pairs), tag_refused)
+        await self._call("create_tags", tag_refused, Resources=list(aws_ids), Tags=_pairs(tags))
 
     async def list_volumes(self) -> list[AwsVolume]:
         """Every volume that carries our tag, over all pages."""
@@ -193,15 +189,18 @@ class Ec2:
 
     async def _look(self, operation: str, **arguments: Any) -> Any:
         try:
-            return await self._call(lambda client: getattr(client, operation)(**arguments))
+            return await self._call(operation, **arguments)
         except AwsRefused as error:
             # a look cannot be refused for good: nothing follows from a look that fails
             raise AwsUnavailable(cause=str(error)) from error
 
-    async def _call(self, use: Callable[[Any], ResultT], for_good: Callable[[str], bool] = refused_for_good) -> ResultT:
+    async def _call(
+        self, operation: str, for_good: Callable[[str], bool] = refused_for_good, /, **arguments: Any
+    ) -> Any:
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await self._service.call(use)
+            with span(f"ask ec2: {operation}", kind=Kind.CLIENT):
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await self._service.call(lambda client: getattr(client, operation)(**arguments))
         except AwsError as error:
             if for_good(error.code):
                 kind = AwsNotFound if error.code.endswith(_NOT_FOUND) else AwsRefused

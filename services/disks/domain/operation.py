@@ -141,6 +141,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     """Attempts in a row that brought nothing."""
     created_at: datetime
+    traceparent: str | None = None
+    """Of the request that it is of; None: nobody traces it."""
     user_id: int
     size_gb: int
     """Of the disk."""

@@ -10,6 +10,7 @@ from services.disks.domain.operation import NewOperation
 from services.disks.domain.transition_table import change
 from shared.database import Transaction
 from shared.messaging import Draft, record_event
+from shared.tracing import current_traceparent
 
 
 async def record_fact(tx: Transaction, context: Context, disk: Disk, fact: Fact, now: datetime) -> Disk | None:
@@ -57,4 +58,5 @@ async def record_operation(tx: Transaction, new: NewOperation) -> None:
         now=new.at,
         worked_until=new.not_before or new.at,
         status=new.status,
+        traceparent=current_traceparent(),
     )

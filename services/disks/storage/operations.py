@@ -17,6 +17,7 @@ INSERT = Statement(
     sa.insert(operations).values(
         **{name: sa.bindparam(name) for name in ("id", "disk_id", "disk_name", "action", "job_id", "status")},
         new_name=sa.bindparam("new_name", type_=sa.Text),
+        traceparent=sa.bindparam("traceparent", type_=sa.Text),
         worked_until=_UNTIL,
         lease=sa.bindparam("lease", type_=sa.BigInteger),
         created_at=NOW,
@@ -80,6 +81,7 @@ def _lease(condition: sa.ColumnElement[bool]) -> Statement:
             operations.c.lease,
             operations.c.failures,
             operations.c.created_at,
+            operations.c.traceparent,
             disks.c.user_id,
             disks.c.size_gb,
             disks.c.availability_zone,

@@ -65,6 +65,8 @@ operations = sa.Table(
     # rises with each lease: what an earlier holder brings back is refused
     sa.Column("lease", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    # W3C Trace Context of what asked for it; NULL when nobody traces it
+    sa.Column("traceparent", sa.Text),
     sa.Index("operations_disk_id", "disk_id"),
     sa.Index("operations_open", "worked_until", postgresql_where=sa.text("status IN ('queued', 'running')")),
     sa.Index("operations_updated_at", "updated_at"),

@@ -15,6 +15,7 @@ from services.disks.domain.operation import Action, Work
 from services.disks.domain.retries import retry_after
 from services.disks.operations.lease import lease_work, postpone
 from shared.leased_worker import Budget, LeasedWorker
+from shared.tracing import span
 
 _AT_ONCE = 8
 BUDGET_SECONDS = 30.0
@@ -47,7 +48,12 @@ class OpenOperations:
 
     async def work(self, work: Work, budget: Budget) -> timedelta | None:
         """One pass of its action's."""
-        return await self._passes[work.action](self._context, work, budget)
+        # the parent is the operation's own: without one it has no span, whatever the worker itself does
+        if work.traceparent is None:
+            return await self._passes[work.action](self._context, work, budget)
+        about = {"gpudev.disk_id": str(work.disk_id), "gpudev.operation_id": str(work.id)}
+        with span(f"work: {work.action}", parent=work.traceparent, attributes=about):
+            return await self._passes[work.action](self._context, work, budget)
 
     async def give_back(self, work: Work, worker: UUID, rest: timedelta | None) -> None:
         """An operation that has ended has no lease any more."""
