@@ -1,24 +1,27 @@
 """Every request of the contract's document, as it is written there, and its answer beside the documented one."""
 
 import asyncio
+import json
 import os
 import re
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
-from tests.support.contract_document import assert_like, endpoints, error_examples, quick_start
+from tests.e2e.test_alerts import ec2
+from tests.support.contract_document import assert_like, commands, endpoints, error_examples, quick_start
 from tests.support.load import parse_last_json, shell
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 CONTRACT = endpoints()
 
 
-async def ask(user: ApiUser, number: int, *, response: str = "Response", json: Any = None, **path: str) -> Any:
+async def ask(user: ApiUser, number: int, *, response: str = "Response", body: Any = None, **path: str) -> Any:
     """The example of this number is sent and its answer is like the documented one; the answer."""
     endpoint = CONTRACT[number]
     answer = await user.client.request(
-        endpoint.method, endpoint.path.format(**path), json=endpoint.request if json is None else json
+        endpoint.method, endpoint.path.format(**path), json=endpoint.request if body is None else body
     )
     assert answer.status_code == 200, answer.text
     assert_like(endpoint.responses[response], answer.json(), abridged=endpoint.abridged and number == 6)
@@ -64,7 +67,7 @@ async def test_the_examples_of_jobs_and_the_cluster(stack: LocalStack) -> None:
         example = CONTRACT[5].responses["Response"]
         wanted = ("instance_type", "duration_hours", "gpu_count", "name", "github_user", "jupyter_enabled")
         body = {"image": CONTRACT[4].request["image"], **{name: example[name] for name in wanted}}
-        job_id = (await ask(user, 4, json=body))["job_id"]
+        job_id = (await ask(user, 4, body=body))["job_id"]
 
         async def has_jupyter() -> bool:
             return (await user.job(job_id))["jupyter_url"] is not None
@@ -73,12 +76,28 @@ async def test_the_examples_of_jobs_and_the_cluster(stack: LocalStack) -> None:
         await until(has_jupyter, "Jupyter's URL", seconds=60)
         await ask(user, 5, job_id=job_id)
         await ask(user, 6)
+        await lists_as_asked(user)
         for number in (8, 9, 10, 11):
             await ask(user, number, job_id=job_id)
         await ask(user, 12)
         await ask(user, 13)
         await ask(user, 7, job_id=job_id)
         await user.wait(job_id, "cancelled")
+
+
+async def lists_as_asked(user: ApiUser) -> None:
+    """The parameters of a listing do what the document says of them."""
+    everything = (await user.client.get("/v1/jobs")).json()
+    assert (everything["limit"], everything["offset"]) == (50, 0)
+    open_ones = (await user.client.get("/v1/jobs?status=active,preparing")).json()
+    assert [job["job_id"] for job in open_ones["jobs"]] == [
+        job["job_id"] for job in everything["jobs"] if job["status"] in {"active", "preparing"}
+    ]
+    page = (await user.client.get("/v1/jobs?limit=10&offset=1")).json()
+    assert (page["limit"], page["offset"], page["total"]) == (10, 1, everything["total"])
+    assert page["jobs"] == everything["jobs"][1:]
+    for query in ("limit=0", "limit=501", "offset=-1"):
+        assert (await user.client.get(f"/v1/jobs?{query}")).status_code == 400, query
 
 
 async def test_the_examples_of_disks(stack: LocalStack) -> None:
@@ -102,6 +121,117 @@ async def test_the_examples_of_disks(stack: LocalStack) -> None:
             assert renamed["snapshots_updated"] == snapshots
             assert "errors" not in renamed
             await user.client.delete(f"/v1/disks/{renamed['new_name']}")
+
+
+async def test_a_rename_that_aws_refuses_in_part_and_those_that_are_refused(stack: LocalStack) -> None:
+    async with users(stack, "renames") as (user,):
+        old, example = "old-disk-name", CONTRACT[19].responses["Response (Partial Success)"]
+        made = (await user.client.post("/v1/disks", json={"disk_name": old, "size_gb": 10})).json()
+        await operation_ends(user, old, made["operation_id"])
+        for _ in range(3):
+            taken = (await user.client.post(f"/v1/disks/{old}/snapshots")).json()
+            await operation_ends(user, old, taken["operation_id"])
+        # what somebody deletes in AWS behind our back cannot be tagged
+        deleted = await asyncio.to_thread(delete_a_snapshot, stack, old)
+        renamed = await ask(user, 19, response="Response (Partial Success)", disk_name=old)
+        assert (renamed["message"], renamed["snapshots_updated"]) == (example["message"], 2)
+        (error,) = renamed["errors"]
+        assert re.fullmatch(rf"{deleted}: \S.*", error), error
+
+        new = renamed["new_name"]
+        other = (await user.client.post("/v1/disks", json={"disk_name": "other", "size_gb": 10})).json()
+        await operation_ends(user, "other", other["operation_id"])
+        job_id = await user.submit(gpu_count=1, disk_name="other", command="sleep 600")
+        await user.wait(job_id, "active", seconds=60)
+        await user.client.delete(f"/v1/disks/{new}")
+        refused = {
+            (new, "no blanks"): 400,
+            ("nobodys", "free"): 404,
+            ("other", "free"): 409,
+            (new, "free"): 410,
+        }
+        for (disk, name), status in refused.items():
+            answer = await user.client.post(f"/v1/disks/{disk}/rename", json={"new_name": name})
+            assert (answer.status_code, list(answer.json())) == (status, ["detail"]), (disk, name, answer.text)
+        await user.client.post(f"/v1/jobs/{job_id}/cancel")
+        await user.wait(job_id, "cancelled")
+        third = (await user.client.post("/v1/disks", json={"disk_name": "third", "size_gb": 10})).json()
+        await operation_ends(user, "third", third["operation_id"])
+        taken_name = await user.client.post("/v1/disks/third/rename", json={"new_name": "other"})
+        assert taken_name.status_code == 409, taken_name.text
+
+
+def delete_a_snapshot(stack: LocalStack, disk_name: str) -> str:
+    """One of a disk's, in AWS alone; its id."""
+    cloud = ec2(stack)
+    found = cloud.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "tag:Name", "Values": [disk_name]}])
+    snapshot_id = str(found["Snapshots"][0]["SnapshotId"])
+    cloud.delete_snapshot(SnapshotId=snapshot_id)
+    return snapshot_id
+
+
+async def test_the_commands_of_the_document_as_they_are_written(stack: LocalStack) -> None:
+    """Every curl command, with nothing replaced but ids, which nobody can know before, and credentials."""
+    told: dict[int, list[tuple[int, Any]]] = {}
+    async with users(stack, "copies", "jeanschmidt") as (user, _):
+        credentials = await asyncio.to_thread(stack.identity, "copies")
+        ids = {f'"{name.lower()}": "..."': f'"{name.lower()}": "{value}"' for name, value in credentials.items()}
+        ids['"ASIA..."'] = f'"{credentials["AWS_ACCESS_KEY_ID"]}"'
+        environment = {**os.environ, "API_URL": stack.url, "API_KEY": user.key}
+
+        async def run(number: int) -> Any:
+            script = commands(number)
+            for example, real in ids.items():
+                script = script.replace(example, real)
+            output = await asyncio.to_thread(shell, _SHOWN + script, environment=environment)
+            parts = [part.rsplit("\n", 1) for part in output.split("\n=====\n")[:-1]]
+            told[number] = [(int(status), json.loads(body)) for body, status in parts]
+            return told[number][-1][1]
+
+        for number in (2, 3, 4):
+            await run(number)
+        ids["abc-123-def-456"] = told[4][-1][1]["job_id"]
+        stack.secrets.add((await run(1))["api_key"])
+        await user.wait(ids["abc-123-def-456"], "active", seconds=60)
+        for number in (5, 6, 8, 9, 10, 11, 12, 13, 14):
+            await run(number)
+        ids["op-123-abc"] = told[14][-1][1]["operation_id"]
+        await operation_ends(user, "my-training-data", ids["op-123-abc"])
+        for number in (15, 16, 18, 19):
+            await run(number)
+        ids["disks/my-training-data"] = "disks/my-training-data-v2"
+        for number in (17, 7, 20):
+            await run(number)
+        stack.secrets.add(told[20][0][1]["api_key"])
+        await user.wait(ids["abc-123-def-456"], "cancelled")
+    assert sorted(told) == sorted(CONTRACT)
+    assert {number: [status for status, _ in answers] for number, answers in told.items()} == {
+        number: [200] * (3 if number == 6 else 1) for number in CONTRACT
+    }
+    assert told[16][0][1]["disk_name"] == "my-training-data"
+    assert told[19][0][1]["new_name"] == "my-training-data-v2"
+
+
+_SHOWN = "curl() { command curl -sS -w '\\n%{http_code}\\n=====\\n' \"$@\"; }\n"
+"""Each answer with its status, and an end."""
+
+
+async def test_the_statuses_that_all_endpoints_share(stack: LocalStack) -> None:
+    """What no example shows: somebody else's object, what only operators may do, and that each answer is JSON."""
+    async with users(stack, "shares") as (user,):
+        missing = {
+            f"/v1/jobs/{uuid4()}": {"detail": "Job not found"},
+            "/v1/disks/nobodys": {"detail": "Disk not found"},
+        }
+        for path, detail in missing.items():
+            answer = await user.client.get(path)
+            assert (answer.status_code, answer.json()) == (404, detail)
+            assert answer.headers["content-type"] == "application/json"
+        forbidden = await user.client.get("/v1/auth/users")
+        assert (forbidden.status_code, forbidden.json()) == (403, {"detail": "Only operators may list users"})
+        for number in (6, 12, 13, 15):
+            good = await user.client.get(CONTRACT[number].path)
+            assert (good.status_code, good.headers["content-type"]) == (200, "application/json"), number
 
 
 async def test_the_examples_of_keys_and_errors(stack: LocalStack) -> None:

@@ -62,6 +62,13 @@ def error_examples() -> list[Any]:
     return [json.loads(_without_dots(block)) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)[:2]]
 
 
+def commands(number: int) -> str:
+    """The shell commands of an endpoint's examples."""
+    text = CONTRACT.read_text()
+    part = re.split(r"^### (\d+)\. ", text, flags=re.MULTILINE)[2 * number].split("\n---\n")[0]
+    return "".join(re.findall(r"```bash\n(.*?)```", part, re.DOTALL))
+
+
 def quick_start() -> str:
     """The quick-start script."""
     return CONTRACT.read_text().split("## Quick Start Script")[1].split("```bash\n")[1].split("```")[0]
