@@ -138,7 +138,7 @@ async def record_chaos(seconds: float, seed: int) -> None:
                 every = {event_id for events in wanted.values() for event_id in events}
                 await until(lambda: has_all(stream, every), "every event came", seconds=90)
                 of_types = {one for one, name in wanted["/gpudev/jobs"].items() if name[11:-3] in TOLD}
-                await until(lambda: delivered(stack, told, of_types), "every message came", seconds=90)
+                await every_message(stack, told, of_types)
     sources = set(wanted)
     mine = {one for one, _, subject, _ in stream.events if subject in job_ids}
     assert mine <= every
@@ -162,10 +162,33 @@ async def all_over(user: ApiUser, job_ids: list[str]) -> bool:
     return all([(await user.job(job_id))["status"] in {"completed", "failed", "cancelled"} for job_id in job_ids])
 
 
-async def delivered(stack: LocalStack, record: Record, ids: set[str]) -> bool:
-    """Lets time pass for what waits to be sent again."""
-    await stack.execute("jobs", "UPDATE webhook_deliveries SET due_at = now() WHERE status = 'pending'")
-    return await has_all(record, ids)
+async def every_message(stack: LocalStack, record: Record, ids: set[str]) -> None:
+    """Wait until all have come, however many there are to be sent again: as long as there is progress."""
+    missing, since = ids, time.monotonic()
+    while missing:
+        # lets time pass for what waits to be sent again; what is due already is left alone, for its worker
+        await stack.execute(
+            "jobs", "UPDATE webhook_deliveries SET due_at = now() WHERE status = 'pending' AND due_at > now()"
+        )
+        await asyncio.sleep(1)
+        left = ids - {event_id for event_id, _, _, _ in record.events}
+        if left != missing:
+            missing, since = left, time.monotonic()
+        assert time.monotonic() - since < 60, await states_of(stack, missing)
+
+
+async def states_of(stack: LocalStack, ids: set[str]) -> str:
+    """What became of messages, for who reads the failure."""
+    connection = await asyncpg.connect(stack.dsn("jobs"))
+    try:
+        rows = await connection.fetch(
+            "SELECT type, status, attempts, last_error, count(*) FROM webhook_deliveries "
+            "WHERE message_id = ANY($1) GROUP BY 1, 2, 3, 4",
+            list(ids),
+        )
+    finally:
+        await connection.close()
+    return f"{len(ids)} messages did not come, of which there are {[tuple(row) for row in rows]}"
 
 
 @pytest.mark.long
