@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 CHROMIUM = os.environ.get("GPUDEV_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -155,6 +156,15 @@ class Tab:
         assert seen["width"] == width
         assert (brightness < 90) if dark else (brightness > 150), brightness
         assert shades > 20, "there is text on it"
+
+    async def assess(self) -> None:
+        """What axe-core finds wrong for those who use a screen reader, a keyboard or little sight: nothing."""
+        found = await Axe().run(self.page, options={"resultTypes": ["violations"]})
+        violations = [
+            (one["id"], one["help"], [(node["target"], node["failureSummary"]) for node in one["nodes"]])
+            for one in found.response["violations"]
+        ]
+        assert not violations, violations
 
 
 @asynccontextmanager
