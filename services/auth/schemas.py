@@ -9,7 +9,7 @@ import msgspec
 
 from services.auth.domain.audit import AuditPage
 from services.auth.domain.keys import ConsoleCode, IssuedKey, KeyPage, KeyTerms, RevokedKey
-from services.auth.domain.roles import AwsCredentials, Person, SeenUser, SignedQuestion
+from services.auth.domain.roles import AwsCredentials, Person, SeenUser, SignedQuestion, UserState
 from shared.api_key import key_prefix
 from shared.contracts.auth import Identity
 from shared.errors import InvalidInput, Problem
@@ -165,6 +165,18 @@ class UserListResponse(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
+class UserActionResponse(Answer, frozen=True, kw_only=True):
+    user_id: int
+    username: Username
+    action: str
+    """`disable` or `enable`."""
+    status: str
+    """`disabled` or `enabled`."""
+    message: str
+    disabled_at: datetime | None
+    keys_revoked: int
+
+
 class ConsoleCodeResponse(Answer, frozen=True, kw_only=True):
     code: str
     """Shown only here; good for one log-in of the console."""
@@ -290,6 +302,32 @@ def user_list(users: Sequence[SeenUser], total: int, *, limit: int, offset: int)
         for user in users
     ]
     return UserListResponse(users=items, total=total, limit=limit, offset=offset)
+
+
+def user_disabled(outcome: Outcome[UserState]) -> Outcome[UserActionResponse]:
+    """Answer of a user's disabling."""
+    user = outcome.answer
+    message = f"User '{user.username}' is disabled (keys revoked: {user.keys_revoked}); open jobs are cancelled"
+    return Outcome(_user_action(user, "disable", "disabled", message), outcome.replayed)
+
+
+def user_enabled(outcome: Outcome[UserState]) -> Outcome[UserActionResponse]:
+    """Answer of a user's enabling."""
+    user = outcome.answer
+    message = f"User '{user.username}' is enabled and may log in again"
+    return Outcome(_user_action(user, "enable", "enabled", message), outcome.replayed)
+
+
+def _user_action(user: UserState, action: str, status: str, message: str) -> UserActionResponse:
+    return UserActionResponse(
+        user_id=user.user_id,
+        username=user.username,
+        action=action,
+        status=status,
+        message=message,
+        disabled_at=user.disabled_at,
+        keys_revoked=user.keys_revoked,
+    )
 
 
 def console_code(outcome: Outcome[ConsoleCode]) -> Outcome[ConsoleCodeResponse]:

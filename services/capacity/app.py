@@ -9,6 +9,7 @@ from litestar import Litestar
 
 from services.capacity.adapters.kubernetes import Cluster
 from services.capacity.api.cluster import ClusterController, GpuController, fast_routes
+from services.capacity.api.orphans import OrphansController
 from services.capacity.api.shown_cluster import ShownCluster
 from services.capacity.api.usage import UsageController
 from services.capacity.consumers import explain_endpoint, subscriptions, unplaced_endpoint, zone_endpoint
@@ -50,9 +51,9 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
     return create_service_app(
         base,
         ServiceParts(
-            controllers=[GpuController, ClusterController, UsageController],
+            controllers=[GpuController, ClusterController, UsageController, OrphansController],
             verify=base.ask_auth(),
-            resources={"context": context, "shown_cluster": shown_cluster},
+            resources={"context": context, "shown_cluster": shown_cluster, "measurer": measurer},
             fast_routes=fast_routes(shown_cluster),
             subscriptions=subscriptions(context),
             rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],

@@ -11,6 +11,7 @@ from services.disks.api.administration import commands
 from services.disks.api.contents import ContentsController
 from services.disks.api.disks import DisksController
 from services.disks.api.operations import OperationsController
+from services.disks.api.orphans import OrphansController
 from services.disks.api.snapshots import SnapshotsController
 from services.disks.consumers import claim_endpoint, content_endpoint, job_subscriptions
 from services.disks.context import Context
@@ -68,7 +69,7 @@ def service_parts(base: Foundation, settings: DisksSettings, ec2: Ec2, clock: Cl
     worker = operations_worker(context, PASSES)
     context.work.add(worker)
     return ServiceParts(
-        controllers=[DisksController, ContentsController, OperationsController, SnapshotsController],
+        controllers=[DisksController, ContentsController, OperationsController, SnapshotsController, OrphansController],
         verify=base.ask_auth(),
         resources={"context": context},
         subscriptions=job_subscriptions(context),

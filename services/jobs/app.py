@@ -14,6 +14,7 @@ from services.jobs.api.administration import commands
 from services.jobs.api.events import EventsController
 from services.jobs.api.jobs import JobsController, fast_routes
 from services.jobs.api.logs import LogsController
+from services.jobs.api.orphans import OrphansController
 from services.jobs.api.queue import QueueController
 from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.api.ssh import SshController
@@ -62,6 +63,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
     shown_jobs = ShownJobs(context)
     resources = {
         "context": context,
+        "cluster": cluster,
         "log_reader": LogReader(context, cluster),
         "event_reader": events,
         "shown_jobs": shown_jobs,
@@ -77,6 +79,7 @@ def create_app(settings: JobsSettings | None = None, verify: Verify | None = Non
             EventsController,
             SshController,
             WebhooksController,
+            OrphansController,
         ],
         verify=verify or base.ask_auth(),
         resources=resources,

@@ -20,6 +20,7 @@ _TAGS = {
     "API Key Management": "Your own API keys.",
     "Events": "What happens, as it happens.",
     "Audit": "Who changed what, for operators.",
+    "Orphans": "What is left over in the cluster and in AWS, for operators.",
 }
 """In the order of the contract."""
 _PREFER = {
@@ -30,13 +31,14 @@ _PREFER = {
     "schema": {"type": "string"},
     "example": "wait=2",
 }
+# without an example: /docs would fill it in, and so refuse the second request that is tried there
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "A request repeated with the same key within 24 h gets the first answer and has no second effect.",
+    "description": "A request repeated with the same key within 24 h gets the first answer and has no second effect. "
+    "A new one for each request, such as a UUID.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    "example": "5f0c1b9e-train",
 }
 _MISMATCH = "422"
 """Answered by the routes that honour an Idempotency-Key, and by no other."""

@@ -20,7 +20,7 @@ ROUTES = {
 }
 SOCKETS = {"open_ssh"}
 """Routes that become a WebSocket; both clients have them."""
-FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix", "webhook_id"}
+FIELDS = {"job_id", "disk_name", "operation_id", "key_prefix", "webhook_id", "user_id"}
 BY_OWN_NAME = {"follow_job_logs": "get_job_logs"}
 """Second methods of a route."""
 OTHER_NAMES = {"from": "first", "to": "last"}

@@ -24,6 +24,7 @@ MISSING = {
     "operation_id": "00000000-0000-4000-8000-000000000001",
     "key_prefix": "gpudev_0000000000",
     "webhook_id": "00000000-0000-4000-8000-000000000002",
+    "user_id": "999999999999999999",
 }
 EVERY_SERVICE = ("/v1/jobs", "/v1/disks", "/v1/gpu/availability", "/v1/keys")
 
@@ -112,8 +113,8 @@ async def test_no_route_answers_to_a_disabled_user(stack: LocalStack, door: http
         await refused_everywhere(door, {"Authorization": f"Bearer {leaver.key}"}, DISABLED)
 
 
-async def owned(user: ApiUser) -> dict[str, str]:
-    """One of everything that has an owner."""
+async def owned(stack: LocalStack, user: ApiUser) -> dict[str, str]:
+    """One of everything that has an owner; and another user, whom operators may disable."""
     job_id = await user.submit(gpu_count=1, command="sleep 300")
     disk = await user.client.post("/v1/disks", json=BODIES["/v1/disks"])
     keys = (await user.client.get("/v1/keys")).json()["keys"]
@@ -125,6 +126,7 @@ async def owned(user: ApiUser) -> dict[str, str]:
         "operation_id": disk.json()["operation_id"],
         "key_prefix": keys[0]["key_prefix"],
         "webhook_id": webhook.json()["webhook_id"],
+        "user_id": await stack.user_id("bystander"),
     }
 
 
@@ -145,13 +147,15 @@ async def walk(user: ApiUser, theirs: dict[str, str], *, served: set[Serves]) ->
             assert answer.status_code == 404, (method, path, answer.text)
             assert "not found" in answer.json()["detail"]
         if serves is Serves.USERS and not (Serves.OPERATORS in served and path in TELL_OPERATORS):
-            said = [value for name, value in theirs.items() if name != "disk_name" and value in answer.text]
+            said = [
+                value for name, value in theirs.items() if name not in {"disk_name", "user_id"} and value in answer.text
+            ]
             assert not said, (method, path)
 
 
 async def test_each_route_serves_whom_the_table_says(stack: LocalStack) -> None:
-    async with users(stack, "owner", "stranger", "operator") as (owner, stranger, operator):
-        theirs = await owned(owner)
+    async with users(stack, "owner", "stranger", "operator", "bystander") as (owner, stranger, operator, _):
+        theirs = await owned(stack, owner)
         await walk(stranger, theirs, served={Serves.USERS})
         assert (await owner.job(theirs["job_id"]))["status"] == "active"
         await walk(operator, theirs, served={Serves.USERS, Serves.OPERATORS, Serves.OWNER_AND_OPERATORS})

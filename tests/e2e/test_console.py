@@ -14,6 +14,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from deploy.local.region import AVAILABILITY_ZONE
+from services.disks.domain.aws_objects import TAG_DISK
+from tests.e2e.test_alerts import ec2
 from tests.e2e.test_client import CommandLine
 from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, running_browser, tab_of
 from tests.support.stack import ApiUser, LocalStack, until, users
@@ -71,6 +74,8 @@ async def look_everywhere(tab: Tab, name: str) -> None:
     for width in (WIDE, NARROW):
         for dark in (False, True):
             await tab.look(width=width, dark=dark, keep=name)
+            if dark == (width == NARROW):  # each colour and each width once: it takes a second
+                await tab.assess()
     await tab.look(width=WIDE)
 
 
@@ -368,6 +373,74 @@ async def test_what_operators_see_and_what_was_used(browser: Browser, stack: Loc
             await look_everywhere(tab, "usage")
             await tab.page.get_by_label("The last").select_option("7")
             await expect(plot).to_have_attribute("aria-label", re.compile("by type"))
+
+
+async def test_operators_disable_and_enable_a_user(browser: Browser, stack: LocalStack) -> None:
+    async with guests(stack, "operator") as (operator,), users(stack, "console-ned") as (user,):
+        job = await user.submit(**ONE_GPU, name="theirs")
+        await user.wait(job, "active")
+        user_id = await stack.user_id("console-ned")
+        async with console(browser, stack, operator) as tab:
+            page = tab.page
+            await tab.go("Operate")
+            everybody = page.get_by_role("table", name="Users")
+            own = everybody.get_by_role("row").filter(has=page.get_by_text("operator", exact=True)).first
+            await expect(own).to_be_visible()
+            await expect(own.get_by_role("button")).to_have_count(0)
+            row = everybody.get_by_role("row").filter(has=page.get_by_text("console-ned", exact=True))
+            disable = row.get_by_role("button", name=f"Disable console-ned ({user_id})")
+            await disable.click()
+            dialog = page.get_by_role("dialog")
+            await expect(dialog).to_contain_text("Their keys are revoked and their jobs cancelled.")
+            await tab.look(width=NARROW, keep="disable")
+            await tab.look(width=WIDE, keep="disable")
+            await dialog.get_by_role("button", name="Not now").click()
+            await expect(disable).to_be_focused()
+            assert (await user.client.get("/v1/keys")).status_code == 200
+            await disable.click()
+            await dialog.get_by_role("button", name="Disable the user").click()
+            await expect(page.get_by_text("User 'console-ned' is disabled (keys revoked: 1)")).to_be_visible()
+            await expect(row.get_by_text("disabled", exact=True)).to_be_visible()
+            await until(lambda: answers(user, 403), "the key is refused")
+            jobs = page.get_by_role("table", name="Open jobs, newest first")
+            await expect(jobs.get_by_role("row").filter(has_text="console-ned")).to_have_count(0)
+            done = page.get_by_role("table", name="What was done")
+            await expect(done.get_by_role("row").filter(has_text="user console-ned").first).to_contain_text(
+                "disable_user"
+            )
+            await look_everywhere(tab, "operator-users")
+            await row.get_by_role("button", name=f"Enable console-ned ({user_id})").click()
+            await dialog.get_by_role("button", name="Enable the user").click()
+            await expect(disable).to_be_visible()
+        async with guests(stack, "console-ned") as (again,):
+            assert (await again.job(job))["status"] == "cancelled"
+
+
+async def answers(user: ApiUser, status: int) -> bool:
+    return (await user.client.get("/v1/jobs")).status_code == status
+
+
+async def test_operators_see_what_is_left_over(browser: Browser, stack: LocalStack) -> None:
+    cloud, tags = ec2(stack), [{"Key": TAG_DISK, "Value": "11111111-2222-4333-8444-555555555555"}]
+    marked = [{"ResourceType": "volume", "Tags": tags}]
+    async with users(stack, "operator") as (operator,), console(browser, stack, operator) as tab:
+        page = tab.page
+        await tab.go("Operate")
+        orphans = page.get_by_role("region", name="Orphans")
+        await expect(orphans).to_contain_text("Nothing is left over.")
+        made = await asyncio.to_thread(
+            cloud.create_volume, AvailabilityZone=AVAILABILITY_ZONE, Size=10, TagSpecifications=marked
+        )
+        try:
+            await orphans.get_by_role("button", name="Look for orphans again").click()
+            row = page.get_by_role("table", name="Orphans").get_by_role("row").filter(has_text=made["VolumeId"])
+            await expect(row).to_contain_text("volume in AWS")
+            await expect(row).to_contain_text("never deleted by itself")
+            await look_everywhere(tab, "orphans")
+        finally:
+            await asyncio.to_thread(cloud.delete_volume, VolumeId=made["VolumeId"])
+        await orphans.get_by_role("button", name="Look for orphans again").click()
+        await expect(orphans).to_contain_text("Nothing is left over.")
 
 
 async def test_the_life_of_a_disk(browser: Browser, stack: LocalStack) -> None:

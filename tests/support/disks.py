@@ -86,20 +86,21 @@ class Auth:
         await self._nats.subscribe(VERIFY_SUBJECT, cb=self._answer)
         await self._nats.flush()
 
-    def add_user(self) -> User:
+    def add_user(self, *, is_operator: bool = False) -> User:
         """A new user and a key of theirs."""
         key, user_id = new_api_key(), new_user_id()
         user = User(user_id, f"user-{user_id}", key)
-        self.know(user)
+        self.know(user, is_operator=is_operator)
         return user
 
-    def know(self, user: User) -> None:
+    def know(self, user: User, *, is_operator: bool = False) -> None:
         """Vouch for a user of before."""
         self._identities[user.key.hash] = Identity(
             user_id=user.user_id,
             username=user.username,
             key_id=user.key.key_id,
             expires_at=now() + timedelta(hours=1),
+            is_operator=is_operator,
         )
 
     async def _answer(self, message: Any) -> None:

@@ -101,6 +101,17 @@ class UserList(Answer, frozen=True, kw_only=True):
     offset: int
 
 
+class UserAction(Answer, frozen=True, kw_only=True):
+    user_id: int
+    username: str
+    action: str
+    status: str
+    """disabled or enabled."""
+    message: str = ""
+    disabled_at: datetime | None = None
+    keys_revoked: int = 0
+
+
 class ConsoleCode(Answer, frozen=True, kw_only=True):
     code: str
     path: str
@@ -515,6 +526,26 @@ class Audit(Answer, frozen=True, kw_only=True):
     """Newest first."""
     next: str | None = None
     """`before` of the next page; None: there is none."""
+
+
+class Orphan(Answer, frozen=True, kw_only=True):
+    """Something outside that nobody has, or that is not there."""
+
+    kind: str
+    """As in the metrics: pods, volume, node and others."""
+    name: str
+    finding: str
+    """In a word."""
+    message: str = ""
+    job_id: str | None = None
+    since: datetime | None = None
+
+
+class OrphanList(Answer, frozen=True, kw_only=True):
+    orphans: list[Orphan] = []
+    """The first 500."""
+    total: int = 0
+    looked_at: datetime | None = None
 
 
 class Event(Answer, frozen=True, kw_only=True):

@@ -170,6 +170,21 @@ class Operations:
     # --- keys
 
     @operation
+    def list_cluster_orphans(self) -> Steps[models.OrphanList]:
+        """For operators: objects in the cluster that no job has."""
+        return (yield from self._get("/v1/orphans/cluster", models.OrphanList))
+
+    @operation
+    def list_aws_orphans(self) -> Steps[models.OrphanList]:
+        """For operators: volumes and snapshots that no disk has, or that AWS does not show."""
+        return (yield from self._get("/v1/orphans/aws", models.OrphanList))
+
+    @operation
+    def list_lease_orphans(self) -> Steps[models.OrphanList]:
+        """For operators: where leases and the cluster have disagreed for two minutes."""
+        return (yield from self._get("/v1/orphans/leases", models.OrphanList))
+
+    @operation
     def list_nodes(self) -> Steps[models.Fleet]:
         """Each node and each of its GPUs."""
         return (yield from self._get("/v1/cluster/nodes", models.Fleet))
@@ -223,6 +238,16 @@ class Operations:
     def list_users(self, *, limit: int = 50, offset: int = 0) -> Steps[models.UserList]:
         """Operators: one page of everybody who has ever logged in; who did last comes first."""
         return (yield from self._get("/v1/auth/users", models.UserList, params={"limit": limit, "offset": offset}))
+
+    @operation
+    def disable_user(self, user_id: int | str, *, idempotency_key: str | None = None) -> Steps[models.UserAction]:
+        """Operators: refuse a user, revoke their keys and cancel their jobs; the id is as `list_users` tells it."""
+        return (yield from self._post(f"{_user(user_id)}/disable", models.UserAction, key=idempotency_key))
+
+    @operation
+    def enable_user(self, user_id: int | str, *, idempotency_key: str | None = None) -> Steps[models.UserAction]:
+        """Operators: let a disabled user log in again."""
+        return (yield from self._post(f"{_user(user_id)}/enable", models.UserAction, key=idempotency_key))
 
     @operation
     def create_console_code(self, *, idempotency_key: str | None = None) -> Steps[models.ConsoleCode]:
@@ -759,6 +784,10 @@ def _read(response: Response, answer: type[T]) -> T:
 
 def _job(job_id: str) -> str:
     return f"/v1/jobs/{_segment(job_id)}"
+
+
+def _user(user_id: int | str) -> str:
+    return f"/v1/auth/users/{_segment(str(user_id))}"
 
 
 def _webhook(webhook_id: str) -> str:

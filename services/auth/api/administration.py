@@ -24,8 +24,8 @@ def commands(context: Context) -> Sequence[Command]:
         return "\n".join(lines) or f"There is no user named '{given.username}'"
 
     async def disable(given: Namespace) -> str:
-        revoked = await disable_user(context, user_id=given.user_id, now=context.clock())
-        return f"User {given.user_id} is disabled; keys revoked: {revoked}"
+        done = await disable_user(context, user_id=given.user_id, now=context.clock())
+        return f"User {given.user_id} is disabled; keys revoked: {done.answer.keys_revoked}"
 
     async def enable(given: Namespace) -> str:
         await enable_user(context, user_id=given.user_id, now=context.clock())

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from shared.contracts.audit import AuditObject
 from shared.errors import Forbidden
 
 # IAM role names may hold commas, so a list of ARNs is split only where the next ARN begins.
@@ -19,6 +20,7 @@ _SESSION_ARN = re.compile(
 )
 _ROLE_SESSION_ID = re.compile(r"(?P<role_id>AROA[A-Z0-9]+):(?P<session>.+)")
 _USERNAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_USER_ID = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class NotAnAllowedRole(Forbidden):
@@ -127,6 +129,24 @@ class SeenUser(User, frozen=True, kw_only=True):
     """As of their last log-in."""
     created_at: datetime
     last_login_at: datetime
+
+
+class UserState(msgspec.Struct, frozen=True, kw_only=True):
+    """A user who was disabled or enabled."""
+
+    user_id: int
+    username: str
+    disabled_at: datetime | None
+    keys_revoked: int
+
+    def audited(self) -> list[AuditObject]:
+        """What was done was done to them."""
+        return [AuditObject("user", str(self.user_id), self.username)]
+
+
+def parse_user_id(text: str) -> int | None:
+    """A user's id as it stands in a path; None: nobody can have it."""
+    return int(text) if _USER_ID.fullmatch(text) else None
 
 
 def parse_allowed_roles(text: str) -> tuple[AllowedRole, ...]:

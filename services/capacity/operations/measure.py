@@ -1,8 +1,11 @@
 """Gauges of the queue and of the GPUs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
+import msgspec
 from prometheus_client import Gauge
 
 from services.capacity.context import Context
@@ -31,6 +34,19 @@ _mismatches = Gauge(
 )
 
 
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Leases and the cluster disagree."""
+
+    kind: str
+    """As in the metric."""
+    object_kind: str
+    """What `name` names: node or pods."""
+    name: str
+    job_id: UUID | None
+    since: datetime
+    """When this replica has seen it first."""
+
+
 class Measurer:
     """Measures, and remembers since when what disagrees does.
 
@@ -40,7 +56,7 @@ class Measurer:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._since: dict[str, dict[str, datetime]] = {}
+        self._mismatches: dict[str, dict[str, Mismatch]] = {}
 
     async def measure_queue(self) -> None:
         """How many jobs wait, for how long, and how late."""
@@ -58,19 +74,32 @@ class Measurer:
         for gpu_type in _TYPES | {node.gpu_type for node in nodes}:
             for state, count in _uses(node for node in nodes if node.gpu_type == gpu_type).items():
                 _gpus.labels(gpu_type, state).set(count)
-        database = self._context.database
-        found = {
-            "lease_without_pod": {row["key"] for row in await database.fetch_all(LEASED_WITHOUT_POD)},
-            "pod_without_lease": {row["key"] for row in await database.fetch_all(PODS_WITHOUT_LEASE)},
-            "node_overcommitted": {node.name for node in nodes if node.held > node.gpus},
+        database, now = self._context.database, self._context.clock()
+        leases, pods = await database.fetch_all(LEASED_WITHOUT_POD), await database.fetch_all(PODS_WITHOUT_LEASE)
+        found: dict[str, dict[str, Mismatch]] = {
+            "lease_without_pod": {row["key"]: _of_row("lease_without_pod", "node", row, now) for row in leases},
+            "pod_without_lease": {row["key"]: _of_row("pod_without_lease", "pods", row, now) for row in pods},
+            "node_overcommitted": {node.name: _of_node(node, now) for node in nodes if node.held > node.gpus},
         }
-        for kind, keys in found.items():
-            _mismatches.labels(kind).set(self._lasting(kind, keys, self._context.clock()))
+        for kind, seen in found.items():
+            before = self._mismatches.get(kind, {})
+            self._mismatches[kind] = {key: before.get(key, mismatch) for key, mismatch in seen.items()}
+        lasting = self.lasting_mismatches(now)
+        for kind in found:
+            _mismatches.labels(kind).set(sum(mismatch.kind == kind for mismatch in lasting))
 
-    def _lasting(self, kind: str, keys: Iterable[str], now: datetime) -> int:
-        before = self._since.get(kind, {})
-        self._since[kind] = {key: before.get(key, now) for key in keys}
-        return sum(now - since >= LASTING for since in self._since[kind].values())
+    def lasting_mismatches(self, now: datetime) -> list[Mismatch]:
+        """Those of the last measuring that have lasted."""
+        every = (mismatch for seen in self._mismatches.values() for mismatch in seen.values())
+        return [mismatch for mismatch in every if now - mismatch.since >= LASTING]
+
+
+def _of_row(kind: str, object_kind: str, row: Mapping[str, Any], now: datetime) -> Mismatch:
+    return Mismatch(kind=kind, object_kind=object_kind, name=row["name"], job_id=row["job_id"], since=now)
+
+
+def _of_node(node: Node, now: datetime) -> Mismatch:
+    return Mismatch(kind="node_overcommitted", object_kind="node", name=node.name, job_id=None, since=now)
 
 
 def _uses(nodes: Iterable[Node]) -> dict[str, int]:

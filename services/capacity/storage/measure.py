@@ -16,13 +16,14 @@ QUEUE = Statement(
 earliest p90 of a start that was promised to such a job; null: none was."""
 LEASED_WITHOUT_POD = Statement(
     sa.text(
-        "SELECT job_id || '/' || epoch AS key FROM places AS entry WHERE state = 'leased' AND NOT EXISTS "
+        "SELECT job_id || '/' || epoch AS key, node AS name, job_id FROM places AS entry "
+        "WHERE state = 'leased' AND NOT EXISTS "
         "(SELECT FROM gpu_pods WHERE gpu_pods.job_id = entry.job_id AND gpu_pods.node = entry.node)"
     )
 )
 PODS_WITHOUT_LEASE = Statement(
     sa.text(
-        "SELECT uid AS key FROM gpu_pods AS pod WHERE job_id IS NOT NULL AND gpus > 0 AND NOT EXISTS "
+        "SELECT uid AS key, name, job_id FROM gpu_pods AS pod WHERE job_id IS NOT NULL AND gpus > 0 AND NOT EXISTS "
         "(SELECT FROM leases WHERE leases.job_id = pod.job_id AND leases.node = pod.node)"
     )
 )

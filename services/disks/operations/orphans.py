@@ -16,8 +16,10 @@ from services.disks.context import Context
 from services.disks.domain.ledger import FOR_PEOPLE, Findings, Ledger
 from services.disks.operations.adopt import adopt_snapshot, note_name
 from services.disks.operations.read import ledger_disks, ledger_snapshots
+from shared.contracts.auth import Identity
 from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
+from shared.orphans import Orphan, check_operator
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,10 @@ _BATCH = 100
 """Volumes of one call that marks them."""
 _SHOWN = 20
 """Ids of one kind in a log line."""
+_JUDGE = "It has our tags and no disk has it: judge what it is, since it is never deleted by itself"
+_DELETED = "Its row says that it is gone: the next sweep deletes it"
+_REPORTED = "Its row says that it is gone; it is left alone, since GPUDEV_SWEEP is report"
+_LOST = "A row says that it is there, and AWS does not show it: somebody's data may be gone"
 _missing = Gauge("gpudev_missing", "What rows say is in AWS and the last sweep did not find", ["kind"])
 
 
@@ -40,6 +46,41 @@ async def sweep(context: Context, *, act_seconds: float = _ACT_SECONDS) -> Findi
         act_seconds: For what is to be done about the findings.
     """
     now = context.clock()
+    findings = await _look(context, now)
+    acts = context.settings.sweep == "act"
+    _report(findings, of_all=not acts)
+    if acts:
+        await _act(context, findings, now, Budget(act_seconds))
+    return findings
+
+
+async def list_orphans(context: Context, *, asker: Identity) -> list[Orphan]:
+    """What differs between AWS and the tables and is not mended by itself at once, as operators see it.
+
+    Raises:
+        OperatorsOnly: The asker is none.
+        AwsUnavailable: AWS does not answer.
+    """
+    check_operator(asker)
+    findings = await _look(context, context.clock())
+    leftover = _REPORTED if context.settings.sweep == "report" else _DELETED
+    found = (
+        ("volume", "missing", _LOST, findings.missing_volumes),
+        ("snapshot", "missing", _LOST, findings.missing_snapshots),
+        ("volume", "orphan", _JUDGE, findings.orphan_volumes),
+        ("snapshot", "orphan", _JUDGE, findings.orphan_snapshots),
+        ("volume", "leftover", leftover, findings.leftover_volumes),
+        ("snapshot", "leftover", leftover, findings.leftover_snapshots),
+    )
+    return [
+        Orphan(kind=kind, name=aws_id, finding=finding, message=message)
+        for kind, finding, message, aws_ids in found
+        for aws_id in aws_ids
+    ]
+
+
+async def _look(context: Context, now: datetime) -> Findings:
+    """AWS first: whatever it shows had its row before it was made."""
     volumes, snapshots = await context.ec2.list_volumes(), await context.ec2.list_snapshots()
     ledger = Ledger(
         await ledger_disks(context.database),
@@ -47,12 +88,7 @@ async def sweep(context: Context, *, act_seconds: float = _ACT_SECONDS) -> Findi
         settled_before=now - _SETTLING,
         marks=context.csi_tags,
     )
-    findings = ledger.compare(volumes, snapshots)
-    acts = context.settings.sweep == "act"
-    _report(findings, of_all=not acts)
-    if acts:
-        await _act(context, findings, now, Budget(act_seconds))
-    return findings
+    return ledger.compare(volumes, snapshots)
 
 
 async def _act(context: Context, findings: Findings, now: datetime, budget: Budget) -> None:

@@ -6,13 +6,42 @@ from uuid import UUID
 import structlog
 
 from services.jobs import storage
-from services.jobs.adapters.kubernetes import Cluster
+from services.jobs.adapters.kubernetes import KINDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.pod import Meta
+from shared.contracts.auth import Identity
 from shared.contracts.labels import EPOCH_LABEL, job_id_of
 from shared.errors import Unavailable
+from shared.orphans import Orphan, check_operator
 
 log = structlog.get_logger(__name__)
+
+
+_DELETED = "No job has it: the next sweep deletes it"
+_REPORTED = "No job has it; it is left alone, since GPUDEV_SWEEP is report"
+
+
+async def list_orphans(context: Context, cluster: Cluster, *, asker: Identity) -> list[Orphan]:
+    """The objects of all kinds that no job has, as operators see them.
+
+    Raises:
+        OperatorsOnly: The asker is none.
+        Unavailable: The cluster does not answer.
+    """
+    check_operator(asker)
+    message = _REPORTED if context.settings.sweep == "report" else _DELETED
+    return [
+        Orphan(
+            kind=kind,
+            name=meta.name,
+            finding="orphan",
+            message=message,
+            job_id=None if (job_id := job_id_of(meta.labels)) is None else str(job_id),
+            since=meta.creation_timestamp,
+        )
+        for kind in KINDS
+        for meta in await find_orphans(context, cluster, kind)
+    ]
 
 
 async def find_orphans(context: Context, cluster: Cluster, kind: str) -> list[Meta]:

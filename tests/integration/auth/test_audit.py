@@ -121,7 +121,14 @@ async def test_what_is_done_with_keys_leaves_entries(
         "request_id",
         "service",
     ]
-    assert {one["action"] for one in entries} == changing_routes("auth")
+    for verb in ("disable", "enable"):
+        await client.post(f"/v1/auth/users/{login['user_id']}/{verb}", headers=operator)
+    about = (await read(client, operator, object=str(login["user_id"])))["entries"]
+    assert [(one["action"], one["username"], one["object_kind"], one["object_name"]) for one in about] == [
+        ("enable_user", OPERATOR, "user", name),
+        ("disable_user", OPERATOR, "user", name),
+    ]
+    assert {one["action"] for one in [*entries, *about]} == changing_routes("auth")
     assert not [
         key
         for key in (login["api_key"], rotated["api_key"], console["api_key"], signed["api_key"], code)
@@ -178,3 +185,41 @@ async def test_nobody_but_operators_reads_it(client: httpx.AsyncClient, moto_ser
     answer = await client.get("/v1/audit", headers=bearer(login["api_key"]))
     assert (answer.status_code, answer.json()) == (403, {"detail": "Only operators may read the audit"})
     assert (await client.get("/v1/audit")).status_code == 401
+
+
+async def test_operators_disable_and_enable_others(
+    client: httpx.AsyncClient, operator: dict[str, str], moto_server: MotoServer
+) -> None:
+    name = new_name()
+    login = (await log_in(client, moto_server.identity(name))).json()
+    path = f"/v1/auth/users/{login['user_id']}"
+    once = {**operator, "Idempotency-Key": new_name()}
+    first = await client.post(f"{path}/disable", headers=once)
+    assert first.status_code == 200, first.text
+    answer = first.json()
+    assert (answer["username"], answer["status"], answer["keys_revoked"]) == (name, "disabled", 1)
+    assert (await client.post(f"{path}/disable", headers=once)).json() == answer
+    again = (await client.post(f"{path}/disable", headers=operator)).json()
+    assert (again["disabled_at"], again["keys_revoked"]) == (answer["disabled_at"], 0)
+    assert (await client.get("/v1/keys", headers=bearer(login["api_key"]))).status_code == 403
+    refused = await log_in(client, moto_server.identity(name))
+    assert (refused.status_code, refused.json()) == (403, {"detail": "This user is disabled"})
+    enabled = (await client.post(f"{path}/enable", headers=operator)).json()
+    assert (enabled["status"], enabled["disabled_at"]) == ("enabled", None)
+    assert (await log_in(client, moto_server.identity(name))).status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["disable", "enable"])
+async def test_whom_nobody_may_disable(
+    client: httpx.AsyncClient, operator: dict[str, str], moto_server: MotoServer, verb: str
+) -> None:
+    me = (await client.get("/v1/auth/identity", headers=operator)).json()["user_id"]
+    own = await client.post(f"/v1/auth/users/{me}/{verb}", headers=operator)
+    assert (own.status_code, own.json()) == (409, {"detail": "This is your own user: ask another operator"})
+    for nobody in ("0", "x", "999999999999999999", "9" * 40, "-1", "1.0"):
+        missing = await client.post(f"/v1/auth/users/{nobody}/{verb}", headers=operator)
+        assert (missing.status_code, missing.json()) == (404, {"detail": "User not found"}), nobody
+    user = (await log_in(client, moto_server.identity(new_name()))).json()
+    for whom in (me, "999999999999999999", "x"):
+        answer = await client.post(f"/v1/auth/users/{whom}/{verb}", headers=bearer(user["api_key"]))
+        assert (answer.status_code, answer.json()["detail"]) == (403, "Only operators may disable and enable users")

@@ -138,7 +138,7 @@ async def test_every_change_is_one_event_and_versions_rise_by_one(
     rotated = await rotate(auth_operations, first.text, now=NOON)
     await rotate(auth_operations, first.text, now=NOON)
     await revoke(auth_operations, rotated, now=NOON)
-    keys = await disable_user(auth_operations, user_id=first.user_id, now=NOON)
+    disabled = await disable_user(auth_operations, user_id=first.user_id, now=NOON)
     for _ in range(2):
         await enable_user(auth_operations, user_id=first.user_id, now=NOON)
     events = await events_of(auth_database, first.user_id)
@@ -152,7 +152,7 @@ async def test_every_change_is_one_event_and_versions_rise_by_one(
         *["key_revoked"] * 3,
         "user_enabled",
     ]
-    assert keys == 3
+    assert disabled.answer.keys_revoked == 3
     assert [event["entity_version"] for event in events] == list(range(1, len(events) + 1))
     assert await auth_database.fetch_value(_VERSION, user_id=first.user_id) == len(events)
     assert {event["subject"].rpartition(".")[2] for event in events} == {str(first.user_id)}

@@ -10,10 +10,14 @@ from prometheus_client import REGISTRY
 from services.capacity.context import Context
 from services.capacity.domain.fleet import GpuPod
 from services.capacity.operations.measure import Measurer
+from services.capacity.operations.orphans import list_orphans
 from services.capacity.operations.record_cluster import forget_pod, record_pods
+from shared.contracts.auth import Identity
+from shared.orphans import OperatorsOnly
 from tests.support.capacity import NOW, Capacity, ended, facts, later
 
 MINUTE = timedelta(minutes=1)
+OPERATOR = Identity(user_id=9, username="op", key_id="o", expires_at=later(hours=1), is_operator=True)
 
 
 class Turned:
@@ -127,11 +131,19 @@ async def test_only_what_disagrees_for_two_minutes_is_a_mismatch(
     clock.now += MINUTE
     await measurer.measure_gpus()
     assert mismatches() == nothing | {"lease_without_pod": 1, "pod_without_lease": 1}
+    lease, stray = sorted(list_orphans(measurer, asker=OPERATOR, now=clock.now), key=lambda one: one.finding)
+    assert (lease.finding, lease.kind, lease.name) == ("lease_without_pod", "node", "n1")
+    assert (stray.finding, stray.kind, stray.name) == ("pod_without_lease", "pods", "ghost")
+    assert (lease.job_id, stray.job_id) == (str(job.job_id), str(ghost.job_id))
+    assert lease.since == stray.since == NOW
+    with pytest.raises(OperatorsOnly):
+        list_orphans(measurer, asker=msgspec.structs.replace(OPERATOR, is_operator=False), now=clock.now)
 
     await record_pods(capacity.context, [pod("its-own", "n1", 4, job_id=job.job_id)], now=NOW)
     await forget_pod(capacity.context, uid="ghost", resource_version=2)
     await measurer.measure_gpus()
     assert mismatches() == nothing
+    assert list_orphans(measurer, asker=OPERATOR, now=clock.now) == []
     # what was away for a while begins anew
     await forget_pod(capacity.context, uid="its-own", resource_version=2)
     await measurer.measure_gpus()

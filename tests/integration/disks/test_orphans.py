@@ -18,14 +18,16 @@ from services.disks.domain.aws_objects import TAG_DISK, TAG_NAME, TAG_OPERATION,
 from services.disks.domain.ledger import Findings
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.create import create_disk
-from services.disks.operations.orphans import sweep
+from services.disks.operations.orphans import list_orphans, sweep
 from services.disks.operations.read import list_snapshots, read_disk
 from services.disks.operations.write_name_tags import stale_tags
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations, snapshots
+from shared.contracts.auth import Identity
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database, Statement
 from shared.metrics import ORPHANS
+from shared.orphans import Orphan
 from tests.support.aws_faults import Outage, before_aws
 from tests.support.disk_process import WorkProcess
 from tests.support.disk_scene import Scene
@@ -61,6 +63,14 @@ class Swept(Scene):
 
     async def aws_snapshots(self) -> list[str]:
         return sorted(found["SnapshotId"] for found in await snapshots_of_user(self.cloud, self.user_id))
+
+
+def operator(scene: Swept) -> Identity:
+    return Identity(user_id=1, username="op", key_id="o", expires_at=scene.now, is_operator=True)
+
+
+async def seen_by_operators(process: WorkProcess, scene: Swept) -> list[Orphan]:
+    return await list_orphans(process.context(scene.clock), asker=operator(scene))
 
 
 @pytest.fixture
@@ -147,6 +157,9 @@ async def test_what_is_nobodys_is_counted_and_left_alone(scene: Swept, process: 
         assert snapshot["SnapshotId"] in findings.orphan_snapshots
         assert ORPHANS.labels("volume")._value.get() == len(findings.orphan_volumes)
         assert ORPHANS.labels("snapshot")._value.get() == len(findings.orphan_snapshots)
+    shown = {(one.kind, one.name): one.finding for one in await seen_by_operators(process, scene)}
+    assert shown["volume", volume["VolumeId"]] == shown["snapshot", snapshot["SnapshotId"]] == "orphan"
+    assert ("volume", (await read_disk(scene.database, scene.disk_id)).volume_id) not in shown
     assert len(await volumes_of(scene.cloud, scene.user_id)) == 2
     assert len(await scene.points()) == 1
 
@@ -165,6 +178,8 @@ async def test_what_somebody_deleted_behind_our_back_is_reported_and_its_row_sta
     findings = await scene.sweep(process)
     assert disk.volume_id in findings.missing_volumes
     assert point[1] in findings.missing_snapshots
+    seen = {(one.finding, one.name) for one in await seen_by_operators(process, scene)}
+    assert {("missing", disk.volume_id), ("missing", point[1])} <= seen
     assert await read_disk(scene.database, scene.disk_id) == disk
     assert await scene.points() == [point]
 
@@ -246,6 +261,12 @@ async def test_a_sweep_that_only_reports_changes_nothing_and_says_what_it_would_
 
     assert (await scene.points(), await scene.actions(), await read_disk(scene.database, scene.disk_id)) == before
     assert set(await scene.aws_snapshots()) == {deleted, forgotten}
+    shown = await list_orphans(
+        disks_context(scene.settings, scene.database, ec2=process.ec2, clock=scene.clock), asker=operator(scene)
+    )
+    (leftover,) = [one for one in shown if one.name == deleted]
+    assert (leftover.finding, "GPUDEV_SWEEP is report" in leftover.message) == ("leftover", True)
+    assert set(await scene.aws_snapshots()) == {deleted, forgotten}, "looking changes nothing"
     said = findings.aws_ids()
     assert deleted in said["leftover_snapshots"]
     assert forgotten in said["adoptions"]
@@ -280,17 +301,26 @@ async def test_the_service_sweeps_by_itself_and_shows_what_it_found(
 ) -> None:
     cloud = moto_server.client("ec2")
     tags = [{"Key": TAG_DISK, "Value": str(uuid4())}]
-    await asyncio.to_thread(
+    made = await asyncio.to_thread(
         cloud.create_volume,
         AvailabilityZone=AVAILABILITY_ZONE,
         Size=10,
         TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
     )
     ORPHANS.labels("volume").set(0)
-    async with disks_stage(disks_settings, disks_database, cloud):
+    async with disks_stage(disks_settings, disks_database, cloud) as stage:
 
         async def shown() -> bool:
             metrics = generate_latest().decode()
             return any(float(line.split()[1]) > 0 for line in metrics.splitlines() if line.startswith(SHOWN))
 
         await eventually(shown, "the orphan is in the metrics", seconds=20)
+        users = {True: stage.auth.add_user(is_operator=True), False: stage.auth.add_user()}
+        answers = {
+            is_operator: await stage.client.get("/v1/orphans/aws", headers=user.headers)
+            for is_operator, user in users.items()
+        }
+    assert answers[False].json() == {"detail": "Only operators may look for orphans"}
+    assert answers[True].status_code == 200, answers[True].text
+    (orphan,) = [one for one in answers[True].json()["orphans"] if one["name"] == made["VolumeId"]]
+    assert (orphan["kind"], orphan["finding"], orphan["job_id"], orphan["since"]) == ("volume", "orphan", None, None)

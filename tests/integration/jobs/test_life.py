@@ -323,6 +323,16 @@ async def test_what_no_job_has_is_left_alone_and_counted_by_a_sweep_that_only_re
             count.set(0)
             await eventually(counted, "the orphan is counted")
     assert len(await world.objects(stranger)) == 1
+    async with world.service("olga", sweep="report") as operator:
+        shown = (await operator.get("/v1/orphans/cluster")).json()
+    (orphan,) = [one for one in shown["orphans"] if one["name"] == "gpu-dev-unknown"]
+    assert list(orphan) == ["kind", "name", "finding", "message", "job_id", "since"]
+    assert (orphan["kind"], orphan["finding"], orphan["job_id"]) == ("secrets", "orphan", str(stranger))
+    assert orphan["since"] <= shown["looked_at"]
+    assert "GPUDEV_SWEEP is report" in orphan["message"]
+    assert shown["total"] == len(shown["orphans"])
+    async with world.service("alice", sweep="report") as user:
+        assert (await user.get("/v1/orphans/cluster")).json() == {"detail": "Only operators may look for orphans"}
     by_operators = {command.name: command for command in commands(world.context(), world.cluster)}
     line = f"secrets  gpu-dev-unknown  job {stranger}"
     assert line in (await by_operators["list-orphans"].run(Namespace())).splitlines()

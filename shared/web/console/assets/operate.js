@@ -1,5 +1,6 @@
-import { get, post, query } from "./api.js";
+import { get, post, query, user as self } from "./api.js";
 import { OPEN, gpus, nameOf, timing } from "./jobs.js";
+import { Orphans } from "./orphans.js";
 import { moment } from "./time.js";
 import { ask, badge, facts, h, table } from "./ui.js";
 import { View } from "./view.js";
@@ -19,22 +20,28 @@ export class OperateView extends View {
   entries = [];
   older = null;
   sought = {};
+  orphans = new Orphans(this);
 
   start() {
     this.load(() => this.readJobs(), "jobs");
-    this.load(async () => {
-      ({ users: this.users, total: this.userTotal } = await get("/v1/auth/users?limit=500", { signal: this.signal }));
-    }, "users");
+    this.load(() => this.readUsers(), "users");
     this.load(() => this.readAudit(), "audit");
-    this.load(async () => {
-      this.status = await get("/v1/cluster/status", { signal: this.signal });
-      this.health = await get("/health", { signal: this.signal, isPublic: true, unhealthy: true });
-    });
+    this.load(() => this.readState());
+    this.orphans.look();
   }
 
   async readJobs() {
     const wanted = { user: this.who, status: OPEN.join(","), limit: this.shown };
     ({ jobs: this.jobs, total: this.total } = await get(`/v1/jobs?${query(wanted)}`, { signal: this.signal }));
+  }
+
+  async readState() {
+    this.status = await get("/v1/cluster/status", { signal: this.signal });
+    this.health = await get("/health", { signal: this.signal, isPublic: true, unhealthy: true });
+  }
+
+  async readUsers() {
+    ({ users: this.users, total: this.userTotal } = await get("/v1/auth/users?limit=500", { signal: this.signal }));
   }
 
   async readAudit(before) {
@@ -49,6 +56,7 @@ export class OperateView extends View {
 
   onResync() {
     this.soon("jobs", () => this.load(() => this.readJobs(), "jobs"), 1000);
+    this.soon("state", () => this.load(() => this.readState()), 2000);
   }
 
   render() {
@@ -57,6 +65,7 @@ export class OperateView extends View {
       this.error && h("p", { class: "error", role: "alert" }, this.error),
       this.state(),
       this.everybodysJobs(),
+      this.orphans.render(),
       this.audit(),
       this.everybody(),
     ];
@@ -67,7 +76,9 @@ export class OperateView extends View {
     if (!status || !health) return null;
     const faults = Object.values(health.services).flatMap((one) => one.faults.map((text) => `${one.service}: ${text}`));
     const { forecast } = status;
-    const share = forecast.share === null ? "no job has started yet" : `${(forecast.share * 100).toFixed(1)} %`;
+    const forecasts = forecast.share === null
+      ? "no job has started yet"
+      : `${(forecast.share * 100).toFixed(1)} % of ${forecast.starts} starts in 30 days came before their p90 (it aims at 90 %)`;
     return h(
       "section",
       { key: "state", "aria-labelledby": "state-head" },
@@ -77,7 +88,7 @@ export class OperateView extends View {
         ["GPUs", `${status.available_gpus} of ${status.total_gpus} free, ${status.queued_gpus} waited for`],
         ["Jobs", `${status.active_reservations} active, ${status.preparing_reservations} preparing, ` +
           `${status.queued_reservations + status.pending_reservations} waiting`],
-        ["Forecasts", `${share} of ${forecast.starts} starts in 30 days came before their p90 (it aims at 90 %)`],
+        ["Forecasts", forecasts],
       ]),
       h("p", { class: "hint" }, "Priorities are set in the ", h("a", { href: "#/queue" }, "queue"), "."),
     );
@@ -175,6 +186,25 @@ export class OperateView extends View {
     );
   }
 
+  changing(user) {
+    if (user.user_id === self().user_id) return "";
+    const [verb, text] = user.disabled_at
+      ? ["Enable", `Let ${user.username} (${user.user_id}) log in again?`]
+      : ["Disable", `Disable ${user.username} (${user.user_id})? Their keys are revoked and their jobs cancelled.`];
+    const change = async () => {
+      if (!(await ask(text, `${verb} the user`))) return;
+      const path = `/v1/auth/users/${user.user_id}/${verb.toLowerCase()}`;
+      const after = () => Promise.all([
+        this.load(() => this.readUsers(), "users"),
+        this.load(() => this.readAudit(), "audit"),
+      ]);
+      await this.act(verb, () => post(path), { after });
+    };
+    const label = `${verb} ${user.username} (${user.user_id})`;
+    const look = verb === "Disable" && "danger";
+    return h("button", { type: "button", class: look, "aria-label": label, onclick: change }, verb);
+  }
+
   everybody() {
     return h(
       "section",
@@ -182,7 +212,7 @@ export class OperateView extends View {
       h("h2", { id: "users-head" }, "Users ", h("span", { class: "count" }, this.userTotal.toLocaleString())),
       table(
         "Users, who logged in last first",
-        ["User", "Id", "Account", "Last log-in", "First log-in", "State"],
+        ["User", "Id", "Account", "Last log-in", "First log-in", "State", "Change"],
         this.users.map((user) => ({
           key: String(user.user_id),
           cells: [
@@ -192,6 +222,7 @@ export class OperateView extends View {
             moment(user.last_login_at),
             moment(user.created_at),
             user.disabled_at ? badge("disabled") : user.is_operator ? badge("operator") : "",
+            this.changing(user),
           ],
         })),
         this.isLoading ? "Loading …" : "Nobody has logged in yet.",

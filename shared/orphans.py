@@ -1,0 +1,40 @@
+"""What is left over outside, as each service finds it and operators see it."""
+
+from datetime import datetime
+
+import msgspec
+
+from shared.contracts.auth import Identity
+from shared.errors import Forbidden
+
+
+class Orphan(msgspec.Struct, frozen=True, kw_only=True):
+    """An object outside that no row of ours explains, or a row whose object is not there."""
+
+    kind: str
+    """Of the object, as in the metrics: pods, volume, node ..."""
+    name: str
+    """The object's: in the cluster its name, in AWS its id."""
+    finding: str
+    """What is wrong, in a word for tools."""
+    message: str
+    """What is wrong, and what becomes of it."""
+    job_id: str | None = None
+    """Whose it says that it is."""
+    since: datetime | None = None
+    """When it was made, or when this was first seen; None: not known."""
+
+
+class OperatorsOnly(Forbidden):
+    def __init__(self) -> None:
+        super().__init__("Only operators may look for orphans")
+
+
+def check_operator(asker: Identity) -> None:
+    """Whether they may look.
+
+    Raises:
+        OperatorsOnly: They may not.
+    """
+    if not asker.is_operator:
+        raise OperatorsOnly
