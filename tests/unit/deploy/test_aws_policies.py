@@ -28,8 +28,11 @@ def allowed(name: str) -> set[str]:
     return {action for statement in statements(name) for action in listed(statement["Action"])}
 
 
+_BY_NAME = {"_list", "_look", "_call"}
+
+
 def called(adapter: str, service: str) -> set[str]:
-    """The calls of a module's clients: methods of what is named `client`, and names that are given to `_list`.
+    """The calls of a module's clients: methods of what is named `client`, and names that one of `_BY_NAME` is given.
 
     `meta` is boto3's own, about the client.
     """
@@ -38,7 +41,7 @@ def called(adapter: str, service: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "client":
             names |= {node.attr} - {"meta"}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"_list", "_look"}:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _BY_NAME:
             names |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     # a client's `meta` is about itself and asks nobody
     return {f"{service}:{''.join(part.title() for part in name.split('_'))}" for name in names - {"meta"}}
