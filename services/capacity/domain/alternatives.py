@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import msgspec
 
@@ -79,6 +80,7 @@ class StartCheck:
             now,
             policy,
         )
+        self._rounds: dict[tuple[str, tuple[int, datetime, UUID]], SchedulingRound] = {}
 
     def starts(self, job: WaitingJob) -> bool:
         """With the time box that it has."""
@@ -104,6 +106,13 @@ class StartCheck:
         )
 
     def _round_before(self, job: WaitingJob) -> SchedulingRound:
+        """What is left by those ahead; the same for every size and length of a job. Only to be asked."""
+        key = (job.gpu_type, job.order)
+        if key not in self._rounds:
+            self._rounds[key] = self._make_round_before(job)
+        return self._rounds[key]
+
+    def _make_round_before(self, job: WaitingJob) -> SchedulingRound:
         users = gpus_by_user(self._allocations)
         before = SchedulingRound(self._fleets.get(job.gpu_type, ()), self._allocations, users, self._now, self._policy)
         before.schedule(other for other in self._others if other.gpu_type == job.gpu_type and other.order < job.order)
