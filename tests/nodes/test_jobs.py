@@ -14,6 +14,7 @@ from deploy.local.github_keys import make_key_pair
 from tests.nodes.conftest import needed
 from tests.support.environments import TELL, differences, environments
 from tests.support.load import cluster_objects
+from tests.support.shell import Shell
 from tests.support.ssh import paste
 from tests.support.stack import ApiUser, LocalStack, until, users
 
@@ -175,6 +176,23 @@ async def test_a_job_that_fails_says_why(
         ended = await demo.wait(job_id, "failed", seconds=seconds)
         assert any(reason in ended["failure_reason"] for reason in reasons), ended["failure_reason"]
         await nothing_left(stack, job_id)
+
+
+async def test_a_run_that_takes_too_much_memory_ends_with_137_and_the_reason(stack: LocalStack, tmp_path: Path) -> None:
+    """The kernel kills the command alone: its container goes on, and knows of it."""
+    shell = await Shell.logged_in(stack, tmp_path, image=DEBIAN)
+    code, output, told = await shell.type("run", "--no-send", "--", "echo begun; python3 -c 'x = bytearray(3 << 30)'")
+    assert (code, output.splitlines()[0]) == (137, b"begun"), told
+    assert "out of memory" in told
+
+    async def over() -> dict[str, Any] | None:
+        job = (await shell.jobs())[0]
+        return job if job["ended_at"] else None
+
+    job = await until(over, "the job is over", seconds=60)
+    assert (job["status"], job["exit_code"]) == ("failed", 137)
+    assert "memory" in job["failure_reason"], job["failure_reason"]
+    await nothing_left(stack, job["job_id"])
 
 
 @pytest.mark.parametrize("image", [DEBIAN, BUSYBOX])
