@@ -55,7 +55,8 @@ class Consumers:
         now = self.context.clock()
         await apply_queue_moves(transaction=transaction, moves=moves, now=now, context=self.context)
         near = [turn_near_message(data, event) for data, event in received if is_turn_near(data, now)]
-        await record_messages(transaction, near, now)
+        if near:
+            await record_messages(transaction, near, now)
 
     async def on_granted(self, transaction: Transaction, data: LeaseGranted, event: CloudEvent) -> None:
         """It has GPUs: the intent to make its pod is committed here, before any pod exists."""
@@ -78,7 +79,7 @@ class Consumers:
 
     async def on_told(self, transaction: Transaction, received: Sequence[tuple[Any, CloudEvent]]) -> None:
         """It is to be told to webhooks."""
-        messages = [message_of(data, event) for data, event in received]
+        messages = (message_of(data, event) for data, event in received)
         await record_messages(transaction, messages, self.context.clock())
 
     async def on_user_disabled(self, transaction: Transaction, data: UserDisabled, event: CloudEvent) -> None:

@@ -1,6 +1,6 @@
 """Messages for webhooks: recorded with the event that they tell, and what came of sending them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -64,9 +64,12 @@ def turn_near_message(data: JobQueued, event: CloudEvent) -> Message:
     )
 
 
-async def record_messages(transaction: Transaction, messages: Sequence[Message], now: datetime) -> None:
-    """Record messages for the webhooks that want them, in the transaction that takes the events in."""
-    if messages:
+async def record_messages(transaction: Transaction, messages: Iterable[Message], now: datetime) -> None:
+    """Record messages for the webhooks that want them, in the transaction that takes the events in.
+
+    While nobody has a webhook the messages are not even made, if they come one by one.
+    """
+    if await transaction.fetch_value(storage.webhooks.ANY):
         rows = [msgspec.structs.asdict(message) for message in messages]
         await transaction.execute(storage.webhooks.RECORD, now=now, **by_column(rows, storage.webhooks.GIVEN))
 

@@ -14,6 +14,8 @@ _OWN = sa.and_(webhooks.c.user_id == bindparam("user_id"), webhooks.c.id == bind
 COUNT_OF_USER = Statement(
     sa.select(sa.func.count()).select_from(webhooks).where(webhooks.c.user_id == bindparam("user_id"))
 )
+ANY = Statement(sa.select(sa.exists(sa.select(webhooks.c.id))))
+"""Whether there is one, of whomever."""
 INSERT = Statement(
     sa.insert(webhooks).values({name: bindparam(name, type_=webhooks.c[name].type) for name in _COLUMNS})
 )

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import dataclasses
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,7 +20,7 @@ from aiohttp import web
 from services.jobs.adapters.webhooks import WebhookSender
 from services.jobs.consumers import Consumers
 from services.jobs.domain.webhook import WebhookFormat, parse_networks
-from services.jobs.operations.webhook_messages import next_message
+from services.jobs.operations.webhook_messages import Message, next_message, record_messages
 from services.jobs.operations.webhooks import create_webhook, unseal_target
 from services.jobs.workers.webhooks import WebhookDeliveries
 from shared.contracts.capacity import JobQueued
@@ -459,3 +459,16 @@ async def test_an_event_that_comes_again_makes_no_second_message(world: JobsWorl
         async with world.database.transaction() as transaction:
             await delivery.handle(transaction, body, later())
     assert len(await states(world)) == 1
+
+
+async def test_while_nobody_has_a_webhook_messages_are_not_even_made(world: JobsWorld, receiver: Receiver) -> None:
+    def messages() -> Iterator[Message]:
+        raise LookupError
+        yield
+
+    async with world.database.transaction() as transaction:
+        await record_messages(transaction, messages(), later())
+    await made_quietly(world, receiver.url)
+    with pytest.raises(LookupError):
+        async with world.database.transaction() as transaction:
+            await record_messages(transaction, messages(), later())
