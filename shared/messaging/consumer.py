@@ -16,7 +16,7 @@ from nats.js.errors import APIError, NotFoundError
 from prometheus_client import Counter
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.background import Loop
+from shared.background import Loop, in_turns
 from shared.clock import Clock, Stopwatch, utc_now
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent
 from shared.database import Database, Statement
@@ -260,7 +260,7 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 - each is then worked by itself, where its failure is told
             log.info("events_worked_one_by_one", events=len(messages), error=type(error).__name__)
             return False
-        for message, outcome in zip(messages, outcomes, strict=True):
+        async for message, outcome in in_turns(zip(messages, outcomes, strict=True)):
             self._count(outcome)
             await self._answer(message.ack())
         return True

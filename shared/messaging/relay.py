@@ -13,7 +13,7 @@ from nats.js.api import PubAck, StreamConfig
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
-from shared.background import Loop
+from shared.background import Loop, in_turns
 from shared.clock import Clock, utc_now
 from shared.contracts.events import STREAM
 from shared.database import Database, Statement, Transaction
@@ -142,7 +142,7 @@ class Relay:
         self, transaction: Transaction, jetstream: JetStreamContext, rows: list[Any], now: datetime
     ) -> None:
         # all are sent before any acknowledgement is awaited: the stream keeps the order in which a connection sends
-        sent = {row["id"]: await self._send(jetstream, row) for row in rows}
+        sent = {row["id"]: await self._send(jetstream, row) async for row in in_turns(rows)}
         await asyncio.wait(sent.values(), timeout=_ACK_SECONDS)
         acked = {
             row_id: future.result().seq

@@ -1,6 +1,6 @@
 import asyncio
 
-from shared.background import Loop, cancel_all
+from shared.background import Loop, cancel_all, in_turns
 from tests.support.harness import eventually, running
 
 
@@ -104,3 +104,20 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
     await asyncio.sleep(0)
     await asyncio.wait_for(cancel_all([task]), 10)
     assert task.cancelled()
+
+
+async def test_work_on_many_things_lets_others_have_their_turn() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with running(others):
+        seen = [(item, turns) async for item in in_turns(range(200))]
+    assert [item for item, _ in seen] == list(range(200))
+    waits = [turn for _, turn in seen]
+    assert waits[-1] - waits[0] >= 5
+    assert max(waits.count(turn) for turn in set(waits)) <= 50
