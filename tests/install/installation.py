@@ -25,6 +25,7 @@ REGISTRY = "registry.example"
 TAG = "new"
 JOB_IMAGE = f"{REGISTRY}/gpudev-tools:{TAG}"
 """Of the jobs: nothing else is on the node, and the tools need no other to run a command."""
+JOB_DOMAIN = "jobs.test"
 URL = f"http://{NODE}:{INGRESS_PORT}"
 
 
@@ -86,6 +87,7 @@ class Installation:
         self.make_aws_keys()
         self.shell.run(values)
         self.add_to_values()
+        self.give_jobs_hosts()
         self.shell.run(install)
         self.tell_names()
 
@@ -180,6 +182,23 @@ class Installation:
         }
         values = yaml.safe_load(self.values.read_text())
         self.values.write_text(yaml.safe_dump(merged(values, own)))
+
+    def give_jobs_hosts(self) -> None:
+        """What the document says of JupyterLab with TLS, with a certificate that nobody else trusts."""
+        certificate, key = self.certificate, self.folder / "jobs.key"
+        name = ["-subj", f"/CN=*.{JOB_DOMAIN}", "-addext", f"subjectAltName=DNS:*.{JOB_DOMAIN}"]
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        run([*new, "-days", "2", *name, "-out", str(certificate), "-keyout", str(key)])
+        (told,) = re.findall(r"^```yaml\n(services:\n  jobs:\n.*?)^```", INSTALL.read_text(), re.DOTALL | re.MULTILINE)
+        own = yaml.safe_load(told.replace("jobs.example.org", JOB_DOMAIN))
+        secret = own["services"]["jobs"]["settings"]["job_tls_secret"]
+        self.kubectl("-n", JOBS, "create", "secret", "tls", secret, f"--cert={certificate}", f"--key={key}")
+        self.values.write_text(yaml.safe_dump(merged(yaml.safe_load(self.values.read_text()), own)))
+
+    @property
+    def certificate(self) -> Path:
+        """Of the jobs' hosts."""
+        return self.folder / "jobs.crt"
 
     def tell_names(self) -> None:
         """Let DNS know the services."""

@@ -29,6 +29,7 @@ MACHINE = "10.201.0.1"
 """This machine, as pods see it."""
 NODE = "10.201.0.2"
 INGRESS_PORT = 30080
+INGRESS_TLS_PORT = 30443
 INGRESS_CLASS = "traefik"
 NATS_SERVERS = 3
 TRAEFIK = Path(__file__).with_name("traefik.yaml")

@@ -1,6 +1,7 @@
 """docs/operate/install.md, followed to the letter, and what an operator then relies on."""
 
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -14,8 +15,10 @@ from kubernetes import client, config
 from deploy.chart import tools
 from shared.routes import SERVICES
 from tests.install.document import ROOT
-from tests.install.installation import JOB_IMAGE, JOBS, SYSTEM, Installation
-from tests.install.surroundings import eventually
+from tests.install.installation import JOB_DOMAIN, JOB_IMAGE, JOBS, SYSTEM, Installation
+from tests.install.surroundings import INGRESS_TLS_PORT, NODE, eventually
+from tests.support.notebook import Notebook
+from tests.support.stack import until
 
 pytestmark = pytest.mark.timeout(600)
 SILENT_SECONDS = 90
@@ -78,6 +81,34 @@ def test_the_command_line_runs_and_enters_a_job_through_the_ingress(installation
     assert (code, "entered 23" in said) == (0, True), said
     assert gpudev("cancel", running[0])[0] == 0
     eventually(lambda: not installation.objects("pods", JOBS), "the end of the job's pod", seconds=120, pause=0.3)
+
+
+async def test_jupyter_is_at_hosts_of_the_jobs_own_with_the_certificate_of_them_all(
+    installation: Installation,
+) -> None:
+    """In one's address a cell and a terminal run; another job's token opens nothing there."""
+    jobs = [installation.submit("exec /gpudev/bin/busybox sleep 600", jupyter_enabled=True) for _ in range(2)]
+    trusted = ssl.create_default_context(cafile=installation.certificate)
+    notebooks = []
+    for job in jobs:
+        installation.await_active(job, seconds=240)
+        url = eventually(
+            lambda job=job: installation.api(f"/v1/jobs/{job}")["jupyter_url"], "JupyterLab's address", seconds=90
+        )
+        host = f"{job[:8]}.{JOB_DOMAIN}"
+        assert url.startswith(f"https://{host}/lab?token=")
+        url = url.replace(host, f"{host}:{INGRESS_TLS_PORT}")
+        notebooks.append(Notebook(url, address=NODE, tls=trusted))
+        await until(notebooks[-1].answers, "the ingress knows the job's host", seconds=60)
+    first, second = notebooks
+
+    assert await first.run_cell("print(6 * 7)") == "42\n"
+    assert await first.run_in_terminal("echo $((20 + 3))") == "23"
+    assert await second.status(token=first.token) == 403
+    for job in jobs:
+        installation.api(f"/v1/jobs/{job}/cancel", {})
+    eventually(lambda: not installation.objects("pods", JOBS), "the end of the jobs' pods", seconds=120, pause=0.3)
+    eventually(lambda: not installation.objects("ingresses", JOBS), "the end of their hosts", seconds=60, pause=0.3)
 
 
 def test_a_stream_that_says_nothing_for_90_seconds_is_not_cut(installation: Installation) -> None:

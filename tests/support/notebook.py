@@ -1,6 +1,7 @@
 """A user of JupyterLab, as its page in a browser is one: the REST API, and a kernel's messages over a WebSocket."""
 
 import json
+import ssl
 import uuid
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,16 +12,20 @@ from tests.support.ssh import Typed
 
 
 class _Names(aiohttp.ThreadedResolver):
-    """Names below localhost are this machine, as browsers have it (RFC 6761 section 6.3), and not every system."""
+    """Names below localhost are this machine, as browsers have it (RFC 6761 section 6.3), and not every system.
+
+    Args:
+        address: Of all others; None: as the system knows them.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        super().__init__()
+        self._address = address
 
     async def resolve(self, host: str, *arguments: Any, **more: Any) -> Any:
         """The addresses of a name."""
-        return await super().resolve("localhost" if host.endswith(".localhost") else host, *arguments, **more)
-
-
-def _browser(token: str | None = None) -> aiohttp.ClientSession:
-    headers = {"Authorization": f"token {token}"} if token else {}
-    return aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(resolver=_Names()))
+        known = "localhost" if host.endswith(".localhost") else self._address or host
+        return [{**one, "hostname": host} for one in await super().resolve(known, *arguments, **more)]
 
 
 class Notebook:
@@ -28,9 +33,12 @@ class Notebook:
 
     Args:
         url: `jupyter_url`, with its token.
+        address: Where its host is, if no name server knows it.
+        tls: What is trusted; None: what the system trusts.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, address: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._address, self._tls = address, tls
         parts = urlsplit(url)
         self.base = f"{parts.scheme}://{parts.netloc}"
         self.token = parse_qs(parts.query)["token"][0]
@@ -39,7 +47,7 @@ class Notebook:
         """The HTTP status of an API call with this token or another; None when nobody answers."""
         header = {"Authorization": f"token {token or self.token}"}
         try:
-            async with _browser() as session, session.get(f"{self.base}/api/me", headers=header) as answer:
+            async with self._browser() as session, session.get(f"{self.base}/api/me", headers=header) as answer:
                 return answer.status
         except aiohttp.ClientError:
             return None
@@ -50,7 +58,7 @@ class Notebook:
 
     async def run_cell(self, code: str) -> str:
         """Run code in a new kernel; what it prints."""
-        async with _browser(self.token) as session:
+        async with self._browser(self.token) as session:
             async with session.post(f"{self.base}/api/kernels", json={"name": "python3"}) as answer:
                 assert answer.status == 201, await answer.text()
                 kernel = (await answer.json())["id"]
@@ -62,7 +70,7 @@ class Notebook:
     async def run_in_terminal(self, script: str) -> str:
         """Have a script run by the shell of a new terminal; what comes before and after it is left out."""
         typed = Typed(script)
-        async with _browser(self.token) as session:
+        async with self._browser(self.token) as session:
             async with session.post(f"{self.base}/api/terminals") as answer:
                 assert answer.status == 200, await answer.text()
                 name = (await answer.json())["name"]
@@ -75,6 +83,11 @@ class Notebook:
                     elif kind == "stdout":
                         text += content[0]
         return typed.printed(text)
+
+    def _browser(self, token: str | None = None) -> aiohttp.ClientSession:
+        headers = {"Authorization": f"token {token}"} if token else {}
+        connector = aiohttp.TCPConnector(resolver=_Names(self._address), ssl=self._tls or True)
+        return aiohttp.ClientSession(headers=headers, connector=connector)
 
 
 def _execute_request(code: str) -> dict[str, Any]:
