@@ -60,6 +60,7 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+# colours for every answer, and the schemas of all endpoints open below them, made the page slow to answer a click
 _START = """window.ui = SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
@@ -67,6 +68,8 @@ _START = """window.ui = SwaggerUIBundle({
   persistAuthorization: false,
   displayRequestDuration: true,
   docExpansion: "list",
+  defaultModelsExpandDepth: 0,
+  syntaxHighlight: { activated: false },
   validatorUrl: null,
 });
 """

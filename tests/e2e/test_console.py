@@ -518,20 +518,3 @@ async def test_the_first_view_of_many_jobs_is_there_within_a_second(browser: Bro
         finally:
             await connection.execute(f"DELETE FROM jobs WHERE user_id = (SELECT user_id FROM jobs WHERE id = '{job}')")
             await connection.close()
-
-
-async def test_the_documentation_tries_an_endpoint(browser: Browser, stack: LocalStack) -> None:
-    async with users(stack, "console-lee") as (user,), tab_of(browser, stack.url) as tab:
-        page = tab.page
-        await tab.open("/docs")
-        await page.get_by_role("button", name="Authorize").first.click()
-        await page.get_by_role("textbox").first.fill(user.key)
-        await page.locator(".auth-btn-wrapper").get_by_role("button", name="Apply credentials").click()
-        await page.locator(".auth-btn-wrapper").get_by_role("button", name="Close").click()
-        block = page.locator("#operations-Authentication-get_identity")
-        await block.get_by_role("button").first.click()
-        await block.get_by_role("button", name="Try it out").click()
-        await block.get_by_role("button", name="Execute").click()
-        answer = block.locator(".live-responses-table")
-        await expect(answer.locator(".response-col_status").last).to_contain_text("200")
-        await expect(answer).to_contain_text("console-lee")
