@@ -36,7 +36,8 @@ _COPY_JOBS = (
 _COPY_ENTRIES = (
     "INSERT INTO places SELECT (jsonb_populate_record(one, jsonb_build_object('job_id', given.id, 'user_id', $3 + "
     "given.turn % $4, 'submitted_at', one.submitted_at - given.turn * interval '1 second'))).* "
-    "FROM places AS one, unnest($1::uuid[]) WITH ORDINALITY AS given(id, turn) WHERE one.job_id = $2"
+    "FROM places AS one, unnest($1::uuid[]) WITH ORDINALITY AS given(id, turn) WHERE one.job_id = $2 "
+    "ON CONFLICT DO NOTHING"  # who looks for waiting jobs without an entry may have been faster
 )
 
 
