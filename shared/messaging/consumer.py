@@ -22,7 +22,7 @@ from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, CloudEvent
 from shared.database import Database, Statement
 from shared.database.purge import delete_some, purge
 from shared.database.tables import dead_letters, inbox
-from shared.errors import BrokerUnavailable, Unavailable
+from shared.errors import BrokerUnavailable, DatabaseUnavailable, Unavailable
 from shared.leader_lock import LeaderLock
 from shared.logs import mask_text
 from shared.messaging.batch_delay import batch_delay_seconds
@@ -41,6 +41,8 @@ _FETCH_SECONDS = 2.0
 _STANDBY_SECONDS = 0.2
 _STANDSTILL_SECONDS = 15.0
 _LEADER_LOCK = "inbx"
+_RETURN_SECONDS = 0.1
+"""By which the broker may be late to take an event for lost."""
 _ACK_WAIT_SECONDS = 5
 """After so long, what was under way when the broker or a replica died comes again; the inbox knows a slow one."""
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -179,6 +181,7 @@ class Consumer:
 
     async def _turn(self) -> bool:
         if not await self._leader_lock.held():
+            self._stale = True  # by the next time it is held, others will have worked
             await asyncio.sleep(_STANDBY_SECONDS)
             return True
         try:
@@ -187,8 +190,7 @@ class Consumer:
             self._stale = True
             raise BrokerUnavailable(cause=type(error).__name__) from error
         if len(messages) == 1 or not await self._work_together(messages):
-            for message in messages:
-                await self._work(message)
+            await self._work_each(messages)
         if len(messages) < _BATCH:
             await asyncio.sleep(batch_delay_seconds(len(messages)))
         return True
@@ -207,8 +209,15 @@ class Consumer:
         if pull is None:
             pull = Pull(self._broker.client, STREAM, self._name)
             await pull.open()
+        await self._let_return()
         self._stale = False
         return pull
+
+    async def _let_return(self) -> None:
+        """Wait for what was under way when a replica or the broker died: it comes again, before what came after it."""
+        info = await self._broker.jetstream.consumer_info(STREAM, self._name)
+        if info.num_ack_pending:
+            await asyncio.sleep(_ACK_WAIT_SECONDS + _RETURN_SECONDS)
 
     async def _put_right(self) -> None:
         """Have the consumer that we want.
@@ -265,11 +274,29 @@ class Consumer:
             await self._answer(message.ack())
         return True
 
+    async def _work_each(self, messages: Sequence[Msg]) -> None:
+        """One after the other.
+
+        Raises:
+            DatabaseUnavailable: It is away. What could not be worked comes again, in its order and before what is
+                new: what came out of order would be told to webhooks out of order.
+        """
+        for place, message in enumerate(messages):
+            try:
+                await self._work(message)
+            except DatabaseUnavailable:
+                log.warning("events_wait", events=len(messages) - place)
+                for waiting in messages[place:]:
+                    await self._answer(waiting.nak())
+                raise
+
     async def _work(self, message: Msg) -> None:
         try:
             async with self._database.transaction() as transaction:
                 outcome = await self._delivery.handle(transaction, message.data, self._clock())
-        except Unavailable as error:
+        except DatabaseUnavailable:
+            raise
+        except Unavailable as error:  # of this event alone: what it follows from is still under way
             log.warning("event_waits", subject=message.subject, error=type(error).__name__)
             await self._answer(message.nak(delay=1))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is counted, retried and parked
@@ -283,25 +310,21 @@ class Consumer:
 
     async def _failed(self, message: Msg, error: Exception) -> None:
         log.error("event_failed", subject=message.subject, error=type(error).__name__, exc_info=error)
-        try:
-            event_id, event_type = _identify(message)
-            now = self._clock()
-            attempts = await self._database.fetch_value(_COUNT_FAILURE, event_id=event_id, now=now) or 1
-            _handled.labels(event_type, "failed").inc()
-            if attempts < MAX_ATTEMPTS:
-                await self._answer(message.nak(delay=_RETRY_SECONDS[attempts - 1]))
-                return
-            await self._database.execute(
-                _PARK,
-                event_id=event_id,
-                subject=message.subject,
-                body=message.data,
-                error=mask_text(f"{type(error).__name__}: {error}"),
-                parked_at=now,
-            )
-        except Unavailable:
-            await self._answer(message.nak(delay=1))
+        event_id, event_type = _identify(message)
+        now = self._clock()
+        attempts = await self._database.fetch_value(_COUNT_FAILURE, event_id=event_id, now=now) or 1
+        _handled.labels(event_type, "failed").inc()
+        if attempts < MAX_ATTEMPTS:
+            await self._answer(message.nak(delay=_RETRY_SECONDS[attempts - 1]))
             return
+        await self._database.execute(
+            _PARK,
+            event_id=event_id,
+            subject=message.subject,
+            body=message.data,
+            error=mask_text(f"{type(error).__name__}: {error}"),
+            parked_at=now,
+        )
         _dead.labels(event_type).inc()
         log.error("event_dead_lettered", subject=message.subject, attempts=attempts)
         await self._answer(self._tell_dead_letter(message))
