@@ -464,6 +464,20 @@ async def test_the_only_job_need_not_be_named_before_what_follows(
     assert (code, output.split()) == (0, called.split()), told
 
 
+async def test_two_configurations_share_no_connection(tmp_path: Path) -> None:
+    """Also where their folders' names are too long for a socket: each may know another job by the same name."""
+    folders = [tmp_path / ("long" * 20) / name / "gpudev" for name in ("one", "two")]
+    paths = []
+    for folder in folders:
+        folder.mkdir(parents=True)
+        code, output, told = await Person(tmp_path).run("ssh-config", GPUDEV_CONFIG_DIR=str(folder), TMPDIR="/tmp")
+        assert code == 0, told
+        paths += [line.split()[1] for line in output.splitlines() if line.split()[0] == "ControlPath"]
+    assert len(set(paths)) == 2, paths
+    for path in paths:
+        Path(path).parent.rmdir()
+
+
 async def test_a_run_says_what_is_missing_before_it_submits_anything(person: Person) -> None:
     async with scripted(says({})) as server:
         person.hold_key(server.url)

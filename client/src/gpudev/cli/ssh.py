@@ -5,6 +5,7 @@ the job's server has, so that no first use is trusted.
 """
 
 import asyncio
+import hashlib
 import os
 import re
 import shlex
@@ -233,8 +234,10 @@ def _sharing() -> list[tuple[str, str]]:
 
 
 def _socket_folders() -> Iterator[Path]:
-    """Folders that are ours alone."""
-    for folder in (config_folder() / "ssh", Path(tempfile.gettempdir()) / f"gpudev-{os.getuid()}"):
+    """Folders that are ours alone, and of one configuration: another's may know another job by the same name."""
+    own = config_folder()
+    which = hashlib.sha256(os.fsencode(own.absolute())).hexdigest()[:8]
+    for folder in (own / "ssh", Path(tempfile.gettempdir()) / f"gpudev-{os.getuid()}-{which}"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.lstat()
         if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o077:
