@@ -51,22 +51,27 @@ async def console(browser: Browser, stack: LocalStack, user: ApiUser) -> AsyncIt
 
 @asynccontextmanager
 async def guests(stack: LocalStack, *names: str) -> AsyncIterator[list[ApiUser]]:
-    """Users whose jobs end with the block, so that the next test has the whole fleet."""
-    async with users(stack, *names) as made:
+    """Users with the whole fleet: what others left open ends before, and theirs with the block."""
+    async with users(stack, *names, "operator") as (*made, operator):
+        await leave_nothing(operator)
         try:
             yield made
         finally:
-            for user in made:
-                await leave_nothing(user)
+            await leave_nothing(operator)
 
 
-async def leave_nothing(user: ApiUser) -> None:
-    """Cancel what is open, and wait for its GPUs."""
-    while open_jobs := (await user.client.get("/v1/jobs?status=pending,queued,preparing,active&limit=500")).json()[
-        "jobs"
-    ]:
+async def leave_nothing(operator: ApiUser) -> None:
+    """Cancel what is open, whosever it is, and wait until its GPUs are free."""
+    everybodys = "/v1/jobs?user=*&status=pending,queued,preparing,active&limit=500"
+    while open_jobs := (await operator.client.get(everybodys)).json()["jobs"]:
         for job in open_jobs:
-            await user.client.post(f"/v1/jobs/{job['job_id']}/cancel", headers={"Prefer": "wait=20"})
+            await operator.client.post(f"/v1/jobs/{job['job_id']}/cancel", headers={"Prefer": "wait=20"})
+
+    async def is_free() -> bool:
+        kinds = (await operator.client.get("/v1/gpu/availability")).json()["availability"].values()
+        return all(kind["available"] == kind["total"] for kind in kinds)
+
+    await until(is_free, "the fleet is free")
 
 
 async def look_everywhere(tab: Tab, name: str) -> None:
