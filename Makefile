@@ -20,9 +20,10 @@ test: check
 	@$(BIN)/python -m deploy.chart.tools > /dev/null
 	$(PYTEST) -m "not slow and not long" tests --ignore tests/install --ignore tests/nodes --ignore tests/tools
 
-# What takes half a minute by itself, and is run before a change lands all the same.
+# What takes long end to end: half a minute by itself, or a browser, SSH, deaths and outages at length. It is run before a
+# change lands all the same.
 test-long: $(READY)
-	$(PYTEST) -m long tests/e2e
+	$(PYTEST) -m "long and not slow" tests/e2e
 
 # What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
 # that die while placing, gigabytes over SSH, 10,000 submits over cut connections; and the linters of the API document, which want

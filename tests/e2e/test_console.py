@@ -22,6 +22,7 @@ from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, running_browser, 
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(120),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),

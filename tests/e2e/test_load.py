@@ -12,6 +12,8 @@ from tests.support.harness import running
 from tests.support.load import FREE_AT_FIRST, VICTIMS, Burst, works
 from tests.support.stack import LocalStack, running_stack, until, users
 
+pytestmark = pytest.mark.long
+
 BARE = {"GPUDEV_TOOLS_IMAGE": ""}
 """Pods without SSH start with far less work: for where many are started that nobody enters."""
 NAMES = ("ann", "ben", "cid", "dot", "eve")

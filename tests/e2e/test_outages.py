@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.stack import ApiUser, LocalStack, hanging, read_events, until, users
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 ENDS_WITHIN = 5.0
 """From the end of a key to the end of what it has opened."""
@@ -36,7 +36,6 @@ async def test_jobs_are_taken_while_the_broker_hangs_also_with_a_key_that_nobody
         await until(lambda: healthy(alice), "health", seconds=60)
 
 
-@pytest.mark.long
 async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: LocalStack) -> None:
     """What lasts ends at once, a remembered key within 30 s, jobs when the news comes, also those taken meanwhile."""
     async with users(stack, "dismissed") as (user,):

@@ -14,7 +14,7 @@ import pytest
 from tests.support.shell import Shell
 from tests.support.stack import LocalStack, until, users
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
 UNTIL_GO = "echo begun; until [ -e go ]; do sleep 0.1; done; echo went on; exit 4"

@@ -19,6 +19,7 @@ from deploy.local.ports import free_ports
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(240),
     pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH's client is not installed"),
 ]
@@ -288,7 +289,6 @@ async def test_a_key_that_is_revoked_ends_the_session_with_a_line_that_says_so(
     assert [line for line in lines if "gpudev login" in line], lines
 
 
-@pytest.mark.long
 async def test_who_connects_while_a_session_is_frozen_is_not_cut_off(stack: LocalStack, tmp_path: Path) -> None:
     """A job that takes nothing holds up its sender, which is no reason to end the session."""
     async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
