@@ -216,8 +216,12 @@ class Consumer:
     async def _let_return(self) -> None:
         """Wait for what was under way when a replica or the broker died: it comes again, before what came after it."""
         info = await self._broker.jetstream.consumer_info(STREAM, self._name)
-        if info.num_ack_pending:
-            await asyncio.sleep(_ACK_WAIT_SECONDS + _RETURN_SECONDS)
+        if not info.num_ack_pending:
+            return
+        # the broker waits from when it sent them: what of that has passed since need not be waited for
+        sent_at = info.delivered.last_active if info.delivered else None
+        passed = 0.0 if sent_at is None else (self._clock() - sent_at).total_seconds()
+        await asyncio.sleep(min(max(0.0, _ACK_WAIT_SECONDS - passed), _ACK_WAIT_SECONDS) + _RETURN_SECONDS)
 
     async def _put_right(self) -> None:
         """Have the consumer that we want.
