@@ -107,7 +107,7 @@ class Reconciler:
     async def claim(self, worker: UUID, lease: timedelta, limit: int) -> Sequence[Job]:
         """Jobs that are due, or hinted at."""
         hints = self._context.hints.waiting
-        hinted = set(hints)
+        hinted, working = set(hints), set(self._working)
         rows = await self._context.database.fetch_all(
             storage.leases.CLAIM,
             now=self._context.clock(),
@@ -117,8 +117,9 @@ class Reconciler:
             limit=limit,
         )
         claimed = {row["id"] for row in rows}
-        # what is being worked on here is looked at again when that pass ends; for the rest the claim was the answer
-        hints -= hinted - self._working
+        # what was being worked on here is looked at again when that pass has ended, which it may have done since: its
+        # row was not free for this claim; for the rest the claim was the answer
+        hints -= hinted - working - self._working
         hints -= claimed
         # only now: what a statement reads beside the rows that it claims may be older than they are
         jobs = await find_jobs(job_ids=claimed, context=self._context)
@@ -167,14 +168,17 @@ class Reconciler:
         await self._finish(job, worker, Looked(job, self._context.clock()))
 
     async def _finish(self, job: Job, worker: UUID, looked: Looked) -> None:
-        self._working.discard(job.id)
-        await self._context.database.execute(
-            storage.leases.FINISH,
-            job_id=job.id,
-            worker=worker,
-            known_revision=looked.job.revision,
-            next_look_at=looked.next_at,
-        )
+        try:
+            await self._context.database.execute(
+                storage.leases.FINISH,
+                job_id=job.id,
+                worker=worker,
+                known_revision=looked.job.revision,
+                next_look_at=looked.next_at,
+            )
+        finally:
+            # only now is the row free for the next claim: a hint that came meanwhile must last until then
+            self._working.discard(job.id)
 
     async def _read(self, pod: Pod) -> PodFacts:
         facts = read_pod(pod)
