@@ -118,8 +118,9 @@ class Reconciler:
         )
         claimed = {row["id"] for row in rows}
         # what was being worked on here is looked at again when that pass has ended, which it may have done since: its
-        # row was not free for this claim; for the rest the claim was the answer
-        hints -= hinted - working - self._working
+        # row was not free for this claim; for the rest the claim was the answer, unless it had no room for all of them
+        if len(claimed) < limit:
+            hints -= hinted - working - self._working
         hints -= claimed
         # only now: what a statement reads beside the rows that it claims may be older than they are
         jobs = await find_jobs(job_ids=claimed, context=self._context)
