@@ -115,6 +115,25 @@ def assert_looked_before_deleting(proxy: FaultProxy, pod: str) -> None:
     assert mine[mine.index("DELETE") - 1] == "GET"
 
 
+def on_pod(job_id: UUID, fault: Fault) -> Rule:
+    """On looks at a job's pod."""
+    return lambda request: fault if request.path.endswith(f"/pods/gpu-dev-{job_id}-1") else None
+
+
+async def test_news_of_more_jobs_than_are_worked_at_once_is_kept(world: JobsWorld, proxy: FaultProxy) -> None:
+    async with world.service(kubeconfig=str(proxy.kubeconfig), resync_seconds=NEVER, concurrency=1) as client:
+        slow, *others = [await start(world, client) for _ in range(4)]
+        failed = {"phase": "Failed", "containerStatuses": "OOMKilled"}
+        looks = proxy.rule = Trouble(on_pod(slow, Fault(hang=True)))
+        await kube(world).set_pod_status(f"gpu-dev-{slow}-1", failed)
+        await eventually(lambda: looks.met > 0, "its look takes the only room")
+        for job_id in others:
+            await kube(world).set_pod_status(f"gpu-dev-{job_id}-1", failed)
+        proxy.rule = lambda _: None
+        for job_id in (slow, *others):
+            await until_status(client, job_id, "failed", seconds=20)
+
+
 async def test_a_watch_that_lies_ends_no_job(world: JobsWorld, proxy: FaultProxy) -> None:
     async with world.service(kubeconfig=str(proxy.kubeconfig), resync_seconds=NEVER) as client:
         job_id = await start(world, client)
