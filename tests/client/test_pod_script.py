@@ -37,7 +37,8 @@ class Pod:
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.job = subprocess.Popen(
-                [*shell, "-c", job_command(self.run.run_id, ["the command"])],
+                # whoever runs the tests in the background has SIGINT ignored, which a shell cannot undo for its traps
+                ["env", "--default-signal=INT", *shell, "-c", job_command(self.run.run_id, ["the command"])],
                 cwd=self.place,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -163,6 +164,30 @@ def test_input_comes_once_whatever_is_cut(pod: Pod) -> None:
     second.stdin.flush()
     assert read_end(second)[0] == b"abc\nhalf of it\nend\n"
     first.wait()
+
+
+def test_what_an_older_session_still_reads_gets_into_no_frame_of_the_newer(pod: Pod) -> None:
+    pod.send("cat; echo end", reads=True)
+    first = pod.attach("me", 1, 0, b"data 100\nhalf")
+    state = pod.place / pod.run.state
+
+    def frames() -> list[bytes]:
+        return [path.read_bytes() for path in state.glob("frame-*")]
+
+    eventually(lambda: len(frames()) == 1, "a frame is begun")
+    second = pod.attach("me", 2, 0)
+    assert second.stderr is not None
+    assert second.stderr.readline() == b"gpudev-run: input 0 open\n"
+    (state / "lock").mkdir()  # between the reading of a frame and its being counted
+    assert second.stdin is not None
+    second.stdin.write(b"data 6\nwhole\nend\n")
+    second.stdin.flush()
+    eventually(lambda: b"whole\n" in frames(), "the newer session's frame came")
+    assert first.stdin is not None
+    first.stdin.close()
+    eventually(lambda: any(frame.startswith(b"half") for frame in frames()), "the older session reads its end")
+    (state / "lock").rmdir()
+    assert read_end(second)[0] == b"whole\nend\n"
 
 
 def test_every_byte_comes_once_over_sessions_that_are_killed(pod: Pod, tmp_path: Path) -> None:

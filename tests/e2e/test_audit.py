@@ -15,6 +15,7 @@ from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = pytest.mark.timeout(180)
 
+OPERATORS_ACTIONS = {"prioritise_job", "disable_user", "enable_user"}
 READS = {"get", "head", "options"}
 WAITING = 3
 """Of jobs for whole nodes one more than there are nodes of the type."""
@@ -133,6 +134,13 @@ class Walk:
         self.stack.secrets.add(new["api_key"])
         await self.send("revoke_key", "DELETE", f"/v1/keys/{new['key_prefix']}", new["key_prefix"])
 
+    async def owner_disabled(self) -> None:
+        """The last of all: it ends the owner's keys."""
+        user_id = str(await self.stack.user_id(self.owner.name))
+        for action in ("disable", "enable"):
+            path = f"/v1/auth/users/{user_id}/{action}"
+            await self.send(f"{action}_user", "POST", path, user_id, by=self.operator)
+
 
 async def entries(operator: ApiUser, **asked: str | int) -> list[dict[str, Any]]:
     answer = await operator.client.get("/v1/audit", params=asked)
@@ -155,7 +163,7 @@ async def test_every_route_that_changes_something_leaves_an_entry(stack: LocalSt
     async with users(stack, "audited", "operator") as (owner, operator):
         walk = Walk(stack, owner, operator)
         steps: list[Callable[[], Awaitable[None]]] = [walk.log_in, walk.disks, walk.webhooks, walk.jobs, walk.keys]
-        for step in steps:
+        for step in (*steps, walk.owner_disabled):
             await step()
         assert walk.sent.keys() - {"open_ssh"} == await changing_routes(operator)
         for action, (request_id, about) in walk.sent.items():
@@ -163,7 +171,7 @@ async def test_every_route_that_changes_something_leaves_an_entry(stack: LocalSt
             assert len(found) == 1, (action, found)
             (entry,) = found
             assert request_id in {None, entry["request_id"]}, action
-            who = "operator" if action == "prioritise_job" else "audited"
+            who = "operator" if action in OPERATORS_ACTIONS else "audited"
             assert (entry["object_id"], entry["username"], entry["address"]) == (about, who, "127.0.0.1"), action
             assert (entry["key_prefix"] is None) == action.endswith("_login"), action
         every = await entries(operator, limit=200)

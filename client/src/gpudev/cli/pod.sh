@@ -159,12 +159,13 @@ tell_input() {
 }
 
 listen() { # OWNER
+	frame=$state/frame-${session% *}-${session#* } # an older session may still be reading into its own
 	while read -r verb size; do
 		case $verb in
 		data)
-			tool dd bs="$size" count=1 iflag=fullblock > "$state/frame-${session% *}" 2>/dev/null
+			tool dd bs="$size" count=1 iflag=fullblock > "$frame" 2>/dev/null
 			lock
-			! counts || tool cat "$state/frame-${session% *}" >> "$state/in"
+			! counts || tool cat "$frame" >> "$state/in"
 			unlock
 			tell_input
 			;;
