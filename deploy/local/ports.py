@@ -1,7 +1,12 @@
 """Free TCP ports on 127.0.0.1, and whether somebody serves one."""
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from functools import cache
+from pathlib import Path
 
 HOST = "127.0.0.1"
 # Below the range that kernels give to outgoing connections (32768 up): a client's socket could otherwise take
@@ -9,15 +14,42 @@ HOST = "127.0.0.1"
 _CANDIDATES = range(15_000, 29_999)
 
 
+_chosen: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now, in no order, so that two stacks seldom choose alike."""
+    """Different ports that nobody listens on now, in no order.
+
+    Until this process ends they are nobody else's, in it or in another process of this user that asks here: it takes
+    a stack seconds to listen on what it has chosen.
+
+    Raises:
+        OSError: There are not so many.
+    """
     chosen: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
-        if is_free(port):
+        if port not in _chosen and is_free(port) and _claim(port):
+            _chosen.add(port)
             chosen.append(port)
         if len(chosen) == count:
             return chosen
     raise OSError(f"No {count} free TCP ports on {HOST}.")
+
+
+def _claim(port: int) -> bool:
+    """Whether no other process has chosen it; the lock is gone with the process, whatever ends it."""
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _claims() -> int:
+    """The file whose bytes are locked. It stays open: closing any descriptor of it would give up every lock."""
+    path = Path(tempfile.gettempdir()) / f"gpudev-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def is_free(port: int) -> bool:

@@ -1,5 +1,8 @@
 import os
 import stat
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,18 @@ def test_free_ports_are_different_and_out_of_the_way_of_clients() -> None:
 
     assert len(set(ports)) == 50
     assert all(is_free(port) and port < 30_000 for port in ports)
+
+
+def test_two_processes_choose_no_port_twice_while_they_live() -> None:
+    choose = "from deploy.local.ports import free_ports; print(*free_ports(4000), flush=True); input()"
+    command = [sys.executable, "-c", choose]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            for _ in range(3)
+        ]
+        chosen = [process.stdout.readline().split() for process in processes if process.stdout is not None]
+        for process in processes:
+            process.kill()
+
+    assert len({port for ports in chosen for port in ports}) == 3 * 4000
