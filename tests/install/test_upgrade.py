@@ -73,7 +73,9 @@ def test_users_notice_nothing(installation: Installation, disturb: Callable[[Ins
     assert all(pod["status"]["phase"] == "Running" for pod in service_pods(installation))
     eventually(lambda: not leases(installation) & set(traffic.jobs), "leases given back", 120)
     for job, events in asyncio.run(by_entity(installation, "jobs")).items():
-        assert [event["sequence"] for event in events] == list(range(1, len(events) + 1)), job
+        # in earlier tests what the death of a NATS server left in doubt was published again, with its id
+        taken = events if job in traffic.jobs else list({event["id"]: event for event in events}.values())
+        assert [event["sequence"] for event in taken] == list(range(1, len(taken) + 1)), (job, events)
     granted = asyncio.run(by_entity(installation, "capacity"))
     for job in traffic.jobs:
         epochs = [event["data"]["epoch"] for event in granted[job] if event["type"].endswith(".granted.v1")]
