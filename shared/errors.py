@@ -101,6 +101,13 @@ class Forbidden(GpuDevError):
     kind = ErrorKind.FORBIDDEN
 
 
+class OperatorsOnly(Forbidden):
+    """The asker is no operator; `what` follows "Only operators may"."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Only operators may {what}")
+
+
 class NotFound(GpuDevError):
     """Missing or someone else's: the same text."""
 

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from shared.contracts.auth import Identity
-from shared.errors import Forbidden
+from shared.errors import OperatorsOnly
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,11 +25,6 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """When it was made, or when this was first seen; None: not known."""
 
 
-class OperatorsOnly(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may look for orphans")
-
-
 def check_operator(asker: Identity) -> None:
     """Whether they may look.
 
@@ -37,4 +32,4 @@ def check_operator(asker: Identity) -> None:
         OperatorsOnly: They may not.
     """
     if not asker.is_operator:
-        raise OperatorsOnly
+        raise OperatorsOnly("look for orphans")

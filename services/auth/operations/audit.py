@@ -7,16 +7,11 @@ from msgspec.structs import replace
 from services.auth.domain.audit import AuditPage, Cursor, merge
 from shared.contracts.audit import AuditQuery, AuditReply, audit_subject
 from shared.contracts.auth import Identity
-from shared.errors import Forbidden
+from shared.errors import OperatorsOnly
 from shared.messaging import Broker, call_rpc
 from shared.routes import SERVICES
 
 _SECONDS = 5.0
-
-
-class OperatorsOnly(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may read the audit")
 
 
 async def read_audit(broker: Broker, asker: Identity, query: AuditQuery, *, after: Cursor | None) -> AuditPage:
@@ -33,7 +28,7 @@ async def read_audit(broker: Broker, asker: Identity, query: AuditQuery, *, afte
         Unavailable: A service does not answer: a page that lacks its entries would not be the truth.
     """
     if not asker.is_operator:
-        raise OperatorsOnly
+        raise OperatorsOnly("read the audit")
 
     async def ask(service: str) -> AuditReply:
         before = None if after is None else after.position_in(service)

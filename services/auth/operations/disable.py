@@ -12,15 +12,10 @@ from services.auth.storage.api_keys import REVOKE_KEYS_OF_USER
 from services.auth.storage.users import LOCK_USER, SET_DISABLED
 from shared.contracts.auth import AuthEvent, Identity, UserDisabled, UserEnabled
 from shared.database import Row, Transaction
-from shared.errors import Conflict, Forbidden, NotFound
+from shared.errors import Conflict, NotFound, OperatorsOnly
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
 _Change = Callable[..., Awaitable[UserState]]
-
-
-class OperatorsOnly(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may disable and enable users")
 
 
 class OwnUser(Conflict):
@@ -61,7 +56,7 @@ def user_for_operator(asker: Identity, user_id: str) -> int:
         OwnUser: The asker means themselves.
     """
     if not asker.is_operator:
-        raise OperatorsOnly
+        raise OperatorsOnly("disable and enable users")
     meant = parse_user_id(user_id)
     if meant is None:
         raise NotFound("User")

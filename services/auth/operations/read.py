@@ -9,7 +9,7 @@ from services.auth.storage.api_keys import LIST_KEYS
 from services.auth.storage.users import COUNT_USERS, FIND_USERS, LIST_USERS
 from shared.contracts.auth import Identity
 from shared.database import to_struct
-from shared.errors import Forbidden
+from shared.errors import OperatorsOnly
 
 
 async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, now: datetime) -> KeyPage:
@@ -19,19 +19,14 @@ async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, 
     return KeyPage(keys=keys, total=rows[0]["total"])
 
 
-class NotForUsers(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may list users")
-
-
 async def list_users(context: Context, *, asker: Identity, limit: int, offset: int) -> tuple[list[SeenUser], int]:
     """Everybody who has ever logged in, who did last first; and how many they are.
 
     Raises:
-        NotForUsers: The asker is no operator.
+        OperatorsOnly: The asker is no operator.
     """
     if not asker.is_operator:
-        raise NotForUsers
+        raise OperatorsOnly("list users")
     async with context.database.snapshot() as snapshot:
         rows = await snapshot.fetch_all(LIST_USERS, limit=limit, offset=offset)
         total = await snapshot.fetch_value(COUNT_USERS)

@@ -10,14 +10,9 @@ from services.capacity.domain.usage import DayUsage, Period, Run, usage_by_day
 from services.capacity.storage.usage import RUNS_OF
 from shared.contracts.auth import Identity
 from shared.database import to_struct
-from shared.errors import Forbidden
+from shared.errors import OperatorsOnly
 
 EVERYBODY = "*"
-
-
-class OthersUsage(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may see the usage of others")
 
 
 async def read_usage(
@@ -33,11 +28,11 @@ async def read_usage(
         now: Until when what runs is counted.
 
     Raises:
-        OthersUsage: The asker is no operator.
+        OperatorsOnly: The asker is no operator.
     """
     own = whose is None or whose == asker.username
     if not own and not asker.is_operator:
-        raise OthersUsage
+        raise OperatorsOnly("see the usage of others")
     rows = await context.database.fetch_all(
         RUNS_OF,
         user_id=asker.user_id if own else None,

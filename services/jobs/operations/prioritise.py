@@ -13,15 +13,10 @@ from services.jobs.operations.transition import write_transition
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobPrioritised
 from shared.database import Transaction
-from shared.errors import Conflict, Forbidden
+from shared.errors import Conflict, OperatorsOnly
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
 _BEFORE_ITS_START = frozenset({Phase.PENDING, Phase.QUEUED, Phase.PREPARING, Phase.GIVING_BACK})
-
-
-class OperatorsOnly(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may set priorities")
 
 
 class JobHasLeftTheQueue(Conflict):
@@ -40,7 +35,7 @@ async def prioritise_job(
         JobHasLeftTheQueue: It has started or ended.
     """
     if not asker.is_operator:
-        raise OperatorsOnly
+        raise OperatorsOnly("set priorities")
 
     async def prioritise(transaction: Transaction) -> Accepted:
         job = await lock_any(transaction, job_id=job_id)

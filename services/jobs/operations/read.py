@@ -16,7 +16,7 @@ from shared.contracts.auth import Identity
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.jobs import JobStatus
 from shared.database import Executor, Row, to_struct
-from shared.errors import Conflict, Forbidden, NotFound
+from shared.errors import Conflict, NotFound, OperatorsOnly
 from shared.messaging import call_rpc
 
 EVERYBODY = "*"
@@ -28,11 +28,6 @@ class JobNotFound(NotFound):
 
     def __init__(self) -> None:
         super().__init__("Job")
-
-
-class OthersJobs(Forbidden):
-    def __init__(self) -> None:
-        super().__init__("Only operators may list the jobs of others")
 
 
 class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,11 +106,11 @@ async def list_jobs_of_others(
     """A page of the jobs of all users of a name or of everybody (`*`), newest first; and how many there are.
 
     Raises:
-        OthersJobs: The asker is no operator.
+        OperatorsOnly: The asker is no operator.
         NotFound: There is no user of that name who has had a job.
     """
     if not asker.is_operator:
-        raise OthersJobs
+        raise OperatorsOnly("list the jobs of others")
     of_all = whose == EVERYBODY
     given: dict[str, object] = {} if query.statuses is None else {"statuses": query.statuses}
     async with context.database.snapshot() as snapshot:

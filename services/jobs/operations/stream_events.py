@@ -18,7 +18,7 @@ from services.jobs.domain.event_channels import Topic, channels_of, job_channel,
 from services.jobs.operations.read import JobNotFound, find_jobs, get_job
 from shared.contracts.auth import Identity
 from shared.contracts.events import SUBJECT_ROOT, CloudEvent
-from shared.errors import Forbidden, NotFound, RateLimited
+from shared.errors import NotFound, OperatorsOnly, RateLimited
 from shared.messaging import Broker
 from shared.messaging.feed import Behind, Feed, FeedEvent, Heard, Missed
 from shared.messaging.stream_reader import EVERYTHING, Position, StoredEvent
@@ -152,7 +152,7 @@ class EventReader:
         if whose is None or whose == asker.username:
             return [asker.user_id]
         if not asker.is_operator:
-            raise Forbidden("Only operators may follow the events of others")
+            raise OperatorsOnly("follow the events of others")
         if whose == EVERYBODY:
             return None
         rows = await self._context.database.fetch_all(storage.owners.USERS_OF_NAME, username=whose)

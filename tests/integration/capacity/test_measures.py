@@ -13,7 +13,7 @@ from services.capacity.operations.measure import Measurer
 from services.capacity.operations.orphans import list_orphans
 from services.capacity.operations.record_cluster import forget_pod, record_pods
 from shared.contracts.auth import Identity
-from shared.orphans import OperatorsOnly
+from shared.errors import OperatorsOnly
 from tests.support.capacity import NOW, Capacity, ended, facts, later
 
 MINUTE = timedelta(minutes=1)

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from services.capacity.domain.usage import Period
 from services.capacity.operations.purge import RUNS_KEPT, purge_queue
-from services.capacity.operations.usage import OthersUsage, read_usage
+from services.capacity.operations.usage import read_usage
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobEnded, JobEvent, JobRequeued, JobStarted, JobStatus
 from shared.database import Statement
+from shared.errors import OperatorsOnly
 from tests.support.capacity import NOW, Capacity, about, facts, later
 from tests.support.capacity_stage import Stage
 
@@ -97,7 +98,7 @@ async def test_one_sees_ones_own_and_operators_everybodys(capacity: Capacity) ->
     assert await used(capacity, OPERATOR, "*") == [mine, his]
     assert await used(capacity, OPERATOR, "bob") == await used(capacity, BOB) == [his]
     for whose in ("*", "bob", "nobody"):
-        with pytest.raises(OthersUsage):
+        with pytest.raises(OperatorsOnly):
             await used(capacity, ANN, whose)
 
 
