@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -37,7 +38,7 @@ def configure_logs(*, service: str, replica: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_StandardError,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -45,6 +46,21 @@ def configure_logs(*, service: str, replica: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
+
+
+class _StandardError:
+    """Writes lines to standard error, and never fails: who reads it may be gone, and the work goes on without them."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def msg(self, line: str) -> None:
+        """Write one line, if it can be written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")  # in one piece: threads log, too
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from shared.api_key import ApiKey, new_api_key
@@ -13,6 +14,7 @@ from shared.audit import Act, current_act
 from shared.contracts.auth import Identity
 from shared.errors import Conflict, InvalidInput, Problem
 from shared.idempotency import IdempotencyKey, Outcome
+from shared.web import errors
 from shared.web.authentication import IdentityCache
 from shared.web.fast_routes import FastRoutes, FastWrite
 
@@ -158,7 +160,9 @@ async def test_a_key_that_is_not_remembered_is_the_frameworks_to_check(door: Doo
     assert (door.handed_on, door.written) == ([BODY], [])
 
 
-async def test_a_write_that_was_begun_is_never_handed_on(door: Door) -> None:
+async def test_a_write_that_was_begun_is_never_handed_on(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    # one that was used before keeps the settings of its first use
+    monkeypatch.setattr(errors, "log", structlog.get_logger())
     door.error = Conflict("It is taken", retry_after_seconds=3)
     status, headers, body = await door.ask()
     assert (status, headers[b"retry-after"], body) == (409, b"3", b'{"detail":"It is taken"}')

@@ -53,3 +53,16 @@ def test_the_standard_librarys_logging_goes_through_the_same_mask() -> None:
     assert [line["service"] for line in lines] == ["s", "s"]
     assert AWS_SECRET not in done.stderr
     assert KEY not in done.stderr
+
+
+@pytest.mark.parametrize("gone", ["os.close(2)", "sys.stderr.close()", "os.close(reader); os.dup2(writer, 2)"])
+def test_the_work_goes_on_when_nobody_takes_the_log_any_more(gone: str) -> None:
+    script = (
+        "import os, sys, structlog; from shared.logs import configure_logs; configure_logs(service='s', replica='r')"
+        "\nlog = structlog.get_logger('x'); log.error('before'); reader, writer = os.pipe()"
+        f"\n{gone}"
+        "\nlog.error('after'); print('goes on', flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "goes on\n"
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["before"]
