@@ -4,9 +4,6 @@ from datetime import datetime
 
 import msgspec
 
-from shared.contracts.auth import Identity
-from shared.errors import OperatorsOnly
-
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """An object outside that no row of ours explains, or a row whose object is not there."""
@@ -25,11 +22,5 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """When it was made, or when this was first seen; None: not known."""
 
 
-def check_operator(asker: Identity) -> None:
-    """Whether they may look.
-
-    Raises:
-        OperatorsOnly: They may not.
-    """
-    if not asker.is_operator:
-        raise OperatorsOnly("look for orphans")
+LOOK_FOR_ORPHANS = "look for orphans"
+"""What only operators may."""

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from services.auth.domain.audit import AuditPage, Cursor, merge
 from shared.contracts.audit import AuditQuery, AuditReply, audit_subject
 from shared.contracts.auth import Identity
-from shared.errors import OperatorsOnly
 from shared.messaging import Broker, call_rpc
+from shared.operators import check_operator
 from shared.routes import SERVICES
 
 _SECONDS = 5.0
@@ -27,8 +27,7 @@ async def read_audit(broker: Broker, asker: Identity, query: AuditQuery, *, afte
         OperatorsOnly: The asker is none.
         Unavailable: A service does not answer: a page that lacks its entries would not be the truth.
     """
-    if not asker.is_operator:
-        raise OperatorsOnly("read the audit")
+    check_operator(asker, "read the audit")
 
     async def ask(service: str) -> AuditReply:
         before = None if after is None else after.position_in(service)

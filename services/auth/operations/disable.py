@@ -12,8 +12,9 @@ from services.auth.storage.api_keys import REVOKE_KEYS_OF_USER
 from services.auth.storage.users import LOCK_USER, SET_DISABLED
 from shared.contracts.auth import AuthEvent, Identity, UserDisabled, UserEnabled
 from shared.database import Row, Transaction
-from shared.errors import Conflict, NotFound, OperatorsOnly
+from shared.errors import Conflict, NotFound
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
+from shared.operators import check_operator
 
 _Change = Callable[..., Awaitable[UserState]]
 
@@ -55,8 +56,7 @@ def user_for_operator(asker: Identity, user_id: str) -> int:
         NotFound: Nobody can have this id.
         OwnUser: The asker means themselves.
     """
-    if not asker.is_operator:
-        raise OperatorsOnly("disable and enable users")
+    check_operator(asker, "disable and enable users")
     meant = parse_user_id(user_id)
     if meant is None:
         raise NotFound("User")

@@ -9,7 +9,7 @@ from services.auth.storage.api_keys import LIST_KEYS
 from services.auth.storage.users import COUNT_USERS, FIND_USERS, LIST_USERS
 from shared.contracts.auth import Identity
 from shared.database import to_struct
-from shared.errors import OperatorsOnly
+from shared.operators import check_operator
 
 
 async def list_keys(context: Context, *, user_id: int, limit: int, offset: int, now: datetime) -> KeyPage:
@@ -25,8 +25,7 @@ async def list_users(context: Context, *, asker: Identity, limit: int, offset: i
     Raises:
         OperatorsOnly: The asker is no operator.
     """
-    if not asker.is_operator:
-        raise OperatorsOnly("list users")
+    check_operator(asker, "list users")
     async with context.database.snapshot() as snapshot:
         rows = await snapshot.fetch_all(LIST_USERS, limit=limit, offset=offset)
         total = await snapshot.fetch_value(COUNT_USERS)

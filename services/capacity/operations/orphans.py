@@ -4,7 +4,8 @@ from datetime import datetime
 
 from services.capacity.operations.measure import Measurer
 from shared.contracts.auth import Identity
-from shared.orphans import Orphan, check_operator
+from shared.operators import check_operator
+from shared.orphans import LOOK_FOR_ORPHANS, Orphan
 
 _MESSAGES = {
     "lease_without_pod": "GPUs of the node are leased to the job, and the cluster shows no pod of it there",
@@ -19,7 +20,7 @@ def list_orphans(measurer: Measurer, *, asker: Identity, now: datetime) -> list[
     Raises:
         OperatorsOnly: The asker is none.
     """
-    check_operator(asker)
+    check_operator(asker, LOOK_FOR_ORPHANS)
     lasting = sorted(measurer.lasting_mismatches(now), key=lambda one: one.since)
     return [
         Orphan(

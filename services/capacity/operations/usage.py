@@ -10,7 +10,7 @@ from services.capacity.domain.usage import DayUsage, Period, Run, usage_by_day
 from services.capacity.storage.usage import RUNS_OF
 from shared.contracts.auth import Identity
 from shared.database import to_struct
-from shared.errors import OperatorsOnly
+from shared.operators import check_operator
 
 EVERYBODY = "*"
 
@@ -31,8 +31,8 @@ async def read_usage(
         OperatorsOnly: The asker is no operator.
     """
     own = whose is None or whose == asker.username
-    if not own and not asker.is_operator:
-        raise OperatorsOnly("see the usage of others")
+    if not own:
+        check_operator(asker, "see the usage of others")
     rows = await context.database.fetch_all(
         RUNS_OF,
         user_id=asker.user_id if own else None,

@@ -19,7 +19,8 @@ from services.disks.operations.read import ledger_disks, ledger_snapshots
 from shared.contracts.auth import Identity
 from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
-from shared.orphans import Orphan, check_operator
+from shared.operators import check_operator
+from shared.orphans import LOOK_FOR_ORPHANS, Orphan
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ async def list_orphans(context: Context, *, asker: Identity) -> list[Orphan]:
         OperatorsOnly: The asker is none.
         AwsUnavailable: AWS does not answer.
     """
-    check_operator(asker)
+    check_operator(asker, LOOK_FOR_ORPHANS)
     findings = await _look(context, context.clock())
     leftover = _REPORTED if context.settings.sweep == "report" else _DELETED
     found = (

@@ -12,7 +12,8 @@ from services.jobs.domain.pod import Meta
 from shared.contracts.auth import Identity
 from shared.contracts.labels import EPOCH_LABEL, job_id_of
 from shared.errors import Unavailable
-from shared.orphans import Orphan, check_operator
+from shared.operators import check_operator
+from shared.orphans import LOOK_FOR_ORPHANS, Orphan
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ async def list_orphans(context: Context, cluster: Cluster, *, asker: Identity) -
         OperatorsOnly: The asker is none.
         Unavailable: The cluster does not answer.
     """
-    check_operator(asker)
+    check_operator(asker, LOOK_FOR_ORPHANS)
     message = _REPORTED if context.settings.sweep == "report" else _DELETED
     return [
         Orphan(

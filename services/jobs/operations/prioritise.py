@@ -13,8 +13,9 @@ from services.jobs.operations.transition import write_transition
 from shared.contracts.auth import Identity
 from shared.contracts.jobs import JobPrioritised
 from shared.database import Transaction
-from shared.errors import Conflict, OperatorsOnly
+from shared.errors import Conflict
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
+from shared.operators import check_operator
 
 _BEFORE_ITS_START = frozenset({Phase.PENDING, Phase.QUEUED, Phase.PREPARING, Phase.GIVING_BACK})
 
@@ -34,8 +35,7 @@ async def prioritise_job(
         JobNotFound: There is no job of this whole id.
         JobHasLeftTheQueue: It has started or ended.
     """
-    if not asker.is_operator:
-        raise OperatorsOnly("set priorities")
+    check_operator(asker, "set priorities")
 
     async def prioritise(transaction: Transaction) -> Accepted:
         job = await lock_any(transaction, job_id=job_id)

@@ -16,8 +16,9 @@ from shared.contracts.auth import Identity
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation
 from shared.contracts.jobs import JobStatus
 from shared.database import Executor, Row, to_struct
-from shared.errors import Conflict, NotFound, OperatorsOnly
+from shared.errors import Conflict, NotFound
 from shared.messaging import call_rpc
+from shared.operators import check_operator
 
 EVERYBODY = "*"
 _EXPLAIN_SECONDS = 10.0
@@ -109,8 +110,7 @@ async def list_jobs_of_others(
         OperatorsOnly: The asker is no operator.
         NotFound: There is no user of that name who has had a job.
     """
-    if not asker.is_operator:
-        raise OperatorsOnly("list the jobs of others")
+    check_operator(asker, "list the jobs of others")
     of_all = whose == EVERYBODY
     given: dict[str, object] = {} if query.statuses is None else {"statuses": query.statuses}
     async with context.database.snapshot() as snapshot:

@@ -18,10 +18,11 @@ from services.jobs.domain.event_channels import Topic, channels_of, job_channel,
 from services.jobs.operations.read import JobNotFound, find_jobs, get_job
 from shared.contracts.auth import Identity
 from shared.contracts.events import SUBJECT_ROOT, CloudEvent
-from shared.errors import NotFound, OperatorsOnly, RateLimited
+from shared.errors import NotFound, RateLimited
 from shared.messaging import Broker
 from shared.messaging.feed import Behind, Feed, FeedEvent, Heard, Missed
 from shared.messaging.stream_reader import EVERYTHING, Position, StoredEvent
+from shared.operators import check_operator
 from shared.web.server_sent import beginning, reason_event, sent_event, sign_of_life
 
 EVERYBODY = "*"
@@ -151,8 +152,7 @@ class EventReader:
     async def _users(self, asker: Identity, whose: str | None) -> list[int] | None:
         if whose is None or whose == asker.username:
             return [asker.user_id]
-        if not asker.is_operator:
-            raise OperatorsOnly("follow the events of others")
+        check_operator(asker, "follow the events of others")
         if whose == EVERYBODY:
             return None
         rows = await self._context.database.fetch_all(storage.owners.USERS_OF_NAME, username=whose)
