@@ -47,7 +47,7 @@ async def in_turns(items: Iterable[ItemT]) -> AsyncIterator[ItemT]:
 
 
 async def wait_until_set(event: asyncio.Event, seconds: float) -> None:
-    """Return when an event is set, or after so long."""
+    """Return when an event is set, or after so long; at once when that is over already."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -138,10 +138,14 @@ class Loop:
                 await self._rest(failures)
 
     async def _rest(self, failures: int) -> None:
+        """Pause, back-off and period all count from the end of the turn: the longest is the rest."""
+        clock = asyncio.get_running_loop().time
+        ended = clock()
         await asyncio.sleep(self._pause_seconds)
         if failures:
-            await wait_until_set(self._mended, min(5.0, 0.1 * 2**failures))
-        await wait_until_set(self._woken, self._period_seconds)
+            back_off = min(5.0, 0.1 * 2**failures)
+            await wait_until_set(self._mended, ended + back_off - clock())
+        await wait_until_set(self._woken, ended + self._period_seconds - clock())
 
     def _succeeded(self) -> None:
         self._error = None

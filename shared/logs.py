@@ -18,7 +18,9 @@ _SECRET_FORMS = re.compile(
     r"gpudev_[0-9A-Za-z]{6,}_[0-9A-Za-z]{20,}"  # our API keys
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password in a URL
     r"|(?<=[Bb]earer )\S+"
-    r"|(?<![A-Za-z0-9/+])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])",  # the form of an AWS secret access key
+    # the form of an AWS secret access key; in lower case throughout, with a slash, it is a path: of random keys one in
+    # 10¹⁰ is so
+    r"|(?<![A-Za-z0-9/+])(?![a-z0-9]*/[a-z0-9/]*(?![A-Za-z0-9/+]))[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])",
 )
 _MASK = "***"
 

@@ -247,7 +247,7 @@ class AuditItem(Answer, frozen=True, kw_only=True):
     address: str | None
     """Where they came from, as the first trusted proxy saw it."""
     object_kind: str
-    """job, disk, key, user or webhook."""
+    """job, disk, key, user or webhook; of `gpudev-admin` also event, volume, snapshot, pods and the like."""
     object_id: str
     object_name: str | None
     """At that time; null when it has none."""

@@ -14,7 +14,7 @@ class AuditObject(msgspec.Struct, frozen=True):
     """What something was done to."""
 
     kind: str
-    """job, disk, key, user or webhook."""
+    """job, disk, key, user or webhook; of `gpudev-admin` also event, volume, snapshot, pods and the like."""
     id: str
     """A key's is its public prefix."""
     name: str | None = None

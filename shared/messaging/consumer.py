@@ -66,6 +66,26 @@ _PARK = Statement(
 _PURGE = delete_some(inbox, inbox.c.updated_at < sa.bindparam("before"))
 
 
+class _Sequence(msgspec.Struct, frozen=True):
+    last_active: datetime | None = None
+
+
+class _Delivered(msgspec.Struct, frozen=True):
+    """What the broker says of a consumer, with its own time, which nats-py drops."""
+
+    num_ack_pending: int = 0
+    delivered: _Sequence = _Sequence()
+    ts: datetime | None = None
+    """The broker's time: ours may be ahead of it, and would make what is still under way look lost."""
+
+    def wait_seconds(self) -> float:
+        """Until what was sent last is taken for lost: the broker counts from when it sent it."""
+        sent_at = self.delivered.last_active
+        if self.ts is None or sent_at is None:
+            return _ACK_WAIT_SECONDS
+        return min(max(0.0, _ACK_WAIT_SECONDS - (self.ts - sent_at).total_seconds()), _ACK_WAIT_SECONDS)
+
+
 class Backlog(msgspec.Struct, frozen=True):
     """What a consumer has still to do."""
 
@@ -215,13 +235,10 @@ class Consumer:
 
     async def _let_return(self) -> None:
         """Wait for what was under way when a replica or the broker died: it comes again, before what came after it."""
-        info = await self._broker.jetstream.consumer_info(STREAM, self._name)
-        if not info.num_ack_pending:
-            return
-        # the broker waits from when it sent them: what of that has passed since need not be waited for
-        sent_at = info.delivered.last_active if info.delivered else None
-        passed = 0.0 if sent_at is None else (self._clock() - sent_at).total_seconds()
-        await asyncio.sleep(min(max(0.0, _ACK_WAIT_SECONDS - passed), _ACK_WAIT_SECONDS) + _RETURN_SECONDS)
+        answer = await self._broker.client.request(f"$JS.API.CONSUMER.INFO.{STREAM}.{self._name}", timeout=5)
+        state = msgspec.json.decode(answer.data, type=_Delivered)
+        if state.num_ack_pending:
+            await asyncio.sleep(state.wait_seconds() + _RETURN_SECONDS)
 
     async def _put_right(self) -> None:
         """Have the consumer that we want.

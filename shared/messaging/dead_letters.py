@@ -7,6 +7,8 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
+from shared.audit import record_act
+from shared.contracts.audit import AuditObject
 from shared.database import Database, Statement, to_struct
 from shared.database.tables import dead_letters
 from shared.errors import Conflict, NotFound
@@ -56,4 +58,5 @@ async def redeliver(database: Database, delivery: Delivery, *, event_id: UUID, n
         if outcome == "ignored":
             raise Conflict(f"The service does not listen to {row['subject']}")
         await transaction.execute(_DELETE, event_id=event_id)
+        await record_act(transaction, [AuditObject("event", str(event_id), row["subject"])], now=now)
     return outcome

@@ -14,9 +14,9 @@ import nats
 import pytest
 from nats.aio.client import Client as Nats
 
-from deploy.local.aws import Cloud
 from deploy.local.broker import Broker
 from shared.contracts.capacity import LeaseGranted
+from tests.support.leftovers import ec2, make_stray_pod
 from tests.support.prometheus import Prometheus, dashboard_queries, needs_prometheus, rules, scraping
 from tests.support.stack import ApiUser, LocalStack, hanging, running_stack, until, users
 
@@ -331,23 +331,3 @@ async def broker(stack: LocalStack, user: str) -> AsyncIterator[Nats]:
         yield client
     finally:
         await client.close()
-
-
-def ec2(stack: LocalStack) -> Any:
-    cloud = Cloud(directory=stack.state.cloud, disks=stack.state.disks, port=stack.parts()["moto"].port or 0)
-    return cloud.client("ec2", cloud.keys().disks)
-
-
-def make_stray_pod(stack: LocalStack) -> None:
-    """A pod with the labels of a job, of which there is none."""
-    labels = {"gpudev/job-id": str(uuid4()), "gpudev/epoch": "1", "app.kubernetes.io/managed-by": "gpudev"}
-    limits = {"nvidia.com/gpu": "1"}
-    container = {
-        "name": "main",
-        "image": "debian:12",
-        "command": ["sleep", "900"],
-        "resources": {"limits": limits, "requests": limits},
-    }
-    spec = {"containers": [container], "nodeName": "p5-48xlarge-1"}
-    body = {"metadata": {"name": "stray", "labels": labels}, "spec": spec}
-    stack.cluster_api().create_namespaced_pod("gpudev", body)

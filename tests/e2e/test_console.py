@@ -16,9 +16,9 @@ from playwright.async_api import Browser, expect
 
 from deploy.local.region import AVAILABILITY_ZONE
 from services.disks.domain.aws_objects import TAG_DISK
-from tests.e2e.test_alerts import ec2
 from tests.e2e.test_client import CommandLine
 from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, running_browser, tab_of
+from tests.support.leftovers import ec2
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = [

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import httpx
 
-from tests.e2e.test_alerts import ec2
 from tests.support.contract_document import assert_like, commands, endpoints, error_examples, quick_start
+from tests.support.leftovers import ec2
 from tests.support.load import parse_last_json, shell
 from tests.support.stack import ApiUser, LocalStack, until, users
 

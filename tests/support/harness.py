@@ -20,6 +20,7 @@ from nats.js.errors import NotFoundError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared.background import cancel_all
+from shared.clock import Clock, utc_now
 from shared.contracts.events import STREAM, CloudEvent, EventData
 from shared.database import Database, Transaction
 from shared.database.tables import shared_metadata
@@ -111,13 +112,14 @@ class Harness:
         """Whether the outbox has nothing left to publish."""
         return await oldest_unpublished(self.database) is None
 
-    def consumer(self) -> Consumer:
+    def consumer(self, *, clock: Clock = utc_now) -> Consumer:
         """A consumer of this service's own events."""
         return Consumer(
             name=self.name,
             database=self.database,
             broker=self.broker,
             subscriptions=self.subscriptions,
+            clock=clock,
         )
 
     @property

@@ -514,7 +514,7 @@ class AuditEntry(Answer, frozen=True, kw_only=True):
     key_prefix: str | None = None
     address: str | None = None
     object_kind: str
-    """job, disk, key, user or webhook."""
+    """job, disk, key, user or webhook; of `gpudev-admin` also event, volume, snapshot, pods and the like."""
     object_id: str
     object_name: str | None = None
     request_id: str | None = None

@@ -12,6 +12,8 @@ from services.disks.domain.snapshot import SnapshotState
 from services.disks.operations.read import find_disk_by_id, lock_disk
 from services.disks.operations.record import record_fact
 from services.disks.operations.write_name_tags import want_tags
+from shared.audit import record_act
+from shared.contracts.audit import AuditObject
 
 
 async def adopt_snapshot(context: Context, *, adoption: Adoption, now: datetime) -> bool:
@@ -48,6 +50,7 @@ async def adopt_snapshot(context: Context, *, adoption: Adoption, now: datetime)
             job_id=None,
         )
         await record_fact(tx, context, disk, fact, now)
+        await record_act(tx, [AuditObject("snapshot", snapshot.snapshot_id, disk.name)], now=now)
         if snapshot.tags.get(TAG_NAME) != disk.name:
             await want_tags(tx, disk, now=now)
     return True
@@ -65,3 +68,4 @@ async def note_name(context: Context, *, aws_id: str, name: str | None, now: dat
         else:
             await tx.execute(storage.snapshots.SET_NAME_TAGS, aws_ids=[aws_id], name_tag=name)
         await want_tags(tx, disk, now=now)
+        await record_act(tx, [AuditObject("disk", str(disk.id), disk.name)], now=now)

@@ -16,6 +16,8 @@ from services.disks.context import Context
 from services.disks.domain.ledger import FOR_PEOPLE, Findings, Ledger
 from services.disks.operations.adopt import adopt_snapshot, note_name
 from services.disks.operations.read import ledger_disks, ledger_snapshots
+from shared.audit import record_act
+from shared.contracts.audit import AuditObject
 from shared.contracts.auth import Identity
 from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
@@ -109,24 +111,30 @@ def _actions(context: Context, findings: Findings, now: datetime) -> Iterator[Ca
     for start in range(0, len(findings.unmarked_volumes), _BATCH):
         yield partial(_mark, context, findings.unmarked_volumes[start : start + _BATCH])
     for volume_id in findings.leftover_volumes:
-        yield partial(_delete, volume_id, context.ec2.delete_volume)
+        yield partial(_delete, context, AuditObject("volume", volume_id), context.ec2.delete_volume)
     for snapshot_id in findings.leftover_snapshots:
-        yield partial(_delete, snapshot_id, context.ec2.delete_snapshot)
+        yield partial(_delete, context, AuditObject("snapshot", snapshot_id), context.ec2.delete_snapshot)
+
+
+# where somebody asked for the sweep, the audit is told before AWS is: better an entry without a change than the reverse
 
 
 async def _mark(context: Context, volume_ids: list[str]) -> None:
+    audited = [AuditObject("volume", volume_id) for volume_id in volume_ids]
+    await record_act(context.database, audited, now=context.clock())
     try:
         await context.ec2.set_tags(volume_ids, context.csi_tags)
     except AwsRefused as refusal:
         log.warning("marks_refused", count=len(volume_ids), first=volume_ids[0], error=str(refusal))
 
 
-async def _delete(aws_id: str, delete: Callable[[str], Awaitable[None]]) -> None:
-    log.warning("leftover_deleted", aws_id=aws_id)
+async def _delete(context: Context, leftover: AuditObject, delete: Callable[[str], Awaitable[None]]) -> None:
+    await record_act(context.database, [leftover], now=context.clock())
+    log.warning("leftover_deleted", aws_id=leftover.id)
     try:
-        await delete(aws_id)
+        await delete(leftover.id)
     except AwsRefused as refusal:
-        log.warning("leftover_refused", aws_id=aws_id, error=str(refusal))
+        log.warning("leftover_refused", aws_id=leftover.id, error=str(refusal))
 
 
 def forget_findings() -> None:

@@ -9,6 +9,8 @@ from services.jobs import storage
 from services.jobs.adapters.kubernetes import KINDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.pod import Meta
+from shared.audit import record_act
+from shared.contracts.audit import AuditObject
 from shared.contracts.auth import Identity
 from shared.contracts.labels import EPOCH_LABEL, job_id_of
 from shared.errors import Unavailable
@@ -52,11 +54,15 @@ async def find_orphans(context: Context, cluster: Cluster, kind: str) -> list[Me
 
 
 async def delete_orphan(context: Context, cluster: Cluster, kind: str, meta: Meta) -> bool:
-    """Delete an object if a live look still finds it without a job; whether it was asked to go."""
+    """Delete an object if a live look still finds it without a job; whether it was asked to go.
+
+    Where somebody asked for it, the audit is told first: better an entry without a deletion than the reverse.
+    """
     try:
         live = await cluster.find_object(kind, meta.name)
         if live is None or live.uid != meta.uid or not await _without_job(context, [live]):
             return False
+        await record_act(context.database, [AuditObject(kind, meta.name)], now=context.clock())
         log.warning("orphan_deleted", kind=kind, name=meta.name, job_id=str(job_id_of(meta.labels)))
         await cluster.delete_object(kind, meta.name, meta.uid)
     except Unavailable as error:

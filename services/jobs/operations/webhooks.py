@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from os import urandom
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
@@ -29,6 +29,7 @@ from shared.errors import Conflict, InvalidInput, NotFound, Problem
 from shared.idempotency import IdempotencyKey, Outcome, idempotent
 
 LATEST = 50
+_ShownT = TypeVar("_ShownT")
 _LOCK = wait_for_user_lock("hook")
 
 
@@ -221,8 +222,18 @@ def unseal_target(webhook: Webhook, context: Context) -> Target:
     Raises:
         UndecryptableError: It is not this webhook's, or no key fits.
     """
+    return _unseal(webhook, context, Target)
+
+
+class _Shown(msgspec.Struct, frozen=True):
+    """What a webhook's owner is shown of its target; what messages are signed with is for who sends them."""
+
+    url: str
+
+
+def _unseal(webhook: Webhook, context: Context, wanted: type[_ShownT]) -> _ShownT:
     clear = context.cipher.decrypt(webhook.sealed, row=f"webhooks.sealed:{webhook.id}")
-    return msgspec.json.decode(clear, type=Target)
+    return msgspec.json.decode(clear, type=wanted)
 
 
 async def _states(rows: Sequence[Row], context: Context) -> list[WebhookState]:
@@ -233,7 +244,7 @@ async def _states(rows: Sequence[Row], context: Context) -> list[WebhookState]:
         for row in await context.database.fetch_all(storage.webhooks.STATES, webhook_ids=ids):
             found[row["webhook_id"]] = {name: row[name] for name in ("pending", "parked", "delivered_at")}
     return [
-        WebhookState(webhook=webhook, url=unseal_target(webhook, context).url, **found.get(webhook.id, {}))
+        WebhookState(webhook=webhook, url=_unseal(webhook, context, _Shown).url, **found.get(webhook.id, {}))
         for webhook in webhooks
     ]
 

@@ -23,6 +23,8 @@ from services.disks.operations.read import list_snapshots, read_disk
 from services.disks.operations.write_name_tags import stale_tags
 from services.disks.settings import DisksSettings
 from services.disks.storage.tables import operations, snapshots
+from shared.audit import Act, audit_endpoint, begin_act
+from shared.contracts.audit import AuditQuery
 from shared.contracts.auth import Identity
 from shared.contracts.disks import DiskSnapshotCompleted
 from shared.database import Database, Statement
@@ -274,10 +276,19 @@ async def test_a_sweep_that_only_reports_changes_nothing_and_says_what_it_would_
     acting = msgspec.structs.replace(scene.settings, sweep="act")
     context = disks_context(acting, scene.database, ec2=process.ec2, clock=scene.clock)
     by_operators = {command.name: command for command in commands(context)}
+    begin_act(Act(action="sweep"))
     shown = await by_operators["list-orphans"].run(Namespace())
     assert {f"leftover_snapshots  {deleted}", f"adoptions  {forgotten}"} <= set(shown.splitlines())
     assert set(await scene.aws_snapshots()) == {deleted, forgotten}
+    told = audit_endpoint(scene.database)
+    assert (await told(AuditQuery(limit=50, action="sweep"))).entries == []
     await by_operators["sweep"].run(Namespace())
+    entries = (await told(AuditQuery(limit=50, action="sweep"))).entries
+    assert {(one.object_kind, one.object_id, one.object_name) for one in entries} == {
+        ("snapshot", forgotten, "old"),
+        ("disk", str(scene.disk_id), "old"),
+        ("snapshot", deleted, None),
+    }
     assert await scene.aws_snapshots() == [forgotten]
     assert [point[1] for point in await scene.points()] == [forgotten]
 

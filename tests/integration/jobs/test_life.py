@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from services.jobs.api.administration import commands
+from shared.audit import Act, audit_endpoint, begin_act
+from shared.contracts.audit import AuditQuery
 from shared.contracts.capacity import JobQueued, LeaseGranted, LeaseRevoked
 from shared.contracts.disks import DiskClaimed, DiskOperationFailed
 from shared.contracts.jobs import JobReady
@@ -334,8 +336,11 @@ async def test_what_no_job_has_is_left_alone_and_counted_by_a_sweep_that_only_re
     async with world.service("alice", sweep="report") as user:
         assert (await user.get("/v1/orphans/cluster")).json() == {"detail": "Only operators may look for orphans"}
     by_operators = {command.name: command for command in commands(world.context(), world.cluster)}
+    begin_act(Act(action="sweep"))
     line = f"secrets  gpu-dev-unknown  job {stranger}"
     assert line in (await by_operators["list-orphans"].run(Namespace())).splitlines()
     assert len(await world.objects(stranger)) == 1
     assert f"{line}  deleted" in (await by_operators["sweep"].run(Namespace())).splitlines()
     await eventually(lambda: nothing_left(world, stranger), "the orphan is gone")
+    entries = (await audit_endpoint(world.database)(AuditQuery(limit=50, object="gpu-dev-unknown"))).entries
+    assert [(one.action, one.object_kind, one.username) for one in entries] == [("sweep", "secrets", None)]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import httpx
@@ -20,6 +20,7 @@ from aiohttp import web
 from services.jobs.adapters.webhooks import WebhookSender
 from services.jobs.consumers import Consumers
 from services.jobs.domain.webhook import WebhookFormat, parse_networks
+from services.jobs.operations import webhooks as operations
 from services.jobs.operations.webhook_messages import Message, next_message, record_messages
 from services.jobs.operations.webhooks import create_webhook, unseal_target
 from services.jobs.workers.webhooks import WebhookDeliveries
@@ -148,6 +149,21 @@ async def test_neither_url_nor_secret_is_in_clear_in_a_table_nor_in_a_log(
 async def attempted(client: Client, webhook_id: str, attempts: int = 1) -> bool:
     messages = (await details(client, webhook_id))["messages"]
     return bool(messages) and messages[0]["attempts"] >= attempts
+
+
+async def test_whoever_looks_at_a_webhook_has_its_url_opened_and_not_what_signs(
+    world: JobsWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("the secret is for who sends messages")
+
+    async with world.service("looker") as client:
+        made = await make(client, receiver.url)
+        monkeypatch.setattr(operations, "unseal_target", refuse)
+        (listed,) = (await client.get("/v1/webhooks")).json()["webhooks"]
+        shown = await details(client, made["webhook_id"])
+    assert (listed["url"], shown["url"]) == (receiver.url, receiver.url)
+    assert "secret" not in listed.keys() | shown.keys()
 
 
 async def test_only_what_is_about_its_job_is_told(world: JobsWorld, receiver: Receiver) -> None:

@@ -7,6 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared.admin import CommandFailed, dead_letter_commands
+from shared.audit import Act, audit_endpoint, begin_act
+from shared.contracts.audit import AuditQuery
 from shared.errors import Conflict, NotFound
 from shared.messaging import Delivery
 from shared.messaging import consumer as consumer_module
@@ -48,11 +50,16 @@ async def test_dead_letters_are_shown_with_their_error(harness: Harness, parked:
 
 async def test_a_dead_letter_takes_effect_once_and_is_gone(harness: Harness, parked: tuple[UUID, UUID]) -> None:
     harness.failing.clear()
+    begin_act(Act(action="redeliver_dead_letters"))
     assert await run(harness, "redeliver-dead-letters", parked[0]) == f"{parked[0]}  done"
     assert harness.seen == [("bad", 1)]
     assert [letter.event_id for letter in await list_dead_letters(harness.database)] == [parked[1]]
     with pytest.raises(NotFound):
         await redeliver(harness.database, Delivery(harness.subscriptions), event_id=parked[0], now=NOW)
+    (entry,) = (await audit_endpoint(harness.database)(AuditQuery(limit=50))).entries
+    subject = f"gpudev.v1.{harness.name}.happened.bad"
+    assert (entry.action, entry.at, entry.username) == ("redeliver_dead_letters", NOW, None)
+    assert (entry.object_kind, entry.object_id, entry.object_name) == ("event", str(parked[0]), subject)
     # the stream delivers it to a new consumer once more: the inbox knows it
     async with running(harness.relay.loop.run, harness.consumer().loop.run):
         await harness.publish("next")
@@ -64,6 +71,7 @@ async def test_one_that_fails_again_stays_and_the_others_take_effect(
     harness: Harness, parked: tuple[UUID, UUID]
 ) -> None:
     harness.failing.remove("worse")
+    begin_act(Act(action="redeliver_dead_letters"))
     with pytest.raises(CommandFailed) as caught:
         await run(harness, "redeliver-dead-letters")
     assert caught.value.text.splitlines() == [
@@ -71,6 +79,8 @@ async def test_one_that_fails_again_stays_and_the_others_take_effect(
         f"{parked[1]}  done",
     ]
     assert harness.seen == [("worse", 1)]
+    (entry,) = (await audit_endpoint(harness.database)(AuditQuery(limit=50))).entries
+    assert entry.object_id == str(parked[1]), "what failed has changed nothing"
     assert [letter.event_id for letter in await list_dead_letters(harness.database)] == [parked[0]]
 
 

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -255,8 +255,9 @@ async def test_what_came_while_the_database_was_away_takes_effect_in_its_order(
     assert harness.seen == [("one", version) for version in range(1, 6)]
 
 
+@pytest.mark.parametrize("ahead", [timedelta(), timedelta(hours=1)], ids=["clocks agree", "ours is ahead"])
 async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after_it(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
 ) -> None:
     monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
     first = harness.consumer()
@@ -271,7 +272,7 @@ async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after
         assert len(await pull.take(10, 2.0)) == 1, "it dies with this one"
         await harness.publish("one", 3)
         await eventually(harness.all_published, "published")
-    second = harness.consumer()
+    second = harness.consumer(clock=lambda: datetime.now(UTC) + ahead)
     async with running(second.loop.run):
         await eventually(lambda: len(harness.seen) >= 3, "handled in the end", seconds=10)
     assert harness.seen == [("one", version) for version in (1, 2, 3)]

@@ -1,5 +1,8 @@
 import asyncio
 
+import pytest
+
+from shared import background
 from shared.background import Loop, cancel_all, in_turns
 from tests.support.harness import eventually, running
 
@@ -73,6 +76,25 @@ async def test_a_back_off_outlasts_a_wake_and_ends_when_the_obstacle_is_gone() -
         mended.obstacle_gone()
         await eventually(lambda: len(turns) == 4, "one more of each")
     assert turns[2:] == ["mended", "woken"]
+
+
+async def test_a_back_off_that_is_shorter_than_the_pause_adds_nothing_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def note(_: asyncio.Event, seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    async def turn() -> None:
+        raise RuntimeError("told to")
+
+    monkeypatch.setattr(background, "wait_until_set", note)
+    loop = Loop("paused", turn, period_seconds=0.3, pause_seconds=0.25)  # the first back-off is 0.2 s
+    async with running(loop.run):
+        await eventually(lambda: len(waits) >= 2, "a rest")
+    back_off, period = waits[:2]
+    assert back_off < 0
+    assert period < 0.1
 
 
 async def test_a_loop_without_a_good_turn_says_so() -> None:

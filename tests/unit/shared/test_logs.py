@@ -1,8 +1,12 @@
+import base64
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from shared.api_key import new_api_key
 from shared.logs import mask_secrets, mask_text
@@ -28,6 +32,22 @@ def test_a_field_with_a_secret_name_is_masked_however_deep(name: str) -> None:
     event = mask_secrets(None, "info", {"event": "e", "body": {"list": [{name: "abc"}]}, name: {"A": "b"}})
     assert "abc" not in json.dumps(event)
     assert '"b"' not in json.dumps(event)
+
+
+AWS_SECRETS = st.binary(min_size=30, max_size=30).map(lambda random: base64.b64encode(random).decode())
+
+
+@given(AWS_SECRETS, st.sampled_from(("{}", "signed with {}", "key={};", '"{}"')))
+def test_whatever_aws_may_give_as_a_secret_key_is_masked(secret: str, text: str) -> None:
+    assume(re.search("[A-Z+]", secret))  # of random ones all but one in 10¹⁰
+    assert mask_text(text.format(secret)) == text.format("***")
+
+
+@given(st.lists(st.from_regex(r"[a-z][a-z0-9]*", fullmatch=True), min_size=2).map("/".join))
+@example("site/package/services/disks/adapters/ec2")
+def test_a_path_is_no_secret_however_long(path: str) -> None:
+    line = f'File "{path}.py", line 40, in list_volumes'
+    assert mask_text(line) == line
 
 
 def test_ordinary_facts_stay_readable() -> None:
