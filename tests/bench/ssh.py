@@ -2,12 +2,14 @@
 
 Bytes of a job's output and input through the ingress and the API beside the direct way to its node, in turns: as fast
 as this machine can, where both ends, the ingress and the API share its cores, and over a link of 1 Gbit/s to the node.
+Where socat is installed, three of it in a row say what as many programs cost that do nothing but copy.
 200 sessions that open at once; what 500 open ones and one whose client takes nothing take of a replica.
 """
 
 import argparse
 import asyncio
 import os
+import shutil
 import socket
 import statistics
 import threading
@@ -17,6 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 from deploy.local.cluster.fleet import NODE_ADDRESS
+from deploy.local.ports import HOST, free_ports
 from gpudev import AsyncClient
 from gpudev.tunnel import SshTunnel
 from tests.support.stack import ApiUser, LocalStack, running_stack, users
@@ -70,14 +73,37 @@ def _link(port: int) -> socket.socket:
     return listening
 
 
+@asynccontextmanager
+async def _copiers(port: int) -> AsyncIterator[str]:
+    """Two socats in a row before a port of the node; the command of a third, for OpenSSH."""
+    copier = f"socat -b {256 << 10}"
+    async with AsyncExitStack() as running:
+        for _ in range(2):
+            (free,) = free_ports(1)
+            listening = f"TCP-LISTEN:{free},bind={HOST},reuseaddr,fork"
+            process = await asyncio.create_subprocess_exec(*copier.split(), listening, f"TCP:{HOST}:{port}")
+            running.push_async_callback(process.wait)
+            running.callback(process.terminate)
+            port = free
+        yield f"{copier} - TCP:{HOST}:{port}"
+
+
 async def _throughput(stack: LocalStack, demo: ApiUser, job_id: str, mib: int, host: str) -> None:
-    job = await demo.job(job_id)
-    config = ["-F", str(stack.state.ssh_config), "-o", "ControlPath=none"]
-    common = [*config, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
-    ways = {
-        "direct": [*common, "-p", str(job["node_port"]), f"dev@{host}"],
-        "API": [*common, "-o", f"ProxyCommand={stack.state.command} proxy %n", f"dev@{job_id}.gpudev"],
-    }
+    async with AsyncExitStack() as running:
+        port = (await demo.job(job_id))["node_port"]
+        config = ["-F", str(stack.state.ssh_config), "-o", "ControlPath=none"]
+        common = [*config, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        ways = {
+            "direct": [*common, "-p", str(port), f"dev@{host}"],
+            "API": [*common, "-o", f"ProxyCommand={stack.state.command} proxy %n", f"dev@{job_id}.gpudev"],
+        }
+        if host == NODE_ADDRESS and shutil.which("socat"):
+            copiers = await running.enter_async_context(_copiers(port))
+            ways["three socats"] = [*common, "-o", f"ProxyCommand={copiers}", f"dev@{host}"]
+        await _compare(stack, ways, mib, host)
+
+
+async def _compare(stack: LocalStack, ways: dict[str, list[str]], mib: int, host: str) -> None:
     work: dict[str, Callable[[list[str]], Awaitable[float]]] = {
         "from the job": lambda way: _ssh(stack, *way, f"head -c {mib * MIB} /dev/zero"),
         "to the job": lambda way: _ssh(stack, *way, "cat > /dev/null", sends=mib * MIB),
@@ -89,8 +115,8 @@ async def _throughput(stack: LocalStack, demo: ApiUser, job_id: str, mib: int, h
             for name, way in ways.items():
                 rates[name].append(mib / max(await run(way) - starts[name], 0.001))
         found = {name: statistics.median(each) for name, each in rates.items()}
-        ratio = found["API"] / found["direct"]
-        print(f"{what} at {host}: {found['API']:.0f} MB/s, direct {found['direct']:.0f} MB/s, {ratio:.0%}", flush=True)
+        told = (f"{name} {rate:.0f} MB/s ({rate / found['direct']:.0%})" for name, rate in found.items())
+        print(f"{what} at {host}: {', '.join(told)}", flush=True)
 
 
 async def _raw(stack: LocalStack, demo: ApiUser, job_id: str) -> None:
