@@ -1,31 +1,40 @@
-"""`make bench-sizes`: what calls take in a large lab beside a small one, in turns, one at a time.
+"""`make bench-sizes`: what calls take in a large lab beside small ones, in turns, one at a time.
 
-Small: the stack's own fleet, 10,000 ended jobs of the asking user, one waiting job. Large: 1,000 nodes, 1,000,000
-ended jobs of 500 users, 100,000 of them the asking user's, and 50,000 that wait. All nodes are cordoned, so that what
-waits is looked at in each round of the queue and stays.
+Small: the stack's own fleet, 10,000 ended jobs of the asking user, one waiting job. Wide: the same with 1,000 nodes, as
+some answers tell of each node. Large: 1,000 nodes, 1,000,000 ended jobs of 500 users, 100,000 of them the asking
+user's, and 50,000 that wait. All nodes are cordoned, so that what waits is looked at in each round of the queue and
+stays.
+
+`python -m tests.bench.sizes fill` fills the labs and keeps them in the folder BENCH_LABS; `measure` measures them
+there, however often and with whatever code. Without a word both happen, in a folder that goes at the end.
 """
 
 import asyncio
 import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
+import msgspec
 
 from deploy.local.cluster_part import DEMO_FLEET
 from tests.bench.stopping import end_in_order
 from tests.support.harness import eventually
-from tests.support.stack import ApiUser, LocalStack, running_stack
+from tests.support.stack import LocalStack
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 CALLS = int(os.environ.get("BENCH_CALLS", "60"))
 SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 """Of the large lab; less than 1 to try this out."""
+_START_SECONDS = 300.0
 _BITE = 50_000
 _PAGE = 50
 _COPY_JOBS = (
@@ -54,6 +63,7 @@ class Size:
 
 
 SMALL = Size(name="small", nodes=0, own=10_000, others=0, users=1, waiting=0)
+WIDE = Size(name="wide", nodes=int(1_000 * SCALE), own=10_000, others=0, users=1, waiting=0)
 LARGE = Size(
     name="large",
     nodes=int(1_000 * SCALE),
@@ -62,6 +72,7 @@ LARGE = Size(
     users=500,
     waiting=int(50_000 * SCALE),
 )
+SIZES = (SMALL, WIDE, LARGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +95,15 @@ class Lab:
         return took
 
 
-async def fill(stack: LocalStack, size: Size) -> tuple[ApiUser, str, str]:
+class Filled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lab that was filled is asked with and for."""
+
+    key: str
+    ended: str
+    waiting: str
+
+
+async def fill(stack: LocalStack, size: Size) -> Filled:
     """An ended and a waiting job of the asking user, and as many copies of them as the size says."""
     cluster = stack.cluster_api()
     user = await stack.login("bench")
@@ -104,8 +123,8 @@ async def fill(stack: LocalStack, size: Size) -> tuple[ApiUser, str, str]:
     await _copy(stack, _Copies("jobs", _COPY_JOBS, waiting, ids), others)
     await _copy(stack, _Copies("capacity", _COPY_ENTRIES, waiting, ids), others)
     for service in ("jobs", "capacity"):
-        await stack.execute(service, "ANALYZE")
-    return user, ended, waiting
+        await stack.execute(service, "VACUUM ANALYZE")
+    return Filled(key=user.key, ended=ended, waiting=waiting)
 
 
 async def _await_entry(stack: LocalStack, job_id: str) -> None:
@@ -147,12 +166,33 @@ async def _copy(stack: LocalStack, copies: _Copies, owners: Owners) -> None:
 
 
 @contextmanager
-def lab(size: Size) -> Iterator[Lab]:
-    """A stack of this size."""
+def _running(size: Size, folder: Path) -> Iterator[LocalStack]:
+    """A stack of this size, on what its folder has."""
     nodes = ",".join(["p5.48xlarge"] * size.nodes) if size.nodes else DEMO_FLEET
-    with running_stack(GPUDEV_LOG_LEVEL="warning", GPUDEV_NODES=nodes) as stack:
-        user, ended, waiting = asyncio.run(fill(stack, size))
-        headers = {"Authorization": f"Bearer {user.key}"}
+    stack = LocalStack(folder / size.name, GPUDEV_LOG_LEVEL="warning", GPUDEV_NODES=nodes)
+    try:
+        stack.start(seconds=_START_SECONDS)
+        yield stack
+    finally:
+        stack.stop()
+
+
+def fill_all(folder: Path) -> None:
+    """Fill the labs that are not filled yet, one after the other."""
+    for size in SIZES:
+        known = folder / f"{size.name}.json"
+        if not known.exists():
+            with _running(size, folder) as stack:
+                known.write_bytes(msgspec.json.encode(asyncio.run(fill(stack, size))))
+            print(f"{size.name}: filled", flush=True)
+
+
+@contextmanager
+def lab(size: Size, folder: Path) -> Iterator[Lab]:
+    """A lab that was filled."""
+    filled = msgspec.json.decode((folder / f"{size.name}.json").read_bytes(), type=Filled)
+    with _running(size, folder) as stack:
+        headers = {"Authorization": f"Bearer {filled.key}"}
         clients = {
             service: httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{stack.parts()[f'{service}-1'].port}",
@@ -162,7 +202,9 @@ def lab(size: Size) -> Iterator[Lab]:
             )
             for service in ("jobs", "capacity")
         }
-        yield Lab(size=size, jobs=clients["jobs"], capacity=clients["capacity"], ended=ended, waiting=waiting)
+        yield Lab(
+            size=size, jobs=clients["jobs"], capacity=clients["capacity"], ended=filled.ended, waiting=filled.waiting
+        )
 
 
 def _page(number: int) -> str:
@@ -205,11 +247,11 @@ async def measure(labs: list[Lab]) -> None:
                 submit, cancel = await _submit(lab)
                 taken["submit"][lab.size.name].append(submit)
                 taken["cancel"][lab.size.name].append(cancel)
-    print(f"{'':<20} {'small, ms':>10} {'p99':>8} {'large, ms':>10} {'p99':>8} {'large/small':>12}")
+    print(f"{'ms: median, p99':<20}" + "".join(f"{lab.size.name:>10} {'':>8}" for lab in labs) + "   ratios to small")
     for name, found in taken.items():
-        small, large = (_figures(found[size]) for size in ("small", "large"))
-        columns = f"{small[0]:>10.2f} {small[1]:>8.2f} {large[0]:>10.2f} {large[1]:>8.2f} {large[0] / small[0]:>12.2f}"
-        print(f"{name:<20} {columns}")
+        figures = [_figures(found[lab.size.name]) for lab in labs]
+        columns = "".join(f"{median:>10.2f} {p99:>8.2f}" for median, p99 in figures)
+        print(f"{name:<20}{columns}   " + " ".join(f"{median / figures[0][0]:.2f}" for median, _ in figures[1:]))
 
 
 def _figures(taken: list[float]) -> tuple[float, float]:
@@ -217,12 +259,24 @@ def _figures(taken: list[float]) -> tuple[float, float]:
     return statistics.median(taken), sorted(taken)[int(len(taken) * 0.99)]
 
 
-def main() -> None:
+def measure_all(folder: Path) -> None:
     """Print the table."""
-    end_in_order()
     with ExitStack() as running:
-        asyncio.run(measure([running.enter_context(lab(size)) for size in (SMALL, LARGE)]))
+        asyncio.run(measure([running.enter_context(lab(size, folder)) for size in SIZES]))
+
+
+def main(step: str | None) -> None:
+    """Do one step, in the folder of the labs, or both, in one that goes at the end."""
+    end_in_order()
+    steps = {"fill": fill_all, "measure": measure_all}
+    if step is not None:
+        steps[step](Path(os.environ["BENCH_LABS"]))
+        return
+    with tempfile.TemporaryDirectory(prefix="gpudev-labs-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        for each in steps.values():
+            each(Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -6,8 +6,7 @@ from services.jobs.context import Context
 
 async def fold_counts(context: Context) -> None:
     """Make one row a status of the counts of every user who has many; one replica at a time does."""
-    if not await context.database.fetch_value(storage.counts.ANY_TO_FOLD):
-        return
-    async with context.database.transaction() as tx:
-        if await tx.fetch_value(storage.counts.TRY_FOLD_LOCK):
-            await tx.execute(storage.counts.FOLD)
+    for row in await context.database.fetch_all(storage.counts.USERS_TO_FOLD):
+        async with context.database.transaction() as tx:
+            if await tx.fetch_value(storage.counts.TRY_FOLD_LOCK):
+                await tx.execute(storage.counts.FOLD, user_id=row["user_id"])

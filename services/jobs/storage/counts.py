@@ -1,4 +1,4 @@
-"""How many jobs users have."""
+"""How many jobs users have, and in which spans of time."""
 
 from typing import Any
 
@@ -23,24 +23,87 @@ def total_of_user(*, filtered: bool) -> Any:
 
 TRY_FOLD_LOCK = try_lock("fold")
 _MANY = 32
-_crowded = (
-    sa.select(job_counts.c.user_id)
-    .group_by(job_counts.c.user_id)
-    .having(sa.func.count() > sa.literal_column(str(_MANY)))
-)
-ANY_TO_FOLD = Statement(sa.select(sa.exists(_crowded)))
-_folded = (
-    sa.delete(job_counts)
-    .where(job_counts.c.user_id.in_(_crowded))
-    .returning(job_counts.c.user_id, job_counts.c.status, job_counts.c.jobs)
-    .cte("folded")
-)
-FOLD = Statement(
-    sa.insert(job_counts).from_select(
-        ["user_id", "status", "jobs"],
-        sa.select(_folded.c.user_id, _folded.c.status, sa.func.sum(_folded.c.jobs))
-        .group_by(_folded.c.user_id, _folded.c.status)
-        .having(sa.func.sum(_folded.c.jobs) != sa.literal_column("0")),
+_LONG = 2000
+"""Jobs of a span that is divided: what a page skips one by one at most."""
+_PART = 1000
+"""Jobs of the spans that it becomes, at least."""
+USERS_TO_FOLD = Statement(
+    sa.text(
+        "SELECT user_id FROM job_counts GROUP BY user_id "
+        f"HAVING count(*) > {_MANY} OR bool_or(created_at = '-infinity') LIMIT 100"
     )
 )
-"""The changes of users who have many become one row a status; what commits meanwhile is not seen, and stays."""
+"""Those whose counts have many rows, or rows that are in no span."""
+SPAN_OF_CHANGE = (
+    "coalesce((SELECT max(span.begins_at) FROM job_spans AS span WHERE span.user_id = CAST(:user_id AS bigint) "
+    "AND span.begins_at <= change.created_at), '-infinity')"
+)
+"""When the span begins in which a change of the counts is; what is before all others begins at no time."""
+OF_USER = "user_id = CAST(:user_id AS bigint)"
+_is_divided = "EXISTS (SELECT FROM divided WHERE {begins_at} >= divided.begins_at AND {begins_at} < divided.ends_at)"
+FOLD = Statement(
+    sa.text(f"""
+        WITH folded AS (DELETE FROM job_counts WHERE {OF_USER} RETURNING status, created_at, jobs),
+        totals AS (
+            INSERT INTO job_counts (user_id, status, created_at, jobs)
+            SELECT CAST(:user_id AS bigint), status, NULL, sum(jobs) FROM folded GROUP BY status HAVING sum(jobs) <> 0
+        ),
+        changes AS (
+            SELECT {SPAN_OF_CHANGE} AS begins_at, status, jobs FROM folded AS change WHERE created_at > '-infinity'
+        ),
+        spans AS (
+            SELECT begins_at, coalesce(lead(begins_at) OVER (ORDER BY begins_at), 'infinity') AS ends_at,
+                sum(jobs) AS jobs
+            FROM (SELECT begins_at, jobs FROM job_spans WHERE {OF_USER}
+                  UNION ALL SELECT begins_at, jobs FROM changes) AS known
+            GROUP BY begins_at
+        ),
+        unknown AS (SELECT FROM folded WHERE created_at = '-infinity' LIMIT 1),
+        divided AS (
+            SELECT CAST('-infinity' AS timestamptz) AS begins_at, CAST('infinity' AS timestamptz) AS ends_at
+            FROM unknown
+            UNION ALL
+            SELECT begins_at, ends_at FROM spans CROSS JOIN LATERAL (
+                SELECT min(created_at) AS first, max(created_at) AS last FROM jobs
+                WHERE {OF_USER} AND created_at >= begins_at AND created_at < ends_at
+            ) AS held
+            WHERE spans.jobs > :long AND NOT EXISTS (SELECT FROM unknown)
+            AND date_trunc('second', first) < date_trunc('second', last)
+        ),
+        taken AS (
+            DELETE FROM job_spans AS span WHERE {OF_USER} AND ({_is_divided.format(begins_at="span.begins_at")}
+                OR EXISTS (SELECT FROM changes WHERE changes.begins_at = span.begins_at))
+            RETURNING begins_at, status, jobs
+        ),
+        kept AS (
+            SELECT begins_at, status, sum(jobs) AS jobs
+            FROM (SELECT * FROM taken UNION ALL SELECT * FROM changes) AS one
+            WHERE NOT {_is_divided.format(begins_at="one.begins_at")}
+            GROUP BY begins_at, status HAVING sum(jobs) <> 0
+        ),
+        seconds AS (
+            SELECT divided.begins_at AS part_of, date_trunc('second', created_at) AS second, status, count(*) AS jobs
+            FROM divided JOIN jobs ON {OF_USER} AND created_at >= divided.begins_at AND created_at < divided.ends_at
+            GROUP BY 1, 2, 3
+        ),
+        numbered AS (
+            SELECT *, div(coalesce(sum(jobs) OVER (
+                PARTITION BY part_of ORDER BY second RANGE UNBOUNDED PRECEDING EXCLUDE GROUP
+            ), 0), :part) AS number FROM seconds
+        ),
+        parts AS (
+            SELECT CASE WHEN number = 0 THEN part_of ELSE min(second) OVER (PARTITION BY part_of, number) END
+                AS begins_at, status, jobs
+            FROM numbered
+        )
+        INSERT INTO job_spans (user_id, begins_at, status, jobs)
+        SELECT CAST(:user_id AS bigint), begins_at, status, jobs FROM kept
+        UNION ALL
+        SELECT CAST(:user_id AS bigint), begins_at, status, sum(jobs) FROM parts GROUP BY begins_at, status
+    """).bindparams(bindparam("long", _LONG, type_=sa.BigInteger), bindparam("part", _PART, type_=sa.BigInteger))
+)
+"""A user's changes become one row a status, and are added to spans; what commits meanwhile is not seen, and stays.
+
+Spans that have become long are counted again, in parts. So are all when a change says no second. One second is in one
+span, however many jobs it has. All is of one snapshot, in which the changes are those of the jobs that are counted.
+"""

@@ -167,7 +167,20 @@ job_counts = sa.Table(
     sa.Column("user_id", sa.BigInteger, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("jobs", sa.BigInteger, nullable=False),
+    # the second in which these jobs were submitted; null when they are in `job_spans`, and -infinity when a replica of
+    # the release before has folded them, so that nobody knows in which span they are
+    sa.Column("created_at", TIME, server_default=sa.text("'-infinity'")),
     sa.Index("job_counts_of_user", "user_id"),
+)
+job_spans = sa.Table(
+    "job_spans",
+    metadata,
+    # jobs that were submitted from then on and before the user's next span begins, in seconds; the sum of rows counts
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("begins_at", TIME, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sa.Index("job_spans_of_user", "user_id", "begins_at"),
 )
 webhooks = sa.Table(
     "webhooks",
