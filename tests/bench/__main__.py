@@ -7,7 +7,6 @@ that commit. Rounds alternate, so that a machine that changes its pace changes a
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -15,6 +14,7 @@ import msgspec
 
 from tests.bench.cases import CASES, Case
 from tests.bench.cpu import cpu_seconds
+from tests.bench.latency import LOAD, in_worst
 from tests.bench.load import Plan, Result
 from tests.bench.stopping import end_in_order
 from tests.bench.subjects import Subject, Target, checkout, reference_of, stack_of
@@ -27,6 +27,7 @@ ONLY = os.environ.get("BENCH_CASES", "")
 """Beginnings of the names of cases, separated by commas; empty: all."""
 WAYS = tuple(os.environ.get("BENCH_WAYS", "direct,ingress").split(","))
 CONNECTIONS = 16
+WARMUP_SECONDS = 0.7
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,38 +40,37 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 def measure(target: Target, rate: float | None = None) -> Measured:
     """One measurement; the load comes from a process of its own."""
-    plan = Plan(
-        port=target.port,
-        request=target.request,
-        connections=CONNECTIONS,
-        seconds=SECONDS,
-        rate=rate,
-    )
     before = cpu_seconds(target.processes)
-    load = run(plan)
+    load = run(plan_of(target, rate))
     spent = cpu_seconds(target.processes) - before
     return Measured(load=load, cpu_milliseconds=1000 * spent / max(1, load.requests))
 
 
+def plan_of(target: Target, rate: float | None) -> Plan:
+    """A round of load: at a steady rate, or as much as there are answers (None)."""
+    return Plan(
+        port=target.port,
+        request=target.request,
+        connections=CONNECTIONS,
+        warmup_seconds=WARMUP_SECONDS,
+        seconds=SECONDS,
+        rate=rate,
+    )
+
+
 def run(plan: Plan) -> Result:
     """What came of a plan."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.load"],
-        cwd=ROOT,
-        input=msgspec.json.encode(plan),
-        capture_output=True,
-        check=True,
-    )
+    done = subprocess.run(LOAD, cwd=ROOT, input=msgspec.json.encode(plan), capture_output=True, check=True)
     return msgspec.json.decode(done.stdout, type=Result)
 
 
 def median(results: Sequence[Measured]) -> Measured:
     """Median of each figure."""
-    figures = [name for name in Result.__struct_fields__ if name != "worst"]
+    figures = [name for name in Result.__struct_fields__ if name not in {"worst", "slowest", "pid"}]
     medians = {name: statistics.median(getattr(one.load, name) for one in results) for name in figures}
     worst = sorted((found for one in results for found in one.load.worst), key=lambda found: -found[1])
     return Measured(
-        load=Result(**medians, worst=worst[:5]),
+        load=Result(**medians, worst=worst[:5], slowest=[], pid=0),
         cpu_milliseconds=statistics.median(one.cpu_milliseconds for one in results),
     )
 
@@ -106,7 +106,7 @@ def compare(subjects: Sequence[Subject], case: Case, way: str) -> dict[str, Meas
 def show_latency(case: Case, way: str, subjects: Sequence[Subject], highest: float) -> None:
     """How long requests take at half of our highest rate, and which took longest, at which second of a round.
 
-    The reference's, at the same rate, show what of it is the machine's.
+    The reference's, at the same rate, show what of it is the machine's. One more round tells who held the cores.
     """
     targets = {subject.name: subject.target(case, way) for subject in subjects}
     rounds = [{name: measure(target, rate=highest / 2) for name, target in targets.items()} for _ in range(ROUNDS)]
@@ -116,9 +116,12 @@ def show_latency(case: Case, way: str, subjects: Sequence[Subject], highest: flo
         print(
             f"{case.name:<20} {way:<8} {f'{name} at half':<12} {load.requests_per_second:>7.0f} "
             f"{load.p50_milliseconds:>7.2f} {load.p99_milliseconds:>7.2f}  "
-            f"p99 is {load.p99_milliseconds / load.p50_milliseconds:.1f} times p50; worst: {worst}",
+            f"p99 is {load.p99_milliseconds / load.p50_milliseconds:.1f} times p50; without what the load was late "
+            f"itself {load.served_p50_milliseconds:.2f} and {load.served_p99_milliseconds:.2f}; worst: {worst}",
             flush=True,
         )
+    ours = subjects[0]
+    print(f"{'':<29} {in_worst(ours.stack, LOAD, plan_of(ours.target(case, way), highest / 2))}", flush=True)
 
 
 @contextmanager

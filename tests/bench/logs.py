@@ -20,7 +20,7 @@ import asyncpg
 import msgspec
 
 from deploy.local.ports import accepts, free_ports
-from tests.bench.__main__ import request
+from tests.bench.cases import CASES
 from tests.bench.followers import FollowPlan
 from tests.bench.load import Plan, Result
 from tests.bench.stopping import end_in_order
@@ -95,7 +95,7 @@ def following(port: int, key: str, jobs: list[str]) -> Iterator[None]:
 
 def measure(port: int, key: str, job: str) -> Result:
     """One reader of one job, in a process of its own."""
-    text = request("GET /v1/jobs/{job}", key, job)
+    text = next(case for case in CASES if case.name == "get job").request(key, job)
     plan = msgspec.json.encode(Plan(port=port, request=text, connections=1, seconds=SECONDS))
     command = [sys.executable, "-m", "tests.bench.load"]
     done = subprocess.run(command, cwd=ROOT, input=plan, capture_output=True, check=True)
