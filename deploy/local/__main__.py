@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import sys
-from functools import partial
 
 from deploy.local.aws import InvalidNameError
 from deploy.local.identity import NotRunningError, issue
@@ -26,8 +25,7 @@ def main() -> int:
         if arguments.command == "identity":
             sys.stdout.write(issue(StateDirectory(settings.state), arguments.name))
             return 0
-        # Flushed, as someone may read us through a pipe.
-        return asyncio.run(Stack(settings, report=partial(print, flush=True)).run())
+        return asyncio.run(Stack(settings).run())
     except (InvalidNameError, NotRunningError, PartFailedError, SettingError, StateInUseError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,6 +87,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     )
 
 
+def tell(line: str) -> None:
+    """To the person at the terminal, or whoever reads us through a pipe: the stack goes on without them."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # what is written from now on, and at the end of the program, goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Stack:
     """One running stack.
 
@@ -94,7 +103,6 @@ class Stack:
         settings: what to run and where.
         services: folder that holds the package `services`.
         migrate: program that brings the databases up to date.
-        report: takes lines for the person at the terminal.
     """
 
     def __init__(
@@ -103,19 +111,17 @@ class Stack:
         *,
         services: Path = ROOT,
         migrate: tuple[str, ...] = (sys.executable, "-m", "shared.database.migrate"),
-        report: Callable[[str], None] = print,
         policy: RestartPolicy | None = None,
     ) -> None:
         self._settings = settings
         self._migrate = migrate
         self._services = services
-        self._report = report
         self.state = StateDirectory(settings.state)
         self.url = f"http://localhost:{settings.port}"
         self._kubeconfig = settings.kubeconfig or self.state.kubeconfig
         self._pages: list[asyncio.Server] = []
         """For the ingress, by this process."""
-        self._supervisor = Supervisor(report=report, changed=self._write_table, policy=policy)
+        self._supervisor = Supervisor(report=tell, changed=self._write_table, policy=policy)
 
     async def run(self) -> int:
         """Bring everything up, keep it up until SIGINT or SIGTERM, take it down; the exit code.
@@ -144,7 +150,7 @@ class Stack:
                     page.close()
                 leftovers.end(self.state)
                 self.state.stack.unlink(missing_ok=True)
-                self._report("Stopped; nothing is left running.")
+                tell("Stopped; nothing is left running.")
 
     async def _live(self, asked_to_stop: asyncio.Event) -> int:
         stopping = asyncio.create_task(asked_to_stop.wait())
@@ -158,13 +164,13 @@ class Stack:
             if failing.done() and not stopping.done():
                 raise failing.result()
         except PartFailedError as error:
-            self._report(f"\n{error}\n")
+            tell(f"\n{error}\n")
             return 1
         finally:
             for task in (stopping, starting, failing):
                 task.cancel()
             await asyncio.gather(stopping, starting, failing, return_exceptions=True)
-            self._report("\nStopping ...")
+            tell("\nStopping ...")
         return 0
 
     def _listen_for_signals(self) -> asyncio.Event:
@@ -173,7 +179,7 @@ class Stack:
 
         def receive() -> None:
             if asked.is_set():
-                self._report("Killing everything.")
+                tell("Killing everything.")
                 self._supervisor.kill()
             asked.set()
 
@@ -183,7 +189,7 @@ class Stack:
 
     async def _start(self) -> None:
         began = time.monotonic()
-        self._report(f"GPU Dev starts; its state is in {self.state.root}")
+        tell(f"GPU Dev starts; its state is in {self.state.root}")
         self.state.put_logs_away()
         secrets = self.state.secrets()
         ports = iter(free_ports(7 + 2 * self._settings.replicas * len(SERVICES)))
@@ -239,7 +245,7 @@ class Stack:
         await self._await_health()
         demo = await asyncio.to_thread(cloud.identity, DEMO_USER)
         write_private(self.state.env, exports(self.url, cloud, demo, broker, self._kubeconfig))
-        self._report(banner(self.url, self.state, seconds=time.monotonic() - began))
+        tell(banner(self.url, self.state, seconds=time.monotonic() - began))
 
     def _jobs_defaults(self, github_url: str) -> dict[str, str]:
         settings = {"GPUDEV_GITHUB_URL": github_url, "GPUDEV_SSH_COMMAND": ssh_command(self.state)}
@@ -279,7 +285,7 @@ class Stack:
         deadline = time.monotonic() + _HEALTH_SECONDS
         while not await asyncio.to_thread(is_healthy, self.url):
             if time.monotonic() > deadline:
-                self._report(f"  Not everything is well yet: see {self.url}/health")
+                tell(f"  Not everything is well yet: see {self.url}/health")
                 return
             await asyncio.sleep(0.1)
 

@@ -156,13 +156,13 @@ class StackProcess:
         self.output = self.state.root.with_name("output")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        """Start it and return at once."""
+    def launch(self, says_to: int | None = None) -> subprocess.Popen[bytes]:
+        """Start it and return at once; what it says goes to an open file, None: to `output`."""
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(FAKE_STACK), str(self.services)],
                 env={**os.environ, **self.environment},
-                stdout=output,
+                stdout=output if says_to is None else says_to,
                 stderr=subprocess.STDOUT,
             )
         return self.process

@@ -7,7 +7,6 @@ state the services are in.
 import asyncio
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -19,7 +18,6 @@ if __name__ == "__main__":
     stack = Stack(
         read_settings(os.environ),
         services=Path(sys.argv[1]),
-        report=partial(print, flush=True),
         migrate=(sys.executable, "-c", "print('no migrations')"),
     )
     try:

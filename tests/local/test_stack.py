@@ -226,6 +226,25 @@ def test_reads_never_fail_while_one_of_two_replicas_dies(make_stack: MakeStack) 
     eventually(recovered)
 
 
+def test_a_stack_whose_words_nobody_reads_any_more_heals_and_stops_as_ever(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    reader, writer = os.pipe()
+    process = stack.launch(writer)
+    os.close(writer)
+    eventually(lambda: stack.state.env.exists() or process.poll() is not None, seconds=60)
+    os.close(reader)
+    pid = stack.parts()["jobs-1"].pid
+
+    os.kill(pid, signal.SIGKILL)
+
+    def recovered() -> bool:
+        assert process.poll() is None
+        return stack.parts()["jobs-1"].pid != pid
+
+    eventually(recovered)
+    assert stack.end() == 0
+
+
 def test_a_second_stack_on_the_same_state_is_refused_and_harms_nothing(
     stack: StackProcess, make_stack: MakeStack
 ) -> None:
