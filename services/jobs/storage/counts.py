@@ -24,9 +24,9 @@ def total_of_user(*, filtered: bool) -> Any:
 TRY_FOLD_LOCK = try_lock("fold")
 _MANY = 32
 _LONG = 2000
-"""Jobs of a span that is divided: what a page skips one by one at most."""
+"""A span of more jobs is divided: what a page skips one by one at most."""
 _PART = 1000
-"""Jobs of the spans that it becomes, at least."""
+"""Jobs of the spans that it becomes, about."""
 USERS_TO_FOLD = Statement(
     sa.text(
         "SELECT user_id FROM job_counts GROUP BY user_id "
@@ -81,29 +81,39 @@ FOLD = Statement(
             WHERE NOT {_is_divided.format(begins_at="one.begins_at")}
             GROUP BY begins_at, status HAVING sum(jobs) <> 0
         ),
-        seconds AS (
-            SELECT divided.begins_at AS part_of, date_trunc('second', created_at) AS second, status, count(*) AS jobs
-            FROM divided JOIN jobs ON {OF_USER} AND created_at >= divided.begins_at AND created_at < divided.ends_at
-            GROUP BY 1, 2, 3
+        reached AS (
+            SELECT part_of, part_until, date_trunc('second', created_at) AS second, count(*) AS times
+            FROM (
+                SELECT divided.begins_at AS part_of, divided.ends_at AS part_until, held.* FROM divided
+                CROSS JOIN LATERAL (
+                    SELECT created_at, row_number() OVER (ORDER BY created_at) AS number FROM jobs
+                    WHERE {OF_USER} AND created_at >= divided.begins_at AND created_at < divided.ends_at
+                ) AS held
+            ) AS numbered
+            WHERE number % CAST(:part AS bigint) = 0 GROUP BY 1, 2, 3
         ),
-        numbered AS (
-            SELECT *, div(coalesce(sum(jobs) OVER (
-                PARTITION BY part_of ORDER BY second RANGE UNBOUNDED PRECEDING EXCLUDE GROUP
-            ), 0), :part) AS number FROM seconds
+        begins AS (
+            SELECT begins_at AS part_of, ends_at AS part_until, begins_at FROM divided
+            UNION SELECT part_of, part_until, second FROM reached
+            UNION SELECT part_of, part_until, second + interval '1 second' FROM reached WHERE times > 1
         ),
         parts AS (
-            SELECT CASE WHEN number = 0 THEN part_of ELSE min(second) OVER (PARTITION BY part_of, number) END
-                AS begins_at, status, jobs
-            FROM numbered
+            SELECT begins_at, lead(begins_at, 1, part_until) OVER (PARTITION BY part_of ORDER BY begins_at) AS ends_at
+            FROM begins
         )
         INSERT INTO job_spans (user_id, begins_at, status, jobs)
         SELECT CAST(:user_id AS bigint), begins_at, status, jobs FROM kept
         UNION ALL
-        SELECT CAST(:user_id AS bigint), begins_at, status, sum(jobs) FROM parts GROUP BY begins_at, status
+        SELECT CAST(:user_id AS bigint), parts.begins_at, held.status, held.jobs
+        FROM parts CROSS JOIN LATERAL (
+            SELECT status, count(*) AS jobs FROM jobs
+            WHERE {OF_USER} AND created_at >= parts.begins_at AND created_at < parts.ends_at GROUP BY status
+        ) AS held
     """).bindparams(bindparam("long", _LONG, type_=sa.BigInteger), bindparam("part", _PART, type_=sa.BigInteger))
 )
 """A user's changes become one row a status, and are added to spans; what commits meanwhile is not seen, and stays.
 
-Spans that have become long are counted again, in parts. So are all when a change says no second. One second is in one
-span, however many jobs it has. All is of one snapshot, in which the changes are those of the jobs that are counted.
+Spans that have become long are counted again, in parts: one begins in the second of each `part`-th job, and one after
+a second that has more of them, since a second is in one span, however many jobs it has. All spans are counted again
+when a change says no second. All is of one snapshot, in which the changes are those of the jobs that are counted.
 """

@@ -162,6 +162,5 @@ async def test_counts_that_the_release_before_has_folded_are_counted_anew(world:
     assert await world.database.fetch_all(SPANS) == []
     await fold_counts(world.context())
     spans = await world.database.fetch_all(SPANS)
-    assert [row["jobs"] for row in spans[:2]] == [1000, 1000]
-    assert sum(row["jobs"] for row in spans) == 3001
+    assert sorted(row["jobs"] for row in spans) == [2, 999, 1000, 1000]
     assert not await world.database.fetch_all(storage.counts.USERS_TO_FOLD)
