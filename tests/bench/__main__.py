@@ -28,6 +28,7 @@ ONLY = os.environ.get("BENCH_CASES", "")
 WAYS = tuple(os.environ.get("BENCH_WAYS", "direct,ingress").split(","))
 CONNECTIONS = 16
 WARMUP_SECONDS = 0.7
+_OF_ONE_ROUND = frozenset({"worst", "measured", "slowest", "pid"})
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,11 +67,11 @@ def run(plan: Plan) -> Result:
 
 def median(results: Sequence[Measured]) -> Measured:
     """Median of each figure."""
-    figures = [name for name in Result.__struct_fields__ if name not in {"worst", "slowest", "pid"}]
+    figures = [name for name in Result.__struct_fields__ if name not in _OF_ONE_ROUND]
     medians = {name: statistics.median(getattr(one.load, name) for one in results) for name in figures}
     worst = sorted((found for one in results for found in one.load.worst), key=lambda found: -found[1])
     return Measured(
-        load=Result(**medians, worst=worst[:5], slowest=[], pid=0),
+        load=Result(**medians, worst=worst[:5], measured=(0.0, 0.0), slowest=[], pid=0),
         cpu_milliseconds=statistics.median(one.cpu_milliseconds for one in results),
     )
 

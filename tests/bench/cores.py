@@ -4,6 +4,7 @@ Where `perf` is missing or may not look, it still says how long each process wai
 """
 
 import bisect
+import os
 import re
 import shutil
 import subprocess
@@ -115,17 +116,21 @@ def shares(holds: Holds, intervals: Sequence[Interval], name: Callable[[int], st
     return {who: held / whole for who, held in sorted(seconds.items(), key=lambda one: -one[1])}
 
 
-def longest(holds: Holds, intervals: Sequence[Interval], name: Callable[[int], str]) -> tuple[str, float]:
-    """Who held a core for longest without a switch, and for how many seconds."""
+def longest(holds: Holds, intervals: Sequence[Interval], name: Callable[[int], str]) -> list[tuple[str, float]]:
+    """The three who held a core for longest without a switch, and for how many seconds."""
     found = [
-        (held, name(hold.thread))
+        (name(hold.thread), held)
         for core in holds.values()
         for interval in intervals
         for hold, held in within(core, interval)
         if hold.thread
     ]
-    held, who = max(found, default=(0.0, IDLE))
-    return who, held
+    return sorted(found, key=lambda one: -one[1])[:3]
+
+
+def stolen_seconds() -> float:
+    """Of all cores since the machine began, what its host has given to others; in hundredths of a second."""
+    return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def waited(processes: Iterable[int]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.cores import IDLE, Holds, longest, merged, shares, traced, waited
+from tests.bench.cores import IDLE, Holds, longest, merged, shares, stolen_seconds, traced, waited
 from tests.bench.cpu import cpu_by_process
 from tests.bench.load import Plan, Result
 from tests.support.stack import ROOT, LocalStack
@@ -20,12 +20,15 @@ def in_worst(stack: LocalStack, load: Sequence[str], plan: Plan) -> str:
     """One more round of a plan, and in words who held the cores while its slowest hundredth waited."""
     processes = {part: list(cpu_by_process((running.pid,))) for part, running in stack.parts().items()}
     before = {part: waited(pids) for part, pids in processes.items()}
+    stolen = stolen_seconds()
     told, holds = traced(load, msgspec.json.encode(plan), ROOT)
     after = {part: waited(pids) for part, pids in processes.items()}
     result = msgspec.json.decode(told, type=Result)
     if holds:
-        return _of_switches(result, holds, _names(processes, result.pid))
-    return _of_waits(before, after, plan.warmup_seconds + plan.seconds)
+        found = _of_switches(result, holds, _names(processes, result.pid))
+    else:
+        found = _of_waits(before, after, plan.warmup_seconds + plan.seconds)
+    return f"{found}; the host gave {1000 * (stolen_seconds() - stolen):.0f} ms of the cores to others"
 
 
 def _names(processes: Mapping[str, Sequence[int]], load: int) -> Callable[[int], str]:
@@ -40,13 +43,12 @@ def _threads(pid: int) -> list[int]:
 
 def _of_switches(result: Result, holds: Holds, name: Callable[[int], str]) -> str:
     groups = merged(result.slowest)
-    whole = (min(core[0].begin for core in holds.values()), max(core[-1].end for core in holds.values()))
-    who, seconds = longest(holds, groups, name)
-    idle = shares(holds, [whole], name).get(IDLE, 0.0)
+    held = ", ".join(f"{who} {1000 * seconds:.1f}" for who, seconds in longest(holds, groups, name))
+    idle = shares(holds, [result.measured], name).get(IDLE, 0.0)
     return (
         f"traced: the slowest {len(result.slowest)} in {len(groups)} groups of {_mean(groups):.1f} ms; meanwhile of "
-        f"{len(holds)} cores {_in_words(shares(holds, groups, name))}; longest without a switch {who} "
-        f"{1000 * seconds:.1f} ms; nobody had {idle:.2f} in the whole round"
+        f"{len(holds)} cores {_in_words(shares(holds, groups, name))}; longest without a switch (ms): {held}; "
+        f"nobody had {idle:.2f} in the whole round"
     )
 
 

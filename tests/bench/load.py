@@ -54,8 +54,10 @@ class Result(msgspec.Struct, kw_only=True):
     """Answers that are neither 200 nor 304."""
     worst: list[tuple[float, float]]
     """The slowest requests: second of the measurement in which each was due, and its milliseconds."""
+    measured: tuple[float, float]
+    """Beginning and end of what counts, by the monotonic clock."""
     slowest: list[tuple[float, float]]
-    """Of the slowest hundredth, when each was due and when its answer was read, by the monotonic clock."""
+    """Of the slowest hundredth, when each was due and when its answer was read, by the same clock."""
     pid: int
 
 
@@ -198,6 +200,7 @@ def _result(plan: Plan, begin: float, answers: list[_Answer]) -> Result:
         served_p99_milliseconds=served[int(len(served) * 0.99)],
         errors=sum(one.status not in _GOOD for one in counted),
         worst=[(round(one.due - begin, 3), round(1000 * (one.read - one.due), 1)) for one in slowest[:_WORST]],
+        measured=(begin, begin + plan.seconds),
         slowest=[(one.due, one.read) for one in slowest],
         pid=os.getpid(),
     )
