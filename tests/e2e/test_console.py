@@ -5,19 +5,17 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from deploy.local.region import AVAILABILITY_ZONE
 from services.disks.domain.aws_objects import TAG_DISK
 from tests.e2e.test_client import CommandLine
-from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, running_browser, tab_of
+from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, tab_of
+from tests.support.console import console, guests
 from tests.support.leftovers import ec2
 from tests.support.stack import ApiUser, LocalStack, until, users
 
@@ -29,54 +27,11 @@ pytestmark = [
 ]
 ONE_GPU = {"instance_type": "p5.48xlarge", "gpu_count": 1, "duration_hours": 1}
 MANY = 12_500
-expect.set_options(timeout=15_000)  # the other half of the machine runs other tests
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_browser() as running:
-        yield running
-
-
-@asynccontextmanager
-async def console(browser: Browser, stack: LocalStack, user: ApiUser) -> AsyncIterator[Tab]:
-    """A tab in which a user has logged in by a one-time link."""
-    async with tab_of(browser, stack.url) as tab:
-        code = (await user.client.post("/v1/auth/console-codes")).json()
-        stack.secrets.add(code["code"])
-        await tab.open(code["path"])
-        await expect(tab.page.get_by_role("heading", name="Your jobs")).to_be_visible()
-        stack.secrets.add(await tab.page.evaluate("JSON.parse(sessionStorage.getItem('gpudev.session')).api_key"))
-        yield tab
-
-
-@asynccontextmanager
-async def guests(stack: LocalStack, *names: str) -> AsyncIterator[list[ApiUser]]:
-    """Users with the whole fleet: what others left open ends before, and theirs with the block."""
-    async with users(stack, *names, "operator") as (*made, operator):
-        await leave_nothing(operator)
-        try:
-            yield made
-        finally:
-            await leave_nothing(operator)
-
-
-async def leave_nothing(operator: ApiUser) -> None:
-    """Cancel what is open, whosever it is, and wait until its GPUs are free."""
-    everybodys = "/v1/jobs?user=*&status=pending,queued,preparing,active&limit=500"
-    while open_jobs := (await operator.client.get(everybodys)).json()["jobs"]:
-        for job in open_jobs:
-            await operator.client.post(f"/v1/jobs/{job['job_id']}/cancel", headers={"Prefer": "wait=20"})
-
-    async def is_free() -> bool:
-        kinds = (await operator.client.get("/v1/gpu/availability")).json()["availability"].values()
-        return all(kind["available"] == kind["total"] for kind in kinds)
-
-    await until(is_free, "the fleet is free")
 
 
 async def look_everywhere(tab: Tab, name: str) -> None:
-    """At the present view, wide and narrow, light and dark."""
+    """At the present view, wide and narrow, light and dark; and listen to it."""
+    await tab.read_aloud()
     for width in (WIDE, NARROW):
         for dark in (False, True):
             await tab.look(width=width, dark=dark, keep=name)
@@ -283,7 +238,7 @@ async def set_priority(browser: Browser, stack: LocalStack, operator: ApiUser, j
     """In the operator's view of the queue."""
     async with console(browser, stack, operator) as tab:
         await tab.go("Queue")
-        field = tab.page.get_by_label(f"Priority of {job[:8]}")
+        field = tab.page.get_by_label(f"Priority of {job[:8]}", exact=True)
         await expect(field).to_be_visible()
         await tab.look(width=NARROW, keep="operator-queue")
         await tab.look(width=WIDE, keep="operator-queue")

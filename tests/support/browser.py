@@ -3,8 +3,10 @@
 import base64
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,8 @@ _LAYOUT = """() => {
     return [255, 255, 255];
   };
   for (const e of inReach) {
-    if (![...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) || e.matches(":disabled")) continue;
+    if (![...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
+    if (e.matches(":disabled, [aria-disabled=true]")) continue;
     const [one, other] = [luminance(parse(getComputedStyle(e).color)), luminance(ground(e))].sort((a, b) => b - a);
     const ratio = (one + 0.05) / (other + 0.05);
     if (ratio < 4.5) problems.push(`too pale (${ratio.toFixed(2)}): ${name(e)}`);
@@ -79,6 +82,34 @@ _LAYOUT = """() => {
   for (const id of new Set(ids.filter((id, place) => ids.indexOf(id) !== place))) problems.push(`twice: #${id}`);
   return problems;
 }"""
+# what a screen reader would say by itself: text that comes into a live region, all of it where the region is one piece
+# (https://www.w3.org/TR/wai-aria-1.2/#aria-live); a region that comes with its text is heard only if it is an alert
+_SPOKEN = """
+  window.spoken = [];
+  const live = "[role=status], [role=alert], [role=log], [aria-live]";
+  const isOff = (region) =>
+    region.getAttribute("aria-live") === "off" || (document.querySelector(":modal") && !region.closest(":modal"));
+  new MutationObserver((changes) => {
+    const wholes = new Set();
+    for (const { target, addedNodes, type } of changes) {
+      for (const node of type === "characterData" ? [target] : addedNodes) {
+        if (!node.isConnected) continue;
+        if (node.nodeType === 1) for (const e of [node, ...node.querySelectorAll("[role=alert]")])
+          if (e.matches("[role=alert]")) wholes.add(e);
+        const region = node.parentElement?.closest(live);
+        if (!region || isOff(region)) continue;
+        if (region.matches("[role=status], [role=alert]")) wholes.add(region);
+        else spoken.push(node.textContent);
+      }
+    }
+    for (const region of wholes)
+      if (region.textContent.trim() && !isOff(region)) spoken.push(region.textContent);
+  }).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+_CONTROLS = frozenset(
+    {"button", "link", "textbox", "spinbutton", "checkbox", "radio", "combobox", "DisclosureTriangle"}
+)
+_READ_WHEN_FOCUSED = _CONTROLS | {"RootWebArea", "heading", "main", "log", "dialog", "option", "MenuListPopup"}
 # the browser reads its own picture: mean brightness (0 to 255), and how many shades of green there are
 _PICTURE = """async (picture) => {
   const bytes = Uint8Array.from(atob(picture), (c) => c.charCodeAt(0));
@@ -94,6 +125,16 @@ _PICTURE = """async (picture) => {
   }
   return { width: image.width, brightness: sum / (data.length / 4), shades: shades.size };
 }"""
+
+
+@dataclass(frozen=True)
+class Accessible:
+    """One thing on the page, as it is told to a screen reader."""
+
+    role: str
+    """In Chromium's words."""
+    name: str
+    states: dict[str, Any] = field(default_factory=dict)
 
 
 class Tab:
@@ -123,7 +164,7 @@ class Tab:
         """Nothing was complained about, and nobody else was asked for anything."""
         violations = await self.page.evaluate("window.violations ?? []")
         left = [one for one in self.complaints if not any(part in one for part in self.expected)]
-        assert (violations, left) == ([], [])
+        assert (violations, left) == ([], []), (violations, left)
         assert self._hosts <= {self.url.split("/")[2]}
 
     async def open(self, path: str = "/console") -> None:
@@ -166,6 +207,54 @@ class Tab:
         ]
         assert not violations, violations
 
+    async def accessible(self) -> list[Accessible]:
+        """The page as assistive technology is given it by the browser, in the order of reading."""
+        session = await self.page.context.new_cdp_session(self.page)
+        nodes = (await session.send("Accessibility.getFullAXTree"))["nodes"]
+        await session.detach()
+        by_id = {node["nodeId"]: node for node in nodes}
+
+        def read(node: dict[str, Any]) -> Iterator[Accessible]:
+            if not node["ignored"]:
+                yield _accessible(node)
+            for child in node.get("childIds", []):
+                if child in by_id:
+                    yield from read(by_id[child])
+
+        return list(read(nodes[0]))
+
+    async def read_aloud(self) -> None:
+        """Whoever has the page read to them: knows where they are, and what each control is and is for."""
+        read = await self.accessible()
+        problems = [f"nobody knows what this is for: {one}" for one in read if one.role in _CONTROLS and not one.name]
+        focusable = [one for one in read if one.states.get("focusable")]
+        problems += [f"nobody knows what this is: {one}" for one in focusable if one.role not in _READ_WHEN_FOCUSED]
+        named = Counter((one.role, one.name) for one in read if one.role in _CONTROLS - {"link"})
+        problems += [f"{count} of {one} mean different things" for one, count in named.items() if count > 1]
+        problems += [f"nameless: {one}" for one in read if one.role in {"image", "table", "region"} and not one.name]
+        levels = [one.states["level"] for one in read if one.role == "heading"]
+        steps = zip([0, *levels], levels, strict=False)
+        problems += [f"headings go from {before} to {after}" for before, after in steps if after > before + 1]
+        marks = [one.role for one in read if one.role in {"banner", "main"}]
+        if marks != ["banner", "main"] or levels.count(1) != 1:
+            problems.append(f"the page is {marks} with headings {levels}")
+        assert not problems, problems
+
+    async def spoken(self) -> list[str]:
+        """What a screen reader has said by itself since it was asked last."""
+        said: list[str] = await self.page.evaluate("spoken.splice(0)")
+        return said
+
+    async def hears(self, wanted: str) -> list[str]:
+        """Wait until something with these words is said; everything that was said until then."""
+        await self.page.wait_for_function("(wanted) => spoken.some((text) => text.includes(wanted))", arg=wanted)
+        return await self.spoken()
+
+
+def _accessible(node: dict[str, Any]) -> Accessible:
+    states = {one["name"]: one["value"].get("value") for one in node.get("properties", [])}
+    return Accessible(node["role"]["value"], " ".join(node.get("name", {}).get("value", "").split()), states)
+
 
 @asynccontextmanager
 async def running_browser() -> AsyncIterator[Browser]:
@@ -187,6 +276,7 @@ async def tab_of(browser: Browser, url: str, **options: Any) -> AsyncIterator[Ta
     )
     await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
     await context.add_init_script(_VIOLATIONS)
+    await context.add_init_script(_SPOKEN)
     context.set_default_timeout(20_000)
     tab = Tab(await context.new_page(), url)
     try:

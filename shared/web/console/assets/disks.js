@@ -1,7 +1,11 @@
 import { get, post, remove } from "./api.js";
 import { moment } from "./time.js";
-import { ask, badge, field, h, table } from "./ui.js";
+import { ask, badge, field, h, sayChanges, table } from "./ui.js";
 import { View } from "./view.js";
+
+const unseen = (text) => h("span", { class: "unseen" }, text);
+const stateOf = (disk) =>
+  disk.is_deleted ? "deleted" : disk.in_use ? "in use" : disk.is_backing_up ? "snapshot" : disk.status;
 
 export class DisksView extends View {
   title = "Disks";
@@ -13,9 +17,15 @@ export class DisksView extends View {
   start() {
     return this.load(async () => {
       const path = `/v1/disks?limit=500&include_deleted=${this.withDeleted}`;
+      const before = this.states();
       this.disks = (await get(path, { signal: this.signal })).disks;
+      sayChanges(before, this.states(), "disks");
       for (const name of this.opened) await this.readSnapshots(name);
     });
+  }
+
+  states() {
+    return new Map(this.disks.map((disk) => [disk.disk_id, { name: disk.disk_name, state: stateOf(disk) }]));
   }
 
   onEvent(event) {
@@ -69,7 +79,6 @@ export class DisksView extends View {
     const name = disk.disk_name;
     const path = `/v1/disks/${name}`;
     const key = disk.disk_id;
-    const state = disk.is_deleted ? "deleted" : disk.in_use ? "in use" : disk.is_backing_up ? "snapshot" : disk.status;
     const isFree = !disk.in_use && !disk.is_deleted;
     const drop = async () => {
       const text = `Delete the disk ${name}? It can be brought back until it is purged.`;
@@ -85,7 +94,7 @@ export class DisksView extends View {
     return h(
       "li",
       { key, class: "disk" },
-      h("h2", null, name, " ", badge(state)),
+      h("h2", null, name, " ", badge(stateOf(disk))),
       h(
         "p",
         null,
@@ -109,7 +118,7 @@ export class DisksView extends View {
             onclick: () => this.change(() => post(`${path}/restore`)) }, "Bring back"),
         isFree &&
           h("form", { key: "name", class: "inline", onsubmit: rename },
-            h("label", { for: `rename-${key}` }, "Rename to"),
+            h("label", { for: `rename-${key}` }, "Rename", unseen(` ${name}`), " to"),
             h("input", { id: `rename-${key}`, name: "new_name", required: true, maxlength: "63", autocomplete: "off" }),
             h("button", { disabled: isBusy, "aria-label": `Rename ${name}` }, "Rename")),
       ),
@@ -117,7 +126,7 @@ export class DisksView extends View {
         h(
           "details",
           { ontoggle: (event) => this.toggle(name, event) },
-          h("summary", null, `Snapshots (${disk.snapshot_count})`),
+          h("summary", null, `Snapshots (${disk.snapshot_count})`, unseen(` of ${name}`)),
           this.snapshotTable(name),
         ),
     );
@@ -145,9 +154,9 @@ export class DisksView extends View {
     return h(
       "form",
       { class: "inline", onsubmit: make },
-      h("label", { for: id, class: "unseen" }, "Name of a new disk from this snapshot"),
+      h("label", { for: id, class: "unseen" }, "Name of a new disk from this snapshot, ", one.snapshot_id.slice(0, 8)),
       h("input", { id, name: "disk_name", placeholder: "name", required: true, maxlength: "63", autocomplete: "off" }),
-      h("button", { disabled: this.busy !== null }, "Make"),
+      h("button", { disabled: this.busy !== null, "aria-label": `Make a disk from ${one.snapshot_id.slice(0, 8)}` }, "Make"),
     );
   }
 

@@ -97,7 +97,7 @@ export class FleetView extends View {
           { class: "jobs-here" },
           [...own.keys()].map((id) =>
             own.get(id).state === "own"
-              ? h("a", { key: id, href: `#/jobs/${id}` }, nameOf({ name: null, job_id: id }))
+              ? h("a", { key: id, href: `#/jobs/${id}` }, h("span", { class: "unseen" }, "Your job "), nameOf({ name: null, job_id: id }))
               : h("code", { key: id }, id.slice(0, 8)),
           ),
         ),

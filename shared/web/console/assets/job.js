@@ -2,13 +2,19 @@ import { followJob, get, post } from "./api.js";
 import { OPEN, gpus, nameOf, timing } from "./jobs.js";
 import { LogPane } from "./log.js";
 import { hours, moment, secondsUntil } from "./time.js";
-import { ask, badge, copyable, facts, h } from "./ui.js";
+import { ask, badge, copyable, facts, h, say } from "./ui.js";
 import { View } from "./view.js";
 
 const STEPS = ["queued", "preparing", "active"];
 const WAIT = { headers: { Prefer: "wait=20" } };
 /** The outcome in our words if it is known, otherwise the service's. */
 const outcome = (text) => (answer) => (answer.status === "succeeded" ? text : answer.message);
+
+function warningsOf(job) {
+  const texts = [job.warning, job.failure_reason, job.access_error, job.jupyter_error];
+  if (job.status !== "queued") texts.push(job.status_reason);
+  return [...new Set(texts.filter(Boolean))];
+}
 
 export class JobView extends View {
   title = "Job";
@@ -35,6 +41,7 @@ export class JobView extends View {
 
   take(job) {
     const isChanged = job.status !== this.job?.status;
+    this.sayNews(job, isChanged);
     this.job = job;
     this.isLoading = false;
     this.error = null;
@@ -44,6 +51,13 @@ export class JobView extends View {
       this.readHistory();
       if (["pending", "queued"].includes(job.status)) this.explain();
     }
+  }
+
+  /** Not the time that is left: it changes every second. */
+  sayNews(job, isChanged) {
+    if (isChanged) say(`${nameOf(job)} is ${job.status}.`);
+    const before = this.job === null ? [] : warningsOf(this.job);
+    for (const text of warningsOf(job)) if (!before.includes(text)) say(text);
   }
 
   async readHistory() {
@@ -78,7 +92,7 @@ export class JobView extends View {
       h("p", { class: "back" }, h("a", { href: "#/jobs" }, "Jobs")),
       h("h1", { tabindex: "-1" }, nameOf(job), " ", badge(job.status)),
       this.error && h("p", { class: "error", role: "alert" }, this.error),
-      h("p", { class: "lead", role: "status" }, timing(job)),
+      h("p", { class: "lead" }, timing(job)),
       this.warnings(),
       this.progress(),
       this.actions(),
@@ -90,10 +104,7 @@ export class JobView extends View {
   }
 
   warnings() {
-    const { job } = this;
-    const texts = [job.warning, job.failure_reason, job.access_error, job.jupyter_error];
-    if (job.status !== "queued") texts.push(job.status_reason);
-    const told = [...new Set(texts.filter(Boolean))];
+    const told = warningsOf(this.job);
     return told.length > 0 && h("ul", { class: "warnings" }, told.map((text) => h("li", { key: text }, text)));
   }
 
@@ -221,6 +232,7 @@ export class JobView extends View {
   output() {
     if (["pending", "queued"].includes(this.job.status)) return null;
     const tellState = (state) => {
+      if (state !== this.logState) say(`The log: ${state}.`);
       this.logState = state;
       this.update();
     };
@@ -230,7 +242,7 @@ export class JobView extends View {
       "section",
       { key: "log", "aria-labelledby": "log-head" },
       h("h2", { id: "log-head" }, "Log ", h("small", { class: "quiet" }, this.logState)),
-      h("pre", { class: "log", opaque: true, ref: attach, role: "log", tabindex: "0", "aria-labelledby": "log-head" }),
+      h("pre", { class: "log", opaque: true, ref: attach, role: "log", tabindex: "0", "aria-label": "Log" }),
     );
   }
 

@@ -1,6 +1,6 @@
 import { get, query } from "./api.js";
 import { moment, secondsUntil, span } from "./time.js";
-import { badge, h, table } from "./ui.js";
+import { badge, h, sayChanges, table } from "./ui.js";
 import { View } from "./view.js";
 
 export const OPEN = ["pending", "queued", "preparing", "active"];
@@ -46,7 +46,16 @@ export class JobsView extends View {
   past = new JobList(ENDED);
 
   start() {
-    return this.load(() => Promise.all([this.open.read(this.signal), this.past.read(this.signal)]));
+    return this.load(async () => {
+      const before = this.states();
+      await Promise.all([this.open.read(this.signal), this.past.read(this.signal)]);
+      sayChanges(before, this.states(), "jobs");
+    });
+  }
+
+  states() {
+    const jobs = [...this.past.jobs, ...this.open.jobs];
+    return new Map(jobs.map((job) => [job.job_id, { name: nameOf(job), state: job.status }]));
   }
 
   onEvent(event) {
@@ -92,12 +101,13 @@ export class JobsView extends View {
   }
 
   more(list) {
+    const label = `Show more ${list === this.open ? "open" : "ended"} jobs`;
     const text = `${list.jobs.length.toLocaleString()} of ${list.total.toLocaleString()} are shown.`;
     if (list.shown >= MOST) return h("p", { class: "quiet" }, text, " The command `gpudev list` shows all.");
     const show = () => {
       list.shown = Math.min(list.shown * 2, MOST);
       this.start();
     };
-    return h("p", { class: "more" }, text, " ", h("button", { type: "button", onclick: show }, "Show more"));
+    return h("p", { class: "more" }, text, " ", h("button", { type: "button", "aria-label": label, onclick: show }, "Show more"));
   }
 }

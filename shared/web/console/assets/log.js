@@ -5,6 +5,8 @@ import { open, textOf } from "./api.js";
 const TAIL = 2000;
 const MOST_CHARACTERS = 1_000_000;
 const QUIET_MS = 10_000;
+const SPOKEN_CHARACTERS = 400;
+const SPOKEN_MS = 2000;
 
 export class LogPane {
   constructor(jobId, isOpen, tellState) {
@@ -12,6 +14,7 @@ export class LogPane {
     this.isOpen = isOpen;
     this.tellState = tellState;
     this.length = 0;
+    this.recent = 0;
     this.ending = new AbortController();
   }
 
@@ -67,6 +70,13 @@ export class LogPane {
     }
   }
 
+  /** A screen reader reads new lines, but none of what pours in faster than anybody listens: it would never end. */
+  hush(characters) {
+    this.recent += characters;
+    this.node.setAttribute("aria-live", this.recent > SPOKEN_CHARACTERS ? "off" : "polite");
+    if (characters > 0) setTimeout(() => this.hush(-characters), SPOKEN_MS);
+  }
+
   clear() {
     this.node.replaceChildren();
     this.length = 0;
@@ -74,6 +84,7 @@ export class LogPane {
 
   append(text) {
     const { node } = this;
+    this.hush(text.length);
     const follows = node.scrollHeight - node.scrollTop - node.clientHeight < 40;
     node.append(text);
     this.length += text.length;

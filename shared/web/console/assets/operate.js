@@ -2,7 +2,7 @@ import { get, post, query, user as self } from "./api.js";
 import { OPEN, gpus, nameOf, timing } from "./jobs.js";
 import { Orphans } from "./orphans.js";
 import { moment } from "./time.js";
-import { ask, badge, facts, h, table } from "./ui.js";
+import { ask, badge, facts, h, say, table } from "./ui.js";
 import { View } from "./view.js";
 
 const PAGE = 100;
@@ -35,9 +35,17 @@ export class OperateView extends View {
     ({ jobs: this.jobs, total: this.total } = await get(`/v1/jobs?${query(wanted)}`, { signal: this.signal }));
   }
 
+  /** What somebody asked for, and what came of it. */
+  async find(read, part, told) {
+    await this.load(read, part);
+    if (!this.errors.has(part)) say(told());
+  }
+
   async readState() {
     this.status = await get("/v1/cluster/status", { signal: this.signal });
+    const before = this.health?.status;
     this.health = await get("/health", { signal: this.signal, isPublic: true, unhealthy: true });
+    if (before !== undefined && before !== this.health.status) say(`The state is ${this.health.status}.`);
   }
 
   async readUsers() {
@@ -98,7 +106,7 @@ export class OperateView extends View {
     const choose = (event) => {
       event.preventDefault();
       this.who = new FormData(event.target).get("user").trim() || "*";
-      this.load(() => this.readJobs(), "jobs");
+      this.find(() => this.readJobs(), "jobs", () => `Open jobs: ${this.total}.`);
     };
     const more = () => {
       this.shown = 500;
@@ -151,7 +159,7 @@ export class OperateView extends View {
       event.preventDefault();
       const given = new FormData(event.target);
       this.sought = { user: given.get("by").trim() || undefined, object: given.get("object").trim() || undefined };
-      this.load(() => this.readAudit(), "audit");
+      this.find(() => this.readAudit(), "audit", () => `What was done: ${this.entries.length} are shown.`);
     };
     const more = () => this.load(() => this.readAudit(this.older), "audit");
     return h(

@@ -1,6 +1,6 @@
 import { get, textOf } from "./api.js";
 import { moment } from "./time.js";
-import { badge, h, table } from "./ui.js";
+import { badge, h, say, table } from "./ui.js";
 
 /** What operators see of what is left over; each place is looked at by itself, so that none keeps the others waiting. */
 const PLACES = { cluster: "the cluster", aws: "AWS", leases: "the leases" };
@@ -14,7 +14,16 @@ export class Orphans {
   }
 
   look() {
-    for (const place of Object.keys(PLACES)) this.lookAt(place);
+    return Promise.all(Object.keys(PLACES).map((place) => this.lookAt(place)));
+  }
+
+  async lookAgain() {
+    await this.look();
+    if (this.problems.size === 0) say(this.total === 0 ? "Nothing is left over." : `Orphans: ${this.total}.`);
+  }
+
+  get total() {
+    return [...this.found.values()].reduce((sum, one) => sum + one.total, 0);
   }
 
   async lookAt(place) {
@@ -35,7 +44,7 @@ export class Orphans {
     const open = Object.keys(PLACES).filter((place) => !this.found.has(place));
     const awaited = open.filter((place) => !this.problems.has(place)).map((place) => PLACES[place]);
     const unseen = open.filter((place) => this.problems.has(place)).map((place) => PLACES[place]);
-    const total = lists.reduce((sum, place) => sum + this.found.get(place).total, 0);
+    const { total } = this;
     const shown = lists.reduce((sum, place) => sum + this.found.get(place).orphans.length, 0);
     return h(
       "section",
@@ -64,7 +73,7 @@ export class Orphans {
             : "Nothing is left over.",
       ),
       total > shown && h("p", { class: "quiet" }, `${shown} are shown.`),
-      h("p", null, h("button", { type: "button", onclick: () => this.look() }, "Look for orphans again")),
+      h("p", null, h("button", { type: "button", onclick: () => this.lookAgain() }, "Look for orphans again")),
     );
   }
 }

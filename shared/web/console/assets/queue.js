@@ -89,7 +89,7 @@ export class QueueView extends View {
       { class: "inline", onsubmit: set },
       h("label", { for: id, class: "unseen" }, `Priority of ${entry.job_id.slice(0, 8)}`),
       h("input", { id, name: "priority", type: "number", step: "1", class: "short", value: String(entry.priority) }),
-      h("button", { disabled: this.busy === "priority" }, "Set"),
+      h("button", { disabled: this.busy === "priority", "aria-label": `Set the priority of ${entry.job_id.slice(0, 8)}` }, "Set"),
     );
   }
 }

@@ -58,6 +58,8 @@ export class SubmitView extends View {
   async submit(event) {
     event.preventDefault();
     const given = new FormData(event.target);
+    const form = event.target;
+    for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
     const choice = this.choices.find((one) => keyOf(one) === this.chosen);
     const text = (name) => given.get(name)?.trim() || undefined;
     this.refusal = null;
@@ -80,6 +82,7 @@ export class SubmitView extends View {
     } catch (error) {
       this.refusal = error.message;
       this.update();
+      this.mark(form, ["env_vars"]);
       return;
     }
     this.busy = "submit";
@@ -90,10 +93,22 @@ export class SubmitView extends View {
       location.hash = `#/jobs/${answer.job_id}`;
     } catch (error) {
       this.refusal = textOf(error);
+      this.mark(form, (error.problems ?? []).map((one) => one.loc.at(-1)));
     } finally {
       this.busy = null;
       this.update();
     }
+  }
+
+  /** The fields that the refusal is about; the focus goes to the first of them. */
+  mark(form, names) {
+    const ids = { duration_hours: "duration", disk_name: this.disk === NEW_DISK ? "new_disk" : "disk" };
+    const controls = names.map((name) => form.querySelector(`#${ids[name] ?? name}`)).filter(Boolean);
+    for (const control of controls) {
+      control.setAttribute("aria-invalid", "true");
+      control.closest("details")?.setAttribute("open", "");
+    }
+    controls[0]?.focus();
   }
 
   render() {
@@ -142,7 +157,7 @@ export class SubmitView extends View {
       "fieldset",
       { class: "choices" },
       h("legend", null, "GPUs, and when they would be yours"),
-      this.choicesError && h("p", { class: "error" }, this.choicesError),
+      this.choicesError && h("p", { class: "error", role: "alert" }, this.choicesError),
       this.choices.length === 0 && !this.choicesError && h("p", { class: "quiet" }, "Looking …"),
       this.choices.map((one) => {
         const key = keyOf(one);

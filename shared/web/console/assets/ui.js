@@ -9,9 +9,29 @@ export function h(tag, props, ...children) {
 
 export function render(parent, ...nodes) {
   const focused = document.activeElement;
+  const section = focused?.closest("section");
   patchChildren(parent, nodes.flat(Infinity).filter(isShown), parent.namespaceURI === SVG);
-  if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
+  if (focused !== document.activeElement) giveFocus(focused, section);
 }
+
+/** The focus goes back to where it was; if that is gone, to the heading of what it was in, never to nowhere. */
+function giveFocus(wanted, section) {
+  const heading = (section?.isConnected && section.querySelector("h2")) || document.querySelector("main h1");
+  const heir = wanted?.isConnected && wanted !== document.body ? wanted : heading;
+  if (heir === heading) heading?.setAttribute("tabindex", "-1");
+  heir?.focus({ preventScroll: true });
+}
+
+// a button that is at work keeps the focus, which one that is disabled would lose; it does nothing meanwhile
+addEventListener(
+  "click",
+  (event) => {
+    if (event.target.closest?.('[aria-disabled="true"]') === null) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  },
+  true,
+);
 
 // `key` says which element is which among its siblings, `ref` is called with the element once, and the children of an
 // `opaque` one are somebody else's.
@@ -78,6 +98,8 @@ function setProp(node, name, value) {
     // what a form begins with is what it goes back to
     if (!("value" in node.wanted.props)) node.defaultValue = value ?? "";
     if (node.value !== (value ?? "")) node.value = value ?? "";
+  } else if (name === "disabled") {
+    setProp(node, "aria-disabled", value ? "true" : null);
   } else if (name === "checked") {
     node.checked = Boolean(value);
   } else if (value === undefined || value === null || value === false) {
@@ -143,21 +165,47 @@ export function facts(pairs) {
   );
 }
 
+const unsaid = [];
+
+/** Tells those who do not see the page what has changed on it; what comes together is said together. */
+export function say(text) {
+  if (unsaid.push(text) > 1) return;
+  const said = document.getElementById("said");
+  said.textContent = ""; // the same words once more are news as well
+  setTimeout(() => (said.textContent = unsaid.splice(0).join(" ")), 100);
+}
+
+/** Tells of things that were in one state and are in another by now; of many at once only that they are many. */
+export function sayChanges(before, now, nameOfMany) {
+  const changed = [...now].filter(([key, one]) => before.has(key) && before.get(key).state !== one.state);
+  if (changed.length > 3) say(`${changed.length} ${nameOfMany} have changed.`);
+  else for (const [, one] of changed) say(`${one.name} is ${one.state}.`);
+}
+
 export function tell(text, { isError = false } = {}) {
   const notices = document.getElementById("notices");
   const notice = document.createElement("p");
   notice.className = isError ? "notice error" : "notice";
-  if (isError) notice.setAttribute("role", "alert");
-  notice.textContent = text;
+  const words = document.createElement("span");
+  if (isError) words.setAttribute("role", "alert");
+  else say(text);
+  words.textContent = text;
+  const before = document.activeElement;
   const close = document.createElement("button");
   close.type = "button";
   close.className = "plain";
   close.textContent = "Dismiss";
-  close.addEventListener("click", () => notice.remove());
-  notice.append(" ", close);
+  close.setAttribute("aria-label", `Dismiss: ${text}`);
+  close.addEventListener("click", () => {
+    notice.remove();
+    giveFocus(before);
+  });
+  notice.append(words, " ", close);
+  for (const one of [...notices.children]) if (one.textContent === notice.textContent) one.remove();
   notices.append(notice);
   while (notices.children.length > 3) notices.firstChild.remove();
-  if (!isError) setTimeout(() => notice.remove(), 6000);
+  const fade = () => (notice.matches(":hover, :focus-within") ? setTimeout(fade, 1000) : notice.remove());
+  if (!isError) setTimeout(fade, 6000);
 }
 
 /**
