@@ -1,9 +1,10 @@
 """What everything in capacity works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.capacity.domain.fleet import Fleet
 from services.capacity.domain.placement import SchedulingPolicy
 from services.capacity.settings import CapacitySettings
 from shared.database import Database
@@ -26,6 +27,13 @@ class WakeUp:
             listener()
 
 
+class KnownFleet:
+    """The fleet as this replica has read it last."""
+
+    def __init__(self) -> None:
+        self.fleet: Fleet | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     database: Database
@@ -39,3 +47,5 @@ class Context:
     """Woken when jobs, nodes or pods have changed."""
     announcer: Wakes
     """Woken when the queue was scheduled."""
+    known_fleet: KnownFleet = field(default_factory=KnownFleet)
+    """What answers need not read again while it is the same."""

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from aiohttp import web
 
 from services.capacity.app import create_app
-from services.capacity.context import Context
+from services.capacity.context import Context, KnownFleet
 from services.capacity.domain.availability import TypeAvailability, count_availability
 from services.capacity.domain.fleet import NodeFacts
 from services.capacity.domain.placement import SchedulingPolicy
@@ -117,6 +117,7 @@ class Capacity:
     sequences: dict[UUID, int] = field(default_factory=dict)
     policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
     submitted: list[JobSubmitted] = field(default_factory=list)
+    known_fleet: KnownFleet = field(default_factory=KnownFleet)
 
     @property
     def context(self) -> Context:
@@ -129,6 +130,7 @@ class Capacity:
             clock=partial(datetime.now, UTC),
             scheduler=self.scheduler,
             announcer=self.announcer,
+            known_fleet=self.known_fleet,
         )
 
     async def nodes(self, *nodes: NodeFacts, now: datetime = NOW) -> int:

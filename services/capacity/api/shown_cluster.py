@@ -56,8 +56,11 @@ class ShownCluster:
 
     async def availability(self) -> Encoded:
         """GPUs of each type."""
-        return self._availability.of(await read_facts(self._context.database), self._context.clock())
+        return self._availability.of(await self._facts(), self._context.clock())
 
     async def status(self) -> Encoded:
         """The same counts, and the jobs by status."""
-        return self._status.of(await read_facts(self._context.database), self._context.clock())
+        return self._status.of(await self._facts(), self._context.clock())
+
+    async def _facts(self) -> SnapshotFacts:
+        return await read_facts(self._context.database, self._context.known_fleet)

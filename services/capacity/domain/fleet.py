@@ -1,6 +1,7 @@
 """Nodes, and what holds their GPUs."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -117,6 +118,17 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         """The lowest `count` indexes that are not leased."""
         taken = set(self.leased)
         return tuple(index for index in range(self.gpus) if index not in taken)[:count]
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
+    """All nodes of known types that are not gone, in one snapshot."""
+
+    mark: str
+    """Another one after each change of a node, of a lease or of a pod."""
+    nodes: tuple[Node, ...]
+    """By name."""
+    changed_at: datetime | None
+    """When the latest of these changes was seen; None: there was none yet."""
 
 
 def by_type(nodes: Iterable[Node]) -> dict[str, list[Node]]:

@@ -16,7 +16,7 @@ from services.capacity.storage.announcements import (
     SAVE_ANNOUNCEMENT,
     TRY_ANNOUNCER_LOCK,
 )
-from services.capacity.storage.snapshot import FOLD_COUNTS
+from services.capacity.storage.snapshot import FOLD_COUNTS, FOLD_MARKS
 from shared.contracts.capacity import AvailabilityChanged, JobQueued
 from shared.database import Row, Transaction
 from shared.messaging.outbox import Draft, record_event, record_events
@@ -42,6 +42,7 @@ async def announce_queue(context: Context, *, now: datetime) -> bool:
             return False
         announced = 0 if queue is None else await _announce_jobs(context, tx, *queue, now)
         await tx.execute(FOLD_COUNTS)
+        await tx.execute(FOLD_MARKS)
         await _announce_availability(context, tx, now)
     return announced == MOST_ANNOUNCEMENTS
 
@@ -49,7 +50,7 @@ async def announce_queue(context: Context, *, now: datetime) -> bool:
 async def _look_at_queue(context: Context, now: datetime) -> tuple[dict[UUID, Estimate | None], dict[UUID, str]]:
     """When each job starts, and why it waits."""
     async with context.database.transaction() as tx:
-        snapshot = await read_queue_snapshot(tx)
+        snapshot = await read_queue_snapshot(tx, context.known_fleet)
     estimates = await asyncio.to_thread(snapshot.estimates, now, context.policy)
     return estimates, snapshot.reasons(now, context.policy)
 

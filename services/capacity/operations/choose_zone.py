@@ -19,7 +19,7 @@ async def choose_zone(
 ) -> str | None:
     """The zone where a job that is submitted now would start soonest; None: none of the zones could run it."""
     async with context.database.transaction() as tx:
-        snapshot = await read_queue_snapshot(tx)
+        snapshot = await read_queue_snapshot(tx, context.known_fleet)
     job = WaitingJob(
         job_id=_NO_ID, gpu_type=gpu_type, gpu_count=gpu_count, submitted_at=now, duration=duration, ready=True
     )

@@ -34,7 +34,7 @@ async def explain_job(context: Context, *, job_id: UUID, now: datetime) -> Expla
             return Explanation(waiting=False)
         job = _waiting_job(entry)
         ahead = await _count_ahead(tx, job)
-        snapshot = await read_queue_snapshot(tx)
+        snapshot = await read_queue_snapshot(tx, context.known_fleet)
     explanation = await asyncio.to_thread(_explain, snapshot, job, now, context.policy)
     return msgspec.structs.replace(
         explanation, position=ahead["jobs"] + 1, jobs_ahead=ahead["jobs"], gpus_ahead=ahead["gpus"]

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.capacity.context import KnownFleet
 from services.capacity.domain.availability import QueueCount, Snapshot
 from services.capacity.domain.estimates import (
     MOST_JOBS,
@@ -16,7 +17,7 @@ from services.capacity.domain.estimates import (
     estimate_each,
     estimate_starts,
 )
-from services.capacity.domain.fleet import Node
+from services.capacity.domain.fleet import Fleet, Node
 from services.capacity.domain.lease import Lease, Runs
 from services.capacity.domain.placement import Allocation, SchedulingPolicy, WaitingJob
 from services.capacity.domain.reasons import reasons
@@ -31,9 +32,10 @@ from shared.database import Executor, Transaction, to_struct
 class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot as it is stored: cheap to have, and to compare with another."""
 
-    nodes: str
-    """JSON, as `counts`."""
+    nodes: tuple[Node, ...]
+    """The same object as long as nobody has changed any."""
     counts: str
+    """JSON."""
     as_of: datetime | None
     starts: int
     starts_in_time: int
@@ -41,7 +43,7 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     def snapshot(self) -> Snapshot:
         """What it says."""
         return Snapshot(
-            nodes=msgspec.json.decode(self.nodes, type=tuple[Node, ...]),
+            nodes=self.nodes,
             counts=msgspec.json.decode(self.counts, type=tuple[QueueCount, ...]),
             as_of=self.as_of,
             starts=self.starts,
@@ -86,10 +88,29 @@ class QueueSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return reasons(self.facts.nodes, self.queue, self.allocations(now, policy), policy)
 
 
-async def read_facts(database: Executor) -> SnapshotFacts:
-    """Nodes, leases and queue of one instant, as they were stored: one statement."""
-    (row,) = await database.fetch_all(SNAPSHOT)
-    return to_struct(row, SnapshotFacts)
+async def read_facts(database: Executor, known: KnownFleet | None = None) -> SnapshotFacts:
+    """Nodes, leases and queue of one instant, as they were stored: one statement.
+
+    Args:
+        database: Where from.
+        known: What the asker has read before, which is read again only if it has changed; None: nothing.
+    """
+    # held while this waits: another question may learn of a later fleet meanwhile
+    fleet = known.fleet if known is not None else None
+    (row,) = await database.fetch_all(SNAPSHOT, known_mark=fleet and fleet.mark)
+    if fleet is None or row["mark"] != fleet.mark:
+        nodes = msgspec.json.decode(row["nodes"], type=tuple[Node, ...])
+        fleet = Fleet(mark=row["mark"], nodes=nodes, changed_at=row["fleet_changed_at"])
+    if known is not None:
+        known.fleet = fleet
+    times = (row["confirmed_at"], fleet.changed_at, row["queue_changed_at"])
+    return SnapshotFacts(
+        nodes=fleet.nodes,
+        counts=row["counts"],
+        as_of=max(time for time in times if time is not None) if row["confirmed_at"] is not None else None,
+        starts=row["starts"],
+        starts_in_time=row["starts_in_time"],
+    )
 
 
 async def read_snapshot(database: Executor) -> Snapshot:
@@ -120,10 +141,10 @@ async def read_queue(
     return [to_struct(row, WaitingJob) for row in rows]
 
 
-async def read_queue_snapshot(tx: Transaction) -> QueueSnapshot:
+async def read_queue_snapshot(tx: Transaction, known: KnownFleet) -> QueueSnapshot:
     """The first MOST_JOBS of each type's queue, also those that wait for their disk, and the facts for estimates."""
     facts = Facts(
-        nodes=await read_nodes(tx),
+        nodes=(await read_facts(tx, known)).nodes,
         leases=await read_leases(tx),
         runs=await _read_runs(tx),
         corrections=await read_corrections(tx),

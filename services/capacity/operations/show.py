@@ -52,7 +52,7 @@ async def show_queue(context: Context) -> list[ShownQueue]:
 async def show_choices(context: Context, *, asker: Identity, duration: timedelta, now: datetime) -> list[Choice]:
     """What the asker could submit, and when it would start, from the facts of this moment."""
     async with context.database.transaction() as tx:
-        snapshot = await read_queue_snapshot(tx)
+        snapshot = await read_queue_snapshot(tx, context.known_fleet)
     return await asyncio.to_thread(
         find_choices,
         snapshot.facts,

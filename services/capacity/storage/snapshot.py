@@ -4,7 +4,15 @@ import sqlalchemy as sa
 from sqlalchemy import func
 
 from services.capacity.storage.cluster import nodes_in_use
-from services.capacity.storage.tables import calibrations, gpu_pods, leases, nodes, queue_counts, watches
+from services.capacity.storage.tables import (
+    calibrations,
+    fleet_changes,
+    gpu_pods,
+    leases,
+    nodes,
+    queue_counts,
+    watches,
+)
 from shared.database import Statement
 from shared.database.tables import inbox
 
@@ -44,6 +52,12 @@ FOLD_COUNTS = Statement(
         "GROUP BY gpu_type, state, ready, cancelling, status HAVING sum(jobs) <> 0 OR sum(gpus) <> 0"
     )
 )
+FOLD_MARKS = Statement(
+    sa.text(
+        "WITH folded AS (DELETE FROM fleet_changes WHERE (SELECT count(*) FROM fleet_changes) > 64 RETURNING mark) "
+        "INSERT INTO fleet_changes (mark) SELECT sum(mark) FROM folded HAVING count(*) > 0"
+    )
+)
 _count_list = sa.select(
     func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("counts"))), sa.text("'[]'::jsonb"))
 ).select_from(_counts)
@@ -51,14 +65,17 @@ _complete = sa.select(
     sa.case((func.count() == 2, func.min(watches.c.confirmed_at))).label("at")  # noqa: PLR2004 - nodes and pods
 ).subquery("complete")
 # what came in since is in the counts as well; the inbox stands for the queue, whose rows have no time
-_newest = func.greatest(
+_newest_of_fleet = func.greatest(
     sa.select(func.max(nodes.c.seen_at)).scalar_subquery(),
     sa.select(func.max(nodes.c.gone_at)).scalar_subquery(),
     sa.select(func.max(gpu_pods.c.seen_at)).scalar_subquery(),
     sa.select(func.max(leases.c.granted_at)).scalar_subquery(),
-    sa.select(func.max(inbox.c.updated_at)).scalar_subquery(),
 )
-_as_of = sa.case((_complete.c.at.is_not(None), func.greatest(_complete.c.at, _newest)))
+_newest_of_queue = sa.select(func.max(inbox.c.updated_at)).scalar_subquery()
+_fleet = sa.select(
+    sa.cast(func.coalesce(func.sum(fleet_changes.c.mark), sa.literal_column("0")), sa.Text).label("mark")
+).subquery("fleet")
+_is_new = _fleet.c.mark.is_distinct_from(sa.bindparam("known_mark", type_=sa.Text))
 _forecast = (
     sa.select(
         *(
@@ -72,11 +89,15 @@ _forecast = (
 # one statement is one snapshot: nodes, leases and queue cannot disagree, and nothing is written
 SNAPSHOT = Statement(
     sa.select(
+        _fleet.c.mark,
+        # of a fleet that the asker knows (`known_mark`) nothing is read
+        sa.case((_is_new, sa.cast(_node_list.scalar_subquery(), sa.Text))).label("nodes"),
+        sa.case((_is_new, _newest_of_fleet)).label("fleet_changed_at"),
         # as text: it is decoded only when it is not what it was
-        sa.cast(_node_list.scalar_subquery(), sa.Text).label("nodes"),
         sa.cast(_count_list.scalar_subquery(), sa.Text).label("counts"),
-        _as_of.label("as_of"),
+        _complete.c.at.label("confirmed_at"),
+        _newest_of_queue.label("queue_changed_at"),
         _forecast.c.starts,
         _forecast.c.in_time.label("starts_in_time"),
-    ).select_from(_complete.join(_forecast, sa.true()))
+    ).select_from(_complete.join(_forecast, sa.true()).join(_fleet, sa.true()))
 )

@@ -119,6 +119,13 @@ queue_counts = sa.Table(
     sa.Column("gpus", sa.BigInteger, nullable=False),
 )
 
+fleet_changes = sa.Table(
+    "fleet_changes",
+    metadata,
+    # triggers add one for each statement that changes nodes, leases or pods: the sum is another after each change
+    sa.Column("mark", sa.Numeric, nullable=False),
+)
+
 runs = sa.Table(
     "runs",
     metadata,

@@ -12,7 +12,7 @@ import pytest
 from services.capacity.domain.availability import count_availability
 from services.capacity.domain.fleet import GpuPod
 from services.capacity.domain.placement import SchedulingPolicy
-from services.capacity.operations.read import read_snapshot
+from services.capacity.operations.read import read_facts, read_snapshot
 from services.capacity.operations.record_cluster import confirm_node_gone, forget_pod, record_pods
 from shared.contracts.jobs import (
     JobCancelRequested,
@@ -362,6 +362,8 @@ class World:
         return granted
 
     async def check_answers(self) -> None:
+        known = await read_facts(self.capacity.database, self.capacity.context.known_fleet)
+        assert known == await read_facts(self.capacity.database)
         for entry in count_availability(await read_snapshot(self.capacity.database)):
             assert entry.total == entry.available + entry.in_use
             waiting = [job for job in self.jobs.values() if job.waits and job.ready]
