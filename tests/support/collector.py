@@ -1,11 +1,16 @@
 """Who takes traces: OTLP over HTTP as OpenTelemetry defines it, by its own messages. It keeps them for the test."""
 
 import gzip
+import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from deploy.local.ports import HOST
+from deploy.local.ports import HOST, free_ports
 from shared.tracing import close_traces, configure_traces
 
 
@@ -118,6 +123,38 @@ def collecting() -> Iterator[Collector]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def relayed(taken: Collector) -> Iterator[str]:
+    """Rotel, a collector that others have written, which hands on what it has taken; its URL. At the end it has."""
+    package = find_spec("rotel")
+    assert package is not None
+    assert package.submodule_search_locations
+    port, grpc_port = free_ports(2)
+    program = [str(Path(package.submodule_search_locations[0]) / "rotel-agent"), "start"]
+    program += ["--otlp-http-endpoint", f"{HOST}:{port}", "--otlp-grpc-endpoint", f"{HOST}:{grpc_port}"]
+    program += ["--exporter", "otlp", "--otlp-exporter-protocol", "http", "--otlp-exporter-endpoint", taken.url]
+    process = subprocess.Popen(program)
+    try:
+        _wait_for(port, process)
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+        except OSError:
+            assert process.poll() is None, "it has ended"
+            assert time.monotonic() < deadline, "it does not listen"
+            time.sleep(0.05)
+        else:
+            return
 
 
 @pytest.fixture
