@@ -1,10 +1,18 @@
 """The dashboard is one that Grafana takes, and its queries are ones that Prometheus takes."""
 
+import copy
 import importlib
+import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
+import msgspec
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import REGISTRY
 
 from shared.routes import SERVICES
@@ -12,6 +20,47 @@ from tests.support.prometheus import DASHBOARD, dashboard_queries, grouped_by, n
 
 FROM_PROMETHEUS = {"job", "instance"}
 PANELS = DASHBOARD["panels"]
+
+
+def test_grafana_reads_all_of_it_and_each_value_is_of_its_kind() -> None:
+    """By Grafana's own classes, which are made of its schema and pass over what they do not know."""
+    register_default_plugins()
+    read = Dashboard.from_json(copy.deepcopy(DASHBOARD))
+    assert list(lost(DASHBOARD, json.loads(JSONEncoder(sort_keys=True).encode(read)))) == OF_PROMETHEUS
+    assert list(of_another_kind(read)) == []
+
+
+OF_PROMETHEUS = [".annotations.list[0].titleFormat", ".annotations.list[0].step"]
+"""Of annotations the schema has what all datasources have; these are Prometheus's own."""
+
+
+def lost(ours: Any, read: Any, at: str = "") -> Iterator[str]:
+    """What of ours Grafana has passed over, or takes for something else."""
+    if isinstance(ours, dict) and isinstance(read, dict):
+        for name, value in ours.items():
+            yield from lost(value, read.get(name), f"{at}.{name}")
+    elif isinstance(ours, list) and isinstance(read, list) and len(ours) == len(read):
+        for place, pair in enumerate(zip(ours, read, strict=True)):
+            yield from lost(*pair, at=f"{at}[{place}]")
+    elif ours != read:
+        yield at
+
+
+def of_another_kind(read: Any, at: str = "") -> Iterator[str]:
+    """Values that are not what the schema says: another type, or a word that Grafana does not know."""
+    if isinstance(read, list):
+        for place, one in enumerate(read):
+            yield from of_another_kind(one, f"{at}[{place}]")
+    elif hasattr(read, "to_json"):
+        for name, wanted in get_type_hints(type(read)).items():
+            value = getattr(read, name)
+            yield from of_another_kind(value, f"{at}.{name}")
+            try:
+                msgspec.convert(value, wanted)
+            except msgspec.ValidationError as error:
+                yield f"{at}.{name}: {error}"
+            except TypeError:  # one of several classes of Grafana's, whose values were looked at above
+                continue
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
