@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -320,8 +321,20 @@ class KubernetesApi:
             # the loader checks little: what a half-written file leads to may be any error
             raise ClusterUnavailable(cause=type(error).__name__) from error
         settings.connection_pool_maxsize = self._max_connections
-        settings.client_session_kwargs = {"read_bufsize": self._read_buffer_bytes}
+        # the session would look for a proxy and for a netrc file at each call, each in a thread
+        proxy = settings.proxy or proxy_of(settings.host)
+        settings.client_session_kwargs = {"read_bufsize": self._read_buffer_bytes, "trust_env": False, "proxy": proxy}
         return settings
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that this process' environment (`HTTPS_PROXY`, `NO_PROXY`) names for a server; None: there is none.
+
+    One that is reached by TLS is left out: the client cannot go through it.
+    """
+    server = urlsplit(url)
+    proxy = None if proxy_bypass(server.netloc) else getproxies().get(server.scheme)
+    return proxy if proxy is not None and urlsplit(proxy).scheme == "http" else None
 
 
 def quantity(text: str | None) -> float:

@@ -84,15 +84,25 @@ class Hints:
     def __init__(self) -> None:
         self.waiting: set[UUID] = set()
         self._listeners: list[Callable[[], None]] = []
+        self._access_listeners: list[Callable[[], None]] = []
 
     def on_hint(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each hint."""
         self._listeners.append(listener)
 
+    def on_access_due(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when something is to be brought into a job's pod."""
+        self._access_listeners.append(listener)
+
     def add(self, job_id: UUID) -> None:
         """Look at this job soon."""
         self.waiting.add(job_id)
         for listener in self._listeners:
+            listener()
+
+    def access_due(self) -> None:
+        """Something is to be brought into a job's pod now."""
+        for listener in self._access_listeners:
             listener()
 
 

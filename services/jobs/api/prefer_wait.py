@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 import msgspec
 from litestar import Response
@@ -12,6 +13,7 @@ from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.context import Context
 from services.jobs.domain.access import find_user
 from services.jobs.domain.job import ENDED_STATUSES, WAITING_STATUSES, Job, Phase, UserState
+from services.jobs.domain.job_id import IdRange
 from services.jobs.operations.read import find_version, known_range
 from services.jobs.operations.wait import await_change, await_job
 from services.jobs.schemas.answers import ActionAnswer, ActionStatus, SubmitAnswer
@@ -72,9 +74,14 @@ async def changed_job(
 
     with _granted_wait(request, context) as seconds:
         if seconds is not None:
-            version = await find_version(user_id=request.user.user_id, ids=ids, context=context)
-            await while_key_holds(request, await_change(version.job_id, has_changed, seconds, context))
+            whole_id = await _whole_id(ids, request.user.user_id, context)
+            await while_key_holds(request, await_change(whole_id, has_changed, seconds, context))
         return ConditionalResponse(request, job, applied_wait(seconds))
+
+
+async def _whole_id(ids: IdRange, user_id: int, context: Context) -> UUID:
+    first, last = ids
+    return first if first == last else (await find_version(user_id=user_id, ids=ids, context=context)).job_id
 
 
 @contextmanager

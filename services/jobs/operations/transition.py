@@ -176,6 +176,8 @@ async def write_transition(
         raise StaleJob
     if job.node is not None:
         transaction.after_commit(partial(context.hints.add, job.id))
+    if storage.jobs.makes_access_due(before, job):
+        transaction.after_commit(context.hints.access_due)
     transaction.after_commit(partial(context.wake_ups.wake, job.id))
     return Written(job, tuple(message_ids))
 

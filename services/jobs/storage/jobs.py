@@ -127,12 +127,19 @@ def saving(before: Job, after: Job, now: datetime) -> Saving:
     opens it is due to be brought into its pod when that, or whether it has a pod, has changed.
     """
     values = {name: getattr(after, name) for name in JOB_FIELDS if getattr(after, name) != getattr(before, name)}
-    if after.wants_access_work and (not before.wants_access_work or not values.keys().isdisjoint(ACCESS_FIELDS)):
+    if makes_access_due(before, after):
         values[_ACCESS_DUE] = now
     if before.wants_access_work and not after.wants_access_work:
         values[_ACCESS_DUE] = None
     guard = {"job_id": before.id, "old_revision": before.revision}
     return Saving(_save(frozenset(values)), {**values, **guard, "job_due_at": now})
+
+
+def makes_access_due(before: Job, after: Job) -> bool:
+    """Whether the change leaves something to be brought into the job's pod, at once."""
+    if not after.wants_access_work:
+        return False
+    return not before.wants_access_work or any(getattr(after, name) != getattr(before, name) for name in ACCESS_FIELDS)
 
 
 MOVED = ("id", "revision", "capacity_sequence", "queue_position", "estimated_start_at", "status_reason", "updated_at")

@@ -78,7 +78,7 @@ class AccessKeeper:
         self._cluster = cluster
         self._github = github
         self.worker = LeasedWorker("access", self, at_once=_AT_ONCE, budget_seconds=PASS_SECONDS)
-        context.hints.on_hint(self.worker.wake)
+        context.hints.on_access_due(self.worker.wake)
 
     async def claim(self, worker: UUID, lease: timedelta, limit: int) -> Sequence[Job]:
         """Jobs whose access is due."""

@@ -91,6 +91,9 @@ class Reconciler:
         self._final_log = FinalLog(cluster, context)
         self._working: set[UUID] = set()
         self._failures: Counter[UUID] = Counter()
+        self._between_looks = timedelta(seconds=self._limits.resync_seconds)
+        self._kept: dict[UUID, datetime] = {}
+        """When belongings of pods were last seen or made here, oldest first; nothing about those it was long ago of."""
         self.worker = LeasedWorker(
             "reconciler", self, at_once=context.settings.concurrency, budget_seconds=PASS_SECONDS
         )
@@ -134,22 +137,24 @@ class Reconciler:
 
     async def work(self, job: Job, budget: Budget) -> Looked:
         """Bring one job as far as it gets now."""
+        seen: PodFacts | None = None
         for _ in range(_MAX_STEPS):
             if budget.left_seconds < _LOOK_SECONDS + _STEP_SECONDS:
                 break
-            async with budget.call(_LOOK_SECONDS):
-                pod = await self._cluster.find_pod(object_name(job))
-                seen = await self._read(pod) if pod is not None else None
+            seen = seen or await self._look(job, budget)
             stored = await find_log_state(job_id=job.id, context=self._context) if is_stopping(job) else KeptLog()
             step = next_step(job, seen, self._context.clock(), self._limits, stored)
             if isinstance(step, Rest):
-                kept = await self._keep(job, budget) if _has_pod(job, seen) else None
+                kept = await self._keep(job, budget) if self._is_to_keep(job, seen) else None
                 if kept is None:
-                    return Looked(job, step.until)
+                    return Looked(job, self._rests_until(job, step))
                 step = Record(kept)
             changed = await self._take(job, step, stored, budget)
             if changed is None or changed.phase is Phase.ENDED or changed.node is None:
                 return Looked(changed or job, self._context.clock() + _RETRY)
+            # what was written changes no pod, and what changes it meanwhile is hinted at: one look does for the next
+            # step, but for an end, which needs its own
+            seen = None if isinstance(step, Make) or is_stopping(changed) else seen
             job = changed
         return Looked(job, self._context.clock())
 
@@ -181,6 +186,11 @@ class Reconciler:
             # only now is the row free for the next claim: a hint that came meanwhile must last until then
             self._working.discard(job.id)
 
+    async def _look(self, job: Job, budget: Budget) -> PodFacts | None:
+        async with budget.call(_LOOK_SECONDS):
+            pod = await self._cluster.find_pod(object_name(job))
+            return await self._read(pod) if pod is not None else None
+
     async def _read(self, pod: Pod) -> PodFacts:
         facts = read_pod(pod)
         created_at = pod.metadata.creation_timestamp
@@ -194,8 +204,39 @@ class Reconciler:
         left_seconds = _STEP_SECONDS if end is None else (end - self._context.clock()).total_seconds()
         with suppress(TimeoutError):
             async with budget.call(min(_STEP_SECONDS, left_seconds)):
-                return await self._objects.keep(job)
+                fact = await self._objects.keep(job)
+                self._note_kept(job)
+                return fact
         return None
+
+    def _is_to_keep(self, job: Job, seen: PodFacts | None) -> bool:
+        """Whether to see to the belongings of its pod: while it runs, once in the time between two looks.
+
+        Not at each hint: of twenty jobs that start at once that would be half of all calls.
+        """
+        if seen is None or seen.deleting:
+            return False
+        if job.phase is Phase.ACTIVE:
+            keeps_at = self._keeps_at(job)
+            return keeps_at is None or keeps_at <= self._context.clock()
+        # it cannot start, perhaps for want of them
+        return job.phase is Phase.PREPARING and job.fault is not None and job.pod_uid is not None
+
+    def _rests_until(self, job: Job, step: Rest) -> datetime:
+        keeps_at = self._keeps_at(job) if job.phase is Phase.ACTIVE else None
+        return min(step.until, keeps_at) if keeps_at is not None and keeps_at > self._context.clock() else step.until
+
+    def _keeps_at(self, job: Job) -> datetime | None:
+        """When to see to what belongs to the pod again; None: it was not seen to here of late."""
+        kept_at = self._kept.get(job.id)
+        return None if kept_at is None else kept_at + self._between_looks
+
+    def _note_kept(self, job: Job) -> None:
+        now = self._context.clock()
+        self._kept.pop(job.id, None)
+        self._kept[job.id] = now
+        while (oldest := next(iter(self._kept))) != job.id and self._kept[oldest] + self._between_looks <= now:
+            del self._kept[oldest]
 
     async def _take(self, job: Job, step: Step, stored: KeptLog, budget: Budget) -> Job | None:
         if job.traceparent is None:
@@ -219,7 +260,9 @@ class Reconciler:
             return step.fact
         async with budget.call(_STEP_SECONDS):
             if isinstance(step, Make):
-                return await self._objects.make(job)
+                made = await self._objects.make(job)
+                self._note_kept(job)
+                return made
             if isinstance(step, FetchKeys):
                 return await fetch_user(job=job, user=step.user, github=self._github, context=self._context)
             assert isinstance(step, AskNode)  # noqa: S101 - who rests takes no step
@@ -278,12 +321,6 @@ def _name_of(step: Step) -> str:
     """Of its span, such as `reconcile: Make` or `reconcile: Record PodReady`."""
     words = [type(step).__name__, *([type(step.fact).__name__] if isinstance(step, Record) else [])]
     return f"reconcile: {' '.join(words)}"
-
-
-def _has_pod(job: Job, seen: PodFacts | None) -> bool:
-    """It has a pod whose belongings matter: one that runs, or that cannot start, perhaps for want of them."""
-    in_trouble = job.phase is Phase.PREPARING and job.fault is not None and job.pod_uid is not None
-    return seen is not None and not seen.deleting and (job.phase is Phase.ACTIVE or in_trouble)
 
 
 def limits_of(settings: JobsSettings) -> Limits:

@@ -28,7 +28,7 @@ from tests.support.tools_pods import key_pages
 pytestmark = pytest.mark.slow
 
 AT_ONCE = 4
-LEAST_STEPS = 20
+LEAST_STEPS = 18
 """A Secret, two objects of the disk, Pod and Service, the keys, and the looks and writes between them."""
 POD_LOOKS = 4
 """Steps by which runs may differ: how often a pod is looked at until it is ready is not ours."""

@@ -145,6 +145,16 @@ async def test_a_watch_that_lies_ends_no_job(world: JobsWorld, proxy: FaultProxy
         assert await world.announced(job_id) == ["submitted", "preparing", "started"]
 
 
+async def test_news_of_a_running_pod_leads_to_a_look_at_the_pod_alone(world: JobsWorld, proxy: FaultProxy) -> None:
+    """What belongs to it was made a moment ago; whether it is still there is seen once in the time between looks."""
+    async with world.service(kubeconfig=str(proxy.kubeconfig), resync_seconds=NEVER) as client:
+        job_id = await start(world, client)
+        pod, looks = f"gpu-dev-{job_id}-1", proxy.count("GET", f"/pods/gpu-dev-{job_id}-1")
+        proxy.rule = on_watches(lie(job_id))
+        await eventually(lambda: proxy.count("GET", f"/pods/{pod}") > looks + 2, "it is looked at")
+        assert [proxy.count("GET", f"/{kind}/{pod}") for kind in ("services", "secrets")] == [0, 0]
+
+
 async def test_a_silent_watch_shows_in_the_metric_and_jobs_end_by_the_next_look(
     world: JobsWorld, proxy: FaultProxy
 ) -> None:

@@ -209,3 +209,32 @@ async def test_a_websocket_that_is_not_opened_tells_why(api: KubernetesApi) -> N
         async with api.websocket(path, [("command", "true")], protocol="v5.channel.k8s.io", seconds=5):
             pass
     assert caught.value.status.code == 404
+
+
+async def test_calls_go_through_the_proxy_of_the_environment_and_past_it_to_servers_that_it_leaves_out(
+    cluster_simulator: ClusterSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        api = KubernetesApi(str(cluster_simulator.kubeconfig))
+        with pytest.raises(ClusterUnavailable):
+            await api.call("GET", MAPS, model=msgspec.Raw)
+        await api.close()
+        (line,) = asked
+        assert line.startswith(b"CONNECT 127.0.0.1:")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        api = KubernetesApi(str(cluster_simulator.kubeconfig))
+        await api.call("GET", MAPS, model=msgspec.Raw)
+        await api.close()
+        assert len(asked) == 1
