@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -45,6 +46,8 @@ _RETURN_SECONDS = 0.1
 """By which the broker may be late to take an event for lost."""
 _ACK_WAIT_SECONDS = 5
 """After so long, what was under way when the broker or a replica died comes again; the inbox knows a slow one."""
+_HAND_OVER_SECONDS = 3.0
+"""For what was taken to be done; after that it comes to another replica by itself, later."""
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60)
 MAX_ATTEMPTS = len(_RETRY_SECONDS)
 _handled = Counter("gpudev_events_handled", "Events handled", ["type", "outcome"])
@@ -131,6 +134,8 @@ class Consumer:
         self._progress: tuple[int, float] | None = None
         """Deliveries so far, and when they were first seen, while events wait; None: none waited."""
         self._leader_lock = LeaderLock(database, _LEADER_LOCK)
+        self._leaving = False
+        self._left = asyncio.Event()
         self.loop = Loop(
             "consumer",
             self._turn,
@@ -195,12 +200,25 @@ class Consumer:
         """Forget events that the stream can no longer deliver; True: there are more."""
         return await purge(self._database, _PURGE, before=now - RETENTION)
 
+    async def hand_over(self) -> None:
+        """Take no more events and do those that were taken, so that another replica need not wait for them."""
+        self._leaving = True
+        with suppress(*UNREACHABLE, BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(_HAND_OVER_SECONDS):
+                if self._pull is not None:
+                    await self._pull.close()
+                await self._left.wait()
+                await self._broker.client.flush()  # the broker has heard what was acknowledged
+
     async def _after_connect(self) -> None:
         self._stale = True
         self.loop.obstacle_gone()
 
     async def _turn(self) -> bool:
-        if not await self._leader_lock.held():
+        if self._leaving:
+            self._leader_lock.release()
+            self._left.set()
+        if self._leaving or not await self._leader_lock.held():
             self._stale = True  # by the next time it is held, others will have worked
             await asyncio.sleep(_STANDBY_SECONDS)
             return True

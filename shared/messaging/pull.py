@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js.errors import APIError
 
 from shared.background import wait_until_set
@@ -40,10 +41,25 @@ class Pull:
         self._arrived: list[Msg] = []
         self._ended = asyncio.Event()
         self._refusal: Msg | None = None
+        self._subscription: Subscription | None = None
+        self._closed = False
 
     async def open(self) -> None:
         """Begin to listen; once, before the first `take`."""
-        await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
+        self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    async def close(self) -> None:
+        """Let nothing more come; `take` then gives at once what has come, and nothing after that.
+
+        Raises:
+            nats.errors.Error: The server does not say that it sends nothing more.
+        """
+        self._closed = True
+        try:
+            if self._subscription is not None:
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
+        finally:
+            self._ended.set()
 
     async def take(self, most: int, seconds: float) -> list[Msg]:
         """What waits; if nothing does, what comes first in this time. Empty: nothing came.
@@ -65,7 +81,7 @@ class Pull:
     async def _ask(self, most: int, seconds: float, *, no_wait: bool) -> None:
         self._requests += 1
         self._missing = most - len(self._arrived)
-        if self._missing <= 0:
+        if self._missing <= 0 or self._closed:
             return
         self._ended.clear()
         self._refusal = None

@@ -134,6 +134,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
     if base.service == FRONT_DOOR:
         # the one whose user may change the stream, and is believed by all already
         loops.append(StreamKeeper(base.broker).loop)
+    releases = [*parts.releases, *([consumer.hand_over] if consumer else [])]
     drain = Drain()
     health_check = HealthCheck(
         service=base.service,
@@ -167,7 +168,7 @@ def create_service_app(base: Foundation, parts: ServiceParts) -> Litestar:
         ],
         dependencies={name: _provide(resource) for name, resource in resources.items()},
         exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=[_lifespan(base, parts, [*loops, measure], drain)],
+        lifespan=[_lifespan(base, parts, [*loops, measure], releases, drain)],
         middleware=[
             DefineMiddleware(AuthenticationMiddleware, cache=identities, proxies=base.settings.trusted_proxies),
             DefineMiddleware(BodyMiddleware, seconds=base.settings.body_seconds),
@@ -249,13 +250,19 @@ def _own_document(app: Litestar, service: ServiceName) -> Callable[[Empty], Awai
     return document
 
 
-def _lifespan(base: Foundation, parts: ServiceParts, loops: Sequence[Loop], drain: Drain) -> Any:
+def _lifespan(
+    base: Foundation,
+    parts: ServiceParts,
+    loops: Sequence[Loop],
+    releases: Sequence[Callable[[], Awaitable[None]]],
+    drain: Drain,
+) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         running = [asyncio.create_task(base.broker.run(), name="broker")]
         running += [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
         running += [asyncio.create_task(_kept_running(task)) for task in parts.tasks]
-        releasing = asyncio.create_task(_release(drain, parts.releases))
+        releasing = asyncio.create_task(_release(drain, releases))
         log.info("service_started")
         try:
             yield

@@ -13,9 +13,11 @@ from itertools import count
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
+import asyncpg
 import nats
 import pytest
 import structlog
+from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -59,6 +61,26 @@ async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str, *
         await asyncio.sleep(0.02)
 
 
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[Any]:
+    """A connection to PostgreSQL; whatever it holds ends with the block, also where the test fails in it."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+@asynccontextmanager
+async def nats_client(url: str, **options: Any) -> AsyncIterator[Client]:
+    """A connection to NATS, closed with the block."""
+    client = await nats.connect(url, **options)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     """Tells what the services of this test have logged since it was asked last: JSON lines.
@@ -96,6 +118,12 @@ class Harness:
     """It takes the events that come together as one batch."""
     batches: list[int] = field(default_factory=list)
     """How many came together each time."""
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the test that holds an event up; see `held_up`."""
+    held_up: set[str] = field(default_factory=set)
+    """Entities whose events wait for the gate."""
+    begun: list[str] = field(default_factory=list)
+    """Entities whose events have come to that."""
 
     def event(self, entity: str) -> EventData:
         """An event of this service's own domain."""
@@ -138,6 +166,9 @@ class Harness:
             await self._on_event(transaction, data, event)
 
     async def _on_event(self, _: Transaction, data: Any, event: CloudEvent) -> None:
+        if data.name in self.held_up:
+            self.begun.append(data.name)
+            await self.gate.wait()
         if data.name in self.failing:
             raise RuntimeError("told to fail")
         self.seen.append((data.name, event.sequence))
@@ -192,7 +223,6 @@ async def stream_kept(nats_server: NatsServer) -> AsyncIterator[None]:
     """The event stream and its copy for tools, kept as by auth, under auth's own rights."""
     nats_server.process.start()
     broker = Broker(nats_server.service_url("auth"), name="auth", inbox="_INBOX.auth")
-    tools = await nats.connect(nats_server.tools_url)
 
     async def copied() -> bool:
         try:
@@ -201,10 +231,9 @@ async def stream_kept(nats_server: NatsServer) -> AsyncIterator[None]:
             return False
         return True
 
-    async with running(broker.run, StreamKeeper(broker).loop.run):
+    async with nats_client(nats_server.tools_url) as tools, running(broker.run, StreamKeeper(broker).loop.run):
         await eventually(copied, "the tools' copy")
         yield
-    await tools.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from services.capacity.operations.check_placement import find_startable
 from shared.background import Loop
 from shared.clock import Stopwatch
 
-_PERIOD_SECONDS = 2.5
+_PERIOD_SECONDS = 1.0
 _OVERDUE_SECONDS = 5.0
 """A round comes at least every second."""
 

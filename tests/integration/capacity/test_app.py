@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 
@@ -15,7 +14,7 @@ from shared.database import migrate
 from shared.database.locks import lock_key
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
 from tests.support.capacity_stage import Stage, queued_are
-from tests.support.harness import eventually
+from tests.support.harness import connected, eventually
 from tests.support.servers import NatsServer, PostgresServer
 
 
@@ -137,11 +136,7 @@ def test_the_migrations_make_the_tables_of_the_code(postgres_server: PostgresSer
 
 async def test_a_scheduler_that_places_nothing_though_gpus_are_free_is_unhealthy_by_name(stage: Stage) -> None:
     """Its turns are good: each replica believes that another has the round."""
-    stranger = await asyncpg.connect(stage.capacity.dsn)
-    lock = f"pg_advisory_lock({lock_key('plac')}, hashtext(current_schema()))"
-    await stranger.execute(f"SELECT {lock}")
     job = submitted(2, "l4")
-    await stage.publish(job, 1)
 
     async def named() -> bool:
         body = (await stage.client.get("/health/capacity")).json()
@@ -149,8 +144,10 @@ async def test_a_scheduler_that_places_nothing_though_gpus_are_free_is_unhealthy
             fault.startswith("scheduler:") and "GPUs are free" in fault for fault in body["faults"]
         )
 
-    await eventually(named, "the scheduler's fault", seconds=10)
-    await stranger.close()
+    async with connected(stage.capacity.dsn) as stranger:
+        await stranger.execute(f"SELECT pg_advisory_lock({lock_key('plac')}, hashtext(current_schema()))")
+        await stage.publish(job, 1)
+        await eventually(named, "the scheduler's fault", seconds=10)
     await stage.grant_of(job)
 
     async def well() -> bool:

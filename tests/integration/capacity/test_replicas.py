@@ -14,13 +14,12 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-import nats
 import pytest
 
 from shared.contracts.events import event_subject
 from shared.contracts.jobs import JobSubmitted
 from tests.support.capacity import NOW, ScriptedCluster, capacity_settings, cloud_event, scripted_cluster, submitted
-from tests.support.harness import eventually
+from tests.support.harness import connected, eventually, nats_client
 from tests.support.replica import Replica
 from tests.support.servers import NatsServer, PostgresServer, ServerProcess
 
@@ -106,20 +105,18 @@ async def test_no_lease_is_doubled_and_no_entry_lost_whatever_dies(
 
 
 async def publish(server: NatsServer, queue: list[JobSubmitted]) -> None:
-    connection = await nats.connect(server.url)
-    stream = connection.jetstream()
-    for first in range(0, len(queue), 100):
-        part = queue[first : first + 100]
-        await asyncio.gather(
-            *(stream.publish(event_subject(job), msgspec.json.encode(cloud_event(job, 1))) for job in part)
-        )
-    await connection.close()
+    async with nats_client(server.url) as client:
+        stream = client.jetstream()
+        for first in range(0, len(queue), 100):
+            part = queue[first : first + 100]
+            await asyncio.gather(
+                *(stream.publish(event_subject(job), msgspec.json.encode(cloud_event(job, 1))) for job in part)
+            )
 
 
 async def count_waiting(dsn: str, wanted: int) -> bool:
-    connection = await asyncpg.connect(dsn)
-    found = await connection.fetchval("SELECT count(*) FROM places WHERE state = 'waiting' AND gpu_type = 't4'")
-    await connection.close()
+    async with connected(dsn) as connection:
+        found = await connection.fetchval("SELECT count(*) FROM places WHERE state = 'waiting' AND gpu_type = 't4'")
     return bool(found == wanted)
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
-import nats
 import pytest
 
 from shared.contracts.events import STREAM
@@ -16,7 +14,7 @@ from shared.database.locks import lock_key
 from shared.messaging import Consumer
 from shared.web.drain import Drain
 from shared.web.health import HealthCheck
-from tests.support.harness import Harness, eventually, running
+from tests.support.harness import Harness, connected, eventually, nats_client, running
 from tests.support.servers import NatsServer
 
 
@@ -60,17 +58,16 @@ def naming(health: HealthCheck, *words: str) -> Callable[[], Awaitable[ServiceHe
 
 
 @asynccontextmanager
-async def stream_with(nats_server: NatsServer, subjects: list[str]) -> AsyncIterator[None]:
-    """Somebody has changed what the stream takes."""
-    person = await nats.connect(nats_server.url)
-    jetstream = person.jetstream()
-    config = (await jetstream.stream_info(STREAM)).config
-    await jetstream.update_stream(config.evolve(subjects=subjects))
-    try:
-        yield
-    finally:
-        await jetstream.update_stream(config)
-        await person.close()
+async def stream_with(nats_server: NatsServer, **changes: Any) -> AsyncIterator[None]:
+    """Somebody has changed the stream."""
+    async with nats_client(nats_server.url) as person:
+        jetstream = person.jetstream()
+        config = (await jetstream.stream_info(STREAM)).config
+        await jetstream.update_stream(config.evolve(**changes))
+        try:
+            yield
+        finally:
+            await jetstream.update_stream(config)
 
 
 async def test_a_relay_that_publishes_nowhere_is_unhealthy_by_name_and_well_again(
@@ -80,7 +77,7 @@ async def test_a_relay_that_publishes_nowhere_is_unhealthy_by_name_and_well_agai
     async with running(harness.relay.loop.run):
         await harness.publish("one")
         await eventually(lambda: is_healthy(health), "healthy")
-        async with stream_with(nats_server, ["gpudev.none.>"]):
+        async with stream_with(nats_server, subjects=["gpudev.none.>"]):
             # also when there is nothing to publish: the next event would be lost to those who wait for it
             await eventually(naming(health, STREAM, "gpudev.v1.>"), "the stream's fault", seconds=10)
         await eventually(lambda: is_healthy(health), "healthy again", seconds=10)
@@ -88,18 +85,14 @@ async def test_a_relay_that_publishes_nowhere_is_unhealthy_by_name_and_well_agai
 
 async def test_a_stream_that_refuses_events_is_unhealthy_by_name(harness: Harness, nats_server: NatsServer) -> None:
     health = health_of(harness)
-    person = await nats.connect(nats_server.url)
-    jetstream = person.jetstream()
-    config = (await jetstream.stream_info(STREAM)).config
     async with running(harness.relay.loop.run):
         await harness.publish("one")
+        await eventually(harness.all_published, "published")
         await eventually(lambda: is_healthy(health), "healthy")
-        await jetstream.update_stream(config.evolve(max_msg_size=1))
-        await harness.publish("two")
-        await eventually(naming(health, "outbox_relay", STREAM, "1 events"), "the relay's fault", seconds=10)
-        await jetstream.update_stream(config)
+        async with stream_with(nats_server, max_msg_size=1):
+            await harness.publish("two")
+            await eventually(naming(health, "outbox_relay", STREAM, "1 events"), "the relay's fault", seconds=10)
         await eventually(lambda: is_healthy(health), "healthy again", seconds=10)
-    await person.close()
 
 
 async def test_events_that_a_stranger_keeps_from_the_relay_are_told(harness: Harness, harness_dsn: str) -> None:
@@ -107,12 +100,10 @@ async def test_events_that_a_stranger_keeps_from_the_relay_are_told(harness: Har
     await harness.publish("one")
     now = datetime.now(UTC)
     health = health_of(harness, clock=lambda: now + timedelta(seconds=9))
-    stranger = await asyncpg.connect(harness_dsn)
-    async with stranger.transaction(), running(harness.relay.loop.run):
+    async with connected(harness_dsn) as stranger, stranger.transaction(), running(harness.relay.loop.run):
         await stranger.fetch("SELECT id FROM outbox FOR UPDATE")
         await eventually(naming(health, "an event has waited 9 s"), "the event's age")
     await eventually_published(harness, health)
-    await stranger.close()
 
 
 async def eventually_published(harness: Harness, health: HealthCheck) -> None:
@@ -157,28 +148,28 @@ async def test_a_consumer_whose_replicas_all_stand_by_is_unhealthy_by_name(harne
         async with running(consumer.loop.run):
             await harness.publish("one")
             await eventually(lambda: harness.seen, "the consumer")
-        stranger = await asyncpg.connect(harness_dsn)
-        lock = f"pg_try_advisory_lock({lock_key('inbx')}, hashtext(current_schema()))"
-        await eventually(lambda: stranger.fetchval(f"SELECT {lock}"), "the lock of those who read")
+        async with connected(harness_dsn) as stranger:
+            lock = f"pg_try_advisory_lock({lock_key('inbx')}, hashtext(current_schema()))"
+            await eventually(lambda: stranger.fetchval(f"SELECT {lock}"), "the lock of those who read")
 
-        async def asks_no_more() -> bool:
-            return not (await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_waiting
+            async def asks_no_more() -> bool:
+                return not (await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_waiting
 
-        await eventually(asks_no_more, "the last fetch of who read is over")
-        async with running(consumer.loop.run):
-            await harness.publish("two")
-            waiting = f"{harness.name} has taken none of 1 events"
+            await eventually(asks_no_more, "the last fetch of who read is over")
+            async with running(consumer.loop.run):
+                await harness.publish("two")
+                waiting = f"{harness.name} has taken none of 1 events"
 
-            async def waits() -> bool:
-                return (await health.check()).unprocessed_messages == 1
+                async def waits() -> bool:
+                    return (await health.check()).unprocessed_messages == 1
 
-            await eventually(waits, "the event waits")
-            assert await is_healthy(health), "it may just have come"
-            hands.at += 16
-            await eventually(naming(health, waiting), "the standstill")
-            await stranger.close()
-            await eventually(lambda: ("two", 1) in harness.seen, "read in the end")
-            await eventually(lambda: is_healthy(health), "healthy again")
+                await eventually(waits, "the event waits")
+                assert await is_healthy(health), "it may just have come"
+                hands.at += 16
+                await eventually(naming(health, waiting), "the standstill")
+                await stranger.close()
+                await eventually(lambda: ("two", 1) in harness.seen, "read in the end")
+                await eventually(lambda: is_healthy(health), "healthy again")
 
 
 async def test_a_services_own_checks_are_told(harness: Harness) -> None:

@@ -1,8 +1,7 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
-import nats
 import pytest
 import sqlalchemy as sa
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -14,7 +13,7 @@ from shared.errors import DatabaseUnavailable
 from shared.messaging import Consumer, Delivery, Draft, record_event
 from shared.messaging import consumer as consumer_module
 from shared.messaging.pull import Pull
-from tests.support.harness import Harness, eventually, running
+from tests.support.harness import Harness, connected, eventually, nats_client, running
 from tests.support.servers import NatsServer
 
 
@@ -88,15 +87,13 @@ async def test_a_failing_event_is_parked_with_an_alarm_and_the_rest_flows_on(
     monkeypatch.setattr(consumer_module, "_RETRY_SECONDS", (0.05, 0.05))
     monkeypatch.setattr(consumer_module, "MAX_ATTEMPTS", 2)
     harness.failing.add("bad")
-    client = await nats.connect(nats_server.url)
-    alarms = await client.subscribe(f"{DEAD_LETTER_ROOT}.{harness.name}.>")
     consumer = harness.consumer()
-    async with running(harness.relay.loop.run, consumer.loop.run):
+    async with nats_client(nats_server.url) as client, running(harness.relay.loop.run, consumer.loop.run):
+        alarms = await client.subscribe(f"{DEAD_LETTER_ROOT}.{harness.name}.>")
         await harness.publish("bad")
         await harness.publish("good")
         await eventually(lambda: ("good", 1) in harness.seen, "the event behind the bad one")
         alarm = await alarms.next_msg(timeout=10)
-    await client.close()
     assert b'"bad"' in alarm.data
     assert harness.seen == [("good", 1)]
 
@@ -200,15 +197,13 @@ async def test_changes_are_accepted_while_the_broker_is_away(harness: Harness, n
 
 
 async def test_a_hung_relay_does_not_keep_the_other_replica_from_publishing(harness: Harness, harness_dsn: str) -> None:
-    hung = await asyncpg.connect(harness_dsn)
     await harness.publish("one")
-    async with hung.transaction():
+    async with connected(harness_dsn) as hung, hung.transaction():
         await hung.fetch("SELECT id FROM outbox FOR UPDATE")  # rows claimed by a replica that hangs
         await harness.publish("two")
         consumer = harness.consumer()
         async with running(harness.relay.loop.run, consumer.loop.run):
             await eventually(lambda: ("two", 1) in harness.seen, "the row that is free")
-    await hung.close()
 
 
 async def test_the_consumer_waits_for_the_database_without_using_up_attempts(
@@ -276,6 +271,53 @@ async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after
     async with running(second.loop.run):
         await eventually(lambda: len(harness.seen) >= 3, "handled in the end", seconds=10)
     assert harness.seen == [("one", version) for version in (1, 2, 3)]
+
+
+async def _unacknowledged(harness: Harness) -> int:
+    return (await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_ack_pending or 0
+
+
+async def test_who_hands_over_does_what_was_taken_and_leaves_nothing_that_another_waits_for(harness: Harness) -> None:
+    first, second = harness.consumer(), harness.consumer()
+    harness.held_up = {"one"}
+    async with running(harness.relay.loop.run, first.loop.run):
+        await harness.publish("one")
+        await eventually(lambda: harness.begun, "it is being worked on")
+        handing_over = asyncio.create_task(first.hand_over())
+        await harness.publish("two")
+        await eventually(harness.all_published, "published")
+        assert await _unacknowledged(harness) == 1, "the second is not taken any more"
+        harness.gate.set()
+        await handing_over
+        assert harness.seen == [("one", 1)]
+        assert await _unacknowledged(harness) == 0
+        async with running(second.loop.run):
+            await eventually(lambda: len(harness.seen) > 1, "the rest, by the other")
+    assert harness.seen == [("one", 1), ("two", 1)]
+
+
+@pytest.mark.parametrize("moment", range(10))
+async def test_events_that_come_while_it_hands_over_are_done_by_one_or_the_other(harness: Harness, moment: int) -> None:
+    first, second = harness.consumer(), harness.consumer()
+    async with running(harness.relay.loop.run):
+        async with running(first.loop.run):
+            await harness.publish("one", 1)
+            await eventually(lambda: harness.seen, "it reads")
+            publishing = asyncio.create_task(_publish_all(harness, 40))
+            await eventually(lambda: len(harness.seen) > 3 * moment, "amid them")
+            await first.hand_over()
+            assert await _unacknowledged(harness) == 0
+            handled = len(harness.seen)
+        await publishing
+        assert len(harness.seen) == handled, "it takes none after that"
+        async with running(second.loop.run):
+            await eventually(lambda: len(harness.seen) >= 40, "all", seconds=20)
+    assert harness.seen == [("one", version) for version in range(1, 41)]
+
+
+async def _publish_all(harness: Harness, count: int) -> None:
+    for version in range(2, count + 1):
+        await harness.publish("one", version)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
