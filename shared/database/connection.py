@@ -272,6 +272,8 @@ class Database:
                         "application_name": self._name,
                         # a replica that hangs in a transaction must not keep its locks
                         "idle_in_transaction_session_timeout": "15000",
+                        # a plan that reads little of much seems dear: to compile it would take longer than to run it
+                        "jit": "off",
                     },
                 )
             return self._pool

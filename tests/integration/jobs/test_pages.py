@@ -30,6 +30,7 @@ SOME = (
 END = Statement(sa.text(f"UPDATE jobs SET status = CAST(:status AS text), revision = revision + 1 WHERE {SOME}"))
 FORGET = Statement(sa.text(f"DELETE FROM jobs WHERE {SOME}"))
 MOVE = Statement(sa.text(f"UPDATE jobs SET created_at = created_at + interval '7 seconds' WHERE {SOME}"))
+GIVE = Statement(sa.text(f"UPDATE jobs SET user_id = 2 WHERE {SOME}"))
 FOLD_AS_BEFORE = Statement(
     sa.text(
         "WITH folded AS (DELETE FROM job_counts WHERE user_id = 1 RETURNING status, jobs) INSERT INTO job_counts "
@@ -38,6 +39,13 @@ FOLD_AS_BEFORE = Statement(
 )
 """What replicas of the release before do."""
 SPANS = Statement(sa.text("SELECT begins_at::text, sum(jobs)::integer AS jobs FROM job_spans GROUP BY 1 ORDER BY 1"))
+ALL_IN_ORDER = Statement(
+    sa.text(
+        "SELECT id FROM jobs WHERE user_id = ANY(CAST(:user_ids AS bigint[])) "
+        "AND status = ANY(CAST(:statuses AS text[])) ORDER BY created_at DESC, id DESC "
+        "LIMIT CAST(:limit AS bigint) OFFSET CAST(:offset AS bigint)"
+    )
+)
 FILTERS = (None, ["queued"], ["completed", "failed"], ["active", "pending"], list(JobStatus))
 
 
@@ -47,7 +55,7 @@ async def world(jobs_without_cluster: JobsWorld) -> JobsWorld:
 
 
 class Walk:
-    """Random changes of alice's jobs.
+    """Random changes of alice's jobs, some of which are given to bob.
 
     Args:
         world: Where her jobs are.
@@ -61,8 +69,10 @@ class Walk:
         self._chance = chance
 
     async def change(self, executor: Executor) -> None:
-        """Submits, ends, forgets or moves some."""
-        what, given = self._chance.choice(((COPY, "ages"), (COPY, "ages"), (END, "status"), (FORGET, ""), (MOVE, "")))
+        """Submits, ends, forgets, moves or gives away some."""
+        what, given = self._chance.choice(
+            ((COPY, "ages"), (COPY, "ages"), (END, "status"), (FORGET, ""), (MOVE, ""), (GIVE, ""))
+        )
         parameters: dict[str, Any] = {"job_id": self._job_id}
         if given == "ages":
             parameters["ages"] = self._ages()
@@ -84,7 +94,8 @@ class Walk:
                 if self._chance.random() < 0.1:
                     await tx.execute(FOLD_AS_BEFORE)
                 else:
-                    await tx.execute(storage.counts.FOLD, user_id=1, long=12, part=6)
+                    user_id = self._chance.choice((1, 1, 2))
+                    await tx.execute(storage.counts.FOLD, user_id=user_id, long=12, part=6)
 
     async def compare(self) -> None:
         """Pages of one snapshot, found by spans and by counting from the first job."""
@@ -97,6 +108,18 @@ class Walk:
                 near, deep = (storage.versions.page_statement(**kinds, deep=deep) for deep in (False, True))
                 (plain,), (found,) = [await snapshot.fetch_all(statement, **given) for statement in (near, deep)]
                 assert dict(found) == dict(plain), (given, await snapshot.fetch_all(SPANS))
+                await self._compare_of_all(snapshot, statuses, limit, offset)
+
+    async def _compare_of_all(self, snapshot: Executor, statuses: list[str] | None, limit: int, offset: int) -> None:
+        """The same of all users, as operators list them."""
+        for users in (None, [1], [2, 77]):
+            given: dict[str, Any] = {"limit": limit, "offset": offset}
+            given |= {} if statuses is None else {"statuses": statuses}
+            given |= {} if users is None else {"user_ids": users}
+            found = storage.lists.list_ids(of_all=users is None, filtered=statuses is not None)
+            rows = await snapshot.fetch_all(found, **given)
+            plain = {"user_ids": users or [1, 2], "statuses": statuses or list(JobStatus), "limit": limit}
+            assert rows == await snapshot.fetch_all(ALL_IN_ORDER, offset=offset, **plain), given
 
 
 @pytest.mark.parametrize("seed", range(3))
