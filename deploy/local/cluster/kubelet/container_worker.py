@@ -100,7 +100,7 @@ class ContainerWorker:
                 continue
             attempt = len(instances(self._directory))
             instance = Instance(self._directory / str(attempt), attempt)
-            instance.claim(config)
+            await _to_its_end(instance.claim, config)
             self._context.event("Normal", "Created", f"Created container {self.view.name}", self.view.name)
             return instance
         return None
@@ -246,6 +246,16 @@ class ContainerWorker:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+async def _to_its_end(call: Callable[[Config], None], config: Config) -> None:
+    """In a thread, since it waits for the disk; a cancellation comes through when it has ended."""
+    calling = asyncio.ensure_future(asyncio.to_thread(call, config))
+    try:
+        await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await calling
+        raise
 
 
 def _terminated(instance: Instance, began: datetime | None, ended: Exit) -> Object:

@@ -73,11 +73,9 @@ class Instance:
         return self.directory / "log"
 
     def claim(self, config: Config) -> None:
-        """Writes the intent to run, durably; nothing runs yet."""
+        """Writes the intent to run; nothing runs yet. It lasts when the shim has claimed the directory."""
         self.directory.mkdir(mode=0o700, parents=True)
         write_private(self.directory / "config", config.encode())
-        _sync_directory(self.directory)
-        _sync_directory(self.directory.parent)
 
     async def start(self, spawn: Callable[[Path], Awaitable[int]]) -> datetime | None:
         """Makes sure that the program runs or has run, once; when it began, or None if it could not be executed.
@@ -190,11 +188,3 @@ async def _process_end(pid: int) -> None:
 
 def _moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,8 +2,9 @@
 
 It claims the directory (`started`), so that a second shim for the same container gives up: a command never runs twice.
 It records the process (`process`), that it runs (`running`), its output (`log`) and its end (`exit`). Files appear
-whole or not at all. Of what it executes, Python programs that the launcher has loaded (`PROGRAMS`) are run in the
-forked process itself; forty of these start at once.
+whole or not at all, and `started` lasts: what a power failure takes of the rest, it takes with the process, and an end
+that is not recorded counts as killed. Of what it executes, Python programs that the launcher has loaded (`PROGRAMS`)
+are run in the forked process itself; forty of these start at once.
 
 The log is as containerd writes it: for each line one record, `TIME stdout|stderr F|P TEXT`, with a time of its own,
 both streams in one file in the order in which they were read, a little of each in turn. A line of more than 16 KiB is
@@ -64,6 +65,15 @@ def start_ticks(pid: int) -> str:
             return file.read().rpartition(b") ")[2].split()[19].decode()
     except OSError:
         return ""
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Returns when a file's content, or a directory's entries, would survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Container:
@@ -406,6 +416,8 @@ def _claim() -> bool:
         return False
     finally:
         os.unlink(mine)  # noqa: PTH108
+    for path in ("started", ".", ".."):
+        sync(path)
     return True
 
 
@@ -423,6 +435,5 @@ def _record(name: str, text: str) -> None:
     temporary = f".{name}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(descriptor, text.encode())
-    os.fsync(descriptor)
     os.close(descriptor)
     os.rename(temporary, name)  # noqa: PTH104
