@@ -37,6 +37,8 @@ SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 _START_SECONDS = 300.0
 _BITE = 50_000
 _PAGE = 50
+_FAILED = 5_000
+"""One in so many of the asking user's jobs has failed."""
 _COPY_JOBS = (
     "INSERT INTO jobs SELECT (jsonb_populate_record(one, jsonb_build_object('id', given.id, 'user_id', $3 + given.turn "
     "% $4, 'created_at', one.created_at - given.turn * interval '1 second'))).* "
@@ -116,7 +118,9 @@ async def fill(stack: LocalStack, size: Size) -> Filled:
     own = int(await stack.user_id("bench"))
     one = Owners(first=own, count=1)
     others = Owners(first=own + 1, count=size.users)
-    await _copy(stack, _Copies("jobs", _COPY_JOBS, ended, _new_ids(size.own)), one)
+    own_ids = _new_ids(size.own)
+    await _copy(stack, _Copies("jobs", _COPY_JOBS, ended, own_ids), one)
+    await stack.execute("jobs", "UPDATE jobs SET status = 'failed' WHERE id = ANY($1)", own_ids[::_FAILED])
     await _copy(stack, _Copies("jobs", _COPY_JOBS, ended, _new_ids(size.others)), others)
     ids = _new_ids(size.waiting)
     # what waits at capacity without a job would be taken for lost
@@ -227,6 +231,7 @@ READS: dict[str, Callable[[Lab], Awaitable[float]]] = {
     # the small lab has 200
     "list, page 1,000": lambda lab: lab.timed("GET", _page(min(1_000, lab.size.own // _PAGE))),
     "list, completed": lambda lab: lab.timed("GET", _page(1) + "&status=completed"),
+    "list, failed": lambda lab: lab.timed("GET", _page(1) + "&status=failed"),
     "list, queued": lambda lab: lab.timed("GET", _page(1) + "&status=queued"),
     "availability": lambda lab: lab.timed("GET", "/v1/gpu/availability", service="capacity"),
     "cluster status": lambda lab: lab.timed("GET", "/v1/cluster/status", service="capacity"),

@@ -17,8 +17,8 @@ from shared.database import Row, Statement
 _BYTES = 32
 _LIMIT, _OFFSET = (bindparam(name, type_=sa.BigInteger) for name in ("limit", "offset"))
 _DEEP = 500
-"""Rows before a page from which on it is cheaper to look for the span of time in which it begins, to read ids alone
-from there, in the index, and then the page's rows."""
+"""Rows before a page from which on it is cheaper to look for the spans of time that it is in, to read ids alone there,
+in the index, and then the page's rows."""
 # the time is of no use but after a restore, when revisions are counted from an earlier hour again
 VERSION = (
     sa.func.uuid_send(jobs.c.id)
@@ -40,7 +40,10 @@ FIND_OWN = Statement(
 def list_versions(query: JobQuery) -> Statement:
     """Finds a page (`limit`, `offset`) of a user's (`user_id`) jobs; with a filter, by `statuses`."""
     only_open = query.statuses is not None and OPEN_STATUSES.issuperset(query.statuses)
-    return page_statement(filtered=query.statuses is not None, only_open=only_open, deep=query.offset >= _DEEP)
+    filtered = query.statuses is not None
+    # of a filter's jobs the next one may be far away
+    by_spans = query.offset >= _DEEP or (filtered and not only_open)
+    return page_statement(filtered=filtered, only_open=only_open, by_spans=by_spans)
 
 
 def to_page(row: Row) -> VersionPage:
@@ -51,14 +54,14 @@ def to_page(row: Row) -> VersionPage:
 
 
 @cache
-def page_statement(*, filtered: bool, only_open: bool, deep: bool) -> Statement:
-    """What `list_versions` says; deep or not it finds the same, and costs less far from the first job or near to it."""
+def page_statement(*, filtered: bool, only_open: bool, by_spans: bool) -> Statement:
+    """What `list_versions` says: both ways find the same, by counting from the first job or by spans of time."""
     wanted = [jobs.c.user_id == bindparam("user_id")]
     if filtered:
         wanted.append(jobs.c.status == sa.any_(STATUSES))
     if only_open:
         wanted.append(jobs.c.status.in_([sa.literal_column(f"'{status}'") for status in sorted(OPEN_STATUSES)]))
-    page = _deep_page(wanted, filtered=filtered) if deep else _near_page(wanted)
+    page = _page_by_spans(wanted, filtered=filtered) if by_spans else _page_by_counting(wanted)
     newest_first = (page.c.created_at.desc(), page.c.id.desc())
     versions = sa.func.string_agg(page.c.job_version, aggregate_order_by(sa.text("''::bytea"), *newest_first))
     return Statement(
@@ -66,7 +69,7 @@ def page_statement(*, filtered: bool, only_open: bool, deep: bool) -> Statement:
     )
 
 
-def _near_page(wanted: Sequence[Any]) -> Any:
+def _page_by_counting(wanted: Sequence[Any]) -> Any:
     return (
         sa.select(jobs.c.id, jobs.c.created_at, VERSION)
         .where(*wanted)
@@ -77,45 +80,48 @@ def _near_page(wanted: Sequence[Any]) -> Any:
     )
 
 
-def _deep_page(wanted: Sequence[Any], *, filtered: bool) -> Any:
-    start = _start(filtered=filtered)
-    ends_at, newer = (sa.select(column).scalar_subquery() for column in (start.c.ends_at, start.c.newer))
+def _page_by_spans(wanted: Sequence[Any], *, filtered: bool) -> Any:
+    spans = _spans_of_page(filtered=filtered)
+    before = _OFFSET - spans.c.newer
     ids = (
         sa.select(jobs.c.id, jobs.c.created_at)
-        .where(*wanted, jobs.c.created_at < sa.func.coalesce(ends_at, sa.text("'infinity'")))
+        .where(*wanted, jobs.c.created_at >= spans.c.begins_at, jobs.c.created_at < spans.c.ends_at)
         .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-        .limit(_LIMIT)
-        .offset(_OFFSET - sa.func.coalesce(newer, sa.literal_column("0")))
-        .subquery("ids")
+        .limit(sa.func.least(_LIMIT, before + _LIMIT))
+        .offset(sa.func.greatest(sa.literal_column("0"), before))
+        .lateral("ids")
     )
     # one by one: as a plain join PostgreSQL, which does not know how short a page is, would read the whole table
     found = sa.select(VERSION).where(jobs.c.id == ids.c.id).limit(sa.literal_column("1")).lateral("found")
     return (
         sa.select(ids.c.id, ids.c.created_at, found.c.job_version)
-        .select_from(ids.join(found, sa.true()))
+        .select_from(spans.join(ids, sa.true()).join(found, sa.true()))
         .subquery("page")
     )
 
 
-def _start(*, filtered: bool) -> Any:
-    """The span of time in which a page begins: when it ends, and how many jobs are newer.
+def _spans_of_page(*, filtered: bool) -> Any:
+    """The spans of time that have jobs of the page, and how many jobs of the list are newer than each.
 
-    No row when that is not known: then all are counted from the first.
+    One span of all times where that is not known: then all are counted from the first.
     """
-    filter_ = "AND status = ANY(CAST(:statuses AS text[]))" if filtered else ""
+    of_list = (
+        "coalesce(sum(jobs) FILTER (WHERE status = ANY(CAST(:statuses AS text[]))), 0)" if filtered else "sum(jobs)"
+    )
+    is_unknown = f"EXISTS (SELECT FROM job_counts WHERE {OF_USER} AND created_at = '-infinity')"
     return (
         sa.text(
-            "SELECT ends_at, newer FROM ("
+            "SELECT begins_at, ends_at, CAST(upto - jobs AS bigint) AS newer FROM ("
             "SELECT begins_at, coalesce(lag(begins_at) OVER newest_first, 'infinity') AS ends_at, "
-            "CAST(sum(sum(jobs)) OVER newest_first - sum(jobs) AS bigint) AS newer FROM ("
-            f"SELECT begins_at, jobs FROM job_spans WHERE {OF_USER} {filter_} UNION ALL "
-            f"SELECT {SPAN_OF_CHANGE}, jobs FROM job_counts AS change "
-            f"WHERE {OF_USER} AND created_at > '-infinity' {filter_}) AS known(begins_at, jobs) "
+            f"{of_list} AS jobs, sum({of_list}) OVER newest_first AS upto FROM ("
+            f"SELECT begins_at, status, jobs FROM job_spans WHERE {OF_USER} UNION ALL "
+            f"SELECT {SPAN_OF_CHANGE}, status, jobs FROM job_counts AS change "
+            f"WHERE {OF_USER} AND created_at > '-infinity') AS known(begins_at, status, jobs) "
             "GROUP BY begins_at WINDOW newest_first AS (ORDER BY begins_at DESC)) AS span "
-            "WHERE newer <= CAST(:offset AS bigint) "
-            f"AND NOT EXISTS (SELECT FROM job_counts WHERE {OF_USER} AND created_at = '-infinity') "
-            "ORDER BY begins_at LIMIT 1"
+            "WHERE jobs > 0 AND upto > CAST(:offset AS bigint) "
+            f"AND upto - jobs < CAST(:offset AS bigint) + CAST(:limit AS bigint) AND NOT {is_unknown} "
+            f"UNION ALL SELECT '-infinity', 'infinity', 0 WHERE {is_unknown}"
         )
-        .columns(sa.column("ends_at", TIME), sa.column("newer", sa.BigInteger))
-        .cte("start")
+        .columns(sa.column("begins_at", TIME), sa.column("ends_at", TIME), sa.column("newer", sa.BigInteger))
+        .cte("spans")
     )

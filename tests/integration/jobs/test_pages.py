@@ -105,8 +105,12 @@ class Walk:
                 given: dict[str, Any] = {"user_id": 1, "limit": limit, "offset": offset}
                 given |= {} if statuses is None else {"statuses": statuses}
                 kinds = {"filtered": statuses is not None, "only_open": statuses == ["active", "pending"]}
-                near, deep = (storage.versions.page_statement(**kinds, deep=deep) for deep in (False, True))
-                (plain,), (found,) = [await snapshot.fetch_all(statement, **given) for statement in (near, deep)]
+                by_counting, by_spans = (
+                    storage.versions.page_statement(**kinds, by_spans=one) for one in (False, True)
+                )
+                (plain,), (found,) = [
+                    await snapshot.fetch_all(statement, **given) for statement in (by_counting, by_spans)
+                ]
                 assert dict(found) == dict(plain), (given, await snapshot.fetch_all(SPANS))
                 await self._compare_of_all(snapshot, statuses, limit, offset)
 
