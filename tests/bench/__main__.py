@@ -61,7 +61,7 @@ def plan_of(target: Target, rate: float | None) -> Plan:
 
 def run(plan: Plan) -> Result:
     """What came of a plan."""
-    done = subprocess.run(LOAD, cwd=ROOT, input=msgspec.json.encode(plan), capture_output=True, check=True)
+    done = subprocess.run(LOAD, cwd=ROOT, input=msgspec.json.encode(plan), stdout=subprocess.PIPE, check=True)
     return msgspec.json.decode(done.stdout, type=Result)
 
 

@@ -48,7 +48,7 @@ def traced(command: Sequence[str], given: bytes, folder: Path) -> tuple[bytes, H
     """
     with tempfile.NamedTemporaryFile(prefix="gpudev-bench-", suffix=".perf") as file:
         recorder = (*_PERF, "--output", file.name, "--") if _may_trace() else ()
-        done = subprocess.run([*recorder, *command], cwd=folder, input=given, capture_output=True, check=True)
+        done = subprocess.run([*recorder, *command], cwd=folder, input=given, stdout=subprocess.PIPE, check=True)
         if not recorder:
             return done.stdout, {}
         shown = ["perf", "script", "--ns", "--fields", "cpu,time,event,trace", "--input", file.name]

@@ -21,7 +21,8 @@ import msgspec
 _WORST = 5
 _GOOD = frozenset({200, 304})
 _HEAD_END = b"\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+"""With the end of what comes before it: a header's value may end in 0."""
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("qq")
 _READ_BYTES = 1 << 18

@@ -19,7 +19,7 @@ _REQUEST = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     [
         _ANSWER,
         b"HTTP/1.1 304 Not Modified\r\nETag: a\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Total: 10\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ],
 )
 def test_an_answer_is_whole_with_its_last_byte_and_not_before(answer: bytes) -> None:
