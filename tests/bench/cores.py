@@ -23,7 +23,7 @@ _PERF = (
     # a buffer that holds a whole round: emptied meanwhile it would hold a core itself
     *("--mmap-pages", "64M", "--event", "sched:sched_switch"),
 )
-_SWITCH = re.compile(r"\[(\d+)\]\s+([\d.]+): +sched:sched_switch: prev_comm=.* prev_pid=(\d+) prev_prio=")
+_SWITCH = re.compile(r"\[(\d+)\]\s+([\d.]+): +sched:sched_switch: prev_comm=(.*) prev_pid=(\d+) prev_prio=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Hold:
     end: float
     thread: int
     """0: nobody."""
+    program: str
+    """As the kernel calls the thread."""
 
 
 Holds = dict[int, list[Hold]]
@@ -70,9 +72,9 @@ def holds_of(lines: Iterable[str]) -> Holds:
     since: dict[int, float] = {}
     for line in lines:
         if found := _SWITCH.search(line):
-            core, at, thread = int(found[1]), float(found[2]), int(found[3])
+            core, at = int(found[1]), float(found[2])
             if core in since:
-                holds[core].append(Hold(since[core], at, thread))
+                holds[core].append(Hold(since[core], at, int(found[4]), found[3]))
             since[core] = at
     return dict(holds)
 
@@ -99,27 +101,27 @@ def within(holds: Sequence[Hold], interval: Interval) -> Iterable[tuple[Hold, fl
             yield hold, min(hold.end, end) - max(hold.begin, begin)
 
 
-def shares(holds: Holds, intervals: Sequence[Interval], name: Callable[[int], str]) -> dict[str, float]:
+def shares(holds: Holds, intervals: Sequence[Interval], name: Callable[[Hold], str]) -> dict[str, float]:
     """What each had of a core in the intervals, the greatest first: of two cores they make 2 together.
 
     Args:
         holds: As recorded.
         intervals: That do not meet.
-        name: Of a thread.
+        name: Of who holds.
     """
     seconds: dict[str, float] = defaultdict(float)
     for core in holds.values():
         for interval in intervals:
             for hold, held in within(core, interval):
-                seconds[name(hold.thread) if hold.thread else IDLE] += held
+                seconds[name(hold) if hold.thread else IDLE] += held
     whole = sum(end - begin for begin, end in intervals)
     return {who: held / whole for who, held in sorted(seconds.items(), key=lambda one: -one[1])}
 
 
-def longest(holds: Holds, intervals: Sequence[Interval], name: Callable[[int], str]) -> list[tuple[str, float]]:
+def longest(holds: Holds, intervals: Sequence[Interval], name: Callable[[Hold], str]) -> list[tuple[str, float]]:
     """The three who held a core for longest without a switch, and for how many seconds."""
     found = [
-        (name(hold.thread), held)
+        (name(hold), held)
         for core in holds.values()
         for interval in intervals
         for hold, held in within(core, interval)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.cores import IDLE, Holds, longest, merged, shares, stolen_seconds, traced, waited
+from tests.bench.cores import IDLE, Hold, Holds, longest, merged, shares, stolen_seconds, traced, waited
 from tests.bench.cpu import cpu_by_process
 from tests.bench.load import Plan, Result
 from tests.support.stack import ROOT, LocalStack
 
 LOAD = (sys.executable, "-m", "tests.bench.load")
-_OTHERS = "others"
 _LEAST_SHARE = 0.02
 
 
@@ -31,17 +30,17 @@ def in_worst(stack: LocalStack, load: Sequence[str], plan: Plan) -> str:
     return f"{found}; the host gave {1000 * (stolen_seconds() - stolen):.0f} ms of the cores to others"
 
 
-def _names(processes: Mapping[str, Sequence[int]], load: int) -> Callable[[int], str]:
+def _names(processes: Mapping[str, Sequence[int]], load: int) -> Callable[[Hold], str]:
     parts = {thread: part for part, pids in processes.items() for pid in pids for thread in _threads(pid)}
     parts[load] = "the load"
-    return lambda thread: parts.get(thread, _OTHERS)
+    return lambda hold: parts.get(hold.thread) or f"other {hold.program}"
 
 
 def _threads(pid: int) -> list[int]:
     return [int(task.name) for task in Path(f"/proc/{pid}/task").glob("*")]
 
 
-def _of_switches(result: Result, holds: Holds, name: Callable[[int], str]) -> str:
+def _of_switches(result: Result, holds: Holds, name: Callable[[Hold], str]) -> str:
     groups = merged(result.slowest)
     held = ", ".join(f"{who} {1000 * seconds:.1f}" for who, seconds in longest(holds, groups, name))
     idle = shares(holds, [result.measured], name).get(IDLE, 0.0)

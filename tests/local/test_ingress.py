@@ -3,6 +3,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy.local.ingress import Ingress, dynamic_configuration, priority, rule, static_configuration
 from shared.routes import FRONT_DOOR, ROUTES, SERVICES, Route
 
@@ -34,6 +36,15 @@ def test_a_path_without_a_row_reaches_no_page_of_the_front_door() -> None:
 
     assert routers()["everything-else"]["middlewares"] == ["errors", "nowhere", "retry"]
     assert middlewares["nowhere"] == {"replacePath": {"path": "/nowhere"}}
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(None, "1"), (1, "1"), (2, "1"), (4, "2")])
+def test_half_of_the_cores_are_left_to_the_services(
+    cores: int | None, threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+
+    assert replace(INGRESS, directory=tmp_path).part(tmp_path / "log").env == {"GOMAXPROCS": threads}
 
 
 def test_health_is_answered_within_two_seconds_for_a_service_that_hangs() -> None:

@@ -16,14 +16,14 @@ _LINES = """\
 """  # noqa: E501 - as perf shows them
 
 
-def _name(thread: int) -> str:
-    return {7: "jobs", 8: "postgres"}[thread]
+def _name(hold: Hold) -> str:
+    return {7: "jobs", 8: "postgres"}[hold.thread]
 
 
 def test_a_thread_holds_a_core_from_one_switch_to_the_next() -> None:
     assert holds_of(_LINES.splitlines()) == {
-        0: [Hold(10.0, 10.004, 7), Hold(10.004, 10.006, 8)],
-        1: [Hold(10.001, 10.005, 0)],
+        0: [Hold(10.0, 10.004, 7, "a b"), Hold(10.004, 10.006, 8, "c")],
+        1: [Hold(10.001, 10.005, 0, "swapper/1")],
     }
 
 
