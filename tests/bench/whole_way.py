@@ -126,7 +126,8 @@ async def main() -> None:
         result = await load(stack, plan_of(stack, user.key))
         took = time.monotonic() - began
         jobs = (await backlog(stack))["jobs"] - jobs_before
-        print(f"{result}\n{jobs} jobs in {took:.1f} s: {jobs / took:.0f} a second")
+        answers = f"answered p50 {result.p50_milliseconds:.1f} ms, p99 {result.p99_milliseconds:.1f} ms"
+        print(f"{jobs} jobs in {took:.1f} s: {jobs / took:.0f} a second, {answers}, {result.errors:.0f} errors")
         late = await catch_up(stack)
         print(f"caught up {late:.1f} s later; until then, of two cores:")
         show(before, cpu_by_part(stack), jobs, took + late)

@@ -155,13 +155,11 @@ class Instance:
         return int(pid) if pid and shim.start_ticks(int(pid)) == ticks else 0
 
     def _shim_alive(self) -> bool:
-        if self._shim_pid():
-            return True
-        return (
-            self._spawned is not None
-            and bool(self._spawned[1])
-            and shim.start_ticks(self._spawned[0]) == self._spawned[1]
-        )
+        if self._spawned is not None:
+            pid, ticks = self._spawned
+            if ticks and shim.start_ticks(pid) == ticks:
+                return True
+        return bool(self._shim_pid())
 
     def _read(self, name: str) -> str:
         try:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 60.0
 _SHUTDOWN_GRACE_SECONDS = 1.2
-_STARTS_AT_ONCE = 1 + (os.cpu_count() or 1)  # one more than can compute: they also wait for the disk
+_STARTS_AT_ONCE = 3 * (os.cpu_count() or 1)  # more than can compute at once: most of a start is waiting
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENDED = {"Succeeded", "Failed"}
 _POD_NETWORK = ipaddress.IPv4Network("127.128.0.0/9")

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
@@ -15,7 +16,12 @@ def parse(value: Any) -> Decimal:
     known = isinstance(value, str | int | float) and not isinstance(value, bool)
     if not known or not _PATTERN.fullmatch(str(value)):
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-    number: Decimal = parse_quantity(str(value))  # type: ignore[no-untyped-call]
+    return _number(str(value))
+
+
+@lru_cache(1024)
+def _number(text: str) -> Decimal:
+    number: Decimal = parse_quantity(text)  # type: ignore[no-untyped-call]
     return number
 
 

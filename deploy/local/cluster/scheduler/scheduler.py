@@ -37,16 +37,14 @@ class Scheduler:
     def schedule_all(self) -> None:
         """One pass."""
         store = self._registry.store
-        waiting: list[Object] = []
+        waiting = [pod for pod in store.values("pods") if not pod["spec"].get("nodeName") and _is_ours(pod)]
+        if not waiting:
+            return
         used: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
         for pod in store.values("pods"):
             node = pod["spec"].get("nodeName")
             if node and occupies(pod):
                 _add(used[node], pod)
-            elif not node and _is_ours(pod):
-                waiting.append(pod)
-        if not waiting:
-            return
         nodes = [record.value for record in store.records("nodes")]
         waiting.sort(key=lambda pod: (-pod["spec"]["priority"], int(pod["metadata"]["resourceVersion"])))
         for pod in waiting:
