@@ -27,7 +27,7 @@ _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("qq")
 _READ_BYTES = 1 << 18
 _WAIT_SECONDS = 30.0
-"""For any answer at all."""
+"""For anything at all."""
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -113,8 +113,15 @@ class _Clients:
         self._busy[connection] = _Request(due, sent, sent - max(due, free_since))
 
     def answers(self, seconds: float) -> list[_Answer]:
-        """What comes within so long, as soon as something does."""
+        """What ends within so long, as soon as something comes.
+
+        Raises:
+            ConnectionError: The server closed a connection.
+            TimeoutError: It sent nothing for half a minute.
+        """
         readable, _, _ = select.select(self._busy, [], [], seconds)
+        if not readable and seconds >= _WAIT_SECONDS:
+            raise TimeoutError(f"no answer for {_WAIT_SECONDS:.0f} s")
         return [answer for connection in readable if (answer := self._read(connection)) is not None]
 
     def _read(self, connection: socket.socket) -> _Answer | None:
@@ -181,10 +188,7 @@ def _measure(plan: Plan, clients: _Clients) -> Result:
         if due >= end and not clients.busy:
             return _result(plan, begin, answers)
         until_next = max(0.0, due - now) if clients.idle and due < end else _WAIT_SECONDS
-        came = clients.answers(until_next)
-        if not came and until_next == _WAIT_SECONDS:
-            raise TimeoutError(f"no answer for {_WAIT_SECONDS:.0f} s")
-        answers += came
+        answers += clients.answers(until_next)
 
 
 def _result(plan: Plan, begin: float, answers: list[_Answer]) -> Result:

@@ -29,14 +29,16 @@ def test_an_answer_is_whole_with_its_last_byte_and_not_before(answer: bytes) -> 
 
 @contextmanager
 def _server(hold_seconds: float) -> Iterator[int]:
-    """Answers one connection at a time, each request after so long; its port."""
+    """Answers one connection, each request after so long, in two pieces; its port."""
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with closing(connection):
             while connection.recv(4096):
                 time.sleep(hold_seconds)
-                connection.sendall(_ANSWER)
+                connection.sendall(_ANSWER[:20])
+                time.sleep(0.001)
+                connection.sendall(_ANSWER[20:])
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
