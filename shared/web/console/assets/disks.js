@@ -94,7 +94,7 @@ export class DisksView extends View {
     return h(
       "li",
       { key, class: "disk" },
-      h("h2", null, name, " ", badge(stateOf(disk))),
+      h("h2", null, `${name} `, badge(stateOf(disk))),
       h(
         "p",
         null,

@@ -72,7 +72,7 @@ export class FleetView extends View {
     return h(
       "section",
       { key: gpuType, "aria-labelledby": id },
-      h("h2", { id }, gpuType, " ", h("span", { class: "count" }, `${free} of ${total} free`)),
+      h("h2", { id }, `${gpuType} `, h("span", { class: "count" }, `${free} of ${total} free`)),
       h("ul", { class: "nodes" }, nodes.map((node) => this.node(node))),
     );
   }
@@ -83,7 +83,7 @@ export class FleetView extends View {
     return h(
       "li",
       { key: node.name, class: `node ${!node.ready ? "dead" : !node.schedulable ? "cordoned" : ""}` },
-      h("h3", null, node.name, state && [" ", h("span", { class: "badge failed" }, state)]),
+      h("h3", null, `${node.name} `, state && h("span", { class: "badge failed" }, state)),
       h(
         "div",
         { class: "gpus", role: "img", "aria-label": `${node.total} GPUs: ${told(count([node]))}` },

@@ -90,7 +90,7 @@ export class JobView extends View {
     }
     return [
       h("p", { class: "back" }, h("a", { href: "#/jobs" }, "Jobs")),
-      h("h1", { tabindex: "-1" }, nameOf(job), " ", badge(job.status)),
+      h("h1", { tabindex: "-1" }, `${nameOf(job)} `, badge(job.status)),
       this.error && h("p", { class: "error", role: "alert" }, this.error),
       h("p", { class: "lead" }, timing(job)),
       this.warnings(),
@@ -242,7 +242,7 @@ export class JobView extends View {
       "section",
       { key: "log", "aria-labelledby": "log-head" },
       h("h2", { id: "log-head" }, "Log ", h("small", { class: "quiet" }, this.logState)),
-      h("pre", { class: "log", opaque: true, ref: attach, role: "log", tabindex: "0", "aria-label": "Log" }),
+      h("pre", { class: "log", opaque: true, ref: attach, role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Log" }),
     );
   }
 

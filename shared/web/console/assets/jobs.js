@@ -80,7 +80,7 @@ export class JobsView extends View {
     return h(
       "section",
       { key: id, "aria-labelledby": id },
-      h("h2", { id }, heading, " ", h("span", { class: "count" }, list.total.toLocaleString())),
+      h("h2", { id }, `${heading} `, h("span", { class: "count" }, list.total.toLocaleString())),
       table(
         `${heading} jobs, newest first`,
         ["Job", "Status", "GPUs", heading === "Open" ? "Time" : "Ended", "Submitted"],

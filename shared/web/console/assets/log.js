@@ -1,6 +1,7 @@
 // A log that follows: text as it comes, at the end unless its reader has scrolled up.
 
 import { open, textOf } from "./api.js";
+import { say } from "./ui.js";
 
 const TAIL = 2000;
 const MOST_CHARACTERS = 1_000_000;
@@ -15,6 +16,7 @@ export class LogPane {
     this.tellState = tellState;
     this.length = 0;
     this.recent = 0;
+    this.repeatsUntil = 0;
     this.ending = new AbortController();
   }
 
@@ -33,6 +35,8 @@ export class LogPane {
       try {
         this.tellState("following");
         const answer = await open("GET", path, { signal: this.ending.signal });
+        // what comes at first after a break was there before
+        if (this.length > 0) this.repeatsUntil = performance.now() + SPOKEN_MS;
         this.clear();
         await this.read(answer.body.getReader());
         // the answer ends with the job, and with the key that it was asked for with
@@ -70,11 +74,15 @@ export class LogPane {
     }
   }
 
-  /** A screen reader reads new lines, but none of what pours in faster than anybody listens: it would never end. */
-  hush(characters) {
-    this.recent += characters;
-    this.node.setAttribute("aria-live", this.recent > SPOKEN_CHARACTERS ? "off" : "polite");
-    if (characters > 0) setTimeout(() => this.hush(-characters), SPOKEN_MS);
+  /**
+   * New lines are said; of what pours in faster than anybody listens nothing is, it would never end. By the page and not by
+   * the log itself, which would be read from its beginning each time.
+   */
+  sayLines(text) {
+    this.recent += text.length;
+    setTimeout(() => (this.recent -= text.length), SPOKEN_MS);
+    const isNew = performance.now() > this.repeatsUntil;
+    if (isNew && this.recent <= SPOKEN_CHARACTERS && text.trim()) say(text);
   }
 
   clear() {
@@ -84,7 +92,7 @@ export class LogPane {
 
   append(text) {
     const { node } = this;
-    this.hush(text.length);
+    this.sayLines(text);
     const follows = node.scrollHeight - node.scrollTop - node.clientHeight < 40;
     node.append(text);
     this.length += text.length;

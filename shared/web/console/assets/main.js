@@ -11,7 +11,7 @@ import { LoginView, logInByCode, readIdentity } from "./login.js";
 import { OperateView } from "./operate.js";
 import { QueueView } from "./queue.js";
 import { SubmitView } from "./submit.js";
-import { h, render, tell } from "./ui.js";
+import { h, render, say, tell } from "./ui.js";
 import { UsageView } from "./usage.js";
 
 const VIEWS = [
@@ -39,10 +39,15 @@ function update() {
   isPlanned = true;
   requestAnimationFrame(() => {
     isPlanned = false;
-    render(main, current.render());
+    render(main, headed(current.render()));
     render(header, shell());
     document.title = `${current.title} – GPU Dev`;
   });
+}
+
+/** Each view has a heading of its own: of one that was another's the name of before would be read. */
+function headed(nodes) {
+  return nodes.map((node) => (node?.tag === "h1" ? { ...node, key: `heading of ${shownRoute}` } : node));
 }
 
 function shell() {
@@ -54,7 +59,7 @@ function shell() {
       h(
         "div",
         { key: "who", class: "who" },
-        h("span", { class: `live ${isLive ? "on" : "off"}`, role: "status" }, isLive === false ? "reconnecting …" : isLive ? "live" : ""),
+        h("span", { class: `live ${isLive ? "on" : "off"}` }, isLive === false ? "reconnecting …" : isLive ? "live" : ""),
         h("span", { class: "name" }, who.username, who.is_operator && " (operator)"),
         h("button", { type: "button", onclick: logOut }, "Log out"),
       ),
@@ -111,6 +116,8 @@ function follow(view) {
     onResync: () => current.onResync(),
     onState: (state) => {
       if (state !== isLive) {
+        if (state === false) say("Reconnecting …");
+        else if (isLive === false) say("Live again.");
         isLive = state;
         update();
       }

@@ -47,7 +47,7 @@ export class QueueView extends View {
     return h(
       "section",
       { key: queue.gpu_type, "aria-labelledby": id },
-      h("h2", { id }, queue.gpu_type, " ", h("span", { class: "count" }, text)),
+      h("h2", { id }, `${queue.gpu_type} `, h("span", { class: "count" }, text)),
       table(
         `Queue of ${queue.gpu_type}`,
         heads,

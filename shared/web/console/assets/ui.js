@@ -166,13 +166,21 @@ export function facts(pairs) {
 }
 
 const unsaid = [];
+const SAID = 3;
 
-/** Tells those who do not see the page what has changed on it; what comes together is said together. */
+/**
+ * Tells those who do not see the page what has changed on it; what comes together is said together. Each time in a
+ * paragraph of its own: text that is changed is read as a whole, what it was before included.
+ */
 export function say(text) {
   if (unsaid.push(text) > 1) return;
-  const said = document.getElementById("said");
-  said.textContent = ""; // the same words once more are news as well
-  setTimeout(() => (said.textContent = unsaid.splice(0).join(" ")), 100);
+  setTimeout(() => {
+    const said = document.getElementById("said");
+    const words = document.createElement("p");
+    words.textContent = unsaid.splice(0).join(" ");
+    said.append(words);
+    if (said.children.length > SAID) said.firstChild.remove();
+  }, 100);
 }
 
 /** Tells of things that were in one state and are in another by now; of many at once only that they are many. */
@@ -233,6 +241,8 @@ export function ask(text, action) {
       ),
     );
     dialog.addEventListener("close", () => end(false)); // by Escape
+    // what lies under a dialog is as if it were not there, and would be said anew when it is back
+    document.getElementById("said").replaceChildren();
     dialog.showModal();
   });
 }
