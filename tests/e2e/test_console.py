@@ -438,7 +438,7 @@ async def test_the_life_of_a_disk(browser: Browser, stack: LocalStack) -> None:
         await disk.get_by_label("Name of a new disk from this snapshot").fill("copy")
         await disk.get_by_role("button", name="Make").click()
         await expect(page.get_by_role("heading", name="copy available")).to_be_visible()
-        await page.get_by_role("listitem").filter(has_text="copy").first.get_by_label("Rename to").fill("other")
+        await page.get_by_role("listitem").filter(has_text="copy").first.get_by_label("Rename copy to").fill("other")
         await page.get_by_role("button", name="Rename copy").click()
         await expect(page.get_by_role("heading", name="other available")).to_be_visible()
         await page.get_by_role("button", name="Delete other").click()
