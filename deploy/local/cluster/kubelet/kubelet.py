@@ -17,7 +17,6 @@ from deploy.local.cluster.kubelet.images import resolve
 from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.launcher import Launcher
 from deploy.local.cluster.kubelet.pod_worker import PodWorker, Surroundings
-from deploy.local.cluster.kubelet.turns import Turns
 from deploy.local.cluster.machinery.objects import Object, now, timestamp, uid_of
 from deploy.local.cluster.registry.registry import Registry, Target
 from deploy.local.cluster.registry.resources import RESOURCES
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 60.0
 _SHUTDOWN_GRACE_SECONDS = 1.2
-_STARTS_AT_ONCE = 3 * (os.cpu_count() or 1)  # more than can compute at once: most of a start is waiting
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENDED = {"Succeeded", "Failed"}
 _POD_NETWORK = ipaddress.IPv4Network("127.128.0.0/9")
@@ -54,14 +52,7 @@ class Kubelet:
         # the interpreter's folder last, so that `python` exists on a bare machine too
         search_path = f"{_STANDARD_PATH}:{Path(sys.executable).parent}"
         self._around = Surroundings(
-            registry,
-            events,
-            search_path,
-            fleet.NODE_ADDRESS,
-            back_off_seconds,
-            self.resolve,
-            launcher.spawn,
-            Turns(_STARTS_AT_ONCE),
+            registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds, self.resolve, launcher.spawn
         )
         self._workers: dict[str, PodWorker] = {}
         self._dead: set[str] = set()  # nodes

@@ -13,8 +13,7 @@ from deploy.local.cluster.events import EventRecorder
 from deploy.local.cluster.kubelet import environment, volumes
 from deploy.local.cluster.kubelet.container_worker import ContainerWorker, PodContext
 from deploy.local.cluster.kubelet.instances import Config
-from deploy.local.cluster.kubelet.status import PodFacts, is_starting, pod_status
-from deploy.local.cluster.kubelet.turns import Turns
+from deploy.local.cluster.kubelet.status import PodFacts, pod_status
 from deploy.local.cluster.machinery import errors
 from deploy.local.cluster.machinery.objects import Object, now, parse_timestamp, uid_of
 from deploy.local.cluster.registry.deletion import DeleteOptions
@@ -41,8 +40,6 @@ class Surroundings:
     """The program that a container's argv means, by its image and root."""
     spawn: Callable[[Path], Awaitable[int]]
     """Starts a shim for the directory of a container's instance; its pid."""
-    turns: Turns
-    """In which pods start."""
 
 
 class PodWorker:
@@ -62,7 +59,6 @@ class PodWorker:
         self._changed = asyncio.Event()
         self._failure: tuple[str, str] | None = None
         self._removed = False
-        self._turn = surroundings.turns.one()
         self.task = asyncio.create_task(self._run(), name=f"pod {pod['metadata']['name']}")
 
     def update(self, pod: Object) -> None:
@@ -108,13 +104,6 @@ class PodWorker:
             return
         self._publish()
         await self._set_up_volumes()
-        try:
-            await self._turn.begin(unless=self._stopping)
-            await self._run_containers()
-        finally:
-            self._turn.end()
-
-    async def _run_containers(self) -> None:
         for worker in self._init:
             await worker.run()
             if worker.view.exit_code != 0:
@@ -249,8 +238,6 @@ class PodWorker:
                 if worker.view.state == {"waiting": {"reason": "ContainerCreating"}}:
                     worker.view.state = {"waiting": {"reason": "PodInitializing"}}
         init, main = [worker.view for worker in self._init], [worker.view for worker in self._main]
-        if not is_starting([*init, *main]):
-            self._turn.end()
 
         def write(value: Object) -> None:
             if uid_of(value) == uid_of(self.pod) and value["status"]["phase"] not in _ENDED:

@@ -1,12 +1,9 @@
 """A pod's status from the states of its containers: pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from deploy.local.cluster.machinery.objects import Object, timestamp
-
-_ON_THE_WAY = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 @dataclass(slots=True)
@@ -65,14 +62,6 @@ def pod_status(
         for entry in status["containerStatuses"]:
             entry["ready"] = entry["started"] = False
     return status
-
-
-def is_starting(views: Sequence[ContainerView]) -> bool:
-    """Whether a pod is on its way: no container waits for something else, and not all are ready or over."""
-    reasons = {view.state["waiting"]["reason"] for view in views if "waiting" in view.state}
-    if reasons - _ON_THE_WAY:
-        return False
-    return bool(reasons) or any("running" in view.state and not view.ready for view in views)
 
 
 def pod_phase(spec: Object, init: list[ContainerView], main: list[ContainerView]) -> str:
