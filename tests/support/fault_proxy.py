@@ -88,10 +88,16 @@ class FaultProxy:
         headers = {name: request.headers[name] for name in self.passed_headers if name in request.headers}
         url = f"{base}{request.path_qs}"
         async with upstream.request(request.method, url, data=body or None, headers=headers) as answer:
-            if fault.lost:
-                await answer.read()
-                return await _break(request)
-            return await self._pass_on(request, answer, fault.cut_after)
+            try:
+                if fault.lost:
+                    await answer.read()
+                    return await _break(request)
+                return await self._pass_on(request, answer, fault.cut_after)
+            except BaseException:
+                # TLS would take leave of a server that goes on sending, beyond the end of the test
+                if answer.connection is not None and answer.connection.transport is not None:
+                    answer.connection.transport.abort()
+                raise
 
     async def _play(self, request: web.Request, fault: Fault) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
