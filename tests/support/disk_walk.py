@@ -31,7 +31,7 @@ from tests.support.servers import MotoServer, stand_in_url
 _id = sa.bindparam("id", type_=sa.Uuid)
 _LOSE_POINT = Statement(sa.delete(snapshots).where(snapshots.c.id == _id))
 _LOSE_OPERATION = Statement(sa.delete(operations).where(operations.c.id == _id))
-_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox, idempotency_keys"))
+_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox, idempotency_keys, audit"))
 
 
 KINDS: Sequence[tuple[str, float]] = (

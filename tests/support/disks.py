@@ -55,7 +55,7 @@ _EVENTS = Statement(
     sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("entity_id")).order_by(outbox.c.entity_version)
 )
 _FAILURES = Statement(sa.select(operations.c.failures).where(operations.c.id == sa.bindparam("id")))
-_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox"))
+_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox, audit"))
 _user_ids = count(int.from_bytes(os.urandom(3)) + 1000)
 """Tests share one database and one AWS; each has users of its own."""
 

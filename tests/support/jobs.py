@@ -364,7 +364,9 @@ async def open_world(
     database = Database(dsn, pool_size=4)
     if empty:
         tables = ", ".join(table.name for table in storage.tables.metadata.sorted_tables)
-        await database.execute(Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys")))
+        await database.execute(
+            Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys, audit"))
+        )
     broker = Broker(stand_in_url(nats_url), name="test")
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     async with AsyncExitStack() as stack:

@@ -15,7 +15,7 @@ JOB = {"image": "debian:12", "instance_type": "p5.48xlarge", "gpu_count": 1, "na
 
 
 async def entries(world: JobsWorld, username: str) -> list[AuditEntry]:
-    """Of a user that no other test has, oldest first."""
+    """Of a user, oldest first."""
     return (await audit_endpoint(world.database)(AuditQuery(limit=100, username=username))).entries[::-1]
 
 
