@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
+pytestmark = pytest.mark.long
+
 RETENTION_DAYS = 20 / 86400
 
 

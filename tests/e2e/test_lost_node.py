@@ -10,7 +10,7 @@ from gpudev import AsyncClient, errors
 from tests.support.stack import LocalStack, running_stack, until, users
 from tests.support.tunnel import read_until_end
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

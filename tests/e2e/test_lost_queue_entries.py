@@ -7,7 +7,7 @@ from deploy.local.broker import OPERATOR_USER, Broker
 from shared.contracts.events import STREAM
 from tests.support.stack import ApiUser, LocalStack, until, users
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 A100 = "p4d.24xlarge"
 
 

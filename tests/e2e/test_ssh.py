@@ -18,7 +18,7 @@ from gpudev.tunnel import SshEnded, SshTunnel
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 from tests.support.tunnel import read_until_end
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 BANNER = b"SSH-2.0-"
 MIB = 1 << 20
 
