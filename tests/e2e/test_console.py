@@ -18,7 +18,8 @@ from deploy.local.region import AVAILABILITY_ZONE
 from services.disks.domain.aws_objects import TAG_DISK
 from tests.e2e.test_client import CommandLine
 from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, tab_of
-from tests.support.console import console, guests
+from tests.support.console import console
+from tests.support.guests import guests
 from tests.support.leftovers import ec2, make_stray_pod
 from tests.support.stack import ApiUser, LocalStack, until, users
 

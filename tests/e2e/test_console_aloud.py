@@ -6,7 +6,8 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.support.browser import CHROMIUM
-from tests.support.console import console, guests
+from tests.support.console import console
+from tests.support.guests import guests
 from tests.support.stack import LocalStack, users
 
 pytestmark = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guests import guests
 from tests.support.harness import running
 from tests.support.load import FREE_AT_FIRST, VICTIMS, Burst, works
 from tests.support.stack import LocalStack, running_stack, until, users
@@ -21,7 +22,7 @@ NAMES = ("ann", "ben", "cid", "dot", "eve")
 
 @pytest.mark.timeout(240)
 async def test_forty_jobs_by_five_users_run_in_order_and_leave_nothing(stack: LocalStack, tmp_path: Path) -> None:
-    async with users(stack, *NAMES) as members:
+    async with guests(stack, *NAMES) as members:
         burst = Burst(members, tmp_path, jobs=40)
         async with running(burst.watch_leases):
             await burst.submit()

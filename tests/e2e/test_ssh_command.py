@@ -165,7 +165,12 @@ folder="$HOME/.vscode-server/bin/0123abcd"
 mkdir -p "$folder"
 cd "$folder"
 echo "of the server" > page
-nohup python3 -u -m http.server 0 --bind 127.0.0.1 < /dev/null > log 2>&1 &
+cat > server.py << 'END'
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer, test
+ThreadingHTTPServer.request_queue_size = 128  # at the usual 5 the kernel lets connections that come together wait
+test(SimpleHTTPRequestHandler, ThreadingHTTPServer, port=0, bind="127.0.0.1")
+END
+nohup python3 -u server.py < /dev/null > log 2>&1 &
 echo $! > pid
 until grep -q "port [0-9]" log; do sleep 0.1; done
 echo "listeningOn==$(sed -n 's/.* port \\([0-9]*\\) .*/\\1/p' log)=="
