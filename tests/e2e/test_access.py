@@ -53,6 +53,9 @@ async def test_an_operator_of_the_settings_moves_anybodys_waiting_job(stack: Loc
     async with users(stack, "owner", "operator") as (owner, operator):
         jobs = [await owner.submit(instance_type="p4d.24xlarge", command="sleep 300") for _ in range(3)]
         waiting = jobs[2]
+        # until two of them have all the GPUs, a higher priority would have the third start first
+        for job_id in jobs[:2]:
+            await owner.wait(job_id, "active")
         await owner.wait(waiting, "queued")
         path = f"/v1/jobs/{waiting}/priority"
         refused = await owner.client.post(path, json={"priority": 7})

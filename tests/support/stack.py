@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,13 @@ class ApiUser:
             await asyncio.sleep(0.05)
         raise AssertionError(f"{job_id} is not {sorted(wanted)} within {seconds} s: {last}")
 
+    async def cancel_all(self) -> None:
+        """Cancel what has not ended, as far as the API answers."""
+        with suppress(httpx.HTTPError):
+            answer = await self.client.get("/v1/jobs?status=pending,queued,preparing,active&limit=500")
+            for job in answer.raise_for_status().json()["jobs"]:
+                await self.client.post(f"/v1/jobs/{job['job_id']}/cancel", headers={"Prefer": "wait=20"})
+
     async def availability(self) -> dict[str, dict[str, Any]]:
         """GPU availability by type."""
         answer = await self.client.get("/v1/gpu/availability")
@@ -310,10 +317,14 @@ def running_stack(*, checkout: Path = ROOT, **settings: str) -> Iterator[LocalSt
 
 @asynccontextmanager
 async def users(stack: LocalStack, *names: str) -> Any:
-    """Users, logged in, for the length of a block."""
+    """Users, logged in, for the length of a block; one that fails leaves no job of theirs to the tests after it."""
     made = [await stack.login(name) for name in names]
     try:
         yield made
+    except BaseException:
+        for user in made:
+            await user.cancel_all()
+        raise
     finally:
         for user in made:
             await user.client.aclose()
