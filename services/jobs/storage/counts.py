@@ -10,6 +10,8 @@ from shared.database import Statement
 from shared.database.locks import try_lock
 
 STATUSES = bindparam("statuses", type_=sa.ARRAY(sa.Text))
+_USER = "CAST(:user_id AS bigint)"
+OF_USER = f"user_id = {_USER}"
 
 
 def total_of_user(*, filtered: bool) -> Any:
@@ -19,6 +21,14 @@ def total_of_user(*, filtered: bool) -> Any:
         counted = sa.and_(counted, job_counts.c.status == sa.any_(STATUSES))
     total = sa.func.coalesce(sa.func.sum(job_counts.c.jobs), sa.literal_column("0"))
     return sa.select(sa.cast(total, sa.BigInteger)).where(counted).scalar_subquery()
+
+
+def span_of_change(user: str = _USER) -> str:
+    """When the span begins in which a `change` of `user`'s counts is; what is before all others begins at no time."""
+    return (
+        f"coalesce((SELECT max(span.begins_at) FROM job_spans AS span WHERE span.user_id = {user} "
+        "AND span.begins_at <= change.created_at), '-infinity')"
+    )
 
 
 TRY_FOLD_LOCK = try_lock("fold")
@@ -34,22 +44,16 @@ USERS_TO_FOLD = Statement(
     )
 )
 """Those whose counts have many rows, or rows that are in no span."""
-SPAN_OF_CHANGE = (
-    "coalesce((SELECT max(span.begins_at) FROM job_spans AS span WHERE span.user_id = CAST(:user_id AS bigint) "
-    "AND span.begins_at <= change.created_at), '-infinity')"
-)
-"""When the span begins in which a change of the counts is; what is before all others begins at no time."""
-OF_USER = "user_id = CAST(:user_id AS bigint)"
 _is_divided = "EXISTS (SELECT FROM divided WHERE {begins_at} >= divided.begins_at AND {begins_at} < divided.ends_at)"
 FOLD = Statement(
     sa.text(f"""
         WITH folded AS (DELETE FROM job_counts WHERE {OF_USER} RETURNING status, created_at, jobs),
         totals AS (
             INSERT INTO job_counts (user_id, status, created_at, jobs)
-            SELECT CAST(:user_id AS bigint), status, NULL, sum(jobs) FROM folded GROUP BY status HAVING sum(jobs) <> 0
+            SELECT {_USER}, status, NULL, sum(jobs) FROM folded GROUP BY status HAVING sum(jobs) <> 0
         ),
         changes AS (
-            SELECT {SPAN_OF_CHANGE} AS begins_at, status, jobs FROM folded AS change WHERE created_at > '-infinity'
+            SELECT {span_of_change()} AS begins_at, status, jobs FROM folded AS change WHERE created_at > '-infinity'
         ),
         spans AS (
             SELECT begins_at, coalesce(lead(begins_at) OVER (ORDER BY begins_at), 'infinity') AS ends_at,
@@ -102,9 +106,9 @@ FOLD = Statement(
             FROM begins
         )
         INSERT INTO job_spans (user_id, begins_at, status, jobs)
-        SELECT CAST(:user_id AS bigint), begins_at, status, jobs FROM kept
+        SELECT {_USER}, begins_at, status, jobs FROM kept
         UNION ALL
-        SELECT CAST(:user_id AS bigint), parts.begins_at, held.status, held.jobs
+        SELECT {_USER}, parts.begins_at, held.status, held.jobs
         FROM parts CROSS JOIN LATERAL (
             SELECT status, count(*) AS jobs FROM jobs
             WHERE {OF_USER} AND created_at >= parts.begins_at AND created_at < parts.ends_at GROUP BY status

@@ -5,7 +5,7 @@ from functools import cache
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from services.jobs.storage.counts import STATUSES
+from services.jobs.storage.counts import STATUSES, span_of_change
 from services.jobs.storage.tables import job_counts
 from shared.database import Statement
 
@@ -32,10 +32,7 @@ def list_ids(*, of_all: bool, filtered: bool) -> Statement:
                 FROM (
                     SELECT begins_at AS since, user_id, jobs FROM job_spans WHERE true {whose} {wanted}
                     UNION ALL
-                    SELECT coalesce((
-                        SELECT max(begins_at) FROM job_spans AS span
-                        WHERE span.user_id = change.user_id AND span.begins_at <= change.created_at
-                    ), '-infinity'), user_id, jobs
+                    SELECT {span_of_change("change.user_id")}, user_id, jobs
                     FROM job_counts AS change WHERE created_at > '-infinity' {whose} {wanted}
                 ) AS part
                 JOIN known USING (user_id) WHERE NOT is_uncounted GROUP BY since

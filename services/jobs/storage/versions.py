@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from services.jobs.domain.job import OPEN_STATUSES
 from services.jobs.domain.job_list import JobQuery, JobVersion, VersionPage
-from services.jobs.storage.counts import OF_USER, SPAN_OF_CHANGE, STATUSES, total_of_user
+from services.jobs.storage.counts import OF_USER, STATUSES, span_of_change, total_of_user
 from services.jobs.storage.tables import TIME, jobs
 from shared.database import Row, Statement
 
@@ -115,7 +115,7 @@ def _spans_of_page(*, filtered: bool) -> Any:
             "SELECT begins_at, coalesce(lag(begins_at) OVER newest_first, 'infinity') AS ends_at, "
             f"{of_list} AS jobs, sum({of_list}) OVER newest_first AS upto FROM ("
             f"SELECT begins_at, status, jobs FROM job_spans WHERE {OF_USER} UNION ALL "
-            f"SELECT {SPAN_OF_CHANGE}, status, jobs FROM job_counts AS change "
+            f"SELECT {span_of_change()}, status, jobs FROM job_counts AS change "
             f"WHERE {OF_USER} AND created_at > '-infinity') AS known(begins_at, status, jobs) "
             "GROUP BY begins_at WINDOW newest_first AS (ORDER BY begins_at DESC)) AS span "
             "WHERE jobs > 0 AND upto > CAST(:offset AS bigint) "

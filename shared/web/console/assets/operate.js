@@ -85,7 +85,7 @@ export class OperateView extends View {
     const faults = Object.values(health.services).flatMap((one) => one.faults.map((text) => `${one.service}: ${text}`));
     const { forecast } = status;
     const forecasts = forecast.share === null
-      ? "no job has started yet"
+      ? "no start that had a forecast yet"
       : `${(forecast.share * 100).toFixed(1)} % of ${forecast.starts} starts in 30 days came before their p90 (it aims at 90 %)`;
     return h(
       "section",
