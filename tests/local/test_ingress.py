@@ -92,6 +92,12 @@ def test_writes_are_never_sent_twice() -> None:
     assert retry["status"] == ["502"]
 
 
+def test_reads_that_may_be_sent_twice_take_no_room_for_a_body() -> None:
+    retry = dynamic_configuration(ROUTES, INGRESS)["http"]["middlewares"]["retry"]["retry"]
+
+    assert retry["maxRequestBodyBytes"] == 0, "unless told, Traefik makes 2 MB ready for each"
+
+
 def test_traefik_tells_nobody_that_it_runs_and_has_one_door() -> None:
     static = static_configuration(INGRESS, Path("/state/dynamic.yml"))
 

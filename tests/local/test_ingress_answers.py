@@ -34,6 +34,15 @@ async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         await writer.drain()
 
 
+async def receiving(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that takes a body, and says how long it was."""
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+        said = str(len(await reader.readexactly(length))).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+        await writer.drain()
+
+
 async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     """A service that hangs."""
     while await reader.read(1 << 16):
@@ -145,6 +154,20 @@ async def known_dead(client: httpx.AsyncClient, path: str) -> None:
     async with asyncio.timeout(10):
         while (answer := await client.get(path)).status_code != 503:
             assert_our_shape(answer, 502)
+
+
+async def test_nobody_sees_that_a_replica_dies_of_their_read(tmp_path: Path) -> None:
+    async with ingress(tmp_path, breaking, receiving) as client:
+        answers = [await client.request(method, "/v1/jobs") for method in ("GET", "DELETE") for _ in range(4)]
+        assert [(answer.status_code, answer.text) for answer in answers] == [(200, "0")] * 8
+
+
+async def test_a_body_passes_whole_before_replicas_whatever_the_method(tmp_path: Path) -> None:
+    async with ingress(tmp_path, receiving, receiving) as client:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            for length in (1, 3 << 20):
+                answer = await client.request(method, "/v1/jobs", content=b"x" * length)
+                assert (answer.status_code, answer.text) == (200, str(length))
 
 
 async def test_what_a_service_says_itself_passes_unchanged(tmp_path: Path) -> None:
