@@ -7,25 +7,31 @@ the same, it measures itself: the kernel says when an answer came.
 
 import gc
 import os
+import re
 import select
 import socket
 import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
 _WORST = 5
-_GOOD = frozenset({200, 304})
+_GOOD = frozenset({b"200", b"304"})
 _HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)\r\n")
+"""As our services and Traefik write it."""
+_CHUNKED = b"transfer-encoding: chunked"
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 """With the end of what comes before it: a header's value may end in 0."""
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("qq")
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
+_ANCILLARY_BYTES = 64
 _WAIT_SECONDS = 30.0
 """For anything at all."""
 
@@ -62,22 +68,59 @@ class Result(msgspec.Struct, kw_only=True):
     pid: int
 
 
-@dataclass(slots=True)
-class _Request:
-    due: float
-    sent: float
-    late: float
-    """Seconds by which the load sent it too late."""
-    answer: bytearray = field(default_factory=bytearray)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     due: float
     read: float
     late: float
     """Seconds of the load's own, in sending and in reading."""
-    status: int
+    status: bytes
+
+
+class _Connection:
+    """One request at a time; what it needs is kept here, since objects for each would take cores from the server."""
+
+    __slots__ = ("_answer", "_clocks", "_due", "_free_since", "_late", "_receive", "_send", "close", "fileno")
+
+    def __init__(self, port: int, clocks: float) -> None:
+        """`clocks`: the kernel's time of an answer less this is the monotonic clock's."""
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        connection.setblocking(False)
+        self._send, self._receive = connection.sendall, connection.recvmsg
+        self.close, self.fileno = connection.close, connection.fileno
+        self._clocks = clocks
+        self._due = self._late = self._free_since = 0.0
+        self._answer = b""
+
+    def send(self, request: bytes, due: float) -> None:
+        sent = time.perf_counter()
+        self._send(request)
+        self._due, self._late = due, sent - max(due, self._free_since)
+
+    def read(self) -> _Answer | None:
+        """The answer, if it has come to its end.
+
+        Raises:
+            ConnectionError: The server closed the connection.
+        """
+        data, ancillary, _, _ = self._receive(_READ_BYTES, _ANCILLARY_BYTES)
+        if not data:
+            raise ConnectionError("the server has closed a connection")
+        answer = self._answer + data if self._answer else data
+        if not is_whole(answer):
+            self._answer = answer
+            return None
+        self._answer = b""
+        self._free_since = read = time.perf_counter()
+        return _Answer(self._due, read, self._late + self._late_reading(ancillary, read), answer[9:12])
+
+    def _late_reading(self, ancillary: list[tuple[int, int, bytes]], read: float) -> float:
+        for _, kind, value in ancillary:
+            if kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(value)
+                return max(0.0, read - (seconds + nanoseconds / 1e9 - self._clocks))
+        return 0.0
 
 
 class _Clients:
@@ -85,10 +128,13 @@ class _Clients:
 
     def __init__(self, plan: Plan) -> None:
         self._request = plan.request.encode()
-        self._idle = deque((_connect(plan.port), 0.0) for _ in range(plan.connections))
-        self._busy: dict[socket.socket, _Request] = {}
-        # the kernel tells by the other clock; neither is set while a measurement lasts
-        self._clocks = time.clock_gettime(time.CLOCK_REALTIME) - time.perf_counter()
+        # neither clock is set while a measurement lasts
+        clocks = time.clock_gettime(time.CLOCK_REALTIME) - time.perf_counter()
+        self._idle = deque(_Connection(plan.port, clocks) for _ in range(plan.connections))
+        self._all = {connection.fileno(): connection for connection in self._idle}
+        self._readable = select.epoll(plan.connections)
+        for number in self._all:
+            self._readable.register(number, select.EPOLLIN)
 
     @property
     def idle(self) -> bool:
@@ -98,66 +144,56 @@ class _Clients:
     @property
     def busy(self) -> bool:
         """Whether an answer is still to come."""
-        return bool(self._busy)
+        return len(self._idle) < len(self._all)
 
     def close(self) -> None:
         """End all connections."""
-        for connection in [*self._busy, *(connection for connection, _ in self._idle)]:
+        self._readable.close()
+        for connection in self._all.values():
             connection.close()
 
     def send(self, due: float) -> None:
-        """One request, on a connection that nobody uses."""
-        connection, free_since = self._idle.popleft()
-        sent = time.perf_counter()
-        connection.sendall(self._request)
-        self._busy[connection] = _Request(due, sent, sent - max(due, free_since))
+        """One request, on the connection that nobody has used for longest."""
+        self._idle.popleft().send(self._request, due)
 
-    def answers(self, seconds: float) -> list[_Answer]:
+    def answers(self, seconds: float | None) -> Iterator[_Answer]:
         """What ends within so long, as soon as something comes.
+
+        Args:
+            seconds: None: until something comes.
 
         Raises:
             ConnectionError: The server closed a connection.
             TimeoutError: It sent nothing for half a minute.
         """
-        readable, _, _ = select.select(self._busy, [], [], seconds)
-        if not readable and seconds >= _WAIT_SECONDS:
-            raise TimeoutError(f"no answer for {_WAIT_SECONDS:.0f} s")
-        return [answer for connection in readable if (answer := self._read(connection)) is not None]
+        for number, _ in self._events(seconds):
+            connection = self._all[number]
+            answer = connection.read()
+            if answer is not None:
+                self._idle.append(connection)
+                yield answer
 
-    def _read(self, connection: socket.socket) -> _Answer | None:
-        data, ancillary, _, _ = connection.recvmsg(_READ_BYTES, 64)
-        if not data:
-            raise ConnectionError("the server has closed a connection")
-        request = self._busy[connection]
-        request.answer += data
-        if not is_whole(request.answer):
-            return None
-        read = time.perf_counter()
-        came = next((_TIMESPEC.unpack(value) for _, kind, value in ancillary if kind == _SO_TIMESTAMPNS), None)
-        late_reading = read - (came[0] + came[1] / 1e9 - self._clocks) if came else 0.0
-        del self._busy[connection]
-        self._idle.append((connection, read))
-        return _Answer(request.due, read, request.late + max(0.0, late_reading), int(request.answer[9:12]))
+    def _events(self, seconds: float | None) -> list[tuple[int, int]]:
+        if seconds is None:
+            events = self._readable.poll(_WAIT_SECONDS)
+            if not events:
+                raise TimeoutError(f"no answer for {_WAIT_SECONDS:.0f} s")
+            return events
+        # epoll itself would wait for whole milliseconds
+        if seconds > 0 and not select.select((self._readable,), (), (), seconds)[0]:
+            return []
+        return self._readable.poll(0)
 
 
-def _connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if sys.platform == "linux":
-        connection.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    return connection
-
-
-def is_whole(answer: bytearray) -> bool:
+def is_whole(answer: bytes) -> bool:
     """Whether an HTTP/1.1 answer has come to its end."""
     end = answer.find(_HEAD_END)
     if end < 0:
         return False
-    head = bytes(answer[:end]).lower()
-    if b"transfer-encoding: chunked" in head:
-        return answer.endswith(_LAST_CHUNK)
-    _, found, length = head.partition(b"content-length:")
-    return not found or len(answer) >= end + len(_HEAD_END) + int(length.split(b"\r\n", 1)[0])
+    length = _LENGTH.search(answer, 0, end + 2)
+    if length is not None:
+        return len(answer) >= end + len(_HEAD_END) + int(length[1])
+    return _CHUNKED not in answer[:end].lower() or answer.endswith(_LAST_CHUNK)
 
 
 def measure(plan: Plan) -> Result:
@@ -168,27 +204,39 @@ def measure(plan: Plan) -> Result:
         TimeoutError: It answered nothing for half a minute.
     """
     with closing(_Clients(plan)) as clients:
-        return _measure(plan, clients)
+        return _at_rate(plan, clients, plan.rate) if plan.rate is not None else _as_many_as_are_answered(plan, clients)
 
 
-def _measure(plan: Plan, clients: _Clients) -> Result:
-    first = time.perf_counter()
+def _as_many_as_are_answered(plan: Plan, clients: _Clients) -> Result:
+    now = time.perf_counter()
+    begin = now + plan.warmup_seconds
+    end = begin + plan.seconds
+    answers: list[_Answer] = []
+    while clients.busy or now < end:
+        while clients.idle and now < end:
+            clients.send(now)
+            now = time.perf_counter()
+        answers += clients.answers(None)
+        now = time.perf_counter()
+    return _result(plan, begin, answers)
+
+
+def _at_rate(plan: Plan, clients: _Clients, rate: float) -> Result:
+    """Each request has its time, whatever becomes of those before it."""
+    first = now = time.perf_counter()
     begin = first + plan.warmup_seconds
     end = begin + plan.seconds
     answers: list[_Answer] = []
-    sent = 0
-    while True:
-        now = time.perf_counter()
-        due = now if plan.rate is None else first + sent / plan.rate
-        while clients.idle and due <= now and due < end:
+    due, sent = first, 0
+    while clients.busy or due < end:
+        while due <= now and due < end and clients.idle:
             clients.send(due)
             sent += 1
+            due = first + sent / rate
             now = time.perf_counter()
-            due = now if plan.rate is None else first + sent / plan.rate
-        if due >= end and not clients.busy:
-            return _result(plan, begin, answers)
-        until_next = max(0.0, due - now) if clients.idle and due < end else _WAIT_SECONDS
-        answers += clients.answers(until_next)
+        answers += clients.answers(due - now if clients.idle and due < end else None)
+        now = time.perf_counter()
+    return _result(plan, begin, answers)
 
 
 def _result(plan: Plan, begin: float, answers: list[_Answer]) -> Result:

@@ -23,8 +23,8 @@ _REQUEST = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     ],
 )
 def test_an_answer_is_whole_with_its_last_byte_and_not_before(answer: bytes) -> None:
-    assert is_whole(bytearray(answer))
-    assert not any(is_whole(bytearray(answer[:length])) for length in range(len(answer)))
+    assert is_whole(answer)
+    assert not any(is_whole(answer[:length]) for length in range(len(answer)))
 
 
 @contextmanager
