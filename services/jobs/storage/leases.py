@@ -6,6 +6,17 @@ from sqlalchemy import bindparam
 from services.jobs.storage.tables import TIME, jobs
 from shared.database import Statement
 
+_is_hinted = jobs.c.id == sa.any_(bindparam("hinted", type_=sa.ARRAY(sa.Uuid)))
+_head_start = sa.literal_column("interval '2 seconds'", sa.Interval)
+# what is begun is brought to its end before anything is begun: of many that start at once the first need not wait for
+# the last; no longer than for the head start, so that nobody is passed over for ever
+_turn = sa.case(
+    (
+        sa.and_(_is_hinted, jobs.c.pod_uid.is_not(None)),
+        sa.func.least(jobs.c.due_at, bindparam("now", type_=TIME) - _head_start),
+    ),
+    else_=jobs.c.due_at,
+)
 _waiting = (
     sa.select(jobs.c.id)
     .where(
@@ -13,12 +24,12 @@ _waiting = (
         jobs.c.released_at.is_(None),
         sa.or_(
             jobs.c.due_at <= bindparam("now", type_=TIME),
-            jobs.c.id == sa.any_(bindparam("hinted", type_=sa.ARRAY(sa.Uuid))),
+            _is_hinted,
         ),
         # the database's clock: replicas' own may differ
         sa.or_(jobs.c.worked_until.is_(None), jobs.c.worked_until < sa.func.clock_timestamp()),
     )
-    .order_by(jobs.c.due_at)
+    .order_by(_turn)
     .limit(bindparam("limit", type_=sa.BigInteger))
     .with_for_update(skip_locked=True)
     .cte("waiting")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
@@ -251,6 +252,17 @@ async def test_a_job_is_one_workers_until_its_lease_ends(world: JobsWorld, conte
     finish = {"job_id": job_id, "known_revision": 1, "next_look_at": later()}
     assert await world.database.execute(storage.leases.FINISH, **finish, worker=first) == 0
     assert await world.database.execute(storage.leases.FINISH, **finish, worker=second) == 1
+
+
+async def test_a_job_whose_pod_has_changed_comes_before_those_without_one(world: JobsWorld, context: Context) -> None:
+    begun, new, late = [await granted(world, context) for _ in range(3)]
+    now = later()
+    await world.update(begun, f"pod_uid = 'a pod', due_at = '{now + timedelta(hours=1)}'")
+    await world.update(new, f"due_at = '{now - timedelta(seconds=1)}'")
+    await world.update(late, f"due_at = '{now - timedelta(seconds=3)}'")
+    claim = {"now": now, "hinted": [begun, new], "limit": 1, "lease": timedelta(seconds=60), "worker": uuid4()}
+    claimed = [await world.database.fetch_value(storage.leases.CLAIM, **claim) for _ in range(3)]
+    assert claimed == [late, begun, new], "but not before who has waited for long"
 
 
 async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> None:
