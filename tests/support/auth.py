@@ -145,7 +145,7 @@ def auth_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(dsn)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def real_auth_settings(auth_dsn: str, nats_server: NatsServer, moto_server: MotoServer) -> AuthSettings:
     """Settings of a service on the session's servers."""
     return auth_settings(

@@ -382,7 +382,6 @@ def disks_settings(
     disks_dsn: str, nats_server: NatsServer, moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> DisksSettings:
     """Settings of a service whose servers all run."""
-    nats_server.process.start()
     moto_server.process.start()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto_server.service_keys.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto_server.service_keys.secret_access_key)

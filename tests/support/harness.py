@@ -221,7 +221,6 @@ async def running(*turning: Callable[[], Awaitable[None]]) -> AsyncIterator[None
 @pytest.fixture
 async def stream_kept(nats_server: NatsServer) -> AsyncIterator[None]:
     """The event stream and its copy for tools, kept as by auth, under auth's own rights."""
-    nats_server.process.start()
     broker = Broker(nats_server.service_url("auth"), name="auth", inbox="_INBOX.auth")
 
     async def copied() -> bool:
@@ -239,7 +238,6 @@ async def stream_kept(nats_server: NatsServer) -> AsyncIterator[None]:
 @pytest.fixture
 async def harness(harness_dsn: str, nats_server: NatsServer) -> AsyncIterator[Harness]:
     """Database, broker and relay of a service; the broker is connected, the relay does not run yet."""
-    nats_server.process.start()
     name = f"t{next(_numbers)}x{uuid4().hex[:8]}"
     database = Database(harness_dsn, pool_size=4)
     broker = Broker(nats_server.url, name=name)

@@ -381,7 +381,6 @@ async def open_world(
 @pytest.fixture
 async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig: Path) -> AsyncIterator[JobsWorld]:
     """With a namespace of its own in a cluster."""
-    nats_server.process.start()
     namespace = f"jobs-{uuid4().hex[:10]}"
     await asyncio.to_thread(ensure_namespace, str(jobs_kubeconfig), namespace)
     async with open_world(jobs_schema, nats_server.service_url("jobs"), str(jobs_kubeconfig), namespace) as world:
@@ -393,7 +392,6 @@ async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig:
 @pytest.fixture
 async def jobs_without_cluster(jobs_schema: str, nats_server: NatsServer) -> AsyncIterator[JobsWorld]:
     """With a cluster that is away: what needs none must work all the same."""
-    nats_server.process.start()
     async with open_world(jobs_schema, nats_server.service_url("jobs"), "/nowhere/kubeconfig", "none") as world:
         yield world
 

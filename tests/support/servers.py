@@ -4,18 +4,26 @@ Each resolves to an address given in the environment, else to the program from i
 PostgreSQL) to a container. Sync on purpose: they outlive the event loop of any single test.
 """
 
+import asyncio
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from http.client import HTTPConnection
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+import nats
 import pytest
+from nats.js.errors import NotFoundError
 
 from deploy.local import part as parts
 from deploy.local import proc
@@ -23,12 +31,15 @@ from deploy.local.aws import ACCOUNT, DEMO_ROLE, Cloud, Keys
 from deploy.local.broker import OPERATOR_USER, TOOLS_USER, Broker
 from deploy.local.cluster_part import Cluster
 from deploy.local.part import Part
-from deploy.local.ports import free_ports
+from deploy.local.ports import HOST, free_ports
 from deploy.local.postgres import FAST, Postgres, execute, prepare_database, service_dsn, with_database
 from deploy.local.region import REGION
 from deploy.local.state import new_password
+from shared.contracts.events import STREAM
+from shared.messaging.stream import COPY_API
 from shared.routes import SERVICES
 
+_GONE_SECONDS = 5.0
 _numbers = count(1)
 _Server = TypeVar("_Server")
 _stand_ins: dict[str, str] = {}
@@ -127,11 +138,12 @@ class PostgresServer:
 class NatsServer:
     """A NATS with JetStream."""
 
-    def __init__(self, url: str, broker: Broker | None, process: ServerProcess | None) -> None:
+    def __init__(self, url: str, broker: Broker | None, process: ServerProcess | None, monitor: int = 0) -> None:
         self.url = url
         """With the credentials of the operators' user, who may do everything in the services' account."""
         self._broker = broker
         self._process = process
+        self._monitor = monitor
         _stand_ins.update({self.service_url(name): url for name in SERVICES})
 
     @property
@@ -161,6 +173,43 @@ class NatsServer:
         """Kill it and delete everything that JetStream stored; `process.start()` brings it back empty."""
         self.process.kill()
         shutil.rmtree(self.broker.store, ignore_errors=True)
+
+    def prepare(self) -> None:
+        """Have it as an installation finds it: it runs, and has no stream, so no consumer either."""
+        if self._process is not None:
+            self._process.start()
+        asyncio.run(self._delete_streams())
+
+    async def _delete_streams(self) -> None:
+        client = await nats.connect(self.url)
+        try:
+            services = client.jetstream()
+            for stream in await services.streams_info():
+                await services.delete_stream(stream.config.name or "")
+            if self._broker is not None:
+                with suppress(NotFoundError):
+                    await client.jetstream(prefix=COPY_API).delete_stream(STREAM)
+        finally:
+            await client.close()
+
+    def expect_nobody(self) -> None:
+        """Fail when somebody is still connected: what they say or take in later would be another test's.
+
+        Whoever was killed may be for a moment. A given server does not say who is.
+        """
+        if self._process is None or not self._process.running:
+            return
+        deadline = time.monotonic() + _GONE_SECONDS
+        while (left := self._connected()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not left, f"still connected to NATS at the test's end: {left}"
+
+    def _connected(self) -> list[str]:
+        monitor = HTTPConnection(HOST, self._monitor, timeout=_GONE_SECONDS)
+        with closing(monitor):
+            monitor.request("GET", "/connz?auth=1")
+            found = json.load(monitor.getresponse())["connections"]
+        return [f"{one.get('name', 'nameless')} as {one.get('authorized_user')}" for one in found]
 
 
 def stand_in_url(service_url: str) -> str:
@@ -238,8 +287,8 @@ def make_service_database(postgres_server: PostgresServer) -> Callable[[str], st
 
 
 @pytest.fixture(scope="session")
-def nats_server(server_directory: Path) -> Iterator[NatsServer]:
-    """NATS: GPUDEV_TEST_NATS_URL, else our own."""
+def session_nats(server_directory: Path) -> Iterator[NatsServer]:
+    """NATS: GPUDEV_TEST_NATS_URL, which is for tests alone, else our own."""
     if given := os.environ.get("GPUDEV_TEST_NATS_URL"):
         yield NatsServer(given, None, None)
     else:
@@ -249,8 +298,18 @@ def nats_server(server_directory: Path) -> Iterator[NatsServer]:
             services_password=new_password(),
             tools_password=new_password(),
         )
+        (monitor,) = free_ports(1)
         part = broker.part(server_directory / "nats.log")
-        yield from _running(part, lambda process: NatsServer(broker.url(OPERATOR_USER), broker, process))
+        part = replace(part, argv=(*part.argv, "--http_port", str(monitor)))
+        yield from _running(part, lambda process: NatsServer(broker.url(OPERATOR_USER), broker, process, monitor))
+
+
+@pytest.fixture
+def nats_server(session_nats: NatsServer) -> Iterator[NatsServer]:
+    """NATS, which runs and has nothing of an earlier test; nobody is connected to it when the test has ended."""
+    session_nats.prepare()
+    yield session_nats
+    session_nats.expect_nobody()
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,6 @@ def ingress(directory: Path, backend: int, *, trusted_proxies: int) -> Iterator[
 @pytest.fixture
 def behind(postgres_server: PostgresServer, nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[[int], str]]:
     """Call with the number of proxies that auth believes: the URL of the outer one of two."""
-    nats_server.process.start()
     dsn = postgres_server.make_service_database("auth")
     upgrade("auth", dsn)
     with ExitStack() as running:

@@ -75,7 +75,6 @@ async def test_no_lease_is_doubled_and_no_entry_lost_whatever_dies(
     cluster: tuple[ScriptedCluster, str],
     tmp_path: Path,
 ) -> None:
-    nats_server.process.start()
     scripted, kubeconfig = cluster
     settings = capacity_settings()
     queue = [submitted(1, "t4", at=NOW + timedelta(seconds=number), instance_type=T4) for number in range(JOBS)]

@@ -116,7 +116,6 @@ async def connected(server: NatsServer, name: str) -> AsyncIterator[User]:
 
 @pytest.fixture(params=USERS)
 async def user(request: pytest.FixtureRequest, nats_server: NatsServer) -> AsyncIterator[User]:
-    nats_server.process.start()
     async with connected(nats_server, request.param) as one:
         yield one
 

@@ -54,7 +54,6 @@ def start_migration(dsn: str) -> "subprocess.Popen[str]":
 async def test_a_replica_is_not_ready_while_its_schema_is_older(
     dsn: str, connection: asyncpg.Connection, nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    nats_server.process.start()
     replica = Replica("disks", tmp_path / "disks.log", disks_settings(dsn, nats_server.service_url("disks")))
     replica.start()
     try:

@@ -39,7 +39,6 @@ def dsn(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 def make_replica(dsn: str, nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[..., Replica]]:
     """Starts a replica of disks; settings by name."""
-    nats_server.process.start()
     made: list[Replica] = []
 
     def make(**settings: str) -> Replica:

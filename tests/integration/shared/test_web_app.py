@@ -113,7 +113,6 @@ def hanging() -> Loop:
 
 @pytest.fixture
 def app(harness_dsn: str, nats_server: NatsServer, hanging: Loop, asked: list[str]) -> Litestar:
-    nats_server.process.start()
     settings = CommonSettings(
         database_url=harness_dsn,
         nats_url=nats_server.service_url("disks"),
