@@ -93,11 +93,12 @@ async def test_three_servers_keep_the_stream_when_one_dies(cluster: list[Nats]) 
     tasks = [asyncio.create_task(one.run()) for one in (auth, jobs)]
     tasks.append(asyncio.create_task(StreamKeeper(auth).loop.run()))
     try:
-        stream = await eventually(lambda: made_stream(auth), "a stream of three copies", seconds=30)
+        stream = await eventually(lambda: made_stream(auth), "a stream of three copies", seconds=60)
+        await eventually(lambda: jobs.connected, "jobs is connected", seconds=60)
         assert stream.config.num_replicas == 3
         victim = next(server for server in cluster if server.url not in str(jobs.client.connected_url))
         victim.process.kill()
-        ack = await eventually(lambda: published(jobs), "an event that is kept", seconds=30)
+        ack = await eventually(lambda: published(jobs), "an event that is kept", seconds=60)
         assert ack.stream == STREAM
     finally:
         await cancel_all(tasks)

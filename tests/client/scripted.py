@@ -73,16 +73,16 @@ def _streams(pieces: tuple[bytes, ...], *, whole: bool) -> Answerer:
     return answer
 
 
-async def call(kind: str, url: str, method: str, *args: Any, **kwargs: Any) -> Any:
+async def call(kind: str, url: str, method: str, *args: Any, retry_seconds: float = 30, **kwargs: Any) -> Any:
     """One call by the blocking or the asynchronous client; of a stream, the list of its items."""
     if kind == "blocking":
-        return await asyncio.to_thread(_call, url, method, *args, **kwargs)
-    async with AsyncClient(url, "the-key", retry_seconds=5) as client:
+        return await asyncio.to_thread(_call, url, retry_seconds, method, *args, **kwargs)
+    async with AsyncClient(url, "the-key", retry_seconds=retry_seconds) as client:
         result = getattr(client, method)(*args, **kwargs)
         return [item async for item in result] if hasattr(result, "__aiter__") else await result
 
 
-def _call(url: str, method: str, *args: Any, **kwargs: Any) -> Any:
-    with Client(url, lambda: "the-key", retry_seconds=5) as client:
+def _call(url: str, retry_seconds: float, method: str, *args: Any, **kwargs: Any) -> Any:
+    with Client(url, lambda: "the-key", retry_seconds=retry_seconds) as client:
         result = getattr(client, method)(*args, **kwargs)
         return list(result) if hasattr(result, "__next__") else result

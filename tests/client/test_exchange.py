@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gpudev import Client, GpuDevError, errors
 from tests.client.scripted import call, cuts, says, scripted, streams
+from tests.support.promises import promised
 
 pytestmark = pytest.mark.parametrize("kind", ["blocking", "awaited"])
 SUBMITTED = {"job_id": "5f0c1b9e-93a4-4cfb-a2a5-6f2b2b6ad0f1", "status": "queued", "message": "ok"}
@@ -65,12 +66,10 @@ async def test_retry_after_is_kept_to(kind: str) -> None:
 
 
 async def test_who_would_come_back_too_late_is_told_at_once(kind: str) -> None:
-    began = time.monotonic()
     async with scripted(says({"detail": "many"}, 429, Retry_After="60")) as server:
-        with pytest.raises(errors.RateLimited) as told:
+        with promised(4), pytest.raises(errors.RateLimited) as told:
             await call(kind, server.url, "submit_job", **PRESSED)
     assert told.value.retry_after == 60
-    assert time.monotonic() - began < 4
     assert len(server.seen) == 1
 
 
@@ -131,9 +130,9 @@ async def test_nobody_there_is_told_within_the_time_for_retries(kind: str) -> No
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(errors.ConnectionFailed):
-            await call(kind, url, "get_job", "12345678")
-    assert 1 < time.monotonic() - began < 6
+        with promised(6), pytest.raises(errors.ConnectionFailed):
+            await call(kind, url, "get_job", "12345678", retry_seconds=5)
+    assert time.monotonic() - began > 1
 
 
 async def test_pages_are_joined_and_what_moved_on_is_not_told_twice(kind: str) -> None:

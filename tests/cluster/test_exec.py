@@ -43,7 +43,7 @@ def connected(core: CoreV1Api, made: V1Pod, *command: str, **options: Any) -> It
 
 def finished(client: Any) -> tuple[str, str, int]:
     """Output, errors and exit code of a command, once it has ended."""
-    client.run_forever(timeout=20)
+    client.run_forever(timeout=60)
     return client.read_stdout(), client.read_stderr(), client.returncode
 
 
@@ -53,7 +53,7 @@ def run(core: CoreV1Api, made: V1Pod, script: str, **options: Any) -> tuple[str,
 
 
 def status_of(client: Any) -> dict[str, Any]:
-    client.run_forever(timeout=20)
+    client.run_forever(timeout=60)
     found: dict[str, Any] = json.loads(client.read_channel(3))
     return found
 
@@ -94,7 +94,7 @@ def test_a_terminal_has_the_size_that_was_asked_for(core: CoreV1Api, made: V1Pod
     with connected(core, made, "sh", stdin=True, tty=True, stderr=False) as client:
         client.write_channel(4, json.dumps({"Width": 91, "Height": 17}))
         # the size and what is typed come on two channels: which is there first is nobody's promise
-        sized = "i=0; until [ \"$(stty size)\" = '17 91' ] || [ $i = 50 ]; do i=$((i+1)); sleep 0.1; done"
+        sized = "i=0; until [ \"$(stty size)\" = '17 91' ] || [ $i = 300 ]; do i=$((i+1)); sleep 0.1; done"
         client.write_stdin(f"{sized}; stty size; tty >/dev/null && echo a-terminal; exit 4\n")
         output, _, code = finished(client)
     # what was typed is echoed, and a prompt may stand before what it brought
@@ -112,7 +112,7 @@ def test_a_program_that_is_not_there_is_a_failure_with_the_reason(core: CoreV1Ap
 def test_a_program_ends_with_its_container(core: CoreV1Api, made: V1Pod) -> None:
     with connected(core, made, "sleep", "1000") as client:
         core.delete_namespaced_pod(made.metadata.name, made.metadata.namespace)
-        client.run_forever(timeout=30)
+        client.run_forever(timeout=60)
         assert not client.is_open()
 
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from shared.api_key import new_api_key
+from tests.support.promises import promised
 from tests.support.route_table import BODIES, DOCUMENTED, ENDLESS, ROUTES, TELL_OPERATORS, Serves
 from tests.support.stack import ApiUser, LocalStack, until, users
 
@@ -101,7 +102,8 @@ async def test_no_route_answers_to_a_revoked_key(stack: LocalStack, door: httpx.
         assert await everywhere(leaver, 200)
         keys = (await leaver.client.get("/v1/keys")).json()["keys"]
         assert (await leaver.client.delete(f"/v1/keys/{keys[0]['key_prefix']}")).status_code == 200
-        await until(lambda: everywhere(leaver, 401), "revocation in every service", seconds=2)
+        with promised(2):
+            await until(lambda: everywhere(leaver, 401), "revocation in every service")
         await refused_everywhere(door, {"Authorization": f"Bearer {leaver.key}"}, REFUSED)
 
 
@@ -109,7 +111,8 @@ async def test_no_route_answers_to_a_disabled_user(stack: LocalStack, door: http
     async with users(stack, "leaver") as (leaver,):
         assert await everywhere(leaver, 200)
         await stack.admin("auth", "disable-user", await stack.user_id("leaver"))
-        await until(lambda: everywhere(leaver, 403), "the disabling in every service", seconds=5)
+        with promised(5):
+            await until(lambda: everywhere(leaver, 403), "the disabling in every service")
         await refused_everywhere(door, {"Authorization": f"Bearer {leaver.key}"}, DISABLED)
 
 

@@ -78,12 +78,15 @@ class Walk:
             self.sent["open_ssh"] = (None, job_id)
         await self.send("cancel_job", "POST", f"{of_job}/cancel", job_id)
         await self.owner.client.post(f"/v1/jobs/{second}/cancel")
+        for ending in (job_id, second):
+            await self.owner.wait(ending, "cancelled")
         await self.prioritise()
 
     async def prioritise(self) -> None:
         """A job that waits for the GPUs of others."""
         jobs = [await self.owner.submit(gpu_count=8, command="sleep 300") for _ in range(WAITING)]
-        await self.owner.wait(jobs[0], "active")
+        for job_id in jobs[:-1]:
+            await self.owner.wait(job_id, "active")
         path = f"/v1/jobs/{jobs[-1]}/priority"
         await self.send("prioritise_job", "POST", path, jobs[-1], by=self.operator, json={"priority": 1})
         for job_id in jobs:

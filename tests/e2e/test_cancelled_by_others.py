@@ -1,12 +1,13 @@
 """Jobs that end by another's hand, as their owner and the cluster see it."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from tests.support.load import cluster_objects
 from tests.support.ssh import paste
-from tests.support.stack import LocalStack, users
+from tests.support.stack import LocalStack, until, users
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -17,7 +18,8 @@ async def test_the_jobs_of_a_disabled_user_end_and_so_does_all_that_is_open(stac
         ssh_command = (await user.wait(running, "active"))["ssh_command"]
         key = stack.state.github / "expelled"
         assert (await paste(ssh_command, "true", key=key)).code == 0
-        session = asyncio.create_task(paste(ssh_command, "sleep 300", key=key))
+        session = asyncio.create_task(paste(ssh_command, "touch begun; sleep 300", key=key))
+        await until(lambda: has_begun(ssh_command, key), "the session is open")
         waiting = await user.submit(
             gpu_count=8, instance_type="p4d.24xlarge", image="docker.io/library/does-not-exist:1"
         )
@@ -40,6 +42,10 @@ async def test_the_jobs_of_a_disabled_user_end_and_so_does_all_that_is_open(stac
             assert (job["status"], job["status_reason"]) == ("cancelled", "Cancelled because its user was disabled")
         history = (await again.client.get(f"/v1/jobs/{running}/history")).json()
         assert "disabled" in str(history)
+
+
+async def has_begun(ssh_command: str, key: Path) -> bool:
+    return (await paste(ssh_command, "test -e begun", key=key)).code == 0
 
 
 async def test_an_operator_cancels_anothers_job_and_its_owner_reads_why(stack: LocalStack) -> None:

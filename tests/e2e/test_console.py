@@ -4,7 +4,6 @@
 import asyncio
 import json
 import re
-import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -19,13 +18,13 @@ from services.disks.domain.aws_objects import TAG_DISK
 from tests.e2e.test_client import CommandLine
 from tests.support.browser import CHROMIUM, NARROW, WIDE, Tab, tab_of
 from tests.support.console import console
-from tests.support.guests import guests
 from tests.support.leftovers import ec2, make_stray_pod
+from tests.support.promises import Stopwatch
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
 ]
@@ -108,7 +107,7 @@ async def test_a_link_of_the_command_line_logs_in_once(browser: Browser, stack: 
 
 
 async def test_the_life_of_a_job(browser: Browser, stack: LocalStack) -> None:
-    async with guests(stack, "console-cy") as (user,), console(browser, stack, user) as tab:
+    async with users(stack, "console-cy") as (user,), console(browser, stack, user) as tab:
         page = tab.page
         await tab.go("Submit")
         await page.get_by_label("Image").fill("debian:12")
@@ -127,7 +126,7 @@ async def test_the_life_of_a_job(browser: Browser, stack: LocalStack) -> None:
 
         await expect(page.get_by_role("heading", name="train active")).to_be_visible()
         assert await page.title() == "Job train – GPU Dev"
-        await expect(page.get_by_text(re.compile(r"^(1 h 59 min|2 h) left$"))).to_be_visible()
+        await expect(page.get_by_text(re.compile(r"^(1 h 5\d min|2 h) left$"))).to_be_visible()
         log = page.get_by_role("log")
         await expect(log).to_have_text(re.compile("first line\nsecond line\n"))
         await expect(page.get_by_role("listitem").filter(has_text="active")).to_have_attribute("aria-current", "step")
@@ -138,7 +137,7 @@ async def test_the_life_of_a_job(browser: Browser, stack: LocalStack) -> None:
 
         await page.get_by_label("Extend by").fill("3")
         await page.get_by_role("button", name="Extend").click()
-        await expect(page.get_by_text(re.compile(r"^(4 h 59 min|5 h) left$"))).to_be_visible()
+        await expect(page.get_by_text(re.compile(r"^(4 h 5\d min|5 h) left$"))).to_be_visible()
         await page.get_by_role("button", name="Start JupyterLab").click()
         lab = page.get_by_role("link", name="Open JupyterLab")
         await expect(lab).to_be_visible(timeout=40_000)
@@ -163,7 +162,7 @@ async def test_the_life_of_a_job(browser: Browser, stack: LocalStack) -> None:
 
 
 async def test_the_list_follows_what_happens_elsewhere_and_keeps_the_focus(browser: Browser, stack: LocalStack) -> None:
-    async with guests(stack, "console-dee", "console-eve") as (user, other), console(browser, stack, user) as tab:
+    async with users(stack, "console-dee", "console-eve") as (user, other), console(browser, stack, user) as tab:
         page = tab.page
         first = await user.submit(**ONE_GPU, name="first")
         await expect(page.get_by_role("row").filter(has_text="first")).to_contain_text("active")
@@ -253,7 +252,7 @@ async def set_priority(browser: Browser, stack: LocalStack, operator: ApiUser, j
 
 async def test_the_fleet_and_the_queue_as_people_think_of_them(browser: Browser, stack: LocalStack) -> None:
     cluster = stack.cluster_api()
-    async with guests(stack, "console-gil", "console-hal", "operator") as (user, other, operator):
+    async with users(stack, "console-gil", "console-hal", "operator") as (user, other, operator):
         mine = await user.submit(instance_type="p5.48xlarge", gpu_count=4, duration_hours=3)
         theirs = [await other.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=6)]
         await user.wait(mine, "active")
@@ -303,7 +302,7 @@ async def test_the_fleet_and_the_queue_as_people_think_of_them(browser: Browser,
 
 
 async def test_what_operators_see_and_what_was_used(browser: Browser, stack: LocalStack) -> None:
-    async with guests(stack, "console-max", "operator") as (user, operator):
+    async with users(stack, "console-max", "operator") as (user, operator):
         job = await user.submit(instance_type="p5.48xlarge", gpu_count=8, duration_hours=1, name="big")
         await user.wait(job, "active")
         async with console(browser, stack, operator) as tab:
@@ -326,13 +325,14 @@ async def test_what_operators_see_and_what_was_used(browser: Browser, stack: Loc
             await page.get_by_role("button", name="Cancel big of console-max").click()
             await page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
             await expect(row).to_have_count(0)
-            assert (await user.wait(job, "cancelled"))["status_reason"].startswith("Cancelled by an operator")
+            ended = await user.wait(job, "cancelled")
+            assert ended["status_reason"].startswith("Cancelled by an operator")
         async with console(browser, stack, user) as tab:
             await tab.page.evaluate("location.hash = '#/operate'")
             await expect(tab.page.get_by_role("heading", name="Your jobs")).to_be_visible()
             await tab.go("Usage")
             plot = tab.page.get_by_role("img", name=re.compile("GPU hours of each day"))
-            await expect(plot.locator("rect")).to_have_count(1)
+            await expect(plot.locator("rect")).to_have_count(len({ended["launched_at"][:10], ended["ended_at"][:10]}))
             await tab.page.get_by_text("Numbers").click()
             await expect(tab.page.get_by_role("row").nth(1)).to_contain_text("h100")
             await look_everywhere(tab, "usage")
@@ -341,7 +341,7 @@ async def test_what_operators_see_and_what_was_used(browser: Browser, stack: Loc
 
 
 async def test_operators_disable_and_enable_a_user(browser: Browser, stack: LocalStack) -> None:
-    async with guests(stack, "operator") as (operator,), users(stack, "console-ned") as (user,):
+    async with users(stack, "operator") as (operator,), users(stack, "console-ned") as (user,):
         job = await user.submit(**ONE_GPU, name="theirs")
         await user.wait(job, "active")
         user_id = await stack.user_id("console-ned")
@@ -377,7 +377,7 @@ async def test_operators_disable_and_enable_a_user(browser: Browser, stack: Loca
             await row.get_by_role("button", name=f"Enable console-ned ({user_id})").click()
             await dialog.get_by_role("button", name="Enable the user").click()
             await expect(disable).to_be_visible()
-        async with guests(stack, "console-ned") as (again,):
+        async with users(stack, "console-ned") as (again,):
             assert (await again.job(job))["status"] == "cancelled"
 
 
@@ -485,10 +485,10 @@ async def test_the_first_view_of_many_jobs_is_there_within_a_second(browser: Bro
             async with console(browser, stack, user) as tab:
                 seconds = []
                 for _ in range(3):
-                    began = time.monotonic()
+                    watch = Stopwatch()
                     await tab.page.reload()
                     await expect(tab.page.get_by_role("row").filter(has_text="completed").first).to_be_visible()
-                    seconds.append(time.monotonic() - began)
+                    seconds.append(watch.seconds())
                 await expect(tab.page.get_by_role("heading", name="Ended 12,500")).to_be_visible()
                 await tab.page.get_by_role("button", name="Show more").click()
                 await expect(tab.page.get_by_role("row").filter(has_text="completed")).to_have_count(100)

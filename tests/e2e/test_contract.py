@@ -64,6 +64,7 @@ async def test_the_examples_of_jobs_and_the_cluster(stack: LocalStack) -> None:
     async with users(stack, "jschmidt", "jeanschmidt") as (user, _):
         with_disk = await ask(user, 4)
         await user.client.post(f"/v1/jobs/{with_disk['job_id']}/cancel")
+        await user.wait(with_disk["job_id"], "cancelled", seconds=60)
         example = CONTRACT[5].responses["Response"]
         wanted = ("instance_type", "duration_hours", "gpu_count", "name", "github_user", "jupyter_enabled")
         body = {"image": CONTRACT[4].request["image"], **{name: example[name] for name in wanted}}

@@ -144,8 +144,8 @@ async def test_a_progress_bar_is_seen_while_it_runs_and_is_told_as_it_was_printe
         told = ""
         logs = f"/v1/jobs/{job_id}/logs"
         async with (
-            asyncio.timeout(40),
-            alice.client.stream("GET", logs, params={"follow": "true"}, timeout=40) as answer,
+            asyncio.timeout(90),
+            alice.client.stream("GET", logs, params={"follow": "true"}, timeout=90) as answer,
         ):
             async for text in answer.aiter_text():
                 told += text
@@ -181,7 +181,7 @@ async def test_a_checkpoint_is_saved_when_the_job_ends(stack: LocalStack, end: s
             await alice.client.post(f"/v1/jobs/{job_id}/cancel")
         else:
             # the clock moved: the shortest job would take five minutes
-            await stack.execute("jobs", "UPDATE jobs SET expires_at = now() WHERE id = $1", job_id)
+            await stack.execute("jobs", "UPDATE jobs SET expires_at = now(), due_at = now() WHERE id = $1", job_id)
         await alice.wait(job_id, end)
         handle = (await alice.job(job_id))["ebs_volume_id"]
         (kept,) = await asyncio.to_thread(lambda: list(stack.state.root.rglob(f"disks/{handle}/checkpoint")))

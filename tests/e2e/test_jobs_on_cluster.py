@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.support.load import cluster_objects
+from tests.support.promises import promised
 from tests.support.stack import LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.timeout(180)
@@ -61,7 +62,11 @@ async def test_an_active_job_is_cancelled_and_leaves_nothing(cluster_stack: Loca
         await alice.client.post(f"/v1/jobs/{job_id}/cancel")
         await alice.wait(job_id, "cancelled", seconds=60)
         await until(lambda: nothing_left(cluster_stack), "nothing left")
-        assert (await alice.availability())["h100"]["in_use"] == 0
+
+        async def given_back() -> bool:
+            return (await alice.availability())["h100"]["in_use"] == 0
+
+        await until(given_back, "its GPUs given back")
 
 
 async def test_a_job_whose_time_is_up_expires_and_leaves_nothing(cluster_stack: LocalStack) -> None:
@@ -69,7 +74,7 @@ async def test_a_job_whose_time_is_up_expires_and_leaves_nothing(cluster_stack: 
         job_id = await alice.submit(gpu_count=4, instance_type="p4d.24xlarge")
         await alice.wait(job_id, "active", seconds=30)
         # the clock moved: the shortest job would take five minutes
-        await cluster_stack.execute("jobs", "UPDATE jobs SET expires_at = now() WHERE id = $1", job_id)
+        await cluster_stack.execute("jobs", "UPDATE jobs SET expires_at = now(), due_at = now() WHERE id = $1", job_id)
         ended = await alice.wait(job_id, "expired", seconds=60)
         assert ended["exit_code"] is None
         await until(lambda: nothing_left(cluster_stack), "nothing left")
@@ -89,14 +94,20 @@ async def test_a_cordoned_node_is_not_available_and_comes_back(cluster_stack: Lo
     async with users(cluster_stack, "alice") as (alice,):
         nodes = (await alice.client.get("/v1/gpu/availability")).json()["availability"]["h100"]["nodes"]
         api = cluster_stack.cluster_api()
-        for unschedulable, total in ((True, 8), (False, 16)):
+
+        async def shows(total: int) -> bool:
+            return (await alice.availability())["h100"]["total"] == total
+
+        async def becomes(total: int, *, unschedulable: bool) -> None:
             body = {"spec": {"unschedulable": unschedulable}}
-            await asyncio.to_thread(api.patch_node, nodes[0]["name"], body)
+            with promised(5):
+                await asyncio.to_thread(api.patch_node, nodes[0]["name"], body)
+                await until(lambda: shows(total), f"unschedulable={unschedulable} seen")
 
-            async def seen(wanted: int = total) -> bool:
-                return (await alice.availability())["h100"]["total"] == wanted
-
-            await until(seen, f"unschedulable={unschedulable} seen", seconds=5)
+        try:
+            await becomes(8, unschedulable=True)
+        finally:
+            await becomes(16, unschedulable=False)
 
 
 async def test_the_last_waiting_job_starts_when_gpus_come_free(cluster_stack: LocalStack) -> None:

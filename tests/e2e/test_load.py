@@ -2,15 +2,14 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.guests import guests
 from tests.support.harness import running
 from tests.support.load import FREE_AT_FIRST, VICTIMS, Burst, works
+from tests.support.promises import promised
 from tests.support.stack import LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.long
@@ -22,7 +21,7 @@ NAMES = ("ann", "ben", "cid", "dot", "eve")
 
 @pytest.mark.timeout(240)
 async def test_forty_jobs_by_five_users_run_in_order_and_leave_nothing(stack: LocalStack, tmp_path: Path) -> None:
-    async with guests(stack, *NAMES) as members:
+    async with users(stack, *NAMES) as members:
         burst = Burst(members, tmp_path, jobs=40)
         async with running(burst.watch_leases):
             await burst.submit()
@@ -65,13 +64,11 @@ async def test_no_job_is_lost_or_run_twice_when_a_process_is_killed(
 
         killing = asyncio.create_task(kill())
         async with running(burst.watch_leases):
-            await burst.submit(attempts=60)
+            await burst.submit(attempts=300)
             await killing
-            killed_at = time.monotonic()
-            await until(lambda: works(members[0]), f"work after the death of {victim}")
-            recovered = time.monotonic() - killed_at
+            with promised(10):
+                await until(lambda: works(members[0]), f"work after the death of {victim}", seconds=60)
             jobs = await burst.wait(seconds=120)
-        assert recovered < 10, f"recovery took {recovered:.1f} s"
         # what was under way comes again seconds later, and the line cannot wait for what it has not heard of
         await burst.check(battered_stack, jobs, unordered=None)
 

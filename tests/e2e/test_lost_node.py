@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gpudev import AsyncClient, errors
+from tests.support.promises import promised
 from tests.support.stack import LocalStack, running_stack, until, users
 from tests.support.tunnel import read_until_end
 
@@ -33,15 +34,17 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
 
         async with AsyncClient(two_nodes.url, alice.key) as client, client.open_ssh(lost) as session:
             assert (await session.read()).startswith(b"SSH-2.0-")
-            await asyncio.to_thread(two_nodes.simulate, f"nodes/{node}/kill")
-            ended = await asyncio.wait_for(read_until_end(session), 10)
+            with promised(10):
+                await asyncio.to_thread(two_nodes.simulate, f"nodes/{node}/kill")
+                ended = await asyncio.wait_for(read_until_end(session), 60)
         assert ended.detail == f"The node was lost: Node {node} does not answer"
 
         async def dead() -> dict[str, Any] | None:
             entry = (await alice.availability())["h100"]
             return entry if entry["total"] == 8 else None
 
-        entry = await until(dead, "the node is out of the sums", seconds=2, period=0.05)
+        with promised(2):
+            entry = await until(dead, "the node is out of the sums", period=0.05)
         rows = {row["name"]: row for row in entry["nodes"]}
         assert (rows[node]["ready"], rows[node]["in_use"]) == (False, 8)
         assert entry["in_use"] == 8
@@ -53,7 +56,7 @@ async def test_leases_of_a_dead_node_stay_until_it_is_gone_then_its_jobs_fail(tw
         assert (taken.status_code, lost in taken.json()["detail"]) == (409, True)
 
         await asyncio.to_thread(api.delete_node, node)
-        failed = await alice.wait(lost, "failed", seconds=20)
+        failed = await alice.wait(lost, "failed", seconds=60)
         assert "node was lost" in failed["failure_reason"]
         assert node in failed["failure_reason"]
         async with AsyncClient(two_nodes.url, alice.key) as client:

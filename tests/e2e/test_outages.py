@@ -1,12 +1,13 @@
 """What goes on while one of the things that everything rests on hangs, and that it all recovers by itself."""
 
 import asyncio
-import time
+import itertools
 from functools import partial
 
 import httpx
 import pytest
 
+from tests.support.promises import Stopwatch, promised
 from tests.support.stack import ApiUser, LocalStack, hanging, read_events, until, users
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -26,7 +27,8 @@ async def test_jobs_are_taken_while_the_broker_hangs_also_with_a_key_that_nobody
         with hanging(stack, "nats"):
             async with users(stack, "newcomer") as (newcomer,):
                 job_ids = [await newcomer.submit(gpu_count=1, command="exit 0"), await alice.submit(command="exit 0")]
-            health = await alice.client.get("/health", timeout=2)
+            with promised(2):
+                health = await alice.client.get("/health")
             assert health.status_code == 503
             wrong = await alice.client.get("/v1/jobs", headers={"Authorization": f"Bearer {alice.key[:-1]}x"})
             assert wrong.status_code == 401
@@ -38,22 +40,23 @@ async def test_jobs_are_taken_while_the_broker_hangs_also_with_a_key_that_nobody
 
 async def test_a_user_who_is_disabled_while_no_news_comes_is_caught(stack: LocalStack) -> None:
     """What lasts ends at once, a remembered key within 30 s, jobs when the news comes, also those taken meanwhile."""
-    async with users(stack, "dismissed") as (user,):
+    async with users(stack, "dismissed", "dismissed") as (user, again):
         running = await user.submit(gpu_count=1, command="sleep 300")
         await user.wait(running, "active")
         assert (await user.client.get("/v1/disks")).status_code == 200
         user_id = await stack.user_id("dismissed")
         with hanging(stack, "nats"):
-            async with user.client.stream("GET", f"/v1/jobs/{running}/logs", params={"follow": "true"}) as followed:
-                assert (await stack.admin("auth", "disable-user", user_id)).endswith("keys revoked: 1")
-                disabled_at = time.monotonic()
-                meanwhile = await user.submit(gpu_count=1, command="sleep 300")
+            # a key that jobs sees here for the first time is remembered for 30 s from now
+            async with again.client.stream("GET", f"/v1/jobs/{running}/logs", params={"follow": "true"}) as followed:
+                assert (await stack.admin("auth", "disable-user", user_id)).endswith("keys revoked: 2")
+                since = Stopwatch()
+                meanwhile = await again.submit(gpu_count=1, command="sleep 300")
                 last = (await followed.aread()).decode().strip().split("\n")[-1]
             assert last == "[gpudev: this answer ends here: its user is disabled]"
-            assert time.monotonic() - disabled_at < ENDS_WITHIN
-            for path in ("/v1/jobs", "/v1/disks"):
-                await until(partial(forbidden, user, path), f"{path} is shut", seconds=REMEMBERED_SECONDS)
-            assert time.monotonic() - disabled_at < REMEMBERED_SECONDS
+            assert since.seconds() < ENDS_WITHIN
+            for one, path in itertools.product((user, again), ("/v1/jobs", "/v1/disks")):
+                await until(partial(forbidden, one, path), f"{path} is shut", seconds=2 * REMEMBERED_SECONDS)
+            assert since.seconds() < REMEMBERED_SECONDS
 
         async def told() -> bool:
             log = await read_events(stack)
@@ -111,8 +114,8 @@ async def test_while_aws_hangs_a_login_is_503_and_a_disk_is_made_later(stack: Lo
 
 async def test_a_service_that_hangs_is_named_within_two_seconds(stack: LocalStack) -> None:
     async with users(stack, "alice") as (alice,):
-        with hanging(stack, "disks-1"):
-            answer = await alice.client.get("/health", timeout=2)
+        with hanging(stack, "disks-1"), promised(2):
+            answer = await alice.client.get("/health")
         assert answer.status_code == 503
         assert answer.json()["services"]["disks"]["status"] == "unhealthy"
         assert answer.json()["services"]["jobs"]["status"] == "healthy"
@@ -125,7 +128,7 @@ async def test_a_body_that_does_not_come_in_time_is_told_so(stack: LocalStack, d
     head = "POST /v1/auth/aws-login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
     writer.write(f"{head}Content-Length: 500\r\n\r\n{{".encode())
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(40):
             answer = await reader.read()
     finally:
         writer.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.promises import promised
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
 pytestmark = pytest.mark.timeout(240)
@@ -53,8 +54,13 @@ async def told_positions(user: ApiUser, line: list[str]) -> list[int | None]:
 
 
 async def starts(user: ApiUser, line: list[str]) -> list[datetime]:
-    found = [(await explain(user, job_id))["estimated_start_time"] for job_id in line]
-    return [datetime.fromisoformat(text) for text in found]
+    """When each is expected to start, once all are."""
+
+    async def told() -> list[str | None]:
+        found = [(await explain(user, job_id))["estimated_start_time"] for job_id in line]
+        return found if None not in found else []
+
+    return [datetime.fromisoformat(text) for text in await until(told, "an estimate of each")]
 
 
 async def sees(user: ApiUser, gpu_type: str, *, seconds: float = 30.0, **numbers: int) -> dict[str, Any]:
@@ -103,9 +109,13 @@ async def test_positions_and_estimates_fall_as_jobs_end(cluster_stack: LocalStac
             await alice.client.post(f"/v1/jobs/{job_id}/cancel")
             await bob.wait(line[count - 1], "active", seconds=60)
             await until(lambda count=count: in_their_order(started=count), "all have moved up")  # type: ignore[misc]
-        moved = await starts(bob, line[2:])
-        assert all(now < before for now, before in zip(moved, first[2:], strict=True))
-        assert moved[7] < first[9] - timedelta(minutes=3)
+
+        async def sooner() -> bool:
+            moved = await starts(bob, line[2:])
+            earlier = all(now < before for now, before in zip(moved, first[2:], strict=True))
+            return earlier and moved[7] < first[9] - timedelta(minutes=3)
+
+        await until(sooner, "all start earlier than they were to, the last by minutes")
 
 
 async def test_a_cordon_is_seen_and_when_it_ends_the_line_moves_by_itself(cluster_stack: LocalStack) -> None:
@@ -113,8 +123,9 @@ async def test_a_cordon_is_seen_and_when_it_ends_the_line_moves_by_itself(cluste
         nodes = [node["name"] for node in (await sees(bob, "a100", total=16))["nodes"]]
         try:
             for node, total in zip(nodes, (8, 0), strict=True):
-                await asyncio.to_thread(cordon, cluster_stack, node, closed=True)
-                await sees(bob, "a100", total=total, seconds=NOTICED_SECONDS)
+                with promised(NOTICED_SECONDS):
+                    await asyncio.to_thread(cordon, cluster_stack, node, closed=True)
+                    await sees(bob, "a100", total=total)
             waiting = await bob.submit(gpu_count=8, instance_type=A100)
             await reason_of(bob, waiting, "ready and schedulable")
             assert (await explain(bob, waiting))["estimated_start_time"] is None
@@ -140,9 +151,10 @@ async def test_gpus_of_a_foreign_pod_are_not_there_for_jobs_until_it_is_gone(clu
                 "containers": [{"name": "main", "image": "busybox:1", "resources": {"limits": limits}}],
             },
         }
-        await asyncio.to_thread(api.create_namespaced_pod, "default", pod)
         try:
-            await sees(bob, "a100", available=15, in_use=1, max_placeable=8, seconds=NOTICED_SECONDS)
+            with promised(NOTICED_SECONDS):
+                await asyncio.to_thread(api.create_namespaced_pod, "default", pod)
+                await sees(bob, "a100", available=15, in_use=1, max_placeable=8)
             elsewhere = await alice.submit(gpu_count=8, instance_type=A100)
             await alice.wait(elsewhere, "active")
             waiting = await bob.submit(gpu_count=8, instance_type=A100)

@@ -36,7 +36,14 @@ async def test_the_first_job_of_the_readme_opens_by_ssh_and_in_a_browser(stack: 
         assert (told.code, told.output.strip().endswith("/home/dev")) == (0, True)
         enable, show, cancel = then.strip().splitlines()
         given = {**environment, "API_URL": url, "API_KEY": key, "JOB": job_id}
-        shown = await asyncio.to_thread(shell, f"{enable}\necho\n{show}", environment=given)
+        await asyncio.to_thread(shell, enable, environment=given)
+
+        async def has_jupyter() -> bool:
+            return bool((await demo.job(job_id))["jupyter_enabled"])
+
+        # the answer says so at once, unless the machine takes longer than it is held
+        await until(has_jupyter, "JupyterLab", seconds=60)
+        shown = await asyncio.to_thread(shell, show, environment=given)
         await until(Notebook(shown.splitlines()[-1]).answers, "the ingress knows the job's host")
         await asyncio.to_thread(shell, cancel, environment=given)
         await demo.wait(job_id, "cancelled")

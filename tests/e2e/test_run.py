@@ -17,7 +17,8 @@ from tests.support.stack import LocalStack, until, users
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
-UNTIL_GO = "echo begun; until [ -e go ]; do sleep 0.1; done; echo went on; exit 4"
+WAITS = "until [ -e go ]; do sleep 0.1; done"
+UNTIL_GO = f"echo begun; {WAITS}; echo went on; exit 4"
 """A command that goes on when somebody lets it."""
 
 
@@ -74,16 +75,19 @@ async def test_a_run_that_is_killed_is_found_again_with_all_its_output(stack: Lo
 
 
 COUNTS = "echo begun; for n in $(seq 60); do echo $n; sleep 0.1; done; exit 4"
+COUNTS_UNTIL_GO = f"echo begun; for n in $(seq 30); do echo $n; sleep 0.1; done; {WAITS}; seq 31 60; exit 4"
+"""Half of it: it is not over before somebody lets it."""
 
 
 async def test_a_run_goes_on_over_the_death_of_the_api(stack: LocalStack, tmp_path: Path) -> None:
     shell = await Shell.logged_in(stack, tmp_path)
-    async with shell.running(COUNTS) as run:
+    async with shell.running(COUNTS_UNTIL_GO) as run:
         assert await run.line() == "begun\n"
         for part in ("jobs-1", "auth-1", "traefik"):
             stack.kill(part)
         await run.told("The connection to the job is lost")
         await run.told("Connected again")
+        await let_go(shell, run.job_id)
         code, output, told = await run.end()
     assert code == 4, told
     assert output.decode().split("\n")[:-1] == [*map(str, range(1, 61))]

@@ -18,6 +18,7 @@ from tests.install.document import ROOT
 from tests.install.installation import JOB_DOMAIN, JOB_IMAGE, JOBS, SYSTEM, Installation
 from tests.install.surroundings import INGRESS_TLS_PORT, NODE, eventually
 from tests.support.notebook import Notebook
+from tests.support.promises import promised
 from tests.support.stack import until
 
 pytestmark = pytest.mark.timeout(600)
@@ -229,10 +230,9 @@ def test_a_killed_postgresql_is_survived_without_a_restart(installation: Install
     installation.surroundings.database.kill()
     eventually(lambda: not ready(installation), "not ready without the database")
     installation.surroundings.database.start()
-    began = time.monotonic()
-    eventually(lambda: ready(installation) and installation.health()[0] == 200, "ready again", seconds=30)
+    with promised(30):
+        eventually(lambda: ready(installation) and installation.health()[0] == 200, "ready again", seconds=120)
 
-    assert time.monotonic() - began <= 30
     assert restarts(installation) == before
 
 

@@ -46,7 +46,7 @@ create_app = App
 """
 
 
-def eventually(look: Callable[[], Value], *, seconds: float = 10.0) -> Value:
+def eventually(look: Callable[[], Value], *, seconds: float = 60.0) -> Value:
     """What `look` returns once it is true; fails when that takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := look()):
@@ -170,14 +170,14 @@ class StackProcess:
     def start(self) -> None:
         """Start it and wait until it is ready."""
         process = self.launch()
-        eventually(lambda: self.state.env.exists() or process.poll() is not None, seconds=60)
+        eventually(lambda: self.state.env.exists() or process.poll() is not None)
         assert process.poll() is None, self.output.read_text()
 
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """Signal it; the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def parts(self) -> dict[str, RunningPart]:
         """Name to process."""
@@ -232,4 +232,4 @@ def _stacks(fake_services: Path, fake_cluster: FakeCluster) -> Iterator[Callable
         for stack in made:
             if stack.process is not None and stack.process.poll() is None:
                 stack.process.terminate()
-                stack.process.wait(20)
+                stack.process.wait(60)

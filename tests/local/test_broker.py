@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from shared.contracts.events import STREAM
+from tests.local.conftest import eventually
 from tests.support.servers import NatsServer
 
 
@@ -44,7 +45,7 @@ async def tools(nats_server: NatsServer) -> AsyncIterator[Tools]:
 
 
 async def refused(tools: Tools) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not tools.refusals:
             await tools.client.flush()
             await asyncio.sleep(0.01)
@@ -57,7 +58,7 @@ async def test_tools_receive_events_as_they_happen(services: Client, tools: Tool
 
     await services.publish(subject(), b"news")
 
-    assert (await subscription.next_msg(timeout=5)).data == b"news"
+    assert (await subscription.next_msg(timeout=30)).data == b"news"
 
 
 async def test_tools_read_past_events_from_their_copy_of_the_stream(services: Client, tools: Tools) -> None:
@@ -65,7 +66,7 @@ async def test_tools_read_past_events_from_their_copy_of_the_stream(services: Cl
     await services.jetstream().publish(one, b"old news")
 
     subscription = await tools.client.jetstream().pull_subscribe(one, stream=STREAM)
-    (message,) = await subscription.fetch(1, timeout=5)
+    (message,) = await subscription.fetch(1, timeout=30)
     await message.ack_sync()
 
     assert message.data == b"old news"
@@ -81,7 +82,7 @@ async def test_tools_follow_the_copy_with_an_ordered_consumer(services: Client, 
     subscription = await tools.client.jetstream().subscribe(one, stream=STREAM, ordered_consumer=True)
 
     for _ in range(400):
-        await subscription.next_msg(timeout=5)
+        await subscription.next_msg(timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ async def test_tools_listen_to_nothing_but_events(tools: Tools, subject: str) ->
 def test_a_wrong_password_is_refused(nats_server: NatsServer) -> None:
     broker = nats_server.broker
 
-    assert broker.is_ready()
+    eventually(broker.is_ready)
     assert not dataclasses.replace(broker, tools_password="wrong").is_ready()
 
 

@@ -94,7 +94,7 @@ def test_the_control_pages_are_shut(moto_server: MotoServer, path: str) -> None:
     request = urllib.request.Request(f"{moto_server.endpoint_url}{path}", data=b"inf", method="POST")
 
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(request, timeout=5)
+        urllib.request.urlopen(request, timeout=30)
 
     assert refusal.value.code == 403
     refusal.value.close()

@@ -26,7 +26,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyPages]:
 
 
 def get(pages: KeyPages, path: str) -> bytes:
-    with urllib.request.urlopen(f"{pages.url}{path}", timeout=5) as answer:
+    with urllib.request.urlopen(f"{pages.url}{path}", timeout=30) as answer:
         body: bytes = answer.read()
         return body
 

@@ -86,7 +86,7 @@ async def test_what_was_committed_survives_a_kill_and_no_backend_does(postgres_s
 
     process.kill()
 
-    eventually(lambda: proc.start_time(backend) is None, seconds=1)
+    eventually(lambda: proc.start_time(backend) is None)
     connection.terminate()
     process.start()
     connection = await asyncpg.connect(f"{dsn.rpartition('/')[0]}/{before}")

@@ -27,7 +27,7 @@ MakeStack = Callable[..., StackProcess]
 
 
 def get(stack: StackProcess, path: str) -> Any:
-    with urllib.request.urlopen(f"http://localhost:{stack.port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://localhost:{stack.port}{path}", timeout=40) as answer:
         return json.loads(answer.read())
 
 
@@ -103,7 +103,7 @@ def test_a_service_that_hangs_is_told_in_the_shape_of_our_errors(stack: StackPro
 @pytest.mark.parametrize("door", ["traefik", "jobs-1"])
 def test_a_request_whose_head_does_not_come_in_time_is_let_go(stack: StackProcess, door: str) -> None:
     with socket.create_connection(("127.0.0.1", stack.parts()[door].port or 0)) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.sendall(b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n")
         assert client.recv(1) == b""
 
@@ -149,7 +149,7 @@ def test_leftovers_of_a_crashed_run_are_ended_at_the_next_start_but_no_stranger(
     try:
         stack.start()
 
-        assert leftover.wait(5) == -signal.SIGKILL
+        assert leftover.wait(60) == -signal.SIGKILL
         assert stranger.poll() is None
     finally:
         for process in (leftover, stranger):
@@ -214,8 +214,13 @@ def test_a_killed_worker_is_recovered(stack: StackProcess) -> None:
 def test_reads_never_fail_while_one_of_two_replicas_dies(make_stack: MakeStack) -> None:
     stack = make_stack(GPUDEV_REPLICAS="2")
     stack.start()
-    replicas = {get(stack, "/v1/jobs")["environment"]["GPUDEV_REPLICA"] for _ in range(4)}
-    assert replicas == {"jobs-1", "jobs-2"}
+    replicas: set[str] = set()
+
+    def both_answer() -> bool:
+        replicas.add(get(stack, "/v1/jobs")["environment"]["GPUDEV_REPLICA"])
+        return replicas == {"jobs-1", "jobs-2"}
+
+    eventually(both_answer)
 
     os.kill(stack.parts()["jobs-1"].pid, signal.SIGKILL)
 
@@ -231,7 +236,7 @@ def test_a_stack_whose_words_nobody_reads_any_more_heals_and_stops_as_ever(make_
     reader, writer = os.pipe()
     process = stack.launch(writer)
     os.close(writer)
-    eventually(lambda: stack.state.env.exists() or process.poll() is not None, seconds=60)
+    eventually(lambda: stack.state.env.exists() or process.poll() is not None)
     os.close(reader)
     pid = stack.parts()["jobs-1"].pid
 
@@ -251,7 +256,7 @@ def test_a_second_stack_on_the_same_state_is_refused_and_harms_nothing(
     second = make_stack(GPUDEV_STATE=str(stack.state.root))
     second.output = stack.state.root.with_name("second")
 
-    assert second.launch().wait(20) != 0
+    assert second.launch().wait(60) != 0
 
     assert "runs on" in second.output.read_text()
     assert get(stack, "/v1/jobs")
@@ -261,7 +266,7 @@ def test_a_taken_port_is_named_with_the_variable_to_change(make_stack: MakeStack
     with socket.create_server(("127.0.0.1", 0)) as taken:
         stack = make_stack(GPUDEV_PORT=str(taken.getsockname()[1]))
 
-        assert stack.launch().wait(20) != 0
+        assert stack.launch().wait(60) != 0
 
     assert "GPUDEV_PORT" in stack.output.read_text()
 

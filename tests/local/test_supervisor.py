@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from deploy.local import proc
 from deploy.local.part import Part, PartFailedError
 from deploy.local.supervisor import RestartPolicy, Supervisor, run_once
 from tests.local.conftest import alive, eventually
+from tests.support.promises import promised
 
 SERVES = """
 import pathlib, os, time
@@ -55,7 +55,7 @@ async def supervisor(lines: list[str]) -> AsyncIterator[Supervisor]:
     await supervisor.stop()
 
 
-async def until(look: Callable[[], object], *, seconds: float = 10) -> None:
+async def until(look: Callable[[], object], *, seconds: float = 60) -> None:
     await asyncio.to_thread(eventually, look, seconds=seconds)
 
 
@@ -144,7 +144,7 @@ async def test_what_keeps_dying_is_given_up_with_the_end_of_its_log(
     source = SERVES % "one" + "\nraise SystemExit('out of luck')"
     await supervisor.start(make_part("one", source.replace("time.sleep(600)", "time.sleep(0.2)")))
 
-    failure = await asyncio.wait_for(supervisor.failure(), 20)
+    failure = await asyncio.wait_for(supervisor.failure(), 60)
 
     assert "one keeps dying" in str(failure)
     assert "out of luck" in str(failure)
@@ -195,12 +195,11 @@ async def test_a_part_that_ignores_its_stop_signal_is_killed_in_time(
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" + SERVES % "deaf"
     await supervisor.start(make_part("deaf", deaf, stop_seconds=0.3))
     pid = only_pid(supervisor)
-    began = time.monotonic()
 
-    await supervisor.stop()
+    with promised(5):
+        await supervisor.stop()
 
     assert not alive(pid)
-    assert time.monotonic() - began < 5
 
 
 async def test_a_part_that_is_being_stopped_is_not_started_again(

@@ -31,7 +31,7 @@ async def opened(user: ApiUser, job_id: str) -> str:
     async def answers() -> bool:
         return (await paste(command, "true")).code == 0
 
-    await until(answers, "a session", seconds=20)
+    await until(answers, "a session", seconds=60)
     return command
 
 
@@ -108,12 +108,16 @@ async def test_a_home_and_a_directory_of_the_users_are_the_commands(stack: Local
         job_id = await submit(
             demo,
             image=BUSYBOX,
-            command="echo $HOME; pwd; echo mine > file; exec sleep 600",
+            command="echo mine > file; echo $HOME; pwd; exec sleep 600",
             working_dir="/home/dev/a $(b) $$",
             env_vars={"HOME": "/tmp/else where"},
         )
         ssh = await opened(demo, job_id)
-        assert (await log_of(demo, job_id)).splitlines() == ["/tmp/else where", "/home/dev/a $(b) $$"]
+
+        async def told() -> bool:
+            return (await log_of(demo, job_id)).splitlines() == ["/tmp/else where", "/home/dev/a $(b) $$"]
+
+        await until(told, "what the command prints, which begins when SSH answers")
         session = await paste(ssh, "echo $HOME; pwd; cat '/home/dev/a $(b) $$/file'")
         assert session.output.splitlines() == ["/home/dev", "/home/dev", "mine"]
         await end(demo, stack, job_id)
@@ -209,8 +213,12 @@ async def test_jupyter_answers_through_its_node_port(stack: LocalStack, image: s
 
         first = await until(enabled, "Jupyter", seconds=80)
         stack.secrets.add(first["jupyter_token"])
-        page = await browser.get(first["jupyter_url"])
-        assert page.status_code == 200
+
+        async def shown() -> httpx.Response | None:
+            answer = await browser.get(first["jupyter_url"])
+            return answer if answer.status_code == httpx.codes.OK else None
+
+        page = await until(shown, "the node's port leads to it: kube-proxy lags a moment behind", seconds=60)
         assert "JupyterLab" in page.text
         await demo.client.post(f"/v1/jobs/{job_id}/jupyter/disable", headers=HELD)
         with pytest.raises(httpx.TransportError):

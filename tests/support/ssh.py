@@ -40,11 +40,11 @@ class Typed:
 async def type_in(ssh_command: str, script: str) -> str:
     """Open a session with a terminal by OpenSSH's client and type a script; what it prints."""
     typed = Typed(script)
-    command = ssh_command.replace("ssh ", "ssh -tt -o ConnectTimeout=10 ", 1)
+    command = ssh_command.replace("ssh ", "ssh -tt -o ConnectTimeout=30 ", 1)
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    output, _ = await asyncio.wait_for(process.communicate(f"{typed.line}\nexit\n".encode()), 30)
+    output, _ = await asyncio.wait_for(process.communicate(f"{typed.line}\nexit\n".encode()), 90)
     assert typed.is_done(output.decode()), output.decode()
     return typed.printed(output.decode())
 
@@ -66,11 +66,11 @@ async def _paste_into_shell(ssh_command: str, script: str, key: Path | None) -> 
     only = f"-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -i {key}"
     command = ssh_command if key is None else re.sub(r"-F \S+", lambda _: only, ssh_command)
     # a handshake that stalls ends as one that was refused does
-    text = f"{command.replace('ssh ', 'ssh -o ConnectTimeout=10 ', 1)} {shlex.quote(script)}"
+    text = f"{command.replace('ssh ', 'ssh -o ConnectTimeout=30 ', 1)} {shlex.quote(script)}"
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", text, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), 90)
     return Session(int(process.returncode or 0), output.decode())
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import asyncpg
 import httpx
-import nats
 from kubernetes import client, config
 
 from deploy.local.aws import ACCOUNT, DEMO_ROLE
@@ -25,6 +24,7 @@ from deploy.local.ports import free_ports
 from deploy.local.state import RunningPart, RunningStack, StateDirectory
 from shared.contracts.events import STREAM
 from tests.support.hanging import hung
+from tests.support.harness import connected, nats_client
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("auth", "jobs", "disks", "capacity")
@@ -167,14 +167,20 @@ class LocalStack:
 
     async def login(self, name: str) -> "ApiUser":
         """A user with a key of their own."""
-        exported = await asyncio.to_thread(self.identity, name)
-        self.secrets |= {exported["AWS_SECRET_ACCESS_KEY"], exported["AWS_SESSION_TOKEN"]}
-        body = {name.lower(): exported[name] for name in exported if name.startswith("AWS_") and name not in _NOT_LOGIN}
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
-            answer = await client.post("/v1/auth/aws-login", json=body)
-        assert answer.status_code == 200, answer.text
-        self.secrets.add(answer.json()["api_key"])
-        return ApiUser(self, name, answer.json()["api_key"])
+        return ApiUser(self, name, await asyncio.to_thread(log_in, self, name))
+
+
+def log_in(stack: LocalStack, name: str) -> str:
+    """A new key of a user's. Blocks for a second."""
+    exported = stack.identity(name)
+    stack.secrets |= {exported["AWS_SECRET_ACCESS_KEY"], exported["AWS_SESSION_TOKEN"]}
+    body = {name.lower(): exported[name] for name in exported if name.startswith("AWS_") and name not in _NOT_LOGIN}
+    with httpx.Client(base_url=stack.url, timeout=30, trust_env=False) as client:
+        answer = client.post("/v1/auth/aws-login", json=body)
+    assert answer.status_code == 200, answer.text
+    key = str(answer.json()["api_key"])
+    stack.secrets.add(key)
+    return key
 
 
 @contextmanager
@@ -287,18 +293,27 @@ class EventLog:
 
 
 async def read_events(stack: LocalStack) -> EventLog:
-    """Every event that the stream holds now, by an ephemeral consumer of the tools' user."""
-    log = EventLog()
-    client = await nats.connect(stack.exports()["NATS_URL"])
-    subscription = await client.jetstream().subscribe("gpudev.v1.>", stream=STREAM, ordered_consumer=True)
-    try:
-        while True:
-            message = await subscription.next_msg(timeout=1)
+    """Every event that was recorded until now, as the tools' user has it, who is told a moment after all others."""
+    last = max([await _last_published(stack, service) for service in SERVICES])
+    log, read = EventLog(), 0
+    async with nats_client(stack.exports()["NATS_URL"]) as client:
+        subscription = await client.jetstream().subscribe("gpudev.v1.>", stream=STREAM, ordered_consumer=True)
+        while read < last:
+            message = await subscription.next_msg(timeout=30)
+            read = message.metadata.sequence.stream
             log.events.append(json.loads(message.data))
-    except nats.errors.TimeoutError:
-        return log
-    finally:
-        await client.close()
+    return log
+
+
+async def _last_published(stack: LocalStack, service: str) -> int:
+    """Number in the stream of the last event of a service, once none of them waits; 0: it has none."""
+    async with connected(stack.dsn(service)) as connection:
+
+        async def nothing_waits() -> bool:
+            return not await connection.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+
+        await until(nothing_waits, f"all events of {service} are published", seconds=60)
+        return int(await connection.fetchval("SELECT max(stream_sequence) FROM outbox") or 0)
 
 
 @contextmanager
