@@ -8,19 +8,17 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import structlog
-from kubernetes import client, config
 
 from deploy.local.ports import HOST
+from deploy.local.simulator_api import Object, SimulatorApi
 
 log = structlog.get_logger(__name__)
 
 DOMAIN = "localhost"
 """Names below it are this machine to every browser (RFC 6761 section 6.3)."""
 POLL_SECONDS = 1
-Object: TypeAlias = dict[str, Any]
 _PRIORITY = 1_000_000
 """Before every path of the API."""
 _HEAD_BYTES = 64 << 10
@@ -29,20 +27,13 @@ _SECONDS = 5.0
 
 async def serve_job_hosts(port: int, kubeconfig: Path) -> asyncio.Server:
     """Answer every request with the configuration of the moment. Close the server to end it."""
-    api = await asyncio.to_thread(config.new_client_from_config, str(kubeconfig))
-    networking, core = client.NetworkingV1Api(api), client.CoreV1Api(api)
+    api = SimulatorApi(kubeconfig)
 
     def read() -> Object:
-        ingresses = _items(networking.list_ingress_for_all_namespaces)
-        return configuration(ingresses, _items(core.list_service_for_all_namespaces)) if ingresses else {}
+        ingresses = api.items("/apis/networking.k8s.io/v1/ingresses")
+        return configuration(ingresses, api.items("/api/v1/services")) if ingresses else {}
 
     return await asyncio.start_server(lambda *streams: _serve(read, *streams), HOST, port, limit=_HEAD_BYTES)
-
-
-def _items(list_all: Callable[..., Any]) -> list[Object]:
-    answer = list_all(_request_timeout=_SECONDS, _preload_content=False)
-    found: list[Object] = json.loads(answer.data)["items"]
-    return found
 
 
 def configuration(ingresses: Iterable[Object], services: Iterable[Object]) -> Object:

@@ -28,6 +28,7 @@ from deploy.local.part import Part, PartFailedError
 from deploy.local.ports import free_ports, is_free
 from deploy.local.postgres import DATABASE, Postgres, prepare_database
 from deploy.local.region import REGION
+from deploy.local.simulator_api import SimulatorApi
 from deploy.local.ssh_config import ssh_command, write_ssh_config
 from deploy.local.state import RunningStack, StateDirectory, write_private
 from deploy.local.supervisor import RestartPolicy, Supervisor, run_once, together
@@ -107,6 +108,9 @@ class Stack:
         services: folder that holds the package `services`.
         migrate: program that brings the databases up to date.
     """
+
+    _demo: Keys
+    """The demo user's, once the local AWS is up."""
 
     def __init__(
         self,
@@ -235,7 +239,7 @@ class Stack:
         await together(
             self._start_database(postgres, applications, secrets.databases),
             self._start_part(broker.part(self._log("nats"))),
-            self._start_part(cloud.part(self._log("moto"))),
+            self._start_cloud(cloud),
             self._start_part(github.part(self._log("github"))),
             self._start_cluster(cluster_port),
         )
@@ -246,8 +250,7 @@ class Stack:
         # Last: it takes a service that is not up yet for a dead one, and looks again only after a second.
         await self._start_part(ingress.part(self._log("traefik")), _INGRESS)
         await self._await_health()
-        demo = await asyncio.to_thread(cloud.identity, DEMO_USER)
-        write_private(self.state.env, exports(self.url, cloud, demo, broker, self._kubeconfig))
+        write_private(self.state.env, exports(self.url, cloud, self._demo, broker, self._kubeconfig))
         tell(banner(self.url, self.state, seconds=time.monotonic() - began))
 
     def _jobs_defaults(self, github_url: str) -> dict[str, str]:
@@ -267,6 +270,10 @@ class Stack:
         env = {**leftovers.mark(self.state), **applications.migration_environment()}
         await run_once("migrate", self._migrate, log=self._log("migrate"), env=env, cwd=ROOT)
 
+    async def _start_cloud(self, cloud: Cloud) -> None:
+        await self._start_part(cloud.part(self._log("moto")))
+        self._demo = await asyncio.to_thread(cloud.identity, DEMO_USER)
+
     async def _start_cluster(self, port: int) -> None:
         if self._settings.kubeconfig is None:
             cluster = Cluster(
@@ -278,6 +285,9 @@ class Stack:
             )
             self._kubeconfig.unlink(missing_ok=True)
             await self._start_part(cluster.part(self._log("cluster")))
+            api = SimulatorApi(self._kubeconfig)
+            await asyncio.to_thread(api.ensure_namespace, self._settings.namespace)
+            return
         names = ("--kubeconfig", str(self._kubeconfig), "--name", self._settings.namespace)
         argv = (sys.executable, "-m", "deploy.local.namespace", *names)
         # A cluster of the user's may need their environment: credential programs read their own variables.
