@@ -1,7 +1,7 @@
 """`make bench`: requests per second, latencies and CPU time of reads and writes, each beside others in the same run.
 
 Beside a bare reference, which runs the same SQL and nothing else, and, with BENCH_AGAINST=<commit>, beside the stack of
-that commit. Rounds alternate, so that a machine that changes its pace changes all.
+that commit. Rounds alternate, so that a machine that changes its pace changes all. At last, two replicas beside one.
 """
 
 import os
@@ -16,6 +16,7 @@ from tests.bench.cases import CASES, Case
 from tests.bench.cpu import cpu_seconds
 from tests.bench.latency import LOAD, in_worst
 from tests.bench.load import Plan, Result
+from tests.bench.replicas import two_replicas
 from tests.bench.stopping import end_in_order
 from tests.bench.subjects import Subject, Target, checkout, reference_of, stack_of
 from tests.support.stack import ROOT
@@ -28,6 +29,8 @@ ONLY = os.environ.get("BENCH_CASES", "")
 WAYS = tuple(os.environ.get("BENCH_WAYS", "direct,ingress").split(","))
 CONNECTIONS = 16
 WARMUP_SECONDS = 0.7
+_OF_TWO = ("get job", "submit")
+"""Cases that are measured with two replicas too."""
 _OF_ONE_ROUND = frozenset({"worst", "measured", "slowest", "pid"})
 
 
@@ -107,7 +110,7 @@ def compare(subjects: Sequence[Subject], case: Case, way: str) -> dict[str, Meas
 def show_latency(case: Case, way: str, subjects: Sequence[Subject], highest: float) -> None:
     """How long requests take at half of our highest rate, and which took longest, at which second of a round.
 
-    The reference's, at the same rate, show what of it is the machine's. One more round tells who held the cores.
+    The reference's, at the same rate, show what of it is the machine's.
     """
     targets = {subject.name: subject.target(case, way) for subject in subjects}
     rounds = [{name: measure(target, rate=highest / 2) for name, target in targets.items()} for _ in range(ROUNDS)]
@@ -118,11 +121,24 @@ def show_latency(case: Case, way: str, subjects: Sequence[Subject], highest: flo
             f"{case.name:<20} {way:<8} {f'{name} at half':<12} {load.requests_per_second:>7.0f} "
             f"{load.p50_milliseconds:>7.2f} {load.p99_milliseconds:>7.2f}  "
             f"p99 is {load.p99_milliseconds / load.p50_milliseconds:.1f} times p50; without what the load was late "
-            f"itself {load.served_p50_milliseconds:.2f} and {load.served_p99_milliseconds:.2f}; worst: {worst}",
+            f"itself {load.served_p50_milliseconds:.2f} and {load.served_p99_milliseconds:.2f}; "
+            f"it took {load.core:.2f} of a core; worst: {worst}",
             flush=True,
         )
-    ours = subjects[0]
+
+
+def show_worst(case: Case, way: str, ours: Subject, highest: float) -> None:
+    """Who held the cores while the slowest waited, in one more round."""
     print(f"{'':<29} {in_worst(ours.stack, LOAD, plan_of(ours.target(case, way), highest / 2))}", flush=True)
+
+
+def show_two(case: Case, way: str, ours: Subject) -> None:
+    """Two replicas beside one, on the same cores."""
+    with two_replicas(ours, case.service, way) as two:
+        figures = compare([ours, two], case, way)
+        show(case, way, figures)
+        if not case.writes:
+            show_latency(case, way, [ours, two], figures["now"].load.requests_per_second)
 
 
 @contextmanager
@@ -148,7 +164,13 @@ def main() -> None:
                 figures = compare(compared, case, way)
                 show(case, way, figures)
                 if not case.writes:
-                    show_latency(case, way, compared[:2], figures["now"].load.requests_per_second)
+                    highest = figures["now"].load.requests_per_second
+                    show_latency(case, way, compared[:2], highest)
+                    show_worst(case, way, compared[0], highest)
+        for case in cases:
+            if case.name in _OF_TWO:
+                for way in WAYS:
+                    show_two(case, way, compared[0])
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class Result(msgspec.Struct, kw_only=True):
     served_p50_milliseconds: float
     served_p99_milliseconds: float
     """Likewise, without what the load itself was late in sending and in reading."""
+    core: float
+    """Of a core, what the load itself took from those that it measures."""
     errors: float
     """Answers that are neither 200 nor 304."""
     worst: list[tuple[float, float]]
@@ -119,7 +121,8 @@ class _Connection:
         for _, kind, value in ancillary:
             if kind == _SO_TIMESTAMPNS:
                 seconds, nanoseconds = _TIMESPEC.unpack(value)
-                return max(0.0, read - (seconds + nanoseconds / 1e9 - self._clocks))
+                came: float = seconds + nanoseconds / 1e9 - self._clocks
+                return max(0.0, read - came)
         return 0.0
 
 
@@ -204,13 +207,18 @@ def measure(plan: Plan) -> Result:
         TimeoutError: It answered nothing for half a minute.
     """
     with closing(_Clients(plan)) as clients:
-        return _at_rate(plan, clients, plan.rate) if plan.rate is not None else _as_many_as_are_answered(plan, clients)
+        first, spent = time.perf_counter(), time.process_time()
+        if plan.rate is None:
+            answers = _as_many_as_are_answered(plan, clients, first)
+        else:
+            answers = _at_rate(plan, clients, first, plan.rate)
+        core = (time.process_time() - spent) / (time.perf_counter() - first)
+    return _result(plan, first + plan.warmup_seconds, answers, core)
 
 
-def _as_many_as_are_answered(plan: Plan, clients: _Clients) -> Result:
-    now = time.perf_counter()
-    begin = now + plan.warmup_seconds
-    end = begin + plan.seconds
+def _as_many_as_are_answered(plan: Plan, clients: _Clients, first: float) -> list[_Answer]:
+    now = first
+    end = first + plan.warmup_seconds + plan.seconds
     answers: list[_Answer] = []
     while clients.busy or now < end:
         while clients.idle and now < end:
@@ -218,14 +226,13 @@ def _as_many_as_are_answered(plan: Plan, clients: _Clients) -> Result:
             now = time.perf_counter()
         answers += clients.answers(None)
         now = time.perf_counter()
-    return _result(plan, begin, answers)
+    return answers
 
 
-def _at_rate(plan: Plan, clients: _Clients, rate: float) -> Result:
+def _at_rate(plan: Plan, clients: _Clients, first: float, rate: float) -> list[_Answer]:
     """Each request has its time, whatever becomes of those before it."""
-    first = now = time.perf_counter()
-    begin = first + plan.warmup_seconds
-    end = begin + plan.seconds
+    now = first
+    end = first + plan.warmup_seconds + plan.seconds
     answers: list[_Answer] = []
     due, sent = first, 0
     while clients.busy or due < end:
@@ -236,10 +243,10 @@ def _at_rate(plan: Plan, clients: _Clients, rate: float) -> Result:
             now = time.perf_counter()
         answers += clients.answers(due - now if clients.idle and due < end else None)
         now = time.perf_counter()
-    return _result(plan, begin, answers)
+    return answers
 
 
-def _result(plan: Plan, begin: float, answers: list[_Answer]) -> Result:
+def _result(plan: Plan, begin: float, answers: list[_Answer], core: float) -> Result:
     counted = [one for one in answers if one.due >= begin]
     slowest = sorted(counted, key=lambda one: one.due - one.read)[: max(1, len(counted) // 100)]
     took = sorted(1000 * (one.read - one.due) for one in counted)
@@ -251,6 +258,7 @@ def _result(plan: Plan, begin: float, answers: list[_Answer]) -> Result:
         p99_milliseconds=took[int(len(took) * 0.99)],
         served_p50_milliseconds=served[len(served) // 2],
         served_p99_milliseconds=served[int(len(served) * 0.99)],
+        core=core,
         errors=sum(one.status not in _GOOD for one in counted),
         worst=[(round(one.due - begin, 3), round(1000 * (one.read - one.due), 1)) for one in slowest[:_WORST]],
         measured=(begin, begin + plan.seconds),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,16 +114,19 @@ async def _prepare(stack: LocalStack) -> tuple[ApiUser, str]:
 @contextmanager
 def reference_of(subject: Subject) -> Iterator[Subject]:
     """The bare reference on the tables of a subject, with an ingress like the stack's own before it."""
-    with _reference_server(subject) as server, _ingress(subject.stack, server.port) as ingress:
+    with (
+        _reference_server(subject) as server,
+        ingress(subject.stack, {service: [server.port] for service in SERVICES}) as front,
+    ):
         yield Subject(
             name="bare",
             stack=subject.stack,
             key=subject.key,
             job=subject.job,
             direct=dict.fromkeys(SERVICES, server.port),
-            ingress=ingress.port,
+            ingress=front.port,
             bare=True,
-            processes=(*subject.processes, server.pid, ingress.pid),
+            processes=(*subject.processes, server.pid, front.pid),
         )
 
 
@@ -167,19 +170,20 @@ def _await_answer(port: int) -> None:
 
 
 @contextmanager
-def _ingress(stack: LocalStack, port: int) -> Iterator[_Server]:
+def ingress(stack: LocalStack, backends: Mapping[str, Sequence[int]]) -> Iterator[_Server]:
+    """One like the stack's own before other servers: service to ports."""
     own_port, error_port = free_ports(2)
-    ingress = Ingress(
-        directory=stack.state.root / "bench-ingress",
+    front = Ingress(
+        directory=stack.state.root / f"bench-ingress-{own_port}",
         port=own_port,
-        backends={service: [port] for service in SERVICES},
+        backends=backends,
         error_port=error_port,
         read_seconds=20,
     )
-    part = ingress.part(stack.state.logs / "bench-ingress.log")
+    part = front.part(stack.state.logs / f"bench-ingress-{own_port}.log")
     process = parts.spawn(part)
     try:
         parts.await_ready(process, part)
-        yield _Server(ingress.port, process.pid)
+        yield _Server(front.port, process.pid)
     finally:
         parts.stop(process, part)
