@@ -54,7 +54,7 @@ async def test_the_demo_fleet_is_seen(cluster_stack: LocalStack) -> None:
 async def test_an_active_job_is_cancelled_and_leaves_nothing(cluster_stack: LocalStack) -> None:
     async with users(cluster_stack, "alice") as (alice,):
         job_id = await alice.submit(gpu_count=8)
-        active = await alice.wait(job_id, "active", seconds=30)
+        active = await alice.wait(job_id, "active")
         assert active["node_port"]
         assert (await alice.availability())["h100"]["in_use"] == 8
         names = await asyncio.to_thread(cluster_objects, cluster_stack)
@@ -72,7 +72,7 @@ async def test_an_active_job_is_cancelled_and_leaves_nothing(cluster_stack: Loca
 async def test_a_job_whose_time_is_up_expires_and_leaves_nothing(cluster_stack: LocalStack) -> None:
     async with users(cluster_stack, "alice") as (alice,):
         job_id = await alice.submit(gpu_count=4, instance_type="p4d.24xlarge")
-        await alice.wait(job_id, "active", seconds=30)
+        await alice.wait(job_id, "active")
         # the clock moved: the shortest job would take five minutes
         await cluster_stack.execute("jobs", "UPDATE jobs SET expires_at = now(), due_at = now() WHERE id = $1", job_id)
         ended = await alice.wait(job_id, "expired", seconds=60)
@@ -83,7 +83,7 @@ async def test_a_job_whose_time_is_up_expires_and_leaves_nothing(cluster_stack: 
 async def test_a_pod_deleted_by_an_operator_ends_its_job_with_a_reason(cluster_stack: LocalStack) -> None:
     async with users(cluster_stack, "alice") as (alice,):
         job_id = await alice.submit(gpu_count=2)
-        active = await alice.wait(job_id, "active", seconds=30)
+        active = await alice.wait(job_id, "active")
         await asyncio.to_thread(cluster_stack.cluster_api().delete_namespaced_pod, active["pod_name"], "gpudev")
         failed = await alice.wait(job_id, "failed", seconds=60)
         assert "deleted" in failed["failure_reason"]
@@ -114,7 +114,7 @@ async def test_the_last_waiting_job_starts_when_gpus_come_free(cluster_stack: Lo
     async with users(cluster_stack, "alice", "bob") as (alice, bob):
         holding = [await alice.submit(gpu_count=8) for _ in range(2)]
         for job_id in holding:
-            await alice.wait(job_id, "active", seconds=30)
+            await alice.wait(job_id, "active")
         waiting = await bob.submit(gpu_count=8)
 
         async def told() -> bool:

@@ -85,7 +85,7 @@ def replica(code: Path, settings: msgspec.Struct, known_keys: Mapping[str, objec
 
 
 def _await_answer(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         assert process.poll() is None, "the former release does not start"
         try:

@@ -88,7 +88,7 @@ class LocalStack:
             return
         if self._process.poll() is None:
             os.kill(self._process.pid, signal_number)
-        self._process.wait(30)
+        self._process.wait(90)
         self._process = None
 
     def exports(self, text: str | None = None) -> dict[str, str]:
@@ -226,7 +226,7 @@ class ApiUser:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    async def wait(self, job_id: str, *statuses: str, seconds: float = 30.0) -> dict[str, Any]:
+    async def wait(self, job_id: str, *statuses: str, seconds: float = 60.0) -> dict[str, Any]:
         """Wait for one of the statuses (none given: any terminal one); outages of the API are sat out."""
         wanted = set(statuses) or TERMINAL
         deadline = time.monotonic() + seconds
@@ -262,7 +262,7 @@ class ApiUser:
 
 
 async def until(
-    condition: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 30.0, period: float = 0.1
+    condition: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 60.0, period: float = 0.1
 ) -> Any:
     """Poll until `condition` gives something truthy; errors of the connection count as not yet."""
     deadline = time.monotonic() + seconds
