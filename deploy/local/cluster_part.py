@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy.local.part import Part
 from deploy.local.ports import accepts
-from deploy.local.tools.image import IMAGE, MODULE, make_image
+from deploy.local.tools.image import IMAGE, MODULE, PROBES, make_image
 
 DEMO_FLEET = "p5.48xlarge,p5.48xlarge,p4d.24xlarge,p4d.24xlarge"
 
@@ -29,7 +29,8 @@ class Cluster:
         """The simulator's process; lays out the tools image."""
         program = make_image(self.tools_image)
         where = ["--state", str(self.directory), "--port", str(self.port), "--kubeconfig", str(self.kubeconfig)]
-        image = ("--image", f"{IMAGE}={self.tools_image}", "--program", f"{program}={MODULE}")
+        files = ("--image", f"{IMAGE}={self.tools_image}", "--program", f"{program}={MODULE}")
+        image = (*files, "--probe", f"{program}={PROBES}")
         return Part(
             name="cluster",
             argv=(sys.executable, "-m", "deploy.local.cluster", *where, "--nodes", self.nodes, *image),

@@ -66,6 +66,13 @@ def _options() -> Options:
         metavar="FILE=MODULE",
         help="a Python program: where a container executes a copy of FILE, MODULE's main is called in its place",
     )
+    parser.add_argument(
+        "--probe",
+        action="append",
+        default=[],
+        metavar="FILE=MODULE",
+        help="where a container's probe executes a copy of FILE, MODULE's coroutine probe is asked in its place",
+    )
     given = parser.parse_args()
     try:
         nodes = fleet.node_names([part.strip() for part in given.nodes.split(",") if part.strip()])
@@ -82,10 +89,13 @@ def _options() -> Options:
         images={
             name: Path(directory).resolve() for name, _, directory in (entry.partition("=") for entry in given.image)
         },
-        programs={
-            Path(file).resolve(): module for file, _, module in (entry.rpartition("=") for entry in given.program)
-        },
+        programs=_modules(given.program),
+        probes=_modules(given.probe),
     )
+
+
+def _modules(entries: list[str]) -> dict[Path, str]:
+    return {Path(file).resolve(): module for file, _, module in (entry.rpartition("=") for entry in entries)}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Options:
     """Images that have files on this machine, by name."""
     programs: dict[Path, str]
     """Modules of Python programs that are loaded once for all containers, by the file that stands for them."""
+    probes: dict[Path, str]
+    """Modules that answer in place of such programs what a probe asks them, likewise."""
 
 
 class StateInUse(Exception):
@@ -82,6 +85,7 @@ class Simulator:
             back_off_seconds=self._options.back_off_seconds,
             images=self._options.images,
             launcher=launcher,
+            probes={file.read_bytes(): import_module(module).probe for file, module in self._options.probes.items()},
         )
         subresources = PodSubresources(registry, kubelet.directory_of, kubelet.resolve)
         handlers = {name: getattr(subresources, name) for name in ("log", "exec", "binding", "eviction")}

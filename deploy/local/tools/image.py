@@ -7,6 +7,8 @@ from pathlib import Path
 IMAGE = "gpudev/tools:local"
 MODULE = "deploy.local.tools.loaded"
 """The program with all that it needs, for who loads it once and forks it."""
+PROBES = "deploy.local.tools.ready"
+"""Answers what the pods' probes ask the program."""
 _MAIN = Path(__file__).with_name("__main__.py")
 
 

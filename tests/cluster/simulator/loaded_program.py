@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 
 _LOADED_IN = os.getpid()
 
@@ -12,3 +13,8 @@ def main(arguments: list[str]) -> int:
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stderr.write("and that is an error\n")
     return int(arguments[-1])
+
+
+async def probe(arguments: Sequence[str], environment: Mapping[str, str]) -> bool | None:
+    """What a probe is told: whether the container's colour is the one asked for; of anything else, to execute it."""
+    return environment["COLOUR"] == arguments[1] if arguments[0] == "is" else None

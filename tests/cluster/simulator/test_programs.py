@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kubernetes.client import CoreV1Api
+from kubernetes.client import CoreV1Api, V1Pod
 
 from tests.cluster.objects import pod
 from tests.cluster.simulation import Simulation
-from tests.cluster.waiting import pod_in_phase
+from tests.cluster.waiting import pod_in_phase, pod_when
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def simulation(tmp_path: Path, program: Path) -> Iterator[Simulation]:
-    made = Simulation(tmp_path / "state", "--program", f"{program}=tests.cluster.simulator.loaded_program")
+    module = "tests.cluster.simulator.loaded_program"
+    made = Simulation(tmp_path / "state", "--program", f"{program}={module}", "--probe", f"{program}={module}")
     made.start()
     yield made
     made.stop()
@@ -50,3 +51,26 @@ def test_a_loaded_program_runs_in_a_fork_with_what_its_container_gives_it(
     os.kill(int(loaded_in), signal.SIGKILL)
     again, code = run("5")
     assert (again[0] != loaded_in, code) == (True, 5)
+
+
+def test_a_loaded_program_answers_a_probe_without_being_executed(
+    simulation: Simulation, connect: Callable[[Simulation], CoreV1Api], program: Path
+) -> None:
+    core, copy = connect(simulation), str(shutil.copy(program, program.with_name("copy")))
+
+    def started(*command: str) -> V1Pod:
+        probe = {"exec": {"command": list(command)}, "periodSeconds": 1, "failureThreshold": 1}
+        container = {"env": [{"name": "COLOUR", "value": "red"}], "startupProbe": probe}
+        body = pod(command=["sleep", "60"], restartPolicy="Never", container=container)
+        return core.create_namespaced_pod("default", body)
+
+    right, another = started(copy, "is", "red"), started("true")
+    wrong, executed = started(copy, "is", "blue"), started(copy, "5")
+    for passing in (right, another):
+        pod_when(core, passing, _is_ready, "ready")
+    for failing in (wrong, executed):
+        pod_in_phase(core, failing, "Failed")
+
+
+def _is_ready(found: V1Pod) -> bool:
+    return any(status.ready for status in found.status.container_statuses or [])

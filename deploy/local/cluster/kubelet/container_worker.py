@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.local.cluster.kubelet import images, volumes
 from deploy.local.cluster.kubelet.environment import ConfigError
 from deploy.local.cluster.kubelet.instances import Config, Exit, Instance, instances
-from deploy.local.cluster.kubelet.probes import Prober
+from deploy.local.cluster.kubelet.probes import Probe, Prober
 from deploy.local.cluster.kubelet.status import ContainerView
 from deploy.local.cluster.machinery.objects import Object, now, parse_timestamp, timestamp
 
@@ -31,6 +31,8 @@ class PodContext:
     """The program that an argv of a container means."""
     spawn: Callable[[Path], Awaitable[int]]
     """Starts a shim for an instance's directory; its pid."""
+    probes: Mapping[bytes, Probe]
+    """Of programs that are not executed for a probe, by the content of their file."""
     root: Path
     """Where the container's mounts lie."""
     publish: Callable[[], None]
@@ -169,7 +171,7 @@ class ContainerWorker:
         ports = {port["name"]: port["containerPort"] for port in self.spec.get("ports") or [] if "name" in port}
         if "exec" in probe:
             probe = {**probe, "exec": {"command": self._context.resolve(probe["exec"].get("command") or [], self.spec)}}
-        prober = Prober(probe, instance.directory, self._context.pod_ip, ports, report)
+        prober = Prober(probe, instance, self._context.pod_ip, ports, report, self._context.probes)
         self._probes.append(asyncio.create_task(prober.run()))
 
     def _on_startup(self, success: bool, output: str) -> None:

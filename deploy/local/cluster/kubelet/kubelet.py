@@ -17,6 +17,7 @@ from deploy.local.cluster.kubelet.images import resolve
 from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.launcher import Launcher
 from deploy.local.cluster.kubelet.pod_worker import PodWorker, Surroundings
+from deploy.local.cluster.kubelet.probes import Probe
 from deploy.local.cluster.machinery.objects import Object, now, timestamp, uid_of
 from deploy.local.cluster.registry.registry import Registry, Target
 from deploy.local.cluster.registry.resources import RESOURCES
@@ -46,13 +47,14 @@ class Kubelet:
         back_off_seconds: float,
         images: Mapping[str, Path],
         launcher: Launcher,
+        probes: Mapping[bytes, Probe],
     ) -> None:
         self._registry, self._events, self._images = registry, events, images
         self._directory, self._nodes = directory, nodes
         # the interpreter's folder last, so that `python` exists on a bare machine too
         search_path = f"{_STANDARD_PATH}:{Path(sys.executable).parent}"
         self._around = Surroundings(
-            registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds, self.resolve, launcher.spawn
+            registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds, self.resolve, launcher.spawn, probes
         )
         self._workers: dict[str, PodWorker] = {}
         self._dead: set[str] = set()  # nodes

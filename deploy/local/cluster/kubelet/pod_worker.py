@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from deploy.local.cluster.events import EventRecorder
 from deploy.local.cluster.kubelet import environment, volumes
 from deploy.local.cluster.kubelet.container_worker import ContainerWorker, PodContext
 from deploy.local.cluster.kubelet.instances import Config
+from deploy.local.cluster.kubelet.probes import Probe
 from deploy.local.cluster.kubelet.status import PodFacts, pod_status
 from deploy.local.cluster.machinery import errors
 from deploy.local.cluster.machinery.objects import Object, now, parse_timestamp, uid_of
@@ -40,6 +41,8 @@ class Surroundings:
     """The program that a container's argv means, by its image and root."""
     spawn: Callable[[Path], Awaitable[int]]
     """Starts a shim for the directory of a container's instance; its pid."""
+    probes: Mapping[bytes, Probe]
+    """Of programs that are not executed for a probe, by the content of their file."""
 
 
 class PodWorker:
@@ -178,6 +181,7 @@ class PodWorker:
             configure=self._configure,
             resolve=self._resolve,
             spawn=self._around.spawn,
+            probes=self._around.probes,
             root=self._root(spec["name"]),
             publish=self._publish,
             event=self._event,

@@ -1,22 +1,42 @@
 """Probes, run for real on this machine."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.cluster.kubelet.execution import CannotExecute, NotRunning, Stream, drained, execute
+from deploy.local.cluster.kubelet.instances import Instance
 from deploy.local.cluster.machinery.objects import Object
 
 _READ_BYTES = 10_240
 
+Probe = Callable[[Sequence[str], Mapping[str, str]], Awaitable[bool | None]]
+"""What a program would answer to arguments in an environment; None: it is to be executed."""
+
 
 class Prober:
-    """Runs one probe of one container instance until cancelled, and reports each change of its verdict."""
+    """Runs one probe of one container instance until cancelled, and reports each change of its verdict.
 
-    def __init__(
-        self, probe: Object, instance: Path, pod_ip: str, ports: dict[str, int], report: Callable[[bool, str], None]
+    Args:
+        probe: As the container's spec has it.
+        instance: That it is about.
+        pod_ip: Where ports are.
+        ports: By their names.
+        report: Called with a verdict and what the probe has said.
+        known: Programs that are not executed, since they answer here, by the content of the file that a probe names.
+    """
+
+    def __init__(  # noqa: PLR0917  what a probe is about
+        self,
+        probe: Object,
+        instance: Instance,
+        pod_ip: str,
+        ports: dict[str, int],
+        report: Callable[[bool, str], None],
+        known: Mapping[bytes, Probe],
     ) -> None:
         self._probe, self._instance, self._pod_ip, self._ports, self._report = probe, instance, pod_ip, ports, report
+        self._known = known
 
     async def run(self) -> None:
         """Probes on its period; a verdict changes after successThreshold or failureThreshold equal results in a row."""
@@ -52,9 +72,12 @@ class Prober:
         return True, ""  # a kind of probe that is not run here
 
     async def _exec(self, command: list[str]) -> tuple[bool, str]:
-        """In the container, as its child."""
+        """In the container, as its child, unless the program answers here: two processes fewer for each start."""
+        answer = await self._ask(command)
+        if answer is not None:
+            return answer, ""
         try:
-            execution = await execute(self._instance, command, terminal=False, stdin=False)
+            execution = await execute(self._instance.directory, command, terminal=False, stdin=False)
         except (CannotExecute, NotRunning) as error:
             return False, str(error)
         output = bytearray()
@@ -68,6 +91,17 @@ class Prober:
         finally:
             execution.close()
         return code == 0, output[:_READ_BYTES].decode(errors="replace")
+
+    async def _ask(self, command: list[str]) -> bool | None:
+        program = self._program(command)
+        config = self._instance.config() if program is not None else None
+        return None if program is None or config is None else await program(command[1:], config.environment)
+
+    def _program(self, command: list[str]) -> Probe | None:
+        try:
+            return self._known.get(Path(command[0]).read_bytes()) if self._known and command else None
+        except OSError:
+            return None  # to execute it tells what is wrong
 
     async def _connect(self, action: Object) -> tuple[bool, str]:
         _, writer = await asyncio.open_connection(action.get("host") or self._pod_ip, self._port(action))
