@@ -112,9 +112,10 @@ def test_the_command_waits_no_longer_than_it_is_to(fake_pod: FakePod) -> None:
 
 
 def test_a_command_that_is_ended_before_it_begins_never_does(fake_pod: FakePod) -> None:
-    with socket.create_server((fake_pod.environment["GPUDEV_POD_IP"], 2222)) as server:
+    with socket.create_server((fake_pod.environment["GPUDEV_POD_IP"], 2222)):
         process = fake_pod.start("run", "--await", "60", "--", "/bin/sh", "-c", "echo begun")
-        server.accept()[0].close()
+        log = fake_pod.root / "gpudev/run/sshd.log"
+        eventually(lambda: log.exists() and log.read_text())  # that it cannot listen
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (143, b"")

@@ -16,14 +16,15 @@ from deploy.local.cluster.kubelet.forked import close_descriptors, reset_signals
 from deploy.local.tools.jupyter import Jupyter
 from deploy.local.tools.listing import fitting, list_tree
 from deploy.local.tools.pod import Pod, write_private
-from deploy.local.tools.ready import answers_now
 
 _KEPT_BYTES = 16 << 20
 _CHUNK = 65536
 _RESTART_SECONDS = 1.0
-_PROBE_SECONDS = 0.02
 _DRAIN_SECONDS = 0.2  # what the command has left in the background may hold its output open
 _UNSEEN_SECONDS = 0.3  # the runtime hands on what has no end only when there is much of it
+_TELLS = 3
+_SSHD = object()
+"""Marks the pipe on which the SSH server tells that it listens."""
 _CUT, _WHOLE = b"\x1f", b"\x1e"
 _MARKED_END = re.compile(rb"([\x1e\x1f])\n")
 _MESSAGE_BYTES = 4096  # of a termination message: Kubernetes keeps no more
@@ -51,6 +52,7 @@ class FirstProcess:
         self._records = Records()
         self._sshd: int | None = None
         self._sshd_due = 0.0
+        self._sshd_listens = False
         self._jupyter: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
@@ -105,8 +107,8 @@ class FirstProcess:
     def _await_sshd(self) -> None:
         """The job's time counts from then: the command has no more of it than is counted."""
         deadline = time.monotonic() + self._patience_seconds
-        while not self._stopping and time.monotonic() < deadline and not answers_now(self._pod):
-            self._turn(_PROBE_SECONDS)
+        while not self._stopping and not self._sshd_listens and (left := deadline - time.monotonic()) > 0:
+            self._turn(left)
 
     def _start_command(self) -> None:
         self._log = _Log(self._pod.run / "command.log")
@@ -160,7 +162,11 @@ class FirstProcess:
             data = os.read(key.fd, _CHUNK)
             if key.data is None:
                 continue
-            if data:
+            if key.data is _SSHD:
+                self._sshd_listens = bool(data)
+                self._selector.unregister(key.fd)
+                os.close(key.fd)
+            elif data:
                 _write(1, self._records.text(data, time.monotonic()))
                 key.data.write(data)
                 output = True
@@ -178,9 +184,12 @@ class FirstProcess:
             self._sshd, self._sshd_due = None, time.monotonic() + _RESTART_SECONDS
         if time.monotonic() < self._sshd_due:
             return self._sshd_due - time.monotonic()
+        told, tells = os.pipe()
         self._sshd = os.fork()
         if self._sshd == 0:
-            _become_sshd(self._pod)
+            _become_sshd(self._pod, tells)
+        os.close(tells)
+        self._selector.register(told, selectors.EVENT_READ, _SSHD)
         return None
 
     def _leave_listing(self) -> None:
@@ -253,20 +262,26 @@ def _write(descriptor: int, data: bytes) -> None:
             data = data[os.write(descriptor, data) :]
 
 
-def _become_sshd(pod: Pod) -> None:
-    """In a forked child, which costs nothing where the server is loaded already; never returns."""
+def _become_sshd(pod: Pod, tells: int) -> None:
+    """In a forked child, which costs nothing where the server is loaded already; never returns.
+
+    Args:
+        pod: That it runs in.
+        tells: Descriptor of a pipe that is told when the server listens.
+    """
     try:
         reset_signals()
         os.setsid()
         write_outputs_to(os.fsencode(pod.run / "sshd.log"))
-        close_descriptors()
+        os.dup2(tells, _TELLS)
+        close_descriptors(_TELLS + 1)
         os.chdir(pod.home)
         set_name("gpudev sshd")
         if sys.flags.no_site:
             site.main()  # the program alone needs no packages, so it has none
         from deploy.local.tools import sshd  # noqa: PLC0415  costs a third of a second
 
-        sshd.serve(pod)
+        sshd.serve(pod, _TELLS)
     except BaseException:  # noqa: BLE001  nothing may go on as the first process
         traceback.print_exc()
     finally:

@@ -20,13 +20,13 @@ _LOOPBACK = "127.0.0.1"
 _LOCAL = {_LOOPBACK, "localhost", "::1"}
 
 
-def serve(pod: Pod) -> None:
-    """Serve until killed."""
+def serve(pod: Pod, tells: int) -> None:
+    """Serve until killed; once it listens, write to the descriptor `tells` and close it."""
     os.umask(0o022)
-    asyncio.run(_serve(pod))
+    asyncio.run(_serve(pod, tells))
 
 
-async def _serve(pod: Pod) -> None:
+async def _serve(pod: Pod, tells: int) -> None:
     server = await asyncssh.listen(
         pod.address,
         SSH_PORT,
@@ -40,6 +40,8 @@ async def _serve(pod: Pod) -> None:
         gss_host=None,
         keepalive_interval=30,
     )
+    os.write(tells, b"\n")
+    os.close(tells)
     await server.wait_closed()
 
 

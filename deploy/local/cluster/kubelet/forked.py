@@ -26,9 +26,9 @@ def write_outputs_to(path: bytes) -> None:
     os.dup2(1, 2)
 
 
-def close_descriptors() -> None:
-    """All but the three standard ones."""
-    os.closerange(3, max(os.sysconf("SC_OPEN_MAX"), _DESCRIPTORS_AT_LEAST))
+def close_descriptors(first: int = 3) -> None:
+    """All from the first on: unless told, all but the three standard ones."""
+    os.closerange(first, max(os.sysconf("SC_OPEN_MAX"), _DESCRIPTORS_AT_LEAST))
 
 
 def set_name(name: str) -> None:
