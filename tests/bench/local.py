@@ -1,7 +1,8 @@
 """`make bench-local`: how soon the local stack is ready, what it takes at rest, and how soon a job runs.
 
-At rest: CPU time over BENCH_SECONDS (60) and a share of the memory, by part. Jobs: 20 submitted at once, BENCH_ROUNDS
-(5) times, from the client's call to the answer of a held read that says `active`; its parts by the job's own history.
+At rest: CPU time over BENCH_SECONDS (60) and a share of the memory, by part. Jobs: one alone and 20 submitted at once,
+BENCH_ROUNDS (5) times, from the client's call to the answer of a held read that says `active`; the parts of that time
+by the job's own history, and the CPU time of all 20 by part of the stack, but for what has ended of the pods by then.
 """
 
 import asyncio
@@ -88,20 +89,38 @@ async def run_job(user: ApiUser, instance_type: str) -> tuple[str, float]:
 
 async def show_jobs(stack: LocalStack) -> None:
     """Time to a running pod, and where it goes."""
+    alone: list[float] = []
     taken: list[float] = []
     parts: dict[str, list[float]] = defaultdict(list)
+    cpu: dict[str, list[float]] = defaultdict(list)
     async with users(stack, "bench") as (user,):
         free = await user.free()
         for _ in range(ROUNDS):
+            job = await run_job(user, _TYPES[0])
+            alone.append(job[1])
+            await _cancel(user, [job], free)
+            before = _cpu_of_parts(stack)
             jobs = await asyncio.gather(*(run_job(user, _TYPES[number % len(_TYPES)]) for number in range(_JOBS)))
+            for name, seconds in _cpu_of_parts(stack).items():
+                cpu[name].append(seconds - before[name])
             taken += [seconds for _, seconds in jobs]
             await _note_parts(stack, [job_id for job_id, _ in jobs], parts)
-            for job_id, _ in jobs:
-                (await user.client.post(f"/v1/jobs/{job_id}/cancel")).raise_for_status()
-            await until(lambda: _is(user, free), "all GPUs given back", seconds=60)
-    _show("submit to active, as told", taken)
+            await _cancel(user, jobs, free)
+    _show("one alone, submit to active", alone)
+    _show(f"{_JOBS} at once, as told", taken)
     for name, found in parts.items():
         _show(f"  {name}", found)
+    print("CPU seconds:", ", ".join(f"{name} {statistics.median(found):.2f}" for name, found in cpu.items()))
+
+
+async def _cancel(user: ApiUser, jobs: Sequence[tuple[str, float]], free: int) -> None:
+    for job_id, _ in jobs:
+        (await user.client.post(f"/v1/jobs/{job_id}/cancel")).raise_for_status()
+    await until(lambda: _is(user, free), "all GPUs given back", seconds=60)
+
+
+def _cpu_of_parts(stack: LocalStack) -> dict[str, float]:
+    return {name: sum(cpu_by_process((part.pid,)).values()) for name, part in stack.parts().items()}
 
 
 async def _is(user: ApiUser, free: int) -> bool:

@@ -18,6 +18,7 @@ from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.launcher import Launcher
 from deploy.local.cluster.kubelet.pod_worker import PodWorker, Surroundings
 from deploy.local.cluster.kubelet.probes import Probe
+from deploy.local.cluster.kubelet.volumes import spread
 from deploy.local.cluster.machinery.objects import Object, now, timestamp, uid_of
 from deploy.local.cluster.registry.registry import Registry, Target
 from deploy.local.cluster.registry.resources import RESOURCES
@@ -60,6 +61,7 @@ class Kubelet:
         self._dead: set[str] = set()  # nodes
         self._clearing: set[asyncio.Task[None]] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spread(directory)
 
     def directory_of(self, pod: Object) -> Path:
         """Where a pod's containers, volumes and logs lie."""

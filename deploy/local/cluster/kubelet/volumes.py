@@ -3,19 +3,39 @@
 There is no mount namespace: a container that mounts a volume at /data finds it at $GPUDEV_ROOT/data.
 """
 
+import contextlib
+import fcntl
 import os
 import re
+import struct
 from pathlib import Path, PurePosixPath
 
 from deploy.local.cluster.kubelet.environment import ConfigError, Lookup, field_value, texts_of
 from deploy.local.cluster.machinery.objects import Object
 
 _MESSAGE_BYTES = 4096
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x00020000
+"""FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h."""
 _HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class MountError(Exception):
     """A volume cannot be set up yet: FailedMount. The text is for the user."""
+
+
+def spread(directory: Path) -> None:
+    """Have ext4 keep the folders in it, and what will be in each, apart, as `chattr +T` does; nothing on others.
+
+    For minutes after a file was deleted ext4 does not use its inode again, and for each new file in the same part of
+    the disk it looks at all of those: twenty pods took twice the CPU after eighty had come and gone.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8)))
+            fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("l", flags | _TOP_OF_HIERARCHIES))
+    finally:
+        os.close(descriptor)
 
 
 def set_up(pod: Object, directory: Path, lookup: Lookup, disks: Path) -> None:
