@@ -6,6 +6,8 @@ from shared import background
 from shared.background import Loop, cancel_all, in_turns
 from tests.support.harness import eventually, running
 
+pytestmark = pytest.mark.asyncio(loop_factories=["skipping"])
+
 
 async def test_a_burst_of_wakes_is_done_in_few_turns() -> None:
     turns = 0

@@ -1,11 +1,14 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from shared.api_key import new_api_key
 from shared.contracts.auth import Identity
 from shared.web.drain import Drain
 from shared.web.key_holds import KeyHolds
 
+pytestmark = pytest.mark.asyncio(loop_factories=["skipping"])
 END = datetime(2030, 1, 1, tzinfo=UTC)
 KEY = new_api_key()
 IDENTITY = Identity(user_id=1, username="u", key_id=KEY.key_id, expires_at=END)
