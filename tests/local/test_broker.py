@@ -10,6 +10,7 @@ from nats.js.errors import NotFoundError
 
 from shared.contracts.events import STREAM
 from tests.local.conftest import eventually
+from tests.support.harness import flushed
 from tests.support.servers import NatsServer
 
 
@@ -47,14 +48,14 @@ async def tools(nats_server: NatsServer) -> AsyncIterator[Tools]:
 async def refused(tools: Tools) -> str:
     async with asyncio.timeout(30):
         while not tools.refusals:
-            await tools.client.flush()
+            await flushed(tools.client)
             await asyncio.sleep(0.01)
     return tools.refusals[0].lower()
 
 
 async def test_tools_receive_events_as_they_happen(services: Client, tools: Tools) -> None:
     subscription = await tools.client.subscribe("gpudev.v1.none.>")
-    await tools.client.flush()
+    await flushed(tools.client)
 
     await services.publish(subject(), b"news")
 

@@ -29,7 +29,7 @@ from services.auth.storage.last_used import LastUsed
 from shared.database import Database, Row, Statement, migrate
 from shared.database.tables import outbox
 from shared.encryption import Cipher
-from tests.support.harness import new_secret_keys
+from tests.support.harness import empty, eventually, new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer
 
 Client = AsyncTestClient[Litestar]
@@ -71,11 +71,23 @@ def login_body(keys: Keys) -> dict[str, str | None]:
     }
 
 
-async def log_in(client: Client, keys: Keys, *, address: str | None = None) -> httpx.Response:
+async def log_in(client: Client | httpx.AsyncClient, keys: Keys, *, address: str | None = None) -> httpx.Response:
     """Log in from an address of one's own, so that no other test's attempts count."""
     number = next(_addresses)
     origin = address or f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     return await client.post("/v1/auth/aws-login", json=login_body(keys), headers={"X-Forwarded-For": origin})
+
+
+async def logged_in(client: Client | httpx.AsyncClient, keys: Keys, *, address: str | None = None) -> dict[str, Any]:
+    """What somebody is told who logs in; they come again while AWS does not answer in time."""
+
+    async def told() -> Any:
+        answer = await log_in(client, keys, address=address)
+        assert answer.status_code in {200, 503}, answer.text
+        return answer.json() if answer.status_code == 200 else None
+
+    answer: dict[str, Any] = await eventually(told, "logged in", seconds=30)
+    return answer
 
 
 def bearer(api_key: str) -> dict[str, str]:
@@ -137,12 +149,19 @@ async def events_of(database: Database, user_id: int) -> list[Row]:
 
 
 @pytest.fixture(scope="session")
-def auth_dsn(postgres_server: PostgresServer) -> Iterator[str]:
-    """Auth's migrated schema, shared by the tests of a session: each uses users of its own."""
+def auth_schema(postgres_server: PostgresServer) -> Iterator[str]:
+    """Auth's migrated schema."""
     dsn = postgres_server.make_service_database("auth")
     migrate.upgrade("auth", dsn)
     yield dsn
     postgres_server.drop_database(dsn)
+
+
+@pytest.fixture
+async def auth_dsn(auth_schema: str) -> str:
+    """The schema, empty."""
+    await empty(auth_schema)
+    return auth_schema
 
 
 @pytest.fixture

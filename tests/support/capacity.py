@@ -34,7 +34,7 @@ from shared.contracts.jobs import JobEnded, JobEvent, JobStatus, JobSubmitted
 from shared.database import Database, Statement, migrate
 from shared.database.tables import outbox
 from shared.messaging.outbox import envelope
-from tests.support.harness import new_secret_keys
+from tests.support.harness import empty, new_secret_keys
 from tests.support.servers import PostgresServer
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -193,7 +193,7 @@ class Capacity:
 
 @pytest.fixture(scope="session")
 def capacity_schema(postgres_server: PostgresServer) -> Iterator[str]:
-    """Capacity's migrated schema; each test finds it empty."""
+    """Capacity's migrated schema."""
     dsn = postgres_server.make_service_database("capacity")
     migrate.upgrade("capacity", dsn)
     yield dsn
@@ -202,11 +202,8 @@ def capacity_schema(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 async def capacity_dsn(capacity_schema: str) -> str:
-    """The empty schema."""
-    database = Database(capacity_schema, pool_size=1)
-    names = ", ".join(table.name for table in tables.metadata.sorted_tables)
-    await database.execute(Statement(sa.text(f"TRUNCATE {names}, outbox, dead_letters")))
-    await database.close()
+    """The schema, empty."""
+    await empty(capacity_schema)
     return capacity_schema
 
 

@@ -22,7 +22,6 @@ from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings,
 from tests.support.harness import eventually
 from tests.support.servers import NatsServer
 
-# other services' tests put jobs of their own on the one stream: these types are only used here
 L4, T4 = "g6.12xlarge", "g4dn.12xlarge"
 
 

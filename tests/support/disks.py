@@ -46,7 +46,7 @@ from shared.database.tables import outbox
 from shared.encryption import Cipher
 from shared.messaging import Broker
 from shared.messaging.outbox import envelope
-from tests.support.harness import eventually, new_secret_keys
+from tests.support.harness import empty, eventually, flushed, new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer, stand_in_url
 
 EventT = TypeVar("EventT", bound=EventData)
@@ -55,7 +55,6 @@ _EVENTS = Statement(
     sa.select(outbox).where(outbox.c.entity_id == sa.bindparam("entity_id")).order_by(outbox.c.entity_version)
 )
 _FAILURES = Statement(sa.select(operations.c.failures).where(operations.c.id == sa.bindparam("id")))
-_EMPTY = Statement(sa.text("TRUNCATE disks, operations, claims, snapshots, contents, outbox, audit"))
 _user_ids = count(int.from_bytes(os.urandom(3)) + 1000)
 """Tests share one database and one AWS; each has users of its own."""
 
@@ -84,7 +83,7 @@ class Auth:
     async def listen(self) -> None:
         """Answer `auth.verify`."""
         await self._nats.subscribe(VERIFY_SUBJECT, cb=self._answer)
-        await self._nats.flush()
+        await flushed(self._nats)
 
     def add_user(self, *, is_operator: bool = False) -> User:
         """A new user and a key of theirs."""
@@ -152,7 +151,7 @@ class Jobs:
             heard.append(msgspec.json.decode(message.data, type=CloudEvent))
 
         await self._nats.subscribe(subject, cb=hear)
-        await self._nats.flush()
+        await flushed(self._nats)
         return heard
 
     async def _publish(self, data: EventData) -> None:
@@ -369,12 +368,19 @@ async def events_of(database: Database, disk_id: UUID | str) -> list[CloudEvent]
 
 
 @pytest.fixture(scope="session")
-def disks_dsn(postgres_server: PostgresServer) -> Iterator[str]:
-    """The service's schema at its newest version."""
+def disks_schema(postgres_server: PostgresServer) -> Iterator[str]:
+    """The service's migrated schema."""
     dsn = postgres_server.make_service_database("disks")
     upgrade("disks", dsn)
     yield dsn
     postgres_server.drop_database(dsn)
+
+
+@pytest.fixture
+async def disks_dsn(disks_schema: str) -> str:
+    """The schema, empty."""
+    await empty(disks_schema)
+    return disks_schema
 
 
 @pytest.fixture
@@ -398,9 +404,8 @@ def disks_settings(
 
 @pytest.fixture
 async def disks_database(disks_settings: DisksSettings) -> AsyncIterator[Database]:
-    """The service's database, without the service; no disk is in it."""
+    """The service's database, without the service."""
     database = Database(disks_settings.database_url, pool_size=10)
-    await database.execute(_EMPTY)
     yield database
     await database.close()
 

@@ -16,7 +16,7 @@ from shared.background import cancel_all
 from shared.contracts.auth import VERIFY_SUBJECT, VerifyReply, VerifyRequest
 from shared.contracts.jobs import JobExpiring, JobStatus
 from shared.errors import Forbidden, Unauthenticated
-from tests.support.harness import eventually
+from tests.support.harness import eventually, flushed
 from tests.support.jobs import JobsWorld, later
 from tests.support.replica import Replica
 
@@ -128,7 +128,7 @@ async def keys_checked(world: JobsWorld) -> AsyncIterator[None]:
         await message.respond(msgspec.json.encode(reply))
 
     subscription = await world.broker.client.subscribe(VERIFY_SUBJECT, cb=answer)
-    await world.broker.client.flush()
+    await flushed(world.broker.client)
     yield
     if world.broker.connected:
         await subscription.unsubscribe()

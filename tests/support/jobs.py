@@ -44,7 +44,7 @@ from shared.encryption import Cipher
 from shared.errors import Forbidden, Unauthenticated, Unavailable
 from shared.messaging import Broker, Relay
 from shared.messaging.outbox import envelope
-from tests.support.harness import eventually, new_secret_keys, running
+from tests.support.harness import empty, eventually, flushed, new_secret_keys, running
 from tests.support.servers import NatsServer, PostgresServer, stand_in_url
 
 Client = httpx.AsyncClient
@@ -193,7 +193,7 @@ class JobsWorld:
             await message.respond(msgspec.json.encode(reply))
 
         subscription = await self.broker.client.subscribe(CLAIM_SUBJECT, cb=answer)
-        await self.broker.client.flush()
+        await flushed(self.broker.client)
         yield asked
         await subscription.unsubscribe()
 
@@ -315,11 +315,18 @@ async def until_status(client: Client, job_id: UUID, *statuses: str, seconds: fl
 
 @pytest.fixture(scope="session")
 def jobs_schema(postgres_server: PostgresServer) -> Iterator[str]:
-    """Jobs' migrated schema; each test finds it empty."""
+    """Jobs' migrated schema."""
     dsn = postgres_server.make_service_database("jobs")
     migrate.upgrade("jobs", dsn)
     yield dsn
     postgres_server.drop_database(dsn)
+
+
+@pytest.fixture
+async def jobs_dsn(jobs_schema: str) -> str:
+    """The schema, empty."""
+    await empty(jobs_schema)
+    return jobs_schema
 
 
 @pytest.fixture(scope="session")
@@ -344,10 +351,8 @@ def first_gpu_node(kubeconfig: str) -> str:
 
 
 @asynccontextmanager
-async def open_world(
-    dsn: str, nats_url: str, kubeconfig: str, namespace: str, *, empty: bool = True
-) -> AsyncIterator[JobsWorld]:
-    """Everything connected and closed again; `empty`: with no job."""
+async def open_world(dsn: str, nats_url: str, kubeconfig: str, namespace: str) -> AsyncIterator[JobsWorld]:
+    """Everything connected and closed again."""
     settings = JobsSettings(
         database_url=dsn,
         nats_url=nats_url,
@@ -362,11 +367,6 @@ async def open_world(
         unschedulable_seconds=0.5,
     )
     database = Database(dsn, pool_size=4)
-    if empty:
-        tables = ", ".join(table.name for table in storage.tables.metadata.sorted_tables)
-        await database.execute(
-            Statement(sa.text(f"TRUNCATE {tables}, outbox, inbox, dead_letters, idempotency_keys, audit"))
-        )
     broker = Broker(stand_in_url(nats_url), name="test")
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     async with AsyncExitStack() as stack:
@@ -379,20 +379,20 @@ async def open_world(
 
 
 @pytest.fixture
-async def jobs_world(jobs_schema: str, nats_server: NatsServer, jobs_kubeconfig: Path) -> AsyncIterator[JobsWorld]:
+async def jobs_world(jobs_dsn: str, nats_server: NatsServer, jobs_kubeconfig: Path) -> AsyncIterator[JobsWorld]:
     """With a namespace of its own in a cluster."""
     namespace = f"jobs-{uuid4().hex[:10]}"
     await asyncio.to_thread(ensure_namespace, str(jobs_kubeconfig), namespace)
-    async with open_world(jobs_schema, nats_server.service_url("jobs"), str(jobs_kubeconfig), namespace) as world:
+    async with open_world(jobs_dsn, nats_server.service_url("jobs"), str(jobs_kubeconfig), namespace) as world:
         world.node = await asyncio.to_thread(first_gpu_node, str(jobs_kubeconfig))
         yield world
         await kube(world).give_gpus_back()
 
 
 @pytest.fixture
-async def jobs_without_cluster(jobs_schema: str, nats_server: NatsServer) -> AsyncIterator[JobsWorld]:
+async def jobs_without_cluster(jobs_dsn: str, nats_server: NatsServer) -> AsyncIterator[JobsWorld]:
     """With a cluster that is away: what needs none must work all the same."""
-    async with open_world(jobs_schema, nats_server.service_url("jobs"), "/nowhere/kubeconfig", "none") as world:
+    async with open_world(jobs_dsn, nats_server.service_url("jobs"), "/nowhere/kubeconfig", "none") as world:
         yield world
 
 

@@ -4,9 +4,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.jobs import Client, JobsWorld, jobs_kubeconfig, jobs_schema, jobs_without_cluster, jobs_world
+from tests.support.jobs import (
+    Client,
+    JobsWorld,
+    jobs_dsn,
+    jobs_kubeconfig,
+    jobs_schema,
+    jobs_without_cluster,
+    jobs_world,
+)
 
-__all__ = ["client", "jobs_kubeconfig", "jobs_schema", "jobs_without_cluster", "jobs_world", "world"]
+__all__ = ["client", "jobs_dsn", "jobs_kubeconfig", "jobs_schema", "jobs_without_cluster", "jobs_world", "world"]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from shared.contracts.disks import (
     Listing,
     ListingEntry,
 )
-from tests.support.harness import eventually
+from tests.support.harness import eventually, flushed
 from tests.support.jobs import Client, JobsWorld, new_disk_claimed, until_status
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Tools, key_pages
@@ -44,7 +44,7 @@ async def listening(world: JobsWorld) -> AsyncIterator[list[tuple[ContentReport,
         await message.respond(msgspec.json.encode(ContentReply(stored=True)))
 
     subscription = await world.broker.client.subscribe(CONTENT_SUBJECT, cb=keep)
-    await world.broker.client.flush()
+    await flushed(world.broker.client)
     yield told
     await subscription.unsubscribe()
 

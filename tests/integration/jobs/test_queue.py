@@ -14,6 +14,7 @@ from services.jobs.domain.facts import QueueMoved
 from services.jobs.operations.transition import QueueMove, apply_queue_moves
 from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanation, JobQueued, Sooner
 from shared.contracts.jobs import JobPrioritised
+from tests.support.harness import flushed
 from tests.support.jobs import Client, JobsWorld, body
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -33,7 +34,7 @@ async def capacity_explaining(world: JobsWorld, explanation: Explanation) -> Asy
         await message.respond(msgspec.json.encode(explanation))
 
     subscription = await world.broker.client.subscribe(EXPLAIN_SUBJECT, cb=answer)
-    await world.broker.client.flush()
+    await flushed(world.broker.client)
     yield asked
     await subscription.unsubscribe()
 

@@ -10,7 +10,7 @@ import msgspec
 from shared.contracts.capacity import UNPLACED_SUBJECT, JobQueued, UnplacedReply, UnplacedRequest
 from shared.contracts.jobs import JobPrioritised, JobRequeued, JobSubmitted
 from shared.messaging import Draft, record_event
-from tests.support.harness import eventually
+from tests.support.harness import eventually, flushed
 from tests.support.jobs import JobsWorld
 
 QUICK = {"line_seconds": 0.2}
@@ -29,7 +29,7 @@ async def capacity_lacking(world: JobsWorld, lost: set[UUID]) -> AsyncIterator[l
         await message.respond(msgspec.json.encode(UnplacedReply(missing)))
 
     subscription = await world.broker.client.subscribe(UNPLACED_SUBJECT, cb=answer)
-    await world.broker.client.flush()
+    await flushed(world.broker.client)
     yield asked
     await subscription.unsubscribe()
 

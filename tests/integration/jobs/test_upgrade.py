@@ -79,7 +79,7 @@ async def upgrade(
     await asyncio.to_thread(ensure_namespace, str(jobs_kubeconfig), namespace)
     nats_url = nats_server.service_url("jobs")
     async with (
-        open_world(dsn, nats_url, str(jobs_kubeconfig), namespace, empty=False) as world,
+        open_world(dsn, nats_url, str(jobs_kubeconfig), namespace) as world,
         key_pages(world, alice=ALICE, bob=BOB),
     ):
         world.node = await asyncio.to_thread(first_gpu_node, str(jobs_kubeconfig))
