@@ -64,7 +64,7 @@ def new_secret_keys() -> str:
     return base64.b64encode(os.urandom(32)).decode()
 
 
-async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str, *, seconds: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Awaitable[Any] | Any], what: str, *, seconds: float = 60.0) -> Any:
     """Wait until `condition` is truthy and return what it gave; fail after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
@@ -85,17 +85,6 @@ async def connected(dsn: str) -> AsyncIterator[Any]:
         yield connection
     finally:
         connection.terminate()
-
-
-async def within(seconds: float, measure: Callable[[], Awaitable[float]], *, tries: int = 3) -> None:
-    """Measure as often as it takes to find so many seconds at most once; fail when no try does.
-
-    For what the product promises in seconds: whatever else the machine does holds up one try, and not each of them.
-    """
-    taken: list[float] = []
-    while not taken or (taken[-1] > seconds and len(taken) < tries):
-        taken.append(await measure())
-    assert taken[-1] <= seconds, f"took {taken} s, not {seconds} at most"
 
 
 async def empty(dsn: str) -> None:
@@ -129,23 +118,28 @@ async def flushed(client: Client) -> None:
     await client.flush()
 
 
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a service of this test has said of logging is over with it, as is the standard error that it names."""
+    settings, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**settings)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     """Tells what the services of this test have logged since it was asked last: JSON lines.
 
-    A logger stays as its first use found the settings, so those of this test are new ones; and the settings name this
-    test's standard error, which ends with it, so the earlier ones come back.
+    A logger stays as its first use found the settings, so those of this test are new ones.
     """
-    settings, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
             if name.startswith(("services.", "shared.")) and hasattr(module, "log"):
                 patch.setattr(module, "log", structlog.get_logger(name))
         yield lambda: capsys.readouterr().err
-    structlog.configure(**settings)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 class Happened(EventData, frozen=True, kw_only=True):

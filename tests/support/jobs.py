@@ -298,7 +298,7 @@ async def job_of(client: Client, job_id: UUID) -> dict[str, Any]:
     return found
 
 
-async def until_status(client: Client, job_id: UUID, *statuses: str, seconds: float = 15.0) -> dict[str, Any]:
+async def until_status(client: Client, job_id: UUID, *statuses: str, seconds: float = 60.0) -> dict[str, Any]:
     """Wait until the job has one of the statuses; the job then."""
     last: dict[str, Any] = {}
 

@@ -19,7 +19,7 @@ from shared.messaging import Broker, RpcEndpoint
 from shared.messaging.rpc import RpcServer
 from tests.integration.auth.test_signed_login import sign
 from tests.support.audited import changing_routes
-from tests.support.auth import bearer, log_in, new_name
+from tests.support.auth import bearer, log_in, logged_in, new_name
 from tests.support.harness import eventually, running
 from tests.support.servers import MotoServer, NatsServer
 
@@ -71,7 +71,7 @@ async def client(real_auth_settings: AuthSettings) -> AsyncIterator[httpx.AsyncC
 
 @pytest.fixture
 async def operator(client: httpx.AsyncClient, moto_server: MotoServer) -> dict[str, str]:
-    return bearer((await log_in(client, moto_server.identity(OPERATOR))).json()["api_key"])
+    return bearer((await logged_in(client, moto_server.identity(OPERATOR)))["api_key"])
 
 
 async def read(client: httpx.AsyncClient, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def test_what_is_done_with_keys_leaves_entries(
     client: httpx.AsyncClient, operator: dict[str, str], moto_server: MotoServer
 ) -> None:
     name = new_name()
-    login = (await log_in(client, moto_server.identity(name), address="198.51.100.7")).json()
+    login = await logged_in(client, moto_server.identity(name), address="198.51.100.7")
     rotated = (await client.post("/v1/keys/rotate", headers=bearer(login["api_key"]))).json()
     own = bearer(rotated["api_key"])
     code = (await client.post("/v1/auth/console-codes", headers=own)).json()["code"]
@@ -181,7 +181,7 @@ async def test_what_cannot_be_asked_is_refused_by_name(
 
 
 async def test_nobody_but_operators_reads_it(client: httpx.AsyncClient, moto_server: MotoServer) -> None:
-    login = (await log_in(client, moto_server.identity(new_name()))).json()
+    login = await logged_in(client, moto_server.identity(new_name()))
     answer = await client.get("/v1/audit", headers=bearer(login["api_key"]))
     assert (answer.status_code, answer.json()) == (403, {"detail": "Only operators may read the audit"})
     assert (await client.get("/v1/audit")).status_code == 401
@@ -191,7 +191,7 @@ async def test_operators_disable_and_enable_others(
     client: httpx.AsyncClient, operator: dict[str, str], moto_server: MotoServer
 ) -> None:
     name = new_name()
-    login = (await log_in(client, moto_server.identity(name))).json()
+    login = await logged_in(client, moto_server.identity(name))
     path = f"/v1/auth/users/{login['user_id']}"
     once = {**operator, "Idempotency-Key": new_name()}
     first = await client.post(f"{path}/disable", headers=once)
@@ -219,7 +219,7 @@ async def test_whom_nobody_may_disable(
     for nobody in ("0", "x", "999999999999999999", "9" * 40, "-1", "1.0"):
         missing = await client.post(f"/v1/auth/users/{nobody}/{verb}", headers=operator)
         assert (missing.status_code, missing.json()) == (404, {"detail": "User not found"}), nobody
-    user = (await log_in(client, moto_server.identity(new_name()))).json()
+    user = await logged_in(client, moto_server.identity(new_name()))
     for whom in (me, "999999999999999999", "x"):
         answer = await client.post(f"/v1/auth/users/{whom}/{verb}", headers=bearer(user["api_key"]))
         assert (answer.status_code, answer.json()["detail"]) == (403, "Only operators may disable and enable users")

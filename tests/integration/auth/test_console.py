@@ -20,7 +20,7 @@ from services.auth.operations.verify import verify_key
 from shared.api_key import new_api_key
 from shared.contracts.auth import Identity
 from shared.database import Database, Statement
-from tests.support.auth import Client, bearer, events_of, log_in, new_name, new_person
+from tests.support.auth import Client, bearer, events_of, logged_in, new_name, new_person
 from tests.support.servers import MotoServer
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -29,7 +29,7 @@ _CODES = Statement(sa.text("SELECT encode(hash, 'escape') AS hash FROM console_c
 
 @pytest.fixture
 async def login(auth_client: Client, moto_server: MotoServer) -> dict[str, Any]:
-    answer: dict[str, Any] = (await log_in(auth_client, moto_server.identity(new_name()))).json()
+    answer: dict[str, Any] = await logged_in(auth_client, moto_server.identity(new_name()))
     return answer
 
 

@@ -15,7 +15,7 @@ from deploy.local.aws import ACCOUNT, DEMO_ROLE, FOREIGN_ACCOUNT, Keys, role_arn
 from services.auth.settings import AuthSettings
 from shared.api_key import parse_api_key
 from shared.database import Database, Statement
-from tests.support.auth import Client, bearer, log_in, login_body, new_name, serving
+from tests.support.auth import Client, bearer, log_in, logged_in, login_body, new_name, serving
 from tests.support.harness import eventually
 from tests.support.servers import MotoServer
 
@@ -65,7 +65,7 @@ async def test_a_session_of_the_operators_is_vouched_for_as_one_and_no_other(
     settings = msgspec.structs.replace(real_auth_settings, operators=operators, internal_token="token")
     async with serving(settings) as client:
         for who in (name, other):
-            key = parse_api_key((await log_in(client, moto_server.identity(who))).json()["api_key"])
+            key = parse_api_key((await logged_in(client, moto_server.identity(who)))["api_key"])
             assert key is not None
             reply = await client.post(
                 "/internal/verify", json={"key_hash": key.hash}, headers={"X-GPUDev-Internal-Token": "token"}
@@ -75,9 +75,9 @@ async def test_a_session_of_the_operators_is_vouched_for_as_one_and_no_other(
 
 async def test_one_person_is_one_user(auth_client: Client, moto_server: MotoServer) -> None:
     name = new_name()
-    first = (await log_in(auth_client, moto_server.identity(name))).json()
-    again = (await log_in(auth_client, moto_server.identity(name))).json()
-    other = (await log_in(auth_client, moto_server.identity(new_name()))).json()
+    first = await logged_in(auth_client, moto_server.identity(name))
+    again = await logged_in(auth_client, moto_server.identity(name))
+    other = await logged_in(auth_client, moto_server.identity(new_name()))
     assert first["user_id"] == again["user_id"] != other["user_id"]
     assert first["api_key"] != again["api_key"]
 
@@ -186,7 +186,7 @@ async def test_no_secret_is_stored_published_or_logged(
     wrong = msgspec.structs.replace(keys, secret_access_key="wrongwrongwrong" + keys.secret_access_key)
     async with serving(msgspec.structs.replace(real_auth_settings, log_level="debug")) as client:
         logging.getLogger().setLevel(logging.DEBUG)  # libraries say all that they may
-        api_key = (await log_in(client, keys)).json()["api_key"]
+        api_key = (await logged_in(client, keys))["api_key"]
         rotated = (await client.post("/v1/keys/rotate", headers=bearer(api_key))).json()["api_key"]
         refused = await log_in(client, wrong)
         mixed_up = await client.post("/v1/auth/aws-login", json={keys.secret_access_key: keys.session_token})
@@ -209,7 +209,7 @@ async def test_the_session_ends_twelve_hours_after_the_proof(
     auth_client: Client, auth_database: Database, moto_server: MotoServer
 ) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    prefix = (await log_in(auth_client, moto_server.identity(new_name()))).json()["key_prefix"]
+    prefix = (await logged_in(auth_client, moto_server.identity(new_name())))["key_prefix"]
     row = await auth_database.fetch_one(_SESSION, key_id=prefix.removeprefix("gpudev_"))
     assert row is not None
     assert before <= row["session_ends_at"] - timedelta(hours=12) <= datetime.now(UTC)
@@ -221,7 +221,7 @@ async def test_a_short_session_bounds_the_key_and_the_answer_says_so(
 ) -> None:
     settings = msgspec.structs.replace(real_auth_settings, key_ttl_hours=24, session_hours=5)
     async with serving(settings) as client:
-        answer = (await log_in(client, moto_server.identity(new_name()))).json()
+        answer = await logged_in(client, moto_server.identity(new_name()))
     assert answer["ttl_hours"] == 5
     assert datetime.fromisoformat(answer["expires_at"]) <= datetime.now(UTC) + timedelta(hours=5)
 
@@ -257,7 +257,7 @@ async def test_while_aws_is_away_the_answer_is_503_and_then_it_works_again(
 ) -> None:
     keys = moto_server.identity(new_name())
     async with serving(real_auth_settings) as client:
-        api_key = (await log_in(client, keys)).json()["api_key"]
+        api_key = (await logged_in(client, keys))["api_key"]
         moto_server.process.stop()
         try:
             answers = [await log_in(client, keys) for _ in range(5)]

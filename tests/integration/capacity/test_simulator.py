@@ -16,6 +16,7 @@ from services.capacity.workers.scheduler import Scheduler
 from shared.errors import DatabaseUnavailable
 from tests.support.capacity import Capacity, capacity_settings
 from tests.support.harness import eventually, running
+from tests.support.promises import promised
 from tests.support.servers import ClusterSimulator
 
 
@@ -36,7 +37,7 @@ class Watched:
         async with client.ApiClient(configuration=configuration) as api:
             yield client.CoreV1Api(api)
 
-    async def sees(self, gpu_type: str, *, seconds: float = 5.0, **numbers: int) -> TypeAvailability:
+    async def sees(self, gpu_type: str, *, seconds: float = 60.0, **numbers: int) -> TypeAvailability:
         """Wait until availability says these numbers."""
 
         async def holds() -> TypeAvailability | None:
@@ -80,7 +81,8 @@ async def test_a_cordon_is_seen_within_two_seconds(watched: Watched) -> None:
     async with watched.administrator() as administrator:
         await administrator.patch_node(name, {"spec": {"unschedulable": True}})
         try:
-            await watched.sees("a100", total=8, seconds=2)
+            with promised(2):
+                await watched.sees("a100", total=8)
         finally:
             await administrator.patch_node(name, {"spec": {"unschedulable": False}})
         await watched.sees("a100", total=16)
@@ -102,10 +104,10 @@ async def test_a_foreign_pod_takes_its_gpus_and_gives_them_back(watched: Watched
     async with watched.administrator() as administrator:
         await administrator.create_namespaced_pod("default", body)
         try:
-            await watched.sees("a100", in_use=before.in_use + 3, seconds=5)
+            await watched.sees("a100", in_use=before.in_use + 3)
         finally:
             await administrator.delete_namespaced_pod(name, "default", grace_period_seconds=0)
-        await watched.sees("a100", in_use=before.in_use, seconds=10)
+        await watched.sees("a100", in_use=before.in_use)
 
 
 async def test_a_simulator_that_dies_takes_no_node_and_no_lease_with_it(watched: Watched) -> None:

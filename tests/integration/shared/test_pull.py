@@ -13,7 +13,7 @@ from shared.messaging.pull import Pull
 from tests.support.harness import Harness, eventually
 from tests.support.servers import NatsServer
 
-LONG = 5.0
+LONG = 20.0
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import httpx
 import msgspec
-import nats
 import nats.errors
 import pytest
 import sqlalchemy as sa
@@ -22,9 +21,10 @@ import sqlalchemy as sa
 from shared.contracts.disks import CLAIM_SUBJECT, ClaimRequest
 from shared.database import Database, Statement
 from shared.database.migrate import upgrade
-from tests.support.harness import eventually
+from tests.support.harness import eventually, nats_client
+from tests.support.promises import promised
 from tests.support.replica import Replica, disks_settings
-from tests.support.servers import NatsServer, PostgresServer, stand_in_url
+from tests.support.servers import NatsServer, PostgresServer
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def ended(replica: Replica, *, seconds: float = 20.0) -> None:
 async def test_a_replica_that_has_to_go_says_so_and_serves_before_it_shuts_down(
     make_replica: Callable[..., Replica],
 ) -> None:
-    replica = make_replica(GPUDEV_DRAIN_SECONDS="3")
+    replica = make_replica(GPUDEV_DRAIN_SECONDS="5")
     async with httpx.AsyncClient(base_url=replica.url, trust_env=False) as client:
         assert (await client.get("/readyz")).status_code == 200
         assert "connection" not in (await client.get("/livez")).headers
@@ -75,7 +75,7 @@ async def test_a_replica_that_has_to_go_says_so_and_serves_before_it_shuts_down(
             await asyncio.sleep(0.05)
     await ended(replica)
     assert replica.returncode == 0
-    assert time.monotonic() - began >= 3
+    assert time.monotonic() - began >= 5
     assert "service_stopped" in replica.log.read_text()
 
 
@@ -188,7 +188,8 @@ async def test_work_under_way_is_another_replicas_at_once(
             async def handed_over() -> bool:
                 return await _lease(database) == held + 1
 
-            await eventually(handed_over, "the other goes on with it", seconds=3)
+            with promised(3):
+                await eventually(handed_over, "the other goes on with it")
             assert await database.fetch_value(Statement(sa.text("SELECT max(failures) FROM operations"))) == 0
             await ended(first)
 
@@ -204,14 +205,12 @@ async def opened(dsn: str) -> AsyncIterator[Database]:
 
 async def _claim_disk(nats_server: NatsServer) -> bool:
     """As the jobs service does; False while no replica listens."""
-    client = await nats.connect(stand_in_url(nats_server.service_url("disks")))
     asked = ClaimRequest(user_id=1, username="ann", disk_name="data", job_id=UUID(int=1), size_gb=10)
-    try:
-        await client.request(CLAIM_SUBJECT, msgspec.json.encode(asked), timeout=5)
-    except nats.errors.NoRespondersError:
-        return False
-    finally:
-        await client.close()
+    async with nats_client(nats_server.url) as client:
+        try:
+            await client.request(CLAIM_SUBJECT, msgspec.json.encode(asked), timeout=5)
+        except nats.errors.NoRespondersError:
+            return False
     return True
 
 
@@ -234,7 +233,8 @@ async def test_a_leader_lock_is_another_replicas_at_once(make_replica: Callable[
         async def handed_over() -> bool:
             return await _leaders(database) == {"second-session"}
 
-        await eventually(handed_over, "the second reads events", seconds=3)
+        with promised(3):
+            await eventually(handed_over, "the second reads events")
         await ended(first)
 
 

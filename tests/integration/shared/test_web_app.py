@@ -1,5 +1,4 @@
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +29,7 @@ from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import PLAIN_TEXT, Body
 from tests.support.hanging import hung
 from tests.support.harness import eventually, new_secret_keys
+from tests.support.promises import promised
 from tests.support.servers import NatsServer, ServerProcess
 
 KEY = new_api_key()
@@ -370,24 +370,18 @@ async def test_a_broker_that_hangs_is_unhealthy_within_two_seconds(
     client: AsyncTestClient[Litestar], nats_server: NatsServer
 ) -> None:
     await eventually(lambda: healthy(client), "healthy at first")
-    with hung(*with_children(nats_server.process)):
-        began = time.monotonic()
+    with hung(*with_children(nats_server.process)), promised(2):
         answer = await client.get("/health/disks")
-        seconds = time.monotonic() - began
     assert (answer.status_code, answer.json()["queue"]) == (503, "unhealthy")
-    assert seconds < 2
 
 
 async def test_a_database_that_hangs_is_unhealthy_within_two_seconds(
     client: AsyncTestClient[Litestar], postgres_server: Any
 ) -> None:
     await eventually(lambda: healthy(client), "healthy at first")  # with connections that will hang
-    with hung(*with_children(postgres_server.process)):
-        began = time.monotonic()
+    with hung(*with_children(postgres_server.process)), promised(2):
         answer = await client.get("/health/disks")
-        seconds = time.monotonic() - began
     assert (answer.status_code, answer.json()["database"]) == (503, "unhealthy")
-    assert seconds < 2
     await eventually(lambda: healthy(client), "healthy again", seconds=20)
 
 
