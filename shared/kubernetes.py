@@ -275,14 +275,14 @@ class KubernetesApi:
         try:
             yield response.response.content
         finally:
-            response.response.close()
+            _leave(response.response)
 
     async def _send(self, method: str, path: str, query: Query, body: Any, limits: aiohttp.ClientTimeout) -> Any:
         api = await self._open()
         response = await _request(api, method, path, query=query, body=body, limits=limits)
         if response.status == _UNAUTHORIZED:
             # the call had no effect
-            response.response.close()
+            _leave(response.response)
             await self._retire(api)
             response = await _request(await self._open(), method, path, query=query, body=body, limits=limits)
         if response.status not in _SUCCESS:
@@ -366,6 +366,16 @@ async def _request(api: Any, method: str, path: str, *, query: Query, body: Any,
         auth_settings=["BearerToken"],
     )
     return await api.call_api(*request, _request_timeout=limits)
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """Close the connection of an answer that is not read to its end.
+
+    At once: TLS would take leave of a server that goes on sending, beyond the end of the client.
+    """
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 async def _websocket(api: Any, path: str, query: Query, protocol: str) -> Any:

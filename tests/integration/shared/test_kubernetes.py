@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -126,6 +126,29 @@ async def test_a_watch_ends_by_itself(api: KubernetesApi, label: str) -> None:
             async for event in api.watch(MAPS, Thing, resource_version=version, seconds=1, query=of_test(label))
         ]
     assert set(events) <= {"BOOKMARK"}
+
+
+def open_sockets() -> set[str]:
+    """Of this process."""
+    opened = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that reads the folder
+            opened.add(str(descriptor.readlink()))
+    return {name for name in opened if name.startswith("socket:")}
+
+
+async def test_a_client_that_is_closed_has_left_no_connection_to_who_goes_on_sending(
+    cluster_simulator: ClusterSimulator,
+) -> None:
+    """TLS would take leave of the other side first, for as long as that takes."""
+    api, before = KubernetesApi(str(cluster_simulator.kubeconfig)), open_sockets()
+    version = (await api.list_all(MAPS, Thing)).resource_version
+    query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "60"}
+    async with api.stream(MAPS, query, idle_seconds=10):
+        assert open_sockets() - before
+    await api.close()
+    await asyncio.sleep(0)
+    assert open_sockets() <= before
 
 
 ERROR = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}'
