@@ -66,6 +66,12 @@ class PodFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the command's container left at its end, empty when nothing; None while it has not ended."""
 
 
+def is_passing(facts: PodFacts) -> bool:
+    """Whether the pod is on its way as it should be, so that what comes next is worth more than this."""
+    under_way = facts.state in {PodState.STARTING, PodState.NOT_READY}
+    return under_way and facts.fault is None and not facts.deleting and facts.disruption is None
+
+
 _FAULTS = {
     "ErrImagePull": Fault.IMAGE,
     "ImagePullBackOff": Fault.IMAGE,

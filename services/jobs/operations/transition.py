@@ -124,6 +124,8 @@ _NOT_FREE_FOR_A_LEASE = frozenset({Phase.PENDING, Phase.PREPARING, Phase.GIVING_
 async def apply_fact(*, job: Job, fact: Fact, now: datetime, context: Context) -> Job | None:
     """Let what the reconciler saw take effect, unless the job has changed since `job` was read.
 
+    Nothing asks for a look at the job: it is under way, and goes on with what was written.
+
     Returns:
         The changed job; None when the fact is stale or changes nothing.
     """
@@ -133,7 +135,7 @@ async def apply_fact(*, job: Job, fact: Fact, now: datetime, context: Context) -
     try:
         async with context.database.transaction() as transaction:
             written = await write_transition(
-                transaction=transaction, before=job, transition=changed, now=now, context=context
+                transaction=transaction, before=job, transition=changed, now=now, context=context, is_looked_at=True
             )
     except StaleJob:
         return None
@@ -159,9 +161,23 @@ async def apply_to_newest(*, job: Job, fact: Fact, now: datetime, context: Conte
 
 
 async def write_transition(
-    *, transaction: Transaction, before: Job, transition: Transition, now: datetime, context: Context
+    *,
+    transaction: Transaction,
+    before: Job,
+    transition: Transition,
+    now: datetime,
+    context: Context,
+    is_looked_at: bool = False,
 ) -> Written:
     """Write a transition with its events; who waits for the job is woken at commit.
+
+    Args:
+        transaction: The caller's.
+        before: As it was read.
+        transition: What is to be.
+        now: The time.
+        context: The service's.
+        is_looked_at: Whether the reconciler writes it in a pass over the job; else it is asked to look at it.
 
     Raises:
         StaleJob: The row is not what `before` was; the transaction must not be committed.
@@ -174,7 +190,7 @@ async def write_transition(
     saving = storage.jobs.saving(before, job, now)
     if not await transaction.fetch_value(saving.statement, **saving.parameters):
         raise StaleJob
-    if job.node is not None:
+    if job.node is not None and not is_looked_at:
         transaction.after_commit(partial(context.hints.add, job.id))
     if storage.jobs.makes_access_due(before, job):
         transaction.after_commit(context.hints.access_due)

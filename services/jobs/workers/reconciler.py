@@ -5,6 +5,7 @@ at any point, the next pass finds what is there and goes on. A step is begun onl
 longest one: so no step is cut off and begun anew for ever, however slow each answer is.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,7 +37,7 @@ from services.jobs.domain.next_step import (
     next_step,
 )
 from services.jobs.domain.pod import Pod
-from services.jobs.domain.pod_facts import PodFacts, read_pod
+from services.jobs.domain.pod_facts import PodFacts, is_passing, read_pod
 from services.jobs.domain.trouble import with_event
 from services.jobs.operations.access import fetch_user
 from services.jobs.operations.archive_log import WHOLE_SECONDS, find_log_state, keep_log
@@ -61,6 +62,7 @@ _MAX_STEPS = 12
 _MOUNT_TIME = timedelta(seconds=3)
 """A pod whose volumes take longer is asked for what is wrong."""
 _RETRY = timedelta(seconds=1)
+_PASSING_SECONDS = 0.5
 _LONGEST_RETRY = timedelta(seconds=5)
 
 
@@ -92,6 +94,8 @@ class Reconciler:
         self._working: set[UUID] = set()
         self._failures: Counter[UUID] = Counter()
         self._between_looks = timedelta(seconds=self._limits.resync_seconds)
+        self._later: dict[UUID, asyncio.TimerHandle] = {}
+        """Looks that are put off, at pods that are on their way."""
         self._kept: dict[UUID, datetime] = {}
         """When belongings of pods were last seen or made here, oldest first; nothing about those it was long ago of."""
         self.worker = LeasedWorker(
@@ -100,12 +104,31 @@ class Reconciler:
         context.hints.on_hint(self.worker.wake)
 
     async def close(self) -> None:
-        """Stop hearing out commands that end."""
+        """Stop hearing out commands that end, and what was put off."""
+        for look in self._later.values():
+            look.cancel()
         await self._final_log.close()
 
     async def watch(self) -> None:
         """Let changes of pods wake it; runs until cancelled."""
-        await self._cluster.watch_pods(self._context.hints.add)
+        await self._cluster.watch_pods(self.hear)
+
+    def hear(self, job_id: UUID, pod: Pod | None) -> None:
+        """Look at a job soon whose pod has changed: at once, or a little later where the pod is only on its way.
+
+        A start is half a dozen changes within a second; each look costs as much as the last one, which alone decides.
+
+        Args:
+            job_id: Of the job.
+            pod: As it is now; None: it was deleted, or nobody knows what has changed.
+        """
+        if pod is None or not is_passing(read_pod(pod)):
+            if (put_off := self._later.pop(job_id, None)) is not None:
+                put_off.cancel()
+            self._context.hints.add(job_id)
+        elif job_id not in self._later:
+            loop = asyncio.get_running_loop()
+            self._later[job_id] = loop.call_later(_PASSING_SECONDS, self.hear, job_id, None)
 
     async def claim(self, worker: UUID, lease: timedelta, limit: int) -> Sequence[Job]:
         """Jobs that are due, or hinted at."""

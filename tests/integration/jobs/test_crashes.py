@@ -27,6 +27,7 @@ from shared.leased_worker import Budget
 from tests.support.crash import Crash
 from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld, body, github_of, later
+from tests.support.pods import READY_POD, pod
 
 CALLS_TO_MAKE = 6
 """Look, make Secret, Pod and Service, tie the Secret, look again."""
@@ -263,6 +264,19 @@ async def test_a_job_whose_pod_has_changed_comes_before_those_without_one(world:
     claim = {"now": now, "hinted": [begun, new], "limit": 1, "lease": timedelta(seconds=60), "worker": uuid4()}
     claimed = [await world.database.fetch_value(storage.leases.CLAIM, **claim) for _ in range(3)]
     assert claimed == [late, begun, new], "but not before who has waited for long"
+
+
+async def test_a_look_at_a_pod_that_is_on_its_way_is_put_off_until_more_is_known(
+    context: Context, reconciler: Reconciler
+) -> None:
+    first, second, hints = uuid4(), uuid4(), context.hints.waiting
+    reconciler.hear(first, pod("Pending"))
+    reconciler.hear(second, pod("Pending"))
+    reconciler.hear(second, READY_POD)
+    assert hints == {second}, "at once, as it decides"
+    hints.clear()
+    await eventually(lambda: hints, "a look, though nothing more comes")
+    assert hints == {first}
 
 
 async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> None:

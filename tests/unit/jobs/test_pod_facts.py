@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.jobs.domain.pod import Pod
-from services.jobs.domain.pod_facts import Fault, PodState, read_pod
+from services.jobs.domain.pod_facts import Fault, PodState, is_passing, read_pod
 from tests.support.pods import READY_POD, RUNNING, UNSCHEDULABLE, container, ended, pod, ready, waiting
 
 
@@ -36,6 +36,24 @@ def test_a_pods_status_in_words(seen: Pod, state: PodState, words: str) -> None:
     facts = read_pod(seen)
     assert facts.state is state
     assert words in facts.detail
+
+
+@pytest.mark.parametrize(
+    ("seen", "passing"),
+    [
+        (pod("Pending"), True),
+        (pod(conditions=ready("False"), containerStatuses=container(**RUNNING)), True),
+        (READY_POD, False),
+        (ended(0, "Completed", "Succeeded"), False),
+        (ended(137, "OOMKilled"), False),
+        (pod("Failed", reason="OutOfnvidia.com/gpu"), False),
+        (pod("Pending", conditions=UNSCHEDULABLE), False),
+        (waiting("ErrImagePull"), False),
+        (pod("Pending", deleting=True), False),
+    ],
+)
+def test_only_of_a_pod_that_is_on_its_way_what_comes_next_is_worth_more(seen: Pod, passing: bool) -> None:
+    assert is_passing(read_pod(seen)) is passing
 
 
 HOSTILE = "\x1b[2J\x00\x07one\r\n\ttwo\u2028\u202ethree\x7f\x9b" + "9" * 5000

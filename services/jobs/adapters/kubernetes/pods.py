@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Gauge
 
 from services.jobs.adapters.kubernetes.exec_channel import PROTOCOL, Broken, ExecResult, NotRun, converse
-from services.jobs.adapters.kubernetes.objects import FORBIDDEN, SELECTOR, ClusterRefused, Object, Objects
+from services.jobs.adapters.kubernetes.objects import FORBIDDEN, SELECTOR, ClusterRefused, Objects
 from services.jobs.domain.manifests import Manifest
 from services.jobs.domain.pod import MAIN_CONTAINER, Meta, Pod
 from services.jobs.domain.trouble import Node, PodEvent, newest, node_loss, node_trouble
@@ -24,6 +24,8 @@ _WATCH_SECONDS = 10
 _WATCH_SLACK_SECONDS = 5.0
 _WATCH_PAUSE_SECONDS = 0.5
 _NO_EXEC = frozenset({400, 404, 409, 422})
+OnChange = Callable[[UUID, Pod | None], None]
+"""Takes a job whose pod has changed, and the pod; None: it was deleted, or nobody knows what has changed."""
 _watch_contact = Gauge("gpudev_watch_contact_timestamp_seconds", "Last sign of life of the watch on pods")
 
 
@@ -117,7 +119,7 @@ class Pods(Objects):
                 raise ClusterRefused("The pod is not there or does not run") from error
             raise
 
-    async def watch_pods(self, on_change: Callable[[UUID], None]) -> None:
+    async def watch_pods(self, on_change: OnChange) -> None:
         """Call `on_change` with the job of each pod that changed, until cancelled; also with all after a gap."""
         version: str | None = None
         while True:
@@ -125,7 +127,7 @@ class Pods(Objects):
                 if version is None:
                     pods, version = await self.list_objects("pods")
                     for pod in pods:
-                        _report(pod, on_change)
+                        _report(pod, None, on_change)
                 version = await self._watch_once(version, on_change)
             except ClusterUnavailable as error:
                 code = error.status.code if isinstance(error, StatusError) else None
@@ -133,10 +135,10 @@ class Pods(Objects):
                 version = None
                 await asyncio.sleep(_WATCH_PAUSE_SECONDS)
 
-    async def _watch_once(self, version: str, on_change: Callable[[UUID], None]) -> str:
+    async def _watch_once(self, version: str, on_change: OnChange) -> str:
         watching = self._api.watch(
             self._path("pods"),
-            Object,
+            Pod,
             resource_version=version,
             seconds=_WATCH_SECONDS,
             slack_seconds=_WATCH_SLACK_SECONDS,
@@ -147,12 +149,12 @@ class Pods(Objects):
                 _watch_contact.set_to_current_time()
                 version = event.object.metadata.resource_version
                 if event.type != "BOOKMARK":
-                    _report(event.object.metadata, on_change)
+                    _report(event.object.metadata, event.object if event.type != "DELETED" else None, on_change)
         _watch_contact.set_to_current_time()
         return version
 
 
-def _report(meta: Meta, on_change: Callable[[UUID], None]) -> None:
+def _report(meta: Meta, pod: Pod | None, on_change: OnChange) -> None:
     job_id = job_id_of(meta.labels)
     if job_id is not None:
-        on_change(job_id)
+        on_change(job_id, pod)
