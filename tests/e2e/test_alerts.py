@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
-import nats
 import pytest
 from nats.aio.client import Client as Nats
 
 from deploy.local.broker import Broker
 from shared.contracts.capacity import LeaseGranted
+from tests.support.harness import connected, nats_client
 from tests.support.leftovers import ec2, make_stray_pod
 from tests.support.prometheus import Prometheus, dashboard_queries, needs_prometheus, rules, scraping
 from tests.support.stack import ApiUser, LocalStack, hanging, running_stack, until, users
@@ -264,16 +263,13 @@ async def disappoint(stack: LocalStack, user: ApiUser, watch: Watch) -> None:
 
 async def promised(stack: LocalStack, count: int) -> None:
     """Wait until so many waiting jobs were told a p90."""
-    connection = await asyncpg.connect(stack.dsn("capacity"))
-    try:
+    async with connected(stack.dsn("capacity")) as connection:
 
         async def told() -> bool:
             query = "SELECT count(*) FROM places WHERE state = 'waiting' AND first_p90_at IS NOT NULL"
             return bool(await connection.fetchval(query) >= count)
 
         await until(told, "promises", seconds=60)
-    finally:
-        await connection.close()
 
 
 SLOW_ROUTE = "/v1/gpu/availability"
@@ -282,15 +278,10 @@ SLOW_ROUTE = "/v1/gpu/availability"
 @asynccontextmanager
 async def locked(stack: LocalStack, service: str, table: str, mode: str) -> AsyncIterator[None]:
     """A transaction of the service's own role that holds a lock and does not end."""
-    connection = await asyncpg.connect(stack.dsn(service))
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
-    try:
+    async with connected(stack.dsn(service)) as connection:
+        await connection.transaction().start()
+        await connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
         yield
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 @asynccontextmanager
@@ -326,8 +317,5 @@ async def broker(stack: LocalStack, user: str) -> AsyncIterator[Nats]:
         services_password=secrets.broker_services,
         tools_password=secrets.broker_tools,
     )
-    client = await nats.connect(server.url(user), inbox_prefix=f"_INBOX.{user}")
-    try:
+    async with nats_client(server.url(user), inbox_prefix=f"_INBOX.{user}") as client:
         yield client
-    finally:
-        await client.close()

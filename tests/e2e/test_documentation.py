@@ -3,16 +3,14 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.support.browser import CHROMIUM, running_browser, tab_of
+from tests.support.browser import CHROMIUM, tab_of
 from tests.support.route_table import BODIES, ENDLESS
 from tests.support.stack import ApiUser, LocalStack, until, users
 
@@ -37,12 +35,6 @@ class Operation:
     parameters: tuple[str, ...]
     """Those of the path."""
     has_body: bool
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_browser() as running:
-        yield running
 
 
 async def documented(stack: LocalStack) -> list[Operation]:

@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import asyncpg
 import pytest
 from aiohttp import web
 
 from gpudev.client import AsyncClient
 from gpudev.models import Event
-from tests.support.harness import running
+from tests.support.harness import connected, running
 from tests.support.http_server import serving
 from tests.support.load import VICTIMS
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
@@ -108,11 +107,8 @@ async def cancelled(user: ApiUser, job_id: str) -> bool:
 
 async def outbox(stack: LocalStack, service: str, job_ids: list[str]) -> dict[str, str]:
     """Types of a service's events about these jobs, by their ids."""
-    connection = await asyncpg.connect(stack.dsn(service))
-    try:
+    async with connected(stack.dsn(service)) as connection:
         return {str(row["event_id"]): row["type"] for row in await connection.fetch(_OF_JOBS, job_ids)}
-    finally:
-        await connection.close()
 
 
 async def record_chaos(seconds: float, seed: int) -> None:
@@ -179,15 +175,12 @@ async def every_message(stack: LocalStack, record: Record, ids: set[str]) -> Non
 
 async def states_of(stack: LocalStack, ids: set[str]) -> str:
     """What became of messages, for who reads the failure."""
-    connection = await asyncpg.connect(stack.dsn("jobs"))
-    try:
+    async with connected(stack.dsn("jobs")) as connection:
         rows = await connection.fetch(
             "SELECT type, status, attempts, last_error, count(*) FROM webhook_deliveries "
             "WHERE message_id = ANY($1) GROUP BY 1, 2, 3, 4",
             list(ids),
         )
-    finally:
-        await connection.close()
     return f"{len(ids)} messages did not come, of which there are {[tuple(row) for row in rows]}"
 
 

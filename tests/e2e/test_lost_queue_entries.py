@@ -1,10 +1,10 @@
 """Jobs whose entry in the queue is lost, or never came about, while everything runs."""
 
-import nats
 import pytest
 
 from deploy.local.broker import OPERATOR_USER, Broker
 from shared.contracts.events import STREAM
+from tests.support.harness import nats_client
 from tests.support.stack import ApiUser, LocalStack, until, users
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -41,14 +41,13 @@ async def test_a_job_whose_place_was_lost_gets_it_again_and_starts(stack: LocalS
 async def test_a_job_that_capacity_was_kept_from_hearing_of_starts(stack: LocalStack) -> None:
     async with users(stack, "alice") as (alice,):
         before = await alice.free()
-        client = await nats.connect(operator_url(stack))
-        jetstream = client.jetstream()
-        config = (await jetstream.consumer_info(STREAM, "capacity")).config
-        await jetstream.add_consumer(STREAM, config.evolve(filter_subjects=["gpudev.v1.none.*.*"]))
-        job_id = await alice.submit(gpu_count=1, command="exit 0")
-        await alice.wait(job_id, "completed", seconds=60)
-        after = (await jetstream.consumer_info(STREAM, "capacity")).config
-        await client.close()
+        async with nats_client(operator_url(stack)) as client:
+            jetstream = client.jetstream()
+            config = (await jetstream.consumer_info(STREAM, "capacity")).config
+            await jetstream.add_consumer(STREAM, config.evolve(filter_subjects=["gpudev.v1.none.*.*"]))
+            job_id = await alice.submit(gpu_count=1, command="exit 0")
+            await alice.wait(job_id, "completed", seconds=60)
+            after = (await jetstream.consumer_info(STREAM, "capacity")).config
         assert after.filter_subjects == config.filter_subjects
         await until(lambda: healthy(alice), "health")
         await until(lambda: has_free(alice, before), "all GPUs given back")

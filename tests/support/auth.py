@@ -86,7 +86,7 @@ async def logged_in(client: Client | httpx.AsyncClient, keys: Keys, *, address: 
         assert answer.status_code in {200, 503}, answer.text
         return answer.json() if answer.status_code == 200 else None
 
-    answer: dict[str, Any] = await eventually(told, "logged in", seconds=30)
+    answer: dict[str, Any] = await eventually(told, "logged in")
     return answer
 
 

@@ -198,7 +198,7 @@ async def _silence(request: web.Request, loss: Loss) -> web.Response:
     transport = request.transport
     if transport is not None:
         if loss is Loss.LATE:
-            await eventually(transport.is_closing, "the client gives up", seconds=60)
+            await eventually(transport.is_closing, "the client gives up")
         transport.abort()
     return web.Response()
 

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import httpx
 import msgspec
-import nats
 import pytest
 from nats.aio.client import Client
 
@@ -19,7 +18,7 @@ from shared.contracts.capacity import EXPLAIN_SUBJECT, ExplainRequest, Explanati
 from shared.contracts.events import CloudEvent, EventData, event_subject
 from shared.contracts.jobs import JobSubmitted
 from tests.support.capacity import Capacity, ScriptedCluster, capacity_settings, cloud_event, scripted_cluster, serving
-from tests.support.harness import eventually
+from tests.support.harness import eventually, flushed, nats_client
 from tests.support.servers import NatsServer
 
 L4, T4 = "g6.12xlarge", "g4dn.12xlarge"
@@ -66,7 +65,6 @@ async def stage(
     request: pytest.FixtureRequest, capacity: Capacity, nats_server: NatsServer, tmp_path: Path
 ) -> AsyncIterator[Stage]:
     """One replica beside a node of four L4s; its parameter is how many GPUs a user may hold."""
-    connection = await nats.connect(nats_server.url)
     key = new_api_key()
     identity = Identity(
         user_id=1, username="alice", key_id=key.key_id, expires_at=datetime.now(UTC) + timedelta(hours=1)
@@ -90,10 +88,11 @@ async def stage(
         news = msgspec.json.decode(event.data, type=JobQueued)
         told[news.job_id] = news
 
-    await connection.subscribe(VERIFY_SUBJECT, cb=verify)
-    await connection.subscribe(LeaseGranted.subject_filter(), cb=note)
-    await connection.subscribe(JobQueued.subject_filter(), cb=note_news)
-    async with scripted_cluster(tmp_path) as (cluster, kubeconfig):
+    async with nats_client(nats_server.url) as connection, scripted_cluster(tmp_path) as (cluster, kubeconfig):
+        await connection.subscribe(VERIFY_SUBJECT, cb=verify)
+        await connection.subscribe(LeaseGranted.subject_filter(), cb=note)
+        await connection.subscribe(JobQueued.subject_filter(), cb=note_news)
+        await flushed(connection)
         await cluster.put_node("l4-1", L4, 4)
         settings = capacity_settings(
             database_url=capacity.dsn,
@@ -111,9 +110,8 @@ async def stage(
                 listens = health["unprocessed_messages"] is not None
                 return bool(health["status"] == "healthy" and listens and "l4" in await types_of(stage))
 
-            await eventually(serves, "healthy", seconds=15)
+            await eventually(serves, "healthy")
             yield stage
-    await connection.close()
 
 
 async def types_of(stage: Stage) -> dict[str, Any]:

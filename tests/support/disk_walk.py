@@ -14,7 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-import nats
 import sqlalchemy as sa
 
 from services.disks.domain.ledger import Findings
@@ -26,6 +25,7 @@ from tests.support.disk_model import AVAILABLE, PURGING
 from tests.support.disk_steps import JobSteps, RequestSteps
 from tests.support.disk_walker import NOTHING, REGION, RENAME_SECONDS, RULES, ZONE, Divergence, Step, tags_of
 from tests.support.disks import snapshots_of_user, volumes_of
+from tests.support.harness import nats_client
 from tests.support.servers import MotoServer, stand_in_url
 
 _id = sa.bindparam("id", type_=sa.Uuid)
@@ -250,31 +250,27 @@ async def walking(settings: DisksSettings, database: Database, moto: MotoServer)
     faults = CallFaults()
     endpoint = settings.aws_endpoint_url
     assert endpoint is not None
-    stand_in = await nats.connect(stand_in_url(settings.nats_url))
-    try:
-        async with before_aws(endpoint, faults) as url:
-            there = msgspec.structs.replace(
-                settings,
-                aws_endpoint_url=url,
-                aws_region=REGION,
-                availability_zone=ZONE,
-                max_disks_per_user=RULES.disks,
-                max_disk_gb_per_user=RULES.gb,
-                snapshots_newest=RULES.newest,
-                snapshots_weeks=RULES.weeks,
-                rename_seconds=RENAME_SECONDS,
-                disk_retention_days=RULES.retention / timedelta(days=1),
-                claim_seconds=RULES.claim.total_seconds(),
-                log_level="critical",
-            )
-            walk = Walk(there, database, moto.client("ec2", region=REGION), stand_in, faults)
-            await walk.begin()
-            try:
-                yield walk
-            finally:
-                await walk.clean()
-    finally:
-        await stand_in.close()
+    async with nats_client(stand_in_url(settings.nats_url)) as stand_in, before_aws(endpoint, faults) as url:
+        there = msgspec.structs.replace(
+            settings,
+            aws_endpoint_url=url,
+            aws_region=REGION,
+            availability_zone=ZONE,
+            max_disks_per_user=RULES.disks,
+            max_disk_gb_per_user=RULES.gb,
+            snapshots_newest=RULES.newest,
+            snapshots_weeks=RULES.weeks,
+            rename_seconds=RENAME_SECONDS,
+            disk_retention_days=RULES.retention / timedelta(days=1),
+            claim_seconds=RULES.claim.total_seconds(),
+            log_level="critical",
+        )
+        walk = Walk(there, database, moto.client("ec2", region=REGION), stand_in, faults)
+        await walk.begin()
+        try:
+            yield walk
+        finally:
+            await walk.clean()
 
 
 async def walk(settings: DisksSettings, database: Database, moto: MotoServer, *, seed: int, steps: int) -> Counter[str]:

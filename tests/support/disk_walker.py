@@ -83,7 +83,7 @@ class Walker:
         async def served() -> bool:
             return (await self.get(self.users[0], "")).status_code == 200
 
-        await eventually(served, "the service serves", seconds=20)
+        await eventually(served, "the service serves")
 
     async def restart(self) -> None:
         await self.process.stop()
@@ -145,7 +145,7 @@ class Walker:
             self.tally[f"death in {step.kind}"] += 1
             self.story[-1] += " (died)"
             points = self.process.points
-            await eventually(lambda: not points.under_way, "what the dead had sent off is over", seconds=60)
+            await eventually(lambda: not points.under_way, "what the dead had sent off is over")
             self.model.now += rest
             await self.restart()
             return await act()

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 
 import httpx
 import msgspec
-import nats
 import pytest
 import sqlalchemy as sa
 from nats.aio.client import Client
@@ -46,7 +45,7 @@ from shared.database.tables import outbox
 from shared.encryption import Cipher
 from shared.messaging import Broker
 from shared.messaging.outbox import envelope
-from tests.support.harness import empty, eventually, flushed, new_secret_keys
+from tests.support.harness import empty, eventually, flushed, nats_client, new_secret_keys
 from tests.support.servers import MotoServer, NatsServer, PostgresServer, stand_in_url
 
 EventT = TypeVar("EventT", bound=EventData)
@@ -187,7 +186,7 @@ class Stage:
             state: dict[str, Any] = (await self.get(user, f"/{name}/operations/{operation_id}")).json()
             return state if state["completed"] else None
 
-        result: dict[str, Any] = await eventually(ended, f"operation {operation_id} ended", seconds=20)
+        result: dict[str, Any] = await eventually(ended, f"operation {operation_id} ended")
         return result
 
     async def attempted(self, operation_id: str) -> None:
@@ -217,7 +216,7 @@ class Stage:
         """The disk's events, in the order of its versions, as the service recorded them."""
         return await events_of(self.database, disk_id)
 
-    async def event(self, disk_id: UUID | str, kind: type[EventT], *, seconds: float = 10) -> EventT:
+    async def event(self, disk_id: UUID | str, kind: type[EventT], *, seconds: float = 60.0) -> EventT:
         """The first event of a kind about the disk, once it is recorded."""
 
         async def recorded() -> EventT | None:
@@ -444,15 +443,12 @@ async def serving(settings: DisksSettings) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def disks_stage(settings: DisksSettings, database: Database, cloud: Any) -> AsyncIterator[Stage]:
     """The service, running for the length of a block."""
-    nats_client = await nats.connect(stand_in_url(settings.nats_url))
-    auth = Auth(nats_client)
-    await auth.listen()
-    try:
+    async with nats_client(stand_in_url(settings.nats_url)) as stand_in:
+        auth = Auth(stand_in)
+        await auth.listen()
         async with serving(settings) as client:
-            await eventually(lambda: _healthy(client), "the service is healthy", seconds=20)
-            yield Stage(client=client, auth=auth, jobs=Jobs(nats_client), cloud=cloud, database=database)
-    finally:
-        await nats_client.close()
+            await eventually(lambda: _healthy(client), "the service is healthy")
+            yield Stage(client=client, auth=auth, jobs=Jobs(stand_in), cloud=cloud, database=database)
 
 
 async def _healthy(client: httpx.AsyncClient) -> bool:

@@ -89,7 +89,7 @@ async def following(
             await cancel_all([task])
 
 
-async def sent(follower: Follower, number: int, *, seconds: float = 15.0) -> list[dict[str, Any]]:
+async def sent(follower: Follower, number: int, *, seconds: float = 60.0) -> list[dict[str, Any]]:
     """Wait until a client has so many events; they."""
     await eventually(lambda: len(follower.events) >= number, f"{number} events", seconds=seconds)
     return follower.events

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 from kubernetes import client, config
 
@@ -124,9 +123,8 @@ class LocalStack:
 
     async def execute(self, service: str, statement: str, *arguments: Any) -> None:
         """Run SQL as a service's role."""
-        connection = await asyncpg.connect(self.dsn(service))
-        await connection.execute(statement, *arguments)
-        await connection.close()
+        async with connected(self.dsn(service)) as connection:
+            await connection.execute(statement, *arguments)
 
     async def admin(self, service: str, *arguments: str) -> str:
         """`gpudev-admin` with the settings of a replica of the service; what it says."""

@@ -148,4 +148,5 @@ async def test_disabling_a_user_takes_effect_in_another_service(
             return True
         return False
 
-    await eventually(forbidden, "the disabled user is refused", seconds=5)
+    with promised(5):
+        await eventually(forbidden, "the disabled user is refused")

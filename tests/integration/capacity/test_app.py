@@ -138,7 +138,7 @@ async def test_a_scheduler_that_places_nothing_though_gpus_are_free_is_unhealthy
     async with connected(stage.capacity.dsn) as stranger:
         await stranger.execute(f"SELECT pg_advisory_lock({lock_key('plac')}, hashtext(current_schema()))")
         await stage.publish(job, 1)
-        await eventually(named, "the scheduler's fault", seconds=10)
+        await eventually(named, "the scheduler's fault")
     await stage.grant_of(job)
 
     async def well() -> bool:

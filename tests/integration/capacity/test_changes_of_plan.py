@@ -60,7 +60,7 @@ class Scene:
             explained = await self.stage.explain(job)
             return told is not None and is_near(told.estimated_start_at) and is_near(explained.estimated_start_at)
 
-        await eventually(known, f"told to start in {start}", seconds=20)
+        await eventually(known, f"told to start in {start}")
 
 
 async def running(stage: Stage, began: datetime, node: str, left: timedelta) -> JobSubmitted:

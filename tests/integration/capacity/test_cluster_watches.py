@@ -42,10 +42,10 @@ class Watched:
         assert isinstance(seen, TypeAvailability)
         return seen
 
-    async def listed_again(self, *, seconds: float = 10) -> None:
+    async def listed_again(self) -> None:
         """Wait until everything was listed twice more."""
         lists = self.cluster.lists
-        await eventually(lambda: self.cluster.lists >= lists + 4, "lists", seconds=seconds)
+        await eventually(lambda: self.cluster.lists >= lists + 4, "lists")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def watched(capacity: Capacity, tmp_path: Path) -> AsyncIterator[Watched]:
         try:
             async with running(scheduler.loop.run, nodes.loop.run, pods.loop.run):
                 watched = Watched(capacity, scripted, nodes, pods)
-                await watched.sees(total=16, seconds=15)
+                await watched.sees(total=16)
                 yield watched
         finally:
             await cluster.close()
@@ -169,25 +169,25 @@ async def test_errors_change_nothing_and_are_recovered_from_without_a_restart(wa
     watched.cluster.failing = 500
     (node, _), *_ = await watched.capacity.leased_by(job.job_id)
     del watched.cluster.objects["nodes"][node]
-    await eventually(lambda: watched.nodes.loop._error, "an error was seen", seconds=5)
+    await eventually(lambda: watched.nodes.loop._error, "an error was seen")
     assert len(await watched.capacity.leased_by(job.job_id)) == 8
     watched.cluster.failing = None
-    await watched.sees(total=8, in_use=0, seconds=10)
+    await watched.sees(total=8, in_use=0)
     assert await watched.capacity.told(job.job_id) == ["granted", "revoked"]
 
 
 async def test_a_watch_that_is_too_old_leads_to_a_new_list(watched: Watched) -> None:
     watched.cluster.watch_status = 410
     await watched.cluster.put_node("n3")
-    await watched.sees(total=24, seconds=10)
+    await watched.sees(total=24)
     watched.cluster.watch_status = None
 
 
 async def test_a_half_open_watch_is_given_up(watched: Watched) -> None:
     watched.cluster.silent = True
-    await watched.listed_again(seconds=40)
+    await watched.listed_again()
     await watched.cluster.put_node("n3")
-    await watched.sees(total=24, seconds=10)
+    await watched.sees(total=24)
 
 
 async def test_the_age_of_what_is_known_is_a_metric(watched: Watched) -> None:

@@ -68,7 +68,7 @@ async def watched(capacity: Capacity, cluster_simulator: ClusterSimulator) -> As
     try:
         async with running(scheduler.loop.run, nodes.loop.run, pods.loop.run):
             watched = Watched(capacity, cluster_simulator)
-            await watched.sees("h100", total=16, seconds=15)
+            await watched.sees("h100", total=16)
             await watched.sees("a100", total=16)
             yield watched
     finally:
@@ -123,7 +123,7 @@ async def test_a_simulator_that_dies_takes_no_node_and_no_lease_with_it(watched:
         name = (await watched.sees("a100")).nodes[0].name
         await administrator.patch_node(name, {"spec": {"unschedulable": True}})
         try:
-            await watched.sees("a100", total=8, seconds=15)
+            await watched.sees("a100", total=8)
         finally:
             await administrator.patch_node(name, {"spec": {"unschedulable": False}})
         await watched.sees("a100", total=16)

@@ -38,7 +38,7 @@ async def test_a_worker_that_writes_down_tags_and_a_newer_rename_do_not_wait_for
     async with disks_database.transaction() as tx:
         await lock_disk(tx, scene.disk_id)
         writing = asyncio.create_task(write_tags(context, work, stale.aws_ids, stale.name, {}))
-        await eventually(lambda: disks_database.fetch_value(WAITING), "the worker waits for the disk", seconds=20)
+        await eventually(lambda: disks_database.fetch_value(WAITING), "the worker waits for the disk")
         # as a newer rename does: it would wait for the worker, which waits for the disk
         await tx.fetch_all(storage.operations.SUPERSEDE_TAGGING, disk_id=scene.disk_id, now=scene.now)
 

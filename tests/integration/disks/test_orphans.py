@@ -325,7 +325,7 @@ async def test_the_service_sweeps_by_itself_and_shows_what_it_found(
             metrics = generate_latest().decode()
             return any(float(line.split()[1]) > 0 for line in metrics.splitlines() if line.startswith(SHOWN))
 
-        await eventually(shown, "the orphan is in the metrics", seconds=20)
+        await eventually(shown, "the orphan is in the metrics")
         users = {True: stage.auth.add_user(is_operator=True), False: stage.auth.add_user()}
         answers = {
             is_operator: await stage.client.get("/v1/orphans/aws", headers=user.headers)

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import nats
 import pytest
 
 from services.disks.settings import DisksSettings
@@ -13,7 +12,7 @@ from shared.contracts.capacity import ZONE_SUBJECT, ZoneReply, ZoneRequest
 from shared.contracts.disks import Claim, DiskCreated
 from shared.database import Database
 from tests.support.disks import Stage, User, disks_stage
-from tests.support.harness import flushed
+from tests.support.harness import flushed, nats_client
 from tests.support.servers import MotoServer, stand_in_url
 
 FIRST, SECOND, UNLISTED = "us-east-2a", "us-east-2b", "us-east-2c"
@@ -36,12 +35,11 @@ class Capacity:
 
 @pytest.fixture
 async def capacity(disks_settings: DisksSettings) -> AsyncIterator[Capacity]:
-    client = await nats.connect(stand_in_url(disks_settings.nats_url))
     stand_in = Capacity()
-    await client.subscribe(ZONE_SUBJECT, cb=stand_in.answer)
-    await flushed(client)
-    yield stand_in
-    await client.close()
+    async with nats_client(stand_in_url(disks_settings.nats_url)) as client:
+        await client.subscribe(ZONE_SUBJECT, cb=stand_in.answer)
+        await flushed(client)
+        yield stand_in
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ async def start(world: JobsWorld, client: Client, simulator: ClusterSimulator) -
     """An active job that alice's key opens, and the tools in its pod."""
     job_id = await world.submit(client, github_user="alice")
     await world.grant(job_id)
-    await until_status(client, job_id, "active", seconds=30)
+    await until_status(client, job_id, "active")
 
     async def asked_for() -> bool:
         return (await world.row(job_id))["ssh_host_keys"] is not None
@@ -94,7 +94,7 @@ async def test_a_job_without_a_github_user_says_why_it_has_no_ssh_command(
     told = (await job_of(client, job_id))["access_error"]
     assert f"POST /v1/jobs/{job_id}/users" in told
     await world.grant(job_id)
-    job = await until_status(client, job_id, "active", seconds=30)
+    job = await until_status(client, job_id, "active")
     assert (job["ssh_command"], job["access_error"]) == (None, told)
     Tools.take_over(cluster_simulator, (await world.row(job_id))["pod_uid"])
     assert (await add(client, job_id, "bob"))["status"] == "succeeded"

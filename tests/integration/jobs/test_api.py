@@ -344,7 +344,7 @@ async def test_submit_needs_neither_broker_nor_cluster_and_the_event_goes_out_on
     async def published() -> bool:
         return await world.database.fetch_value(PUBLISHED, job_id=str(job_id)) is not None
 
-    await eventually(published, "the event is published", seconds=20)
+    await eventually(published, "the event is published")
 
 
 async def connected(client: Client) -> None:

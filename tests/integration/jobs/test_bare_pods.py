@@ -20,7 +20,7 @@ async def client(jobs_world: JobsWorld) -> AsyncIterator[Client]:
 async def told(world: JobsWorld, client: Client, command: str, **fields: Any) -> list[str]:
     job_id = await world.submit(client, command=command, **fields)
     await world.grant(job_id)
-    await until_status(client, job_id, "completed", seconds=40)
+    await until_status(client, job_id, "completed")
     return str((await client.get(f"/v1/jobs/{job_id}/logs")).text).splitlines()
 
 

@@ -137,7 +137,7 @@ async def prepare(world: JobsWorld, job_id: UUID, steps: Steps) -> None:
             return cancelled or (pod is not None and read_pod(pod).state is PodState.READY)
 
         if job.phase is Phase.PREPARING:
-            await eventually(ready, "its pod is ready", seconds=60)
+            await eventually(ready, "its pod is ready")
             await reconciler.work(await read(world, job_id), Budget(PASS_SECONDS))
 
 
@@ -153,7 +153,7 @@ async def finish(world: JobsWorld, job_id: UUID) -> Job:
         return (await read(world, job_id)).phase is Phase.ENDED
 
     try:
-        await eventually(ended, "it has ended", seconds=60)
+        await eventually(ended, "it has ended")
     finally:
         await reconciler.close()
         await github.close()

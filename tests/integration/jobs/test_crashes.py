@@ -125,7 +125,7 @@ async def passes_until(world: JobsWorld, reconciler: Reconciler, job_id: UUID, *
             job = (await a_pass(reconciler, job)).job
         return job if job.phase in phases else None
 
-    found: Job = await eventually(reached, f"phase is one of {phases}", seconds=20)
+    found: Job = await eventually(reached, f"phase is one of {phases}")
     return found
 
 

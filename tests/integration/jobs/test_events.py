@@ -28,6 +28,7 @@ from shared.messaging.stream_reader import Position
 from tests.support.event_streams import Follower, expiring, following, jobs_replica, keys_checked, sent, tell
 from tests.support.harness import eventually, running
 from tests.support.jobs import JobsWorld, body, later
+from tests.support.promises import promised
 from tests.support.replica import Replica
 from tests.support.servers import NatsServer
 
@@ -266,9 +267,9 @@ async def test_streams_go_on_over_a_restart_of_the_broker(
         job_id = await tell(world, 1, 2)
         await sent(follower, 2)
         nats_server.process.restart()
-        await eventually(lambda: is_back(world), "the broker is back", seconds=30)
+        await eventually(lambda: is_back(world), "the broker is back")
         await tell(world, 1, 2, first=3, job_id=job_id)
-        await sent(follower, 4, seconds=20)
+        await sent(follower, 4)
     assert follower.numbers() == [1, 2, 3, 4]
 
 
@@ -293,25 +294,26 @@ async def test_a_stream_that_was_lost_is_told_again_and_ids_of_the_lost_one_are_
         taken = follower.last_id
         nats_server.wipe_store()
         nats_server.process.start()
-        await eventually(lambda: is_back(world), "the broker is back", seconds=30)
+        await eventually(lambda: is_back(world), "the broker is back")
         second = (await client.post("/v1/jobs/submit", json=body())).json()["job_id"]
 
         def both() -> bool:
             return {first, second} <= {event["subject"] for event in follower.events}
 
-        await eventually(both, "the second job", seconds=30)
+        await eventually(both, "the second job")
         wanted = {str(event.id) for job_id in (first, second) for event in await world.events(job_id)}
-        await eventually(lambda: set(ids(follower)) >= wanted, "every event", seconds=20)
+        await eventually(lambda: set(ids(follower)) >= wanted, "every event")
     assert set(ids(follower)) == wanted
     async with following(replica.url, alice, last_id=taken) as again:
-        await eventually(lambda: set(ids(again)) == wanted, "all that the new stream has", seconds=20)
+        await eventually(lambda: set(ids(again)) == wanted, "all that the new stream has")
 
 
 async def test_the_answer_ends_with_its_key_and_says_why(world: JobsWorld, replica: Replica) -> None:
     alice = world.people.bearer("alice")
     async with following(replica.url, alice) as follower:
         del world.people.keys["alice"]
-        await eventually(lambda: follower.ended, "the end", seconds=8)
+        with promised(8):
+            await eventually(lambda: follower.ended, "the end")
     assert [kind for kind, _ in follower.controls] == ["end"]
     assert "revoked" in follower.controls[0][1]["reason"]
 
@@ -366,14 +368,14 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_
     async def is_cut_off() -> bool:
         return await metric(replica, "gpudev_event_listeners_cut_off_total") == 1.0
 
-    await eventually(is_cut_off, "it is cut off", seconds=30)
+    await eventually(is_cut_off, "it is cut off")
     text = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", await asyncio.wait_for(reader.read(-1), 60)).decode()
     writer.close()
     told = re.findall(r"id: (\S+)\ndata: .*\n\n", text)
     assert len(told) < count
     last = told[-1] if told else re.findall(r"\nid: (\S+)\n", begun.decode())[0]
     async with following(replica.url, alice, last_id=last) as again:
-        await sent(again, count - len(told), seconds=60)
+        await sent(again, count - len(told))
     assert again.numbers() == list(range(len(told) + 1, count + 1))
 
 
@@ -431,7 +433,7 @@ async def test_the_client_goes_on_over_a_restart_of_the_service(world: JobsWorld
         await asyncio.to_thread(replica.kill)
         await tell(world, 1, 2, first=4, job_id=job_id)
         await asyncio.to_thread(replica.start)
-        await eventually(lambda: len(taken) == 4, "events after", seconds=20)
+        await eventually(lambda: len(taken) == 4, "events after")
         following.cancel()
     assert [(event.name, event.sequence, event.subject) for event in taken] == [
         ("jobs.expiring", number, str(job_id)) for number in range(2, 6)

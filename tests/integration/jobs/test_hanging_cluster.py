@@ -36,7 +36,7 @@ async def test_a_kubelet_that_hangs_for_logs_and_exec_keeps_no_pod_alive(world: 
     """As many requests of the log as are told are answered first: what is stored before, and what comes after."""
     async with world.service(grace_seconds=3) as client:
         job_id = await started(world, client, command=TALKS)
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
         pod = f"/pods/gpu-dev-{job_id}-1"
         answered = {"path": f"{pod}/log$", "times": logs_answered}
         with cluster_faults(answered, {"path": f"{pod}/(log|exec)$", "hang": True}):
@@ -48,7 +48,7 @@ async def test_a_kubelet_that_hangs_for_logs_and_exec_keeps_no_pod_alive(world: 
 
             await eventually(deleted, "the pod is being deleted")
             assert watch.seconds() < DELETED_WITHIN_SECONDS
-            await until_status(client, job_id, "cancelled", seconds=30)
+            await until_status(client, job_id, "cancelled")
 
 
 async def test_a_job_with_a_disk_comes_and_goes_however_slow_each_answer_is(world: JobsWorld) -> None:
@@ -57,6 +57,6 @@ async def test_a_job_with_a_disk_comes_and_goes_however_slow_each_answer_is(worl
     async with world.service(grace_seconds=1) as client:
         with cluster_faults(slow):
             job_id = await started(world, client, command=TALKS)
-            await until_status(client, job_id, "active", seconds=60)
+            await until_status(client, job_id, "active")
             await client.post(f"/v1/jobs/{job_id}/cancel")
-            await until_status(client, job_id, "cancelled", seconds=60)
+            await until_status(client, job_id, "cancelled")

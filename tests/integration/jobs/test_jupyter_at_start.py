@@ -13,6 +13,7 @@ from services.jobs import storage
 from services.jobs.domain.access import NO_ANSWER_YET
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, job_of, until_status
+from tests.support.promises import promised
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Tools, key_pages
 
@@ -36,7 +37,7 @@ async def start(
 
 
 async def until_held(client: Client, job_id: UUID, tools: Tools) -> None:
-    await eventually(lambda: tools.holds, "Jupyter is asked to start", seconds=30)
+    await eventually(lambda: tools.holds, "Jupyter is asked to start")
     job = await job_of(client, job_id)
     assert (job["status"], job["current_detailed_status"]) == ("preparing", "starting JupyterLab")
     assert (job["expires_at"], job["launched_at"], job["ssh_command"]) == (None, None, None)
@@ -68,7 +69,7 @@ async def test_a_job_whose_jupyter_does_not_start_is_active_with_the_reason(
     world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
 ) -> None:
     job_id, _ = await start(world, client, cluster_simulator, "fail")
-    job = await until_status(client, job_id, "active", seconds=30)
+    job = await until_status(client, job_id, "active")
     assert (job["jupyter_enabled"], job["jupyter_url"], job["jupyter_error"]) == (False, None, "the disk is full")
     assert await world.announced(job_id) == ["submitted", "preparing", "started", "jupyter_failed"]
 
@@ -78,7 +79,7 @@ async def test_jupyter_is_not_waited_for_for_ever_and_comes_all_the_same(
 ) -> None:
     async with world.service(access_seconds=2.0) as client:
         job_id, tools = await start(world, client, cluster_simulator, "hold")
-        job = await until_status(client, job_id, "active", seconds=30)
+        job = await until_status(client, job_id, "active")
         assert (job["jupyter_url"], job["jupyter_error"]) == (None, NO_ANSWER_YET)
         tools.let("jupyter start", None)
 
@@ -93,7 +94,7 @@ async def test_a_command_that_ends_before_jupyter_answers_ends_its_job(
     world: JobsWorld, client: Client, cluster_simulator: ClusterSimulator
 ) -> None:
     job_id, tools = await start(world, client, cluster_simulator, "hold", command="sleep 2; exit 3")
-    job = await until_status(client, job_id, "failed", seconds=30)
+    job = await until_status(client, job_id, "failed")
     assert (job["exit_code"], tools.jupyter) == (3, None)
     assert await world.history(job_id) == ["queued", "preparing", "active", "failed"]
 
@@ -115,7 +116,7 @@ async def test_a_service_that_dies_while_jupyter_starts_is_followed_by_another(
         await until_held(client, job_id, tools)
     async with world.service() as other:
         tools.let("jupyter start", None)
-        job = await until_status(other, job_id, "active", seconds=30)
+        job = await until_status(other, job_id, "active")
         assert job["jupyter_url"] is not None
 
 
@@ -125,7 +126,7 @@ async def starting_jupyter(
 ) -> AsyncIterator[tuple[UUID, Tools]]:
     """An active job in which Jupyter is just being started, for the length of the block."""
     job_id, tools = await start(world, client, simulator, "")
-    await until_status(client, job_id, "active", seconds=30)
+    await until_status(client, job_id, "active")
     assert (await ask(client, job_id, "jupyter/disable"))["status"] == "succeeded"
     tools.let("jupyter start", "hold")
     await client.post(f"/v1/jobs/{job_id}/jupyter/enable")
@@ -156,7 +157,7 @@ async def test_the_last_wish_wins_also_at_the_moment_of_the_start(
     first = "disable" if last == "enable" else "enable"
     async with world.service() as other:
         job_id, tools = await start(world, client, cluster_simulator, "")
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
 
         async def settled() -> bool:
             return not storage.jobs.to_job(await world.row(job_id)).awaits_jupyter
@@ -166,7 +167,8 @@ async def test_the_last_wish_wins_also_at_the_moment_of_the_start(
             await one.post(f"/v1/jobs/{job_id}/jupyter/{first}")
             await asyncio.sleep(0.05 * turn)  # at another moment of the start each time
             await two.post(f"/v1/jobs/{job_id}/jupyter/{last}")
-            await eventually(settled, "the last wish is in effect", seconds=5)
+            with promised(5):
+                await eventually(settled, "the last wish is in effect")
             job = await job_of(client, job_id)
             assert job["jupyter_enabled"] is (last == "enable")
             assert tools.jupyter == (f'{{"token":"{job["jupyter_token"]}"}}' if last == "enable" else None)

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from shared.database import Statement
 from tests.support.harness import eventually
 from tests.support.jobs import JobsWorld, cluster_faults, until_status
+from tests.support.promises import promised
 from tests.support.servers import ClusterSimulator
 from tests.support.tools_pods import Tools, key_pages
 
@@ -49,7 +50,7 @@ async def test_a_pass_over_a_job_whose_lease_is_anothers_is_cancelled(jobs_world
             await eventually(lost, "the pass is cancelled")
         assert await holder(world, job_id, "jobs", "id") == ANOTHER
         await world.update(job_id, "worked_until = now()")
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
 
 
 async def test_a_call_into_a_pod_whose_lease_is_anothers_is_let_go(
@@ -59,12 +60,13 @@ async def test_a_call_into_a_pod_whose_lease_is_anothers_is_let_go(
     async with key_pages(world, alice=ALICE), world.service() as client:
         job_id = await world.submit(client, github_user="alice")
         await world.grant(job_id)
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
         tools = Tools.take_over(cluster_simulator, (await world.row(job_id))["pod_uid"])
         tools.let("jupyter start", "hold")
         await client.post(f"/v1/jobs/{job_id}/jupyter/enable")
-        await eventually(lambda: tools.holds, "the call is under way", seconds=20)
+        await eventually(lambda: tools.holds, "the call is under way")
         lost = lost_since("access")
         await steal(world, job_id, "job_access", "job_id")
-        await eventually(lost, "the call is let go", seconds=5)
+        with promised(5):
+            await eventually(lost, "the call is let go")
         assert await holder(world, job_id, "job_access", "job_id") == ANOTHER

@@ -67,7 +67,7 @@ async def test_the_environment_reaches_the_command(world: JobsWorld, client: Cli
 async def test_a_cancelled_active_job_ends_when_its_pod_is_gone(world: JobsWorld, client: Client) -> None:
     job_id = await start(world, client)
     first = await client.post(f"/v1/jobs/{job_id}/cancel")
-    await until_status(client, job_id, "cancelled", seconds=40)
+    await until_status(client, job_id, "cancelled")
     assert "pods" not in {kind for kind, _ in await world.objects(job_id)}
     assert await world.announced(job_id) == ["submitted", "preparing", "started", "cancel_requested", "ended"]
     assert (await client.post(f"/v1/jobs/{job_id}/cancel")).json() == first.json()
@@ -187,7 +187,7 @@ async def test_a_job_ends_when_its_time_is_up_and_its_killed_command_is_expired(
 ) -> None:
     job_id = await start(world, client, command="sleep 600")
     await world.update(job_id, "expires_at = now(), due_at = now()")
-    job = await until_status(client, job_id, "expired", seconds=40)
+    job = await until_status(client, job_id, "expired")
     assert (job["exit_code"], job["failure_reason"]) == (None, None)
     assert await world.announced(job_id) == ["submitted", "preparing", "started", "ended"]
 

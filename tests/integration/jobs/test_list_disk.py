@@ -59,13 +59,13 @@ async def ended(world: JobsWorld, job_id: UUID) -> None:
     async def over() -> bool:
         return (await world.announced(job_id))[-1] == "ended"
 
-    await eventually(over, "the job is over", seconds=30)
+    await eventually(over, "the job is over")
 
 
 async def test_a_command_that_ends_leaves_the_listing_of_its_disk(world: JobsWorld, client: Client) -> None:
     async with listening(world) as told:
         job_id = await start(world, client, f"{WRITE}; exit 3")
-        await until_status(client, job_id, "failed", seconds=30)
+        await until_status(client, job_id, "failed")
         await ended(world, job_id)
     report, events = told[0]
     assert (report.job_id, report.epoch, report.listing) == (job_id, 1, Listing(5, WRITTEN))
@@ -76,7 +76,7 @@ async def test_a_command_that_ends_leaves_the_listing_of_its_disk(world: JobsWor
 async def test_a_running_pod_is_asked_before_it_is_deleted(world: JobsWorld, client: Client) -> None:
     async with listening(world) as told:
         job_id = await start(world, client, f"{WRITE}; touch {DISK}/there; sleep 600")
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
         await client.post(f"/v1/jobs/{job_id}/cancel")
         await ended(world, job_id)
     report, events = told[0]
@@ -90,16 +90,16 @@ async def test_a_pod_that_does_not_tell_holds_up_no_end(
 ) -> None:
     async with listening(world) as told:
         job_id = await start(world, client, None)
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
         Tools.take_over(cluster_simulator, (await world.row(job_id))["pod_uid"]).let("listing", trouble)
         await client.post(f"/v1/jobs/{job_id}/cancel")
-        await until_status(client, job_id, "cancelled", seconds=30)
+        await until_status(client, job_id, "cancelled")
     assert told == []
 
 
 async def test_a_disks_service_that_is_away_holds_up_no_end(world: JobsWorld, client: Client) -> None:
     job_id = await start(world, client, WRITE)
-    await until_status(client, job_id, "completed", seconds=30)
+    await until_status(client, job_id, "completed")
     await ended(world, job_id)
 
 
@@ -107,5 +107,5 @@ async def test_a_job_without_a_disk_tells_nothing(jobs_world: JobsWorld) -> None
     async with listening(jobs_world) as told, jobs_world.service() as client:
         job_id = await jobs_world.submit(client, command="exit 0")
         await jobs_world.grant(job_id)
-        await until_status(client, job_id, "completed", seconds=30)
+        await until_status(client, job_id, "completed")
     assert told == []

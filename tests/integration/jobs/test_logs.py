@@ -54,7 +54,7 @@ def with_settings(context: Context, **settings: Any) -> Context:
 async def run(world: JobsWorld, client: Client, command: str | None, *statuses: str) -> UUID:
     job_id = await world.submit(client, command=command)
     await world.grant(job_id)
-    await until_status(client, job_id, *statuses, seconds=40)
+    await until_status(client, job_id, *statuses)
     return job_id
 
 
@@ -137,7 +137,7 @@ async def test_since_may_be_any_time(world: JobsWorld, client: Client, since: st
     await printed(client, job_id, "two\n")
     assert await log_of(client, job_id, since=since) == told
     await client.post(f"/v1/jobs/{job_id}/cancel")
-    await until_status(client, job_id, "cancelled", seconds=40)
+    await until_status(client, job_id, "cancelled")
     assert await log_of(client, job_id, since=since) == (told and f"{told}last words\n")
 
 
@@ -214,7 +214,7 @@ async def test_what_a_command_says_on_being_ended_is_kept_too(world: JobsWorld, 
     job_id = await run(world, client, ENDLESS, "active")
     await printed(client, job_id, "two\n")
     await client.post(f"/v1/jobs/{job_id}/cancel")
-    await until_status(client, job_id, "cancelled", seconds=40)
+    await until_status(client, job_id, "cancelled")
     assert await log_of(client, job_id) == "one\ntwo\nlast words\n"
 
 
@@ -256,7 +256,7 @@ async def test_env_values_are_nowhere_in_clear(world: JobsWorld, logged: Callabl
         job_id = await world.submit(client, env_vars={"TOKEN": secret})
         refused = await client.post("/v1/jobs/submit", json=body(env_vars={"TOKEN": secret, "9": secret, "B": 5}))
         await world.grant(job_id)
-        await until_status(client, job_id, "active", seconds=30)
+        await until_status(client, job_id, "active")
         shown = (await client.get(f"/v1/jobs/{job_id}")).text
         written = logged()
     assert refused.status_code == 400
@@ -305,7 +305,7 @@ async def test_a_followed_log_that_breaks_again_and_again_is_told_once(
     await printed(client, job_id, f"line {count}\n")
     async with reading(world, proxy.kubeconfig) as reader:
         following = asyncio.create_task(follow(reader, await own(world, job_id)))
-        await eventually(lambda: proxy.count("GET", "/log") >= 5, "it has come back four times", seconds=20)
+        await eventually(lambda: proxy.count("GET", "/log") >= 5, "it has come back four times")
         await client.post(f"/v1/jobs/{job_id}/cancel")
         told = await asyncio.wait_for(following, 40)
     assert told == "".join(f"line {number}\n" for number in range(1, count + 1))

@@ -29,7 +29,7 @@ async def start(world: JobsWorld, client: Client, **changes: object) -> UUID:
     return job_id
 
 
-async def until(client: Client, job_id: UUID, field: str, words: str, *, seconds: float = 15.0) -> dict[str, Any]:
+async def until(client: Client, job_id: UUID, field: str, words: str, *, seconds: float = 60.0) -> dict[str, Any]:
     """Wait until a field of the job holds the words; the job then."""
     last: dict[str, Any] = {}
 

@@ -39,7 +39,7 @@ def awaiting(file: Path) -> str:
 async def run(world: JobsWorld, client: Client, command: str) -> UUID:
     job_id = await world.submit(client, command=command)
     await world.grant(job_id)
-    await until_status(client, job_id, "active", seconds=40)
+    await until_status(client, job_id, "active")
     return job_id
 
 
@@ -70,7 +70,7 @@ async def test_each_state_of_a_progress_bar_is_seen_before_the_next_one(
         file.touch()
     printed = f"head\n\r00%\r10%\r20%\n{MARKS}"
     assert await follow(reader, world, job_id) == printed
-    await until_status(client, job_id, "completed", seconds=40)
+    await until_status(client, job_id, "completed")
     assert await log_of(client, job_id) == printed
     assert await log_of(client, job_id, tail=4) == printed.removeprefix("head\n")
 

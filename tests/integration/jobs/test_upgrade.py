@@ -105,10 +105,10 @@ async def fill(world: JobsWorld, client: Client) -> dict[str, UUID]:
     for status, command in commands.items():
         jobs[status] = await world.submit(client, command=command, github_user="alice")
         await world.grant(jobs[status])
-    await until_status(client, jobs["expired"], "active", seconds=40)
+    await until_status(client, jobs["expired"], "active")
     await world.update(jobs["expired"], "expires_at = now(), due_at = now()")
     for status, job_id in jobs.items():
-        await until_status(client, job_id, status, seconds=60)
+        await until_status(client, job_id, status)
     return jobs
 
 
@@ -164,10 +164,10 @@ async def test_a_job_runs_through_an_upgrade_and_both_releases_work_on_one_datab
     async with world.service() as ours:
         for job_id in (*mixed, jobs["active"], jobs["preparing"], jobs["queued"], jobs["pending"]):
             await ours.post(f"/v1/jobs/{job_id}/cancel")
-            await until_status(ours, job_id, "cancelled", seconds=40)
+            await until_status(ours, job_id, "cancelled")
         log = (await seen(ours, jobs["active"]))[2]
         assert (log.splitlines()[0], log.splitlines()[-1]) == ("before", "last")
-        await eventually(lambda: nothing_left(world), "nothing is left in the cluster", seconds=30)
+        await eventually(lambda: nothing_left(world), "nothing is left in the cluster")
     for job_id in jobs.values():
         await world.announced(job_id)  # each version once
 
@@ -193,7 +193,7 @@ async def exchange(upgrade: Upgrade, former: Client, ours: Client) -> list[UUID]
         job_id = await world.submit(here, command="echo hello; exit 3", github_user="alice")
         await assert_alike(upgrade, former, ours, job_id)
         await world.grant(job_id)
-        await until_status(there, job_id, "failed", seconds=40)
+        await until_status(there, job_id, "failed")
         await assert_alike(upgrade, former, ours, job_id)
         assert (await seen(there, job_id))[2] == "hello\n"
         cancelled, waits = await world.submit(here, github_user="alice"), await world.submit(here)

@@ -96,7 +96,7 @@ async def test_trouble_ends_no_job_and_deletes_nothing_and_the_watch_recovers_by
         await eventually(lambda: trouble.met > 0, "the trouble has begun")
         await kube(world).set_pod_status(f"gpu-dev-{dying}-1", {"phase": "Failed", "containerStatuses": "OOMKilled"})
         many = 2 if kind == "hangs" else TROUBLED_REQUESTS
-        await eventually(lambda: trouble.met >= many, "it goes on", seconds=30)
+        await eventually(lambda: trouble.met >= many, "it goes on")
         assert (await job_of(client, living))["status"] == "active"
         assert proxy.count("DELETE", f"gpu-dev-{living}-1") == 0
         proxy.rule = lambda _: None
@@ -132,7 +132,7 @@ async def test_news_of_more_jobs_than_are_worked_at_once_is_kept(world: JobsWorl
             await kube(world).set_pod_status(f"gpu-dev-{job_id}-1", failed)
         proxy.rule = lambda _: None
         for job_id in (slow, *others):
-            await until_status(client, job_id, "failed", seconds=20)
+            await until_status(client, job_id, "failed")
 
 
 async def test_a_watch_that_lies_ends_no_job(world: JobsWorld, proxy: FaultProxy) -> None:
@@ -182,10 +182,10 @@ async def test_a_job_whose_time_is_up_in_an_outage_ends_after_it_and_not_before_
         job_id = await start(world, client)
         trouble = proxy.rule = Trouble(on_everything(fault))
         await world.update(job_id, "expires_at = now(), due_at = now()")
-        await eventually(lambda: trouble.met >= TROUBLED_REQUESTS, "it goes on", seconds=30)
+        await eventually(lambda: trouble.met >= TROUBLED_REQUESTS, "it goes on")
         assert (await job_of(client, job_id))["status"] == "active"
         assert proxy.count("DELETE", f"gpu-dev-{job_id}-1") == 0
         proxy.rule = lambda _: None
-        await until_status(client, job_id, "expired", seconds=40)
+        await until_status(client, job_id, "expired")
         assert_looked_before_deleting(proxy, f"gpu-dev-{job_id}-1")
         assert await world.announced(job_id) == ["submitted", "preparing", "started", "ended"]

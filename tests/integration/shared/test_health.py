@@ -79,8 +79,8 @@ async def test_a_relay_that_publishes_nowhere_is_unhealthy_by_name_and_well_agai
         await eventually(lambda: is_healthy(health), "healthy")
         async with stream_with(nats_server, subjects=["gpudev.none.>"]):
             # also when there is nothing to publish: the next event would be lost to those who wait for it
-            await eventually(naming(health, STREAM, "gpudev.v1.>"), "the stream's fault", seconds=10)
-        await eventually(lambda: is_healthy(health), "healthy again", seconds=10)
+            await eventually(naming(health, STREAM, "gpudev.v1.>"), "the stream's fault")
+        await eventually(lambda: is_healthy(health), "healthy again")
 
 
 async def test_a_stream_that_refuses_events_is_unhealthy_by_name(harness: Harness, nats_server: NatsServer) -> None:
@@ -91,8 +91,8 @@ async def test_a_stream_that_refuses_events_is_unhealthy_by_name(harness: Harnes
         await eventually(lambda: is_healthy(health), "healthy")
         async with stream_with(nats_server, max_msg_size=1):
             await harness.publish("two")
-            await eventually(naming(health, "outbox_relay", STREAM, "1 events"), "the relay's fault", seconds=10)
-        await eventually(lambda: is_healthy(health), "healthy again", seconds=10)
+            await eventually(naming(health, "outbox_relay", STREAM, "1 events"), "the relay's fault")
+        await eventually(lambda: is_healthy(health), "healthy again")
 
 
 async def test_events_that_a_stranger_keeps_from_the_relay_are_told(harness: Harness, harness_dsn: str) -> None:
@@ -130,7 +130,7 @@ async def test_a_consumer_that_somebody_changed_is_unhealthy_by_name(harness: Ha
         }
         if change != "deleted":
             await jetstream.add_consumer(STREAM, ours.evolve(**changes[change]))
-        await eventually(naming(health, f"the consumer {harness.name}"), "the consumer's fault", seconds=10)
+        await eventually(naming(health, f"the consumer {harness.name}"), "the consumer's fault")
 
 
 async def test_a_consumer_whose_replicas_all_stand_by_is_unhealthy_by_name(harness: Harness, harness_dsn: str) -> None:

@@ -102,7 +102,7 @@ async def test_a_file_that_is_spoilt_meanwhile_leaves_the_last_good_one(server: 
         server.process.stop()
         await eventually(lambda: not kept.connected, "the connection is lost")
         server.process.start()
-        await eventually(lambda: connects == 2, "connected again", seconds=20)
+        await eventually(lambda: connects == 2, "connected again")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ async def test_a_service_runs_as_the_user_of_its_file(
                 health = (await client.get("/health/disks")).json()
                 return [health["database"], health["queue"]] == ["healthy", "healthy"]
 
-            await eventually(well, "database and broker are reached", seconds=20)
+            await eventually(well, "database and broker are reached")
     finally:
         os.kill(replica.pid, signal.SIGINT)
         replica.stop()

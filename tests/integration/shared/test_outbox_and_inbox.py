@@ -178,7 +178,7 @@ async def test_every_event_reaches_the_inbox_once_though_the_stream_was_wiped(
         nats_server.process.start()
         async with running(consumer.loop.run):
             await harness.publish("after")
-            await eventually(lambda: len(harness.seen) >= 3, "every event", seconds=20)
+            await eventually(lambda: len(harness.seen) >= 3, "every event")
             await eventually(harness.all_published, "all marked")
     assert sorted(harness.seen) == [("after", 1), ("unread", 1), ("while it is away", 1)]
 
@@ -192,7 +192,7 @@ async def test_changes_are_accepted_while_the_broker_is_away(harness: Harness, n
         for number in range(5):
             await harness.publish(f"away{number}")
         nats_server.process.start()
-        await eventually(lambda: len(harness.seen) >= 6, "after the outage", seconds=20)
+        await eventually(lambda: len(harness.seen) >= 6, "after the outage")
     assert sorted(harness.seen) == [*((f"away{number}", 1) for number in range(5)), ("one", 1)]
 
 
@@ -269,7 +269,7 @@ async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after
         await eventually(harness.all_published, "published")
     second = harness.consumer(clock=lambda: datetime.now(UTC) + ahead)
     async with running(second.loop.run):
-        await eventually(lambda: len(harness.seen) >= 3, "handled in the end", seconds=10)
+        await eventually(lambda: len(harness.seen) >= 3, "handled in the end")
     assert harness.seen == [("one", version) for version in (1, 2, 3)]
 
 
@@ -311,7 +311,7 @@ async def test_events_that_come_while_it_hands_over_are_done_by_one_or_the_other
         await publishing
         assert len(harness.seen) == handled, "it takes none after that"
         async with running(second.loop.run):
-            await eventually(lambda: len(harness.seen) >= 40, "all", seconds=20)
+            await eventually(lambda: len(harness.seen) >= 40, "all")
     assert harness.seen == [("one", version) for version in range(1, 41)]
 
 
@@ -350,8 +350,8 @@ async def test_a_consumer_that_somebody_changed_is_put_right_and_what_it_missed_
         assert fault is not None
         assert harness.name in fault
         await harness.publish("meanwhile")
-        await eventually(lambda: ("meanwhile", 1) in harness.seen, "what it missed", seconds=10)
-        await eventually(lambda: _is_right(consumer), "right again", seconds=10)
+        await eventually(lambda: ("meanwhile", 1) in harness.seen, "what it missed")
+        await eventually(lambda: _is_right(consumer), "right again")
     assert harness.seen == [("before", 1), ("meanwhile", 1)]
 
 

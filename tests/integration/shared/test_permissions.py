@@ -22,7 +22,7 @@ from shared.contracts.events import DEAD_LETTER_ROOT, STREAM, SUBJECT_ROOT, Even
 from shared.contracts.health import health_subject
 from shared.routes import SERVICES
 from shared.web.docs import openapi_subject
-from tests.support.harness import eventually, flushed
+from tests.support.harness import eventually, flushed, nats_client
 from tests.support.servers import NatsServer
 
 USERS = (*SERVICES, TOOLS_USER)
@@ -132,9 +132,8 @@ async def tools(nats_server: NatsServer) -> AsyncIterator[User]:
 
 @pytest.fixture
 async def operator(nats_server: NatsServer) -> AsyncIterator[Client]:
-    client = await nats.connect(nats_server.url)
-    yield client
-    await client.close()
+    async with nats_client(nats_server.url) as client:
+        yield client
 
 
 def test_every_rpc_subject_of_the_contracts_has_its_row() -> None:
@@ -301,7 +300,7 @@ async def test_a_stream_that_somebody_changed_is_put_right(operator: Client) -> 
     async def right() -> bool:
         return bool((await services.stream_info(STREAM)).config.max_age == config.max_age)
 
-    await eventually(right, "put right", seconds=10)
+    await eventually(right, "put right")
 
 
 @pytest.mark.usefixtures("stream_kept")
@@ -319,4 +318,4 @@ async def test_the_copy_follows_a_stream_that_was_made_anew(tools: User, operato
             return False
         return last.data == b"of the new one"
 
-    await eventually(copied, "in the copy", seconds=20)
+    await eventually(copied, "in the copy")

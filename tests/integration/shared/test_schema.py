@@ -85,7 +85,7 @@ async def test_a_second_run_waits_for_the_first_however_long_it_takes(dsn: str, 
         waited = await connection.fetch(_WAITING)
         return len(waited) == len(runs) and all(row[0] > _LONGER_THAN_A_LOCK for row in waited)
 
-    await eventually(both_wait, "both wait for their turn", seconds=60)
+    await eventually(both_wait, "both wait for their turn")
     await connection.execute("SELECT pg_advisory_unlock_all()")
     for run in runs:
         said, complaint = await asyncio.to_thread(run.communicate, timeout=60)

@@ -53,7 +53,7 @@ def make_replica(dsn: str, nats_server: NatsServer, tmp_path: Path) -> Iterator[
         replica.kill()
 
 
-async def ended(replica: Replica, *, seconds: float = 20.0) -> None:
+async def ended(replica: Replica, *, seconds: float = 60.0) -> None:
     await eventually(lambda: not replica.running, "the process has ended", seconds=seconds)
 
 
@@ -179,7 +179,7 @@ async def test_work_under_way_is_another_replicas_at_once(
     with silent_aws() as url:
         async with opened(dsn) as database:
             first = await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
-            await eventually(lambda: _claim_disk(nats_server), "a job asks for a disk", seconds=20)
+            await eventually(lambda: _claim_disk(nats_server), "a job asks for a disk")
             held = await eventually(lambda: _lease(database), "the disk is being made")
             await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
             os.kill(first.pid, signal.SIGTERM)
@@ -224,7 +224,7 @@ async def _lease(database: Database) -> int | None:
 async def test_a_leader_lock_is_another_replicas_at_once(make_replica: Callable[..., Replica], dsn: str) -> None:
     async with opened(dsn) as database:
         first = await asyncio.to_thread(make_replica, GPUDEV_REPLICA="first")
-        await eventually(lambda: _leaders(database), "the first reads events", seconds=20)
+        await eventually(lambda: _leaders(database), "the first reads events")
         await asyncio.to_thread(make_replica, GPUDEV_REPLICA="second")
         assert await _leaders(database) == {"first-session"}
         os.kill(first.pid, signal.SIGTERM)
@@ -262,6 +262,6 @@ async def test_a_replica_outlives_its_database_and_is_ready_again_with_it(
             away = [(await client.get(path)).status_code for path in ("/readyz", "/livez")]
         finally:
             postgres_server.process.start()
-        await eventually(ready, "it is ready again", seconds=30)
+        await eventually(ready, "it is ready again")
     assert away == [503, 200]
     assert (replica.running, replica.pid) == (True, pid)

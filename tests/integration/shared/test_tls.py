@@ -194,7 +194,7 @@ async def test_a_service_runs_on_servers_with_tls(servers: TlsServers, tmp_path:
                 return await parts() == ["healthy", "healthy"]
 
             assert (await client.get("/readyz")).status_code == 200
-            await eventually(well, "database and broker are reached", seconds=20)
+            await eventually(well, "database and broker are reached")
     finally:
         os.kill(replica.pid, signal.SIGINT)
         replica.stop()
