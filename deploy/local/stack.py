@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 DEMO_USER = "demo"
 _THREADS = 32
 _HEALTH_SECONDS = 15.0
-_JOBS_PER_CORE = 3
+_JOBS_PER_CORE = 2
 """That jobs brings forward at once: here pods start on the cores that it runs on too, and twenty that start together
 are all as late as the last one."""
 _SERVERS, _APPLICATIONS, _INGRESS = range(3)
