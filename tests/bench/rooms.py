@@ -188,6 +188,8 @@ def _print_table(title: str, names: list[str], columns: list[dict[str, str]]) ->
 def main(arguments: list[str]) -> None:
     """Print the table."""
     checkouts = [Path(argument) for argument in arguments] or [Path(__file__).parents[2]]
+    if strays := [str(checkout) for checkout in checkouts if not (checkout / "services").is_dir()]:
+        sys.exit(f"No checkout: {', '.join(strays)}. Give folders; `git worktree add --detach OLD COMMIT` makes one")
     reports = [read(checkout) for checkout in checkouts]
     names = [checkout.resolve().name for checkout in checkouts]
     _print_table("What", names, [_rows(report) for report in reports])
