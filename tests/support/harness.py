@@ -92,12 +92,17 @@ async def empty(dsn: str) -> None:
 
     Fails when somebody else works on it: what they write would be found by the next test.
     """
+    left: list[Any] = []
     async with connected(dsn) as connection:
 
         async def alone() -> bool:
-            return not await connection.fetch(_OTHERS)
+            left[:] = await connection.fetch(_OTHERS)
+            return not left
 
-        await eventually(alone, "those whom an earlier test left in the database are gone")
+        try:
+            await eventually(alone, "nobody of an earlier test is connected", seconds=20)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there are {[dict(one) for one in left]}") from error
         await connection.execute(_EMPTY)
 
 
