@@ -293,7 +293,7 @@ async def test_an_answer_does_not_look_at_the_queue_however_long_it_is(
     await capacity.submit(4)
     async with capacity.database.transaction() as tx:
         await tx.execute(Statement(sa.text("LOCK TABLE places IN ACCESS EXCLUSIVE MODE")))
-        async with asyncio.timeout(10):  # it would wait for the lock
+        async with asyncio.timeout(30):  # it would wait for the lock
             await read(ShownCluster(capacity.context))
 
 

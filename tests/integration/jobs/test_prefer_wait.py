@@ -64,7 +64,7 @@ async def test_a_held_answer_is_woken_by_another_replica_and_holds_no_connection
         assert not any(task.done() for task in held)
         for job_id in jobs:
             await world.find_pod_gone(job_id)
-        answers = await asyncio.wait_for(asyncio.gather(*held), 10)
+        answers = await asyncio.wait_for(asyncio.gather(*held), 25)
     assert {answer.json()["status"] for answer in answers} == {"succeeded"}
 
 
@@ -77,7 +77,7 @@ async def test_a_held_submission_tells_when_the_job_has_left_the_queue(world: Jo
 
     [job] = await eventually(there, "the job is there")
     await cancel_job(user_id=1, job_id=job["job_id"], key=None, now=later(), context=world.context())
-    answer = await asyncio.wait_for(held, 10)
+    answer = await asyncio.wait_for(held, 25)
     assert (answer.json()["status"], answer.headers["preference-applied"]) == ("cancelled", "wait=30")
     again = await client.post("/v1/jobs/submit", json=body(), headers=wait)
     assert (again.json(), again.headers["idempotent-replayed"]) == (answer.json(), "true")
@@ -89,4 +89,4 @@ async def test_a_service_that_stops_ends_the_waits(world: JobsWorld) -> None:
     waiting = asyncio.create_task(await_job(uuid4(), lambda _: False, 30, context))
     await eventually(lambda: context.wake_ups.waiting, "it waits")
     await context.wake_ups.close()
-    assert await asyncio.wait_for(waiting, 5) is None
+    assert await asyncio.wait_for(waiting, 25) is None

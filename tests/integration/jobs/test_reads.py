@@ -297,7 +297,7 @@ async def test_a_read_by_who_does_not_have_the_job_is_never_held(
     world: JobsWorld, client: Client, known: dict[str, str]
 ) -> None:
     job_id = await world.submit(client)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         answer = await client.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=30", **known})
     assert (answer.status_code, "preference-applied" in answer.headers) == (200, False)
 

@@ -109,7 +109,7 @@ async def test_a_session_on_a_node_that_dies_ends_with_the_reason_and_none_begin
         await eventually(lambda: person.heard, "the job's greeting")
         await world.capacity_says(LeaseRevoked(job_id=job_id, epoch=1, reason="Node gpu-1 is gone"))
         await until_status(client, job_id, "failed")
-        await asyncio.wait_for(session, 15)
+        await asyncio.wait_for(session, 60)
         assert person.end == (JOB_OVER, "The job is failed: The node was lost: Node gpu-1 is gone")
         with pytest.raises(Conflict, match="The job is failed: The node was lost: Node gpu-1 is gone"):
             await tunnels.open(1, await found(world, job_id))

@@ -98,7 +98,7 @@ async def test_a_list_has_every_page(api: KubernetesApi, proxy: FaultProxy, labe
 async def first_events(api: KubernetesApi, label: str, version: str, count: int) -> list[WatchEvent[Thing]]:
     found: list[WatchEvent[Thing]] = []
     watch = api.watch(MAPS, Thing, resource_version=version, seconds=20, query=of_test(label))
-    async with asyncio.timeout(10), aclosing(watch):
+    async with asyncio.timeout(30), aclosing(watch):
         async for event in watch:
             found += [event] if event.type != "BOOKMARK" else []
             if len(found) == count:
@@ -120,7 +120,7 @@ async def test_a_watch_goes_on_from_a_list(api: KubernetesApi, label: str) -> No
 
 async def test_a_watch_ends_by_itself(api: KubernetesApi, label: str) -> None:
     version = (await api.list_all(MAPS, Thing)).resource_version
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         events = [
             event.type
             async for event in api.watch(MAPS, Thing, resource_version=version, seconds=1, query=of_test(label))
@@ -169,7 +169,7 @@ async def test_a_watch_that_is_told_an_error_raises_it(api: KubernetesApi, proxy
 async def test_a_watch_that_fails_is_an_outage(api: KubernetesApi, proxy: FaultProxy, fault: Fault) -> None:
     proxy.rule = lambda request: fault if is_watch(request) else None
     with pytest.raises(ClusterUnavailable):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await anext(api.watch(MAPS, Thing, resource_version="1", seconds=0.5, slack_seconds=0.2))
 
 
