@@ -70,7 +70,7 @@ async def serve(service: str, settings: CommonSettings) -> None:
     """Run the service until a signal, and bring it to its end.
 
     Raises:
-        OSError: A port is taken.
+        OSError: The metrics port is taken. On one HTTP port several replicas may listen, and share what comes.
         SettingsError: A setting of the service is missing or wrong.
     """
     stop = Stop()
