@@ -26,14 +26,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 class Position(msgspec.Struct, frozen=True):
     """Where in the stream a reader is: which event it has read last.
 
-    The mark tells whether the stream still holds that event there: a stream that was lost and refilled has others
-    under the same sequence.
+    The mark tells whether it is still that event of that stream: one that was lost and refilled may have others under
+    the same sequence, or others before it.
     """
 
     sequence: int
     """0: before the first event."""
     mark: bytes = bytes(_MARK_BYTES)
-    """Of the event's id; zeros when it is not known, as the stream does not hold the event any more."""
+    """Of the stream and the event's id; zeros when it is not known, as the stream does not hold the event any more."""
 
     @property
     def token(self) -> str:
@@ -60,6 +60,8 @@ class StoredEvent(msgspec.Struct, frozen=True):
     sequence: int
     subject: str
     mark: bytes
+    former_mark: bytes
+    """As releases gave it that did not tell streams apart."""
     body: bytes
 
     @property
@@ -86,6 +88,8 @@ class StreamReader:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._created = ""
+        """Of the stream whose bounds were asked for last; positions are of this one."""
 
     async def bounds(self) -> Bounds:
         """First and last sequence; the stream is made when it is not there.
@@ -97,8 +101,8 @@ class StreamReader:
             info = await self._broker.ensure_stream()
         except UNREACHABLE as error:
             raise BrokerUnavailable(cause=type(error).__name__) from error
-        state = info.state
-        return Bounds(str(info.created), max(1, state.first_seq), state.last_seq)
+        self._created, state = str(info.created), info.state
+        return Bounds(self._created, max(1, state.first_seq), state.last_seq)
 
     async def read(self, after: int, *, subject: str = EVERYTHING) -> Sequence[StoredEvent]:
         """The next events after a sequence, in order and without a gap, as many as come easily; empty at the end.
@@ -134,13 +138,13 @@ class StreamReader:
         return found
 
     async def holds(self, position: Position) -> bool:
-        """Whether the event that was read last is still where it was.
+        """Whether the event that was read last is still where it was, in the same stream.
 
         Raises:
             BrokerUnavailable: It does not answer.
         """
         found = await self._get(position.sequence)
-        return found is not None and found.position == position
+        return found is not None and position.mark in {found.mark, found.former_mark}
 
     async def find(self, sequence: int) -> StoredEvent | None:
         """The event of a sequence; None when there is none.
@@ -163,5 +167,10 @@ class StreamReader:
             raise BrokerUnavailable(cause=type(error).__name__) from error
         body = message.data or b""
         event_id = (message.headers or {}).get("Nats-Msg-Id")
-        digest = hashlib.sha256(body if event_id is None else event_id.encode()).digest()
-        return StoredEvent(message.seq, message.subject, digest[:_MARK_BYTES], body)
+        name = body if event_id is None else event_id.encode()
+        mark, former_mark = _mark(self._created.encode() + name), _mark(name)
+        return StoredEvent(message.seq, message.subject, mark, former_mark, body)
+
+
+def _mark(name: bytes) -> bytes:
+    return hashlib.sha256(name).digest()[:_MARK_BYTES]

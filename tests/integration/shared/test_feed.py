@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from shared.contracts.events import STREAM
 from shared.messaging.feed import Feed, FeedEvent
-from shared.messaging.stream_reader import Position, StoredEvent
+from shared.messaging.stream_reader import Position, StoredEvent, StreamReader
 from tests.support.harness import Harness, eventually, running
 
 CHANNEL = frozenset({"all"})
@@ -47,3 +48,24 @@ async def test_what_comes_while_nobody_listens_is_read_by_who_comes_back(harness
 
     assert len({event.position.sequence for event in (*first, *rest)}) == 5
     assert [event.position.sequence for event in rest] == sorted(event.position.sequence for event in rest)
+
+
+async def test_a_place_in_a_stream_that_was_lost_is_none_in_the_stream_after_it(harness: Harness) -> None:
+    """What was before it in the one may be after it in the other, even where the event itself is at the same place."""
+    reader, streams = StreamReader(harness.broker), harness.broker.jetstream
+
+    async def put_first() -> StoredEvent:
+        await reader.bounds()
+        await streams.publish(f"gpudev.v1.{harness.name}.told.one", b"{}", headers={"Nats-Msg-Id": "one"})
+        stored = await reader.find(1)
+        assert stored is not None
+        return stored
+
+    lost = await put_first()
+    assert await reader.holds(lost.position)
+    await streams.delete_stream(STREAM)
+    after = await put_first()
+    assert (after.sequence, after.body) == (lost.sequence, lost.body)
+    assert await reader.holds(after.position)
+    assert not await reader.holds(lost.position)
+    assert await reader.holds(Position(1, after.former_mark)), "ids that releases before have given go on"
