@@ -56,7 +56,11 @@ def create_app(settings: CapacitySettings | None = None) -> Litestar:
             resources={"context": context, "shown_cluster": shown_cluster, "measurer": measurer},
             fast_routes=fast_routes(shown_cluster),
             subscriptions=subscriptions(context),
-            rpc=[explain_endpoint(context), unplaced_endpoint(context), zone_endpoint(context)],
+            rpc=[
+                explain_endpoint(context),
+                unplaced_endpoint(context, base.broker, base.service),
+                zone_endpoint(context),
+            ],
             loops=loops,
             measures=[measurer.measure_queue, measurer.measure_gpus],
             checks=[placement_check.fault],

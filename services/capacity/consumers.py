@@ -34,7 +34,7 @@ from shared.contracts.jobs import (
     JobSubmitted,
 )
 from shared.database import Transaction
-from shared.messaging import BatchSubscription, RpcEndpoint
+from shared.messaging import BatchSubscription, Broker, RpcEndpoint, has_taken_effect
 
 APPLIED: tuple[type[JobEvent], ...] = (
     JobSubmitted,
@@ -70,10 +70,13 @@ def explain_endpoint(context: Context) -> RpcEndpoint[ExplainRequest, Explanatio
     return RpcEndpoint(EXPLAIN_SUBJECT, ExplainRequest, explain)
 
 
-def unplaced_endpoint(context: Context) -> RpcEndpoint[UnplacedRequest, UnplacedReply]:
+def unplaced_endpoint(context: Context, broker: Broker, consumer: str) -> RpcEndpoint[UnplacedRequest, UnplacedReply]:
     """Tells the jobs service which of its waiting jobs have no entry here, so that it publishes their events again."""
 
     async def unplaced(request: UnplacedRequest) -> UnplacedReply:
+        # before the look at the entries: what had its effect is among them
+        if request.published_up_to and not await has_taken_effect(broker, consumer, request.published_up_to):
+            return UnplacedReply([])
         return UnplacedReply(await find_unknown_jobs(context.database, job_ids=request.job_ids))
 
     return RpcEndpoint(UNPLACED_SUBJECT, UnplacedRequest, unplaced)

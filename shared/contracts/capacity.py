@@ -139,11 +139,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 class UnplacedRequest(msgspec.Struct, frozen=True):
     job_ids: list[UUID]
     """Of jobs that wait; 1,000 at most."""
+    published_up_to: int = 0
+    """Place in the stream by which their events were published: what is under way up to there is not missing. 0: nobody
+    knows, and what is told is a suspicion."""
 
 
 class UnplacedReply(msgspec.Struct, frozen=True):
     job_ids: list[UUID]
-    """Those of them that have no place in the queue."""
+    """Those of them that have no place in the queue; none while events up to that place are still under way."""
 
 
 class ZoneRequest(msgspec.Struct, frozen=True, kw_only=True):

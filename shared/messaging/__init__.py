@@ -1,7 +1,7 @@
 """News on NATS: outbox and relay, inbox and consumer, RPC by the NATS micro protocol."""
 
 from shared.messaging.broker import Broker
-from shared.messaging.consumer import Consumer
+from shared.messaging.consumer import Consumer, has_taken_effect
 from shared.messaging.delivery import AnySubscription, BatchSubscription, Delivery, Subscription
 from shared.messaging.outbox import Draft, record_event
 from shared.messaging.relay import Relay
@@ -18,5 +18,6 @@ __all__ = [
     "RpcEndpoint",
     "Subscription",
     "call_rpc",
+    "has_taken_effect",
     "record_event",
 ]

@@ -380,6 +380,25 @@ class Consumer:
             log.warning("event_not_acknowledged", error=type(error).__name__)
 
 
+async def has_taken_effect(broker: Broker, name: str, sequence: int) -> bool:
+    """Whether all that came for a service's consumer up to a place in the stream has had its effect.
+
+    Args:
+        broker: The service's.
+        name: Of the consumer, the service's own.
+        sequence: In the stream.
+
+    Raises:
+        BrokerUnavailable: The broker does not say.
+    """
+    try:
+        info = await broker.jetstream.consumer_info(STREAM, name)
+    except UNREACHABLE as error:
+        raise BrokerUnavailable(cause=type(error).__name__) from error
+    floor = info.ack_floor.stream_seq if info.ack_floor else 0
+    return floor >= sequence or not (info.num_pending or info.num_ack_pending)
+
+
 def _identify(message: Msg) -> tuple[UUID, str]:
     try:
         event = msgspec.json.decode(message.data, type=CloudEvent)

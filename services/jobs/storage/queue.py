@@ -32,3 +32,9 @@ LAST_PRIORITY = Statement(
     .order_by(outbox.c.id.desc())
     .limit(1)
 )
+UNSENT = Statement(
+    sa.select(outbox.c.entity_id)
+    .where(outbox.c.published_at.is_(None), outbox.c.entity_id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Text))))
+    .distinct()
+)
+"""Those of the jobs of whom an event has not gone out yet."""

@@ -1,9 +1,11 @@
 """Sees that every waiting job has its entry in capacity's queue, and announces one that has none again.
 
 Entries come about by events; but a table may be restored to an earlier hour, or an event be lost in a way that nobody
-thought of.
+thought of. One that is only late, since the broker or a replica was away, is not told again: whoever listens would get
+it twice, under two ids.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 _LEADER_LOCK = "line"
 _BATCH = 1000
 _FIRST = UUID(int=0)
+_EFFECT_SECONDS = 1.0
+"""In which events that have gone out have their effect, unless something is wrong."""
 _announced_again = Counter("gpudev_jobs_told_again", "Waiting jobs that capacity had no place for")
 
 
@@ -54,8 +58,20 @@ class QueueKeeper:
                 return
             ids = [row["id"] for row in rows]
             last = ids[-1]
-            reply = await call_rpc(self._context.broker, UNPLACED_SUBJECT, UnplacedRequest(ids), UnplacedReply)
-            await self._announce_again(reply.job_ids)
+            if suspects := await self._unplaced(ids, published_up_to=0):
+                await self._announce_again(await self._lost(suspects))
+
+    async def _lost(self, suspects: Sequence[UUID]) -> Sequence[UUID]:
+        """Those whose events have gone out and had their effect at capacity, and that have no place all the same."""
+        unsent = await self._context.database.fetch_all(storage.queue.UNSENT, ids=[str(one) for one in suspects])
+        late = {UUID(row["entity_id"]) for row in unsent}
+        published_up_to = await self._context.broker.last_sequence()
+        await asyncio.sleep(_EFFECT_SECONDS)
+        return await self._unplaced([one for one in suspects if one not in late], published_up_to=published_up_to)
+
+    async def _unplaced(self, ids: Sequence[UUID], *, published_up_to: int) -> Sequence[UUID]:
+        request = UnplacedRequest(list(ids), published_up_to)
+        return (await call_rpc(self._context.broker, UNPLACED_SUBJECT, request, UnplacedReply)).job_ids
 
     async def _announce_again(self, ids: Sequence[UUID]) -> None:
         for job_id in ids:

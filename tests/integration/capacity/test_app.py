@@ -3,13 +3,17 @@
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import pytest
 
 from services.capacity.domain.availability import count_availability
 from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.record_cluster import PodListing, record_pod_listing
+from shared.contracts.capacity import UNPLACED_SUBJECT, UnplacedReply, UnplacedRequest
+from shared.contracts.events import STREAM
 from shared.database import migrate
 from shared.database.locks import lock_key
 from tests.support.capacity import NOW, Capacity, capacity_settings, ended, facts, later, serving, submitted
@@ -145,3 +149,22 @@ async def test_a_scheduler_that_places_nothing_though_gpus_are_free_is_unhealthy
         return (await stage.client.get("/health/capacity")).status_code == 200
 
     await eventually(well, "healthy again")
+
+
+async def test_a_job_whose_event_is_under_way_is_not_told_to_lack_its_place(stage: Stage) -> None:
+    job, stranger = submitted(4, "l4"), uuid4()
+
+    async def lacking(published_up_to: int) -> set[UUID]:
+        request = msgspec.json.encode(UnplacedRequest([job.job_id, stranger], published_up_to))
+        answer = await stage.nats.request(UNPLACED_SUBJECT, request, timeout=10)
+        return set(msgspec.json.decode(answer.data, type=UnplacedReply).job_ids)
+
+    async with connected(stage.capacity.dsn) as holder, holder.transaction():
+        await holder.execute("LOCK TABLE inbox IN EXCLUSIVE MODE")  # no event can have its effect
+        await stage.publish(job, 1)
+        last = (await stage.nats.jetstream().stream_info(STREAM)).state.last_seq
+        assert await lacking(0) == {job.job_id, stranger}, "so it seems"
+        assert await lacking(last) == set()
+    await stage.grant_of(job)
+    await eventually(lambda: lacking(last), "the event has had its effect")
+    assert await lacking(last) == {stranger}

@@ -9,8 +9,9 @@ import msgspec
 
 from shared.contracts.capacity import UNPLACED_SUBJECT, JobQueued, UnplacedReply, UnplacedRequest
 from shared.contracts.jobs import JobPrioritised, JobRequeued, JobSubmitted
+from shared.database.locks import lock_key
 from shared.messaging import Draft, record_event
-from tests.support.harness import eventually, flushed
+from tests.support.harness import connected, eventually, flushed
 from tests.support.jobs import JobsWorld
 
 QUICK = {"line_seconds": 0.2}
@@ -18,14 +19,15 @@ QUICK = {"line_seconds": 0.2}
 
 @asynccontextmanager
 async def capacity_lacking(world: JobsWorld, lost: set[UUID]) -> AsyncIterator[list[UUID]]:
-    """Capacity has every place but these, which it has again as soon as it has said so; what it was asked for."""
+    """Capacity has every place but these, which it has again once it has said so for certain; what it was asked for."""
     asked: list[UUID] = []
 
     async def answer(message: Any) -> None:
-        ids = msgspec.json.decode(message.data, type=UnplacedRequest).job_ids
-        asked.extend(ids)
-        missing = [job_id for job_id in ids if job_id in lost]
-        lost.difference_update(missing)
+        request = msgspec.json.decode(message.data, type=UnplacedRequest)
+        asked.extend(request.job_ids)
+        missing = [job_id for job_id in request.job_ids if job_id in lost]
+        if request.published_up_to:
+            lost.difference_update(missing)
         await message.respond(msgspec.json.encode(UnplacedReply(missing)))
 
     subscription = await world.broker.client.subscribe(UNPLACED_SUBJECT, cb=answer)
@@ -74,6 +76,19 @@ async def test_it_is_told_with_its_priority_and_past_its_earlier_leases(jobs_wit
             await eventually(lambda: _count(world, job_id, 2), "told again")
         assert (await told(world, job_id, JobRequeued))[-1][1].epoch == 2
         assert (await told(world, job_id, JobPrioritised))[-1][1].priority == 7
+
+
+async def test_a_job_whose_event_has_not_gone_out_yet_is_not_told_again(jobs_without_cluster: JobsWorld) -> None:
+    """Its event is late and not lost: told again, it would come twice under two ids."""
+    world = jobs_without_cluster
+    async with connected(world.settings.database_url) as stranger, world.service(**QUICK) as client:
+        await stranger.fetchval(f"SELECT pg_advisory_lock({lock_key('outb')}, hashtext(current_schema()))")
+        late = await world.submit(client)
+        async with capacity_lacking(world, {late}) as asked:
+            await eventually(lambda: asked.count(late) > 2, "asked for")
+            assert len(await told(world, late, JobSubmitted)) == 1
+            stranger.terminate()
+            await eventually(lambda: _count(world, late, 2), "told again, since it went out and had no effect")
 
 
 async def test_only_jobs_that_wait_are_asked_for(jobs_without_cluster: JobsWorld) -> None:
