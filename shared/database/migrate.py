@@ -1,7 +1,8 @@
 """Bring services' schemas to their newest version: `python -m shared.database.migrate [service ...]`.
 
 Each service's database is `GPUDEV_DATABASE_URL_<SERVICE>`, else `GPUDEV_DATABASE_URL`. Two runs at once are safe: an
-advisory lock per schema lets one work and the other find nothing left to do.
+advisory lock per schema lets one work and the other find nothing left to do. A run that meets a service's statements in
+a deadlock, which PostgreSQL ends by undoing one of the two, begins again.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from shared.settings import SettingsError
 
 _LOCK_TIMEOUT_MILLISECONDS = 5000
 _CONNECT_SECONDS = 10.0
+_ATTEMPTS = 5
+_DEADLOCK = "40P01"
 _LOCK = wait_for_session_lock("gpud")
 
 
@@ -80,6 +83,16 @@ def run_environment(*metadata: sa.MetaData) -> None:
 
 
 async def _run(service: str, dsn: str, action: Any) -> Any:
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await _run_once(service, dsn, action)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _DEADLOCK:
+                raise
+    return await _run_once(service, dsn, action)
+
+
+async def _run_once(service: str, dsn: str, action: Any) -> Any:
     connect = partial(asyncpg.connect, driver_dsn(dsn), timeout=_CONNECT_SECONDS)
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from shared.database import migrate
 from shared.database.statement import Statement
-from tests.support.harness import eventually
+from tests.support.harness import connected, eventually
 from tests.support.replica import ROOT, Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
 
@@ -23,6 +23,11 @@ _LONGER_THAN_A_LOCK = 6.0
 _WAITING = (
     "SELECT extract(epoch FROM clock_timestamp() - query_start) FROM pg_stat_activity "
     "WHERE wait_event_type = 'Lock' AND wait_event = 'advisory' AND datname = current_database()"
+)
+
+_WAITING_FOR_A_TABLE = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND wait_event = 'relation' AND datname = current_database()"
 )
 
 
@@ -91,6 +96,24 @@ async def test_a_second_run_waits_for_the_first_however_long_it_takes(dsn: str, 
         said, complaint = await asyncio.to_thread(run.communicate, timeout=60)
         assert (run.returncode, said) == (0, "disks: schema is up to date\n"), complaint
     await asyncio.to_thread(migrate.check, "disks", dsn)
+
+
+async def test_a_migration_that_meets_a_service_in_a_deadlock_begins_again(
+    dsn: str, connection: asyncpg.Connection, postgres_server: PostgresServer
+) -> None:
+    await asyncio.to_thread(migrate.upgrade, "disks", dsn, "0001")
+    # long enough that this side waits, too, before PostgreSQL looks at why the migration does
+    database = dsn.rpartition("/")[2]
+    await asyncio.to_thread(postgres_server.execute, dsn, f"ALTER DATABASE {database} SET deadlock_timeout = '3s'")
+    async with connected(dsn) as service, service.transaction():
+        await service.execute("SELECT FROM operations")
+        migration = asyncio.create_task(asyncio.to_thread(migrate.upgrade, "disks", dsn))
+        waits = "the migration has one table and waits for the other"
+        await eventually(lambda: connection.fetchval(_WAITING_FOR_A_TABLE), waits)
+        await service.execute("SELECT FROM disks")
+    assert await migration
+    met = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    await eventually(lambda: connection.fetchval(met), "there was one")
 
 
 async def test_a_migration_that_fails_says_why_and_leaves_the_schema_as_it_was(
