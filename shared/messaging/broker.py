@@ -161,17 +161,6 @@ class Broker:
             log.warning("stream_created", stream=STREAM)
             return await jetstream.add_stream(self.stream)
 
-    async def last_sequence(self) -> int:
-        """Place of the event that came into the stream last; 0: it has never had one.
-
-        Raises:
-            BrokerUnavailable: The broker does not say.
-        """
-        try:
-            return int((await self.ensure_stream()).state.last_seq)
-        except UNREACHABLE as error:
-            raise BrokerUnavailable(cause=type(error).__name__) from error
-
     async def _connect(self) -> Client:
         client = Client() if self._tls is None else _TlsClient()
         try:

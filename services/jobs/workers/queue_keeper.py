@@ -19,6 +19,7 @@ from services.jobs.operations.announce import announce_again
 from shared.contracts.capacity import UNPLACED_SUBJECT, UnplacedReply, UnplacedRequest
 from shared.leader_lock import leader_loop
 from shared.messaging import call_rpc
+from shared.messaging.stream_reader import StreamReader
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ class QueueKeeper:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._stream = StreamReader(context.broker)
         self._seconds = context.settings.line_seconds
         self.loop = leader_loop(
             "line_keeper",
@@ -65,7 +67,7 @@ class QueueKeeper:
         """Those whose events have gone out and had their effect at capacity, and that have no place all the same."""
         unsent = await self._context.database.fetch_all(storage.queue.UNSENT, ids=[str(one) for one in suspects])
         late = {UUID(row["entity_id"]) for row in unsent}
-        published_up_to = await self._context.broker.last_sequence()
+        published_up_to = (await self._stream.bounds()).last
         await asyncio.sleep(_EFFECT_SECONDS)
         return await self._unplaced([one for one in suspects if one not in late], published_up_to=published_up_to)
 
