@@ -43,6 +43,8 @@ class LeaderLock:
         self._session: Any = None
         self._held = False
         self._probed_at = 0.0
+        self.term = 0
+        """How often it was taken: another process may have held it between two terms."""
 
     async def held(self) -> bool:
         """Whether this process holds it; takes it when it is free.
@@ -63,9 +65,12 @@ class LeaderLock:
             raise
 
     async def _ask(self) -> bool:
+        if self._session.is_closed:
+            raise DatabaseUnavailable
         if not self._held:
             self._held = bool(await self._session.fetch_value(self._take))
             self._probed_at = self._stopwatch()
+            self.term += self._held
         elif self._stopwatch() - self._probed_at > _PROBE_SECONDS:
             await self._session.execute(_PROBE)
             self._probed_at = self._stopwatch()

@@ -116,6 +116,11 @@ class Transaction:
 class Session(Transaction):
     """A connection of its own, outside the pool and outside any transaction; for locks that belong to a session."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is known to have ended; asks nobody."""
+        return bool(self._connection.is_closed())
+
     def terminate(self) -> None:
         """Drop the connection at once."""
         self._connection.terminate()

@@ -29,7 +29,7 @@ from shared.logs import mask_text
 from shared.messaging.batch_delay import batch_delay_seconds
 from shared.messaging.broker import UNREACHABLE, Broker
 from shared.messaging.delivery import AnySubscription, Delivery
-from shared.messaging.pull import Pull
+from shared.messaging.ordered_pull import OrderedPull
 from shared.messaging.stream import CHECK_SECONDS, differences, report
 
 log = structlog.get_logger(__name__)
@@ -42,8 +42,6 @@ _FETCH_SECONDS = 2.0
 _STANDBY_SECONDS = 0.2
 _STANDSTILL_SECONDS = 15.0
 _LEADER_LOCK = "inbx"
-_RETURN_SECONDS = 0.1
-"""By which the broker may be late to take an event for lost."""
 _ACK_WAIT_SECONDS = 5
 """After so long, what was under way when the broker or a replica died comes again; the inbox knows a slow one."""
 _HAND_OVER_SECONDS = 3.0
@@ -67,26 +65,6 @@ _PARK = Statement(
     insert(dead_letters).values({c.name: sa.bindparam(c.name) for c in dead_letters.c}).on_conflict_do_nothing()
 )
 _PURGE = delete_some(inbox, inbox.c.updated_at < sa.bindparam("before"))
-
-
-class _Sequence(msgspec.Struct, frozen=True):
-    last_active: datetime | None = None
-
-
-class _Delivered(msgspec.Struct, frozen=True):
-    """What the broker says of a consumer, with its own time, which nats-py drops."""
-
-    num_ack_pending: int = 0
-    delivered: _Sequence = _Sequence()
-    ts: datetime | None = None
-    """The broker's time: ours may be ahead of it, and would make what is still under way look lost."""
-
-    def wait_seconds(self) -> float:
-        """Until what was sent last is taken for lost: the broker counts from when it sent it."""
-        sent_at = self.delivered.last_active
-        if self.ts is None or sent_at is None:
-            return _ACK_WAIT_SECONDS
-        return min(max(0.0, _ACK_WAIT_SECONDS - (self.ts - sent_at).total_seconds()), _ACK_WAIT_SECONDS)
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -127,13 +105,15 @@ class Consumer:
         self._delivery = Delivery(subscriptions)
         self._clock = clock
         self._stopwatch = stopwatch
-        self._pull: Pull | None = None
-        self._stale = False
+        self._pull: OrderedPull | None = None
+        self._stale = True
+        """Stream and consumer may be gone, and events under way elsewhere."""
         self._wanted = _configuration(name, [s.event.subject_filter() for s in subscriptions])
         self._next_check = 0.0
         self._progress: tuple[int, float] | None = None
         """Deliveries so far, and when they were first seen, while events wait; None: none waited."""
         self._leader_lock = LeaderLock(database, _LEADER_LOCK)
+        self._term = 0
         self._leaving = False
         self._left = asyncio.Event()
         self.loop = Loop(
@@ -211,27 +191,45 @@ class Consumer:
                 await self._broker.client.flush()  # the broker has heard what was acknowledged
 
     async def _after_connect(self) -> None:
-        self._stale = True
+        self._lose_track()
         self.loop.obstacle_gone()
 
+    def _lose_track(self) -> None:
+        self._stale = True
+        if self._pull is not None:
+            self._pull.doubt()
+
     async def _turn(self) -> bool:
+        try:
+            if not self._leaving and await self._leads():
+                await self._work_on(await self._fetch())
+                return True
+            await self._give_up()
+        except UNREACHABLE as error:
+            self._lose_track()
+            raise BrokerUnavailable(cause=type(error).__name__) from error
+        except BaseException:  # also when cancelled: what was in our hands comes again
+            self._lose_track()
+            raise
+        await asyncio.sleep(_STANDBY_SECONDS)
+        return True
+
+    async def _leads(self) -> bool:
+        """Whether this replica reads; what was under way when another one did may be so still."""
+        held = await self._leader_lock.held()
+        if self._term != self._leader_lock.term:
+            self._term = self._leader_lock.term
+            self._lose_track()
+        return held
+
+    async def _give_up(self) -> None:
+        """Another replica reads, from now on or already."""
+        if self._pull is not None:
+            for message in self._pull.give_up():
+                await self._answer(message.nak())
         if self._leaving:
             self._leader_lock.release()
             self._left.set()
-        if self._leaving or not await self._leader_lock.held():
-            self._stale = True  # by the next time it is held, others will have worked
-            await asyncio.sleep(_STANDBY_SECONDS)
-            return True
-        try:
-            messages = await self._fetch()
-        except UNREACHABLE as error:
-            self._stale = True
-            raise BrokerUnavailable(cause=type(error).__name__) from error
-        if len(messages) == 1 or not await self._work_together(messages):
-            await self._work_each(messages)
-        if len(messages) < _BATCH:
-            await asyncio.sleep(batch_delay_seconds(len(messages)))
-        return True
 
     async def _fetch(self) -> list[Msg]:
         if self._pull is None or self._stale:
@@ -240,23 +238,28 @@ class Consumer:
             await self._put_right()
         return await self._pull.take(_BATCH, _FETCH_SECONDS)
 
-    async def _subscribe(self) -> Pull:
+    async def _subscribe(self) -> OrderedPull:
+        self._stale = False  # what is lost from here on makes it so again
         await self._broker.ensure_stream()
         await self._put_right()
-        pull = self._pull
-        if pull is None:
-            pull = Pull(self._broker.client, STREAM, self._name)
-            await pull.open()
-        await self._let_return()
-        self._stale = False
+        if self._pull is not None:
+            return self._pull
+        pull = OrderedPull(self._broker.client, STREAM, self._name, ack_seconds=_ACK_WAIT_SECONDS)
+        await pull.open()
         return pull
 
-    async def _let_return(self) -> None:
-        """Wait for what was under way when a replica or the broker died: it comes again, before what came after it."""
-        answer = await self._broker.client.request(f"$JS.API.CONSUMER.INFO.{STREAM}.{self._name}", timeout=5)
-        state = msgspec.json.decode(answer.data, type=_Delivered)
-        if state.num_ack_pending:
-            await asyncio.sleep(state.wait_seconds() + _RETURN_SECONDS)
+    async def _work_on(self, messages: Sequence[Msg]) -> None:
+        if not messages:
+            return
+        term = self._term
+        if not await self._leads() or self._term != term:  # somebody may have read while we waited
+            for message in messages:
+                await self._answer(message.nak())
+            return
+        if len(messages) == 1 or not await self._work_together(messages):
+            await self._work_each(messages)
+        if len(messages) < _BATCH:
+            await asyncio.sleep(batch_delay_seconds(len(messages)))
 
     async def _put_right(self) -> None:
         """Have the consumer that we want.

@@ -43,6 +43,11 @@ _OTHERS = (
     "SELECT application_name, query FROM pg_stat_activity "
     "WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
 )
+END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name LIKE '%-session' AND datname = current_database() AND usename = current_user
+"""
+"""PostgreSQL ends the connections that hold locks, as when it dies."""
 _EMPTY = """
     DO $$
     DECLARE one regclass; filled boolean; found text[];

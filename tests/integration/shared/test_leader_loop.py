@@ -8,8 +8,8 @@ import pytest
 
 from shared.background import Loop
 from shared.database import Database
-from shared.leader_lock import leader_loop
-from tests.support.harness import Harness, eventually, running
+from shared.leader_lock import LeaderLock, leader_loop
+from tests.support.harness import END_SESSIONS, Harness, connected, eventually, running
 
 
 class Replica:
@@ -57,3 +57,17 @@ async def test_a_leader_whose_turns_fail_goes_on_leading(harness: Harness) -> No
     async with leading(replica):
         await eventually(lambda: replica.turns >= 3, "it tries again")
         replica.fails = False
+
+
+async def test_who_loses_it_with_the_connection_knows_at_once(harness: Harness, harness_dsn: str) -> None:
+    first, second = LeaderLock(harness.database, "test"), LeaderLock(harness.database, "test")
+    assert await first.held()
+    assert not await second.held()
+    async with connected(harness_dsn) as connection:
+        await connection.fetch(END_SESSIONS)
+    assert await second.held()
+    assert not await first.held()
+    second.release()
+    await eventually(first.held, "it is free")
+    assert (first.term, second.term) == (2, 1)
+    first.release()

@@ -1,5 +1,5 @@
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ from shared.database.tables import inbox
 from shared.errors import DatabaseUnavailable
 from shared.messaging import Consumer, Delivery, Draft, record_event
 from shared.messaging import consumer as consumer_module
-from shared.messaging.pull import Pull
 from tests.support.harness import Harness, connected, eventually, nats_client, running
 from tests.support.servers import NatsServer
 
@@ -226,51 +225,6 @@ async def test_the_consumer_waits_for_the_database_without_using_up_attempts(
     async with running(consumer.loop.run):
         await eventually(lambda: harness.seen, "handled in the end")
     assert harness.seen == [("one", 1)]
-
-
-async def test_what_came_while_the_database_was_away_takes_effect_in_its_order(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    consumer = harness.consumer()
-    original = harness.database.transaction
-    refusals = iter([True, True])  # to all together, and to the first by itself
-
-    def transaction() -> Any:
-        if next(refusals, False):
-            raise DatabaseUnavailable
-        return original()
-
-    async with running(harness.relay.loop.run):
-        for version in range(1, 6):
-            await harness.publish("one", version)
-        await eventually(harness.all_published, "published")
-    monkeypatch.setattr(harness.database, "transaction", transaction)
-    async with running(consumer.loop.run):
-        await eventually(lambda: len(harness.seen) >= 5, "handled in the end")
-    assert harness.seen == [("one", version) for version in range(1, 6)]
-
-
-@pytest.mark.parametrize("ahead", [timedelta(), timedelta(hours=1)], ids=["clocks agree", "ours is ahead"])
-async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after_it(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
-) -> None:
-    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
-    first = harness.consumer()
-    async with running(harness.relay.loop.run, first.loop.run):
-        await harness.publish("one", 1)
-        await eventually(lambda: harness.seen, "the consumer is there")
-    pull = Pull(harness.broker.client, STREAM, harness.name)
-    await pull.open()
-    async with running(harness.relay.loop.run):
-        await harness.publish("one", 2)
-        await eventually(harness.all_published, "published")
-        assert len(await pull.take(10, 2.0)) == 1, "it dies with this one"
-        await harness.publish("one", 3)
-        await eventually(harness.all_published, "published")
-    second = harness.consumer(clock=lambda: datetime.now(UTC) + ahead)
-    async with running(second.loop.run):
-        await eventually(lambda: len(harness.seen) >= 3, "handled in the end")
-    assert harness.seen == [("one", version) for version in (1, 2, 3)]
 
 
 async def _unacknowledged(harness: Harness) -> int:

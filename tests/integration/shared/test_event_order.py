@@ -1,0 +1,158 @@
+"""Events take effect in the order of the stream, whatever is lost on the way to whoever reads them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from nats.aio.msg import Msg
+
+from shared.contracts.events import STREAM
+from shared.errors import DatabaseUnavailable
+from shared.leader_lock import LeaderLock
+from shared.messaging import consumer as consumer_module
+from shared.messaging.pull import Pull
+from tests.support.harness import END_SESSIONS, Harness, connected, eventually, running
+
+
+async def publish(harness: Harness, *versions: int) -> None:
+    """Events about one thing, in the stream."""
+    async with running(harness.relay.loop.run):
+        for version in versions:
+            await harness.publish("one", version)
+        await eventually(harness.all_published, "published")
+
+
+async def with_consumer(harness: Harness) -> None:
+    """A replica has made the consumer and is gone."""
+    async with running(harness.consumer().loop.run):
+        await publish(harness, 1)
+        await eventually(lambda: harness.seen, "the consumer is there")
+
+
+async def take(harness: Harness) -> list[Msg]:
+    """What waits, as a replica takes it that then does nothing with it."""
+    pull = Pull(harness.broker.client, STREAM, harness.name)
+    await pull.open()
+    taken = await pull.take(10, 2.0)
+    await pull.close()
+    return taken
+
+
+async def handled(harness: Harness, count: int) -> None:
+    """The first so many events took effect, in their order."""
+    await eventually(lambda: len(harness.seen) >= count, "handled in the end")
+    assert harness.seen == [("one", version) for version in range(1, count + 1)]
+
+
+async def test_what_came_while_the_database_was_away_takes_effect_in_its_order(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = harness.consumer()
+    original = harness.database.transaction
+    refusals = iter([True, True])  # to all together, and to the first by itself
+
+    def transaction() -> Any:
+        if next(refusals, False):
+            raise DatabaseUnavailable
+        return original()
+
+    async with running(harness.relay.loop.run):
+        for version in range(1, 6):
+            await harness.publish("one", version)
+        await eventually(harness.all_published, "published")
+    monkeypatch.setattr(harness.database, "transaction", transaction)
+    async with running(consumer.loop.run):
+        await eventually(lambda: len(harness.seen) >= 5, "handled in the end")
+    assert harness.seen == [("one", version) for version in range(1, 6)]
+
+
+async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
+    await with_consumer(harness)
+    await publish(harness, 2)
+    assert len(await take(harness)) == 1, "it dies with this one"
+    await publish(harness, 3)
+    async with running(harness.consumer().loop.run):
+        await handled(harness, 3)
+
+
+async def test_what_comes_back_late_takes_effect_before_what_came_after_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
+    await with_consumer(harness)
+    await publish(harness, 2)
+    (held,) = await take(harness)
+    await publish(harness, 3)
+    async with running(harness.consumer().loop.run):
+        for _ in range(8):  # 2 s, twice the time after which the server would have sent it again
+            await held.in_progress()
+            await asyncio.sleep(0.25)
+        assert len(harness.seen) == 1, "the later one waits for it"
+        await handled(harness, 3)
+
+
+async def test_what_somebody_puts_off_does_not_hold_up_the_rest(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
+    await with_consumer(harness)
+    await publish(harness, 2)
+    (put_off,) = await take(harness)
+    await put_off.nak(delay=600)
+    await publish(harness, 3)
+    async with running(harness.consumer().loop.run):
+        await eventually(lambda: ("one", 3) in harness.seen, "it is not waited for")
+
+
+async def is_asked(harness: Harness) -> bool:
+    """Whether somebody waits for an event."""
+    return bool((await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_waiting)
+
+
+@asynccontextmanager
+async def asking(harness: Harness, seconds: float) -> AsyncIterator[asyncio.Task[list[Msg]]]:
+    """A replica that has lost the lock and does not know it yet asks for an event, for so long."""
+    pull = Pull(harness.broker.client, STREAM, harness.name)
+    await pull.open()
+    task = asyncio.create_task(pull.take(1, seconds))
+    await eventually(lambda: is_asked(harness), "the server knows")
+    yield task
+    await task
+
+
+async def test_who_takes_over_waits_until_the_other_does_not_ask_any_more(harness: Harness) -> None:
+    await with_consumer(harness)
+    async with asking(harness, 3.0) as others, running(harness.consumer().loop.run):
+        await publish(harness, 2, 3)
+        (taken,) = await others
+        # it cannot do it, and says so late
+        await asyncio.sleep(0.5)
+        assert len(harness.seen) == 1, "the later one waits for it"
+        await taken.nak()
+        await handled(harness, 3)
+
+
+async def test_who_has_lost_the_lock_while_it_asked_does_nothing_with_what_comes(
+    harness: Harness, harness_dsn: str
+) -> None:
+    others = LeaderLock(harness.database, "inbx")
+    async with running(harness.consumer().loop.run):
+        await publish(harness, 1)
+        await eventually(lambda: harness.seen, "it reads")
+        async with connected(harness_dsn) as connection:
+            await connection.fetch(END_SESSIONS)
+        assert await others.held()
+        await publish(harness, 2)
+
+        async def is_left_alone() -> bool:
+            return not await is_asked(harness)
+
+        await eventually(is_left_alone, "it asks no more")
+        assert len(harness.seen) == 1
+        others.release()
+        await handled(harness, 2)
