@@ -1,6 +1,7 @@
 """The relay: brings outbox rows to the stream, at least once, in the order of each entity's changes."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -67,6 +68,22 @@ _PURGE = delete_some(outbox, outbox.c.published_at < sa.bindparam("before"))
 _SEEN = Statement(sa.select(stream_seen.c.created).where(stream_seen.c.stream == STREAM))
 _FORGET_SEEN = Statement(sa.delete(stream_seen))
 _SEE = Statement(sa.insert(stream_seen).values(stream=STREAM, created=sa.bindparam("created")))
+
+
+def waves(rows: Sequence[Any]) -> list[list[Any]]:
+    """Outbox rows in their order, those about one entity one wave after the other.
+
+    The stream may take a later event and not an earlier one, as when it gets a new leader between the two.
+    """
+    found: list[list[Any]] = []
+    earlier: dict[str, int] = {}
+    for row in rows:
+        number = earlier.get(row["entity_id"], 0)
+        if number == len(found):
+            found.append([])
+        found[number].append(row)
+        earlier[row["entity_id"]] = number + 1
+    return found
 
 
 class Relay:
@@ -141,23 +158,33 @@ class Relay:
     async def _publish(
         self, transaction: Transaction, jetstream: JetStreamContext, rows: list[Any], now: datetime
     ) -> None:
-        # all are sent before any acknowledgement is awaited: the stream keeps the order in which a connection sends
+        acked: dict[int, int] = {}
+        self._refused = 0
+        for wave in waves(rows):
+            taken = await self._publish_wave(jetstream, wave)
+            acked |= taken
+            self._refused = len(wave) - len(taken)
+            if self._refused:
+                self._next_check = _AT_ONCE
+                log.warning("events_not_acknowledged", sent=len(wave), acknowledged=len(taken))
+                break  # what comes after them about the same things must not overtake them
+        if acked:
+            await transaction.execute(_MARK, now=now, ids=list(acked), sequences=list(acked.values()))
+            _published.inc(len(acked))
+
+    async def _publish_wave(self, jetstream: JetStreamContext, rows: Sequence[Any]) -> dict[int, int]:
+        """Places in the stream of those that it has taken, by their row ids."""
+        # all are sent before any acknowledgement is awaited
         sent = {row["id"]: await self._send(jetstream, row) async for row in in_turns(rows)}
         await asyncio.wait(sent.values(), timeout=_ACK_SECONDS)
-        acked = {
+        taken = {
             row_id: future.result().seq
             for row_id, future in sent.items()
             if future.done() and not future.cancelled() and future.exception() is None
         }
         for future in sent.values():
             future.cancel()
-        if acked:
-            await transaction.execute(_MARK, now=now, ids=list(acked), sequences=list(acked.values()))
-            _published.inc(len(acked))
-        self._refused = len(sent) - len(acked)
-        if self._refused:
-            self._next_check = _AT_ONCE
-            log.warning("events_not_acknowledged", sent=len(sent), acknowledged=len(acked))
+        return taken
 
     async def _send(self, jetstream: JetStreamContext, row: Any) -> asyncio.Future[PubAck]:
         attributes = {"messaging.system": "nats", "messaging.message.id": str(row["event_id"])}

@@ -1,16 +1,19 @@
-"""Events take effect in the order of the stream, whatever is lost on the way to whoever reads them."""
+"""Events come into the stream in the order of their changes and take effect in its order, whatever is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 
 from shared.contracts.events import STREAM
 from shared.errors import DatabaseUnavailable
 from shared.leader_lock import LeaderLock
+from shared.messaging import Draft, record_event
 from shared.messaging import consumer as consumer_module
 from shared.messaging.pull import Pull
 from tests.support.harness import END_SESSIONS, Harness, connected, eventually, running
@@ -156,3 +159,35 @@ async def test_who_has_lost_the_lock_while_it_asked_does_nothing_with_what_comes
         assert len(harness.seen) == 1
         others.release()
         await handled(harness, 2)
+
+
+async def test_the_stream_takes_no_event_while_it_does_not_take_an_earlier_one(harness: Harness) -> None:
+    await publish(harness, 1)
+    stored = await harness.broker.jetstream.get_last_msg(STREAM, f"gpudev.v1.{harness.name}.happened.one")
+    limit = len(stored.data or b"") + 250
+    await harness.broker.jetstream.update_stream(harness.broker.stream.evolve(max_msg_size=limit))
+    async with harness.database.transaction() as transaction:
+        for version, state in ((2, "x" * 300), (3, "")):
+            traceparent = f"00-{'1' * 32}-{'2' * 16}-01{state}"  # makes the earlier one too long
+            draft = Draft(
+                data=harness.event("one"), version=version, occurred_at=datetime.now(UTC), traceparent=traceparent
+            )
+            await record_event(transaction, draft, harness.relay)
+    async with running(harness.relay.loop.run):
+        await eventually(harness.relay.fault, "it is refused")
+        await harness.publish("two")
+        await eventually(lambda: _is_stored(harness, "two"), "what is about others goes on")
+        assert (await harness.broker.jetstream.stream_info(STREAM)).state.messages == 2
+        await harness.broker.jetstream.update_stream(harness.broker.stream)
+        await eventually(harness.all_published, "published")
+    async with running(harness.consumer().loop.run):
+        await eventually(lambda: len(harness.seen) >= 4, "handled")
+    assert [version for entity, version in harness.seen if entity == "one"] == [1, 2, 3]
+
+
+async def _is_stored(harness: Harness, entity: str) -> bool:
+    try:
+        await harness.broker.jetstream.get_last_msg(STREAM, f"gpudev.v1.{harness.name}.happened.{entity}")
+    except NotFoundError:
+        return False
+    return True

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database, Statement
+from shared.errors import DatabaseUnavailable
 from tests.support.harness import eventually
 from tests.support.servers import PostgresServer
 
@@ -15,6 +16,12 @@ MY_PID = Statement(sa.text("SELECT pg_backend_pid()"))
 SLOW = Statement(sa.text("SELECT pg_backend_pid() FROM pg_sleep(0.02)"))
 WRONG = Statement(sa.text("SELECT 1 / 0"))
 TERMINATE = Statement(sa.text("SELECT pg_terminate_backend(:pid)").bindparams(sa.bindparam("pid", type_=sa.Integer)))
+FOR_EVER = Statement(sa.text("SELECT pg_sleep(600)"))
+CANCEL_BUSY = Statement(
+    sa.text(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = :pid AND query LIKE '%pg_sleep(600)'"
+    ).bindparams(sa.bindparam("pid", type_=sa.Integer))
+)
 OPEN = Statement(sa.text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pooled'"))
 
 
@@ -91,3 +98,27 @@ async def test_a_snapshot_does_not_see_what_commits_meanwhile(database: Database
         await observer.execute(Statement(sa.text("INSERT INTO seen VALUES (1)")))
         assert await snapshot.fetch_value(count) == 0
     assert await database.fetch_value(count) == 1
+
+
+async def test_what_the_server_gives_up_may_be_tried_again(database: Database, observer: Database) -> None:
+    pid = await database.fetch_value(MY_PID)
+    waiting = asyncio.create_task(database.fetch_value(FOR_EVER))
+    await eventually(lambda: observer.execute(CANCEL_BUSY, pid=pid), "it is cancelled by somebody")
+    with pytest.raises(DatabaseUnavailable):
+        await waiting
+
+
+async def test_who_loses_in_a_deadlock_may_try_again(database: Database, observer: Database) -> None:
+    await observer.execute(Statement(sa.text("CREATE TABLE locked (id integer)")))
+    await observer.execute(Statement(sa.text("INSERT INTO locked VALUES (1), (2)")))
+    lock = Statement(sa.text("SELECT id FROM locked WHERE id = :id FOR UPDATE"))
+    both_hold_one = asyncio.Barrier(2)
+
+    async def lock_both(first: int, second: int) -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute(lock, id=first)
+            await both_hold_one.wait()
+            await transaction.execute(lock, id=second)
+
+    outcomes = await asyncio.gather(lock_both(1, 2), lock_both(2, 1), return_exceptions=True)
+    assert sorted(type(outcome) for outcome in outcomes if outcome is not None) == [DatabaseUnavailable]
