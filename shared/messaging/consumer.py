@@ -136,7 +136,7 @@ class Consumer:
             return None, None
         differing = differences(info.config, self._wanted)
         fault = f"the consumer {self._name} is not as configured ({', '.join(differing)})" if differing else None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0), fault or self._standstill(info)
+        return _unfinished(info), fault or self._standstill(info)
 
     def _standstill(self, info: ConsumerInfo) -> str | None:
         """That events wait and nobody fetches them, as when a stranger has the lock of those who would."""
@@ -159,12 +159,12 @@ class Consumer:
         """
         try:
             info = await self._broker.jetstream.consumer_info(STREAM, self._name)
-            waiting = (info.num_pending or 0) + (info.num_ack_pending or 0)
+            waiting = _unfinished(info)
             if not waiting:
                 return Backlog(0, None)
-            # everything up to the floor is acknowledged: the first of ours after it is the oldest that is not
-            floor = info.ack_floor.stream_seq if info.ack_floor else 0
-            came = [await self._next_at(floor + 1, subject) for subject in self._wanted.filter_subjects or ()]
+            # the first of ours after what is done is the oldest that is not
+            done = _done_up_to(info)
+            came = [await self._next_at(done + 1, subject) for subject in self._wanted.filter_subjects or ()]
         except UNREACHABLE as error:
             raise BrokerUnavailable(cause=type(error).__name__) from error
         return Backlog(waiting, min((one for one in came if one), default=None))
@@ -398,8 +398,17 @@ async def has_taken_effect(broker: Broker, name: str, sequence: int) -> bool:
         info = await broker.jetstream.consumer_info(STREAM, name)
     except UNREACHABLE as error:
         raise BrokerUnavailable(cause=type(error).__name__) from error
-    floor = info.ack_floor.stream_seq if info.ack_floor else 0
-    return floor >= sequence or not (info.num_pending or info.num_ack_pending)
+    return _done_up_to(info) >= sequence or not _unfinished(info)
+
+
+def _unfinished(info: ConsumerInfo) -> int:
+    """Events that wait or are being worked on."""
+    return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+
+def _done_up_to(info: ConsumerInfo) -> int:
+    """Place in the stream up to which everything is acknowledged."""
+    return info.ack_floor.stream_seq if info.ack_floor else 0
 
 
 def _identify(message: Msg) -> tuple[UUID, str]:

@@ -67,9 +67,12 @@ class QueueKeeper:
         """Those whose events have gone out and had their effect at capacity, and that have no place all the same."""
         unsent = await self._context.database.fetch_all(storage.queue.UNSENT, ids=[str(one) for one in suspects])
         late = {UUID(row["entity_id"]) for row in unsent}
+        settled = [one for one in suspects if one not in late]
+        if not settled:
+            return []
         published_up_to = (await self._stream.bounds()).last
         await asyncio.sleep(_EFFECT_SECONDS)
-        return await self._unplaced([one for one in suspects if one not in late], published_up_to=published_up_to)
+        return await self._unplaced(settled, published_up_to=published_up_to)
 
     async def _unplaced(self, ids: Sequence[UUID], *, published_up_to: int) -> Sequence[UUID]:
         request = UnplacedRequest(list(ids), published_up_to)
