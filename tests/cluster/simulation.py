@@ -2,26 +2,21 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from deploy.local.ports import free_ports
+
 ROOT = Path(__file__).parents[2]
 NODES = "p5.48xlarge,p5.48xlarge,p4d.24xlarge,p4d.24xlarge"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Simulation:
     """One state directory and port; can be killed and started again."""
 
     def __init__(self, state: Path, *arguments: str, nodes: str = NODES) -> None:
-        self.state, self.port = state, free_port()
+        self.state, self.port = state, free_ports(1)[0]
         self.kubeconfig = state / "kubeconfig"
         self._arguments = ["--state", str(state), "--port", str(self.port), "--nodes", nodes, *arguments]
         self._log = state.with_suffix(".log")

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from kubernetes.client import ApiException, CoreV1Api, V1Pod
+from kubernetes.watch import Watch
 
 from tests.cluster.objects import IMAGE, pod, shell
 from tests.cluster.test_exec import run as execute
@@ -126,8 +127,15 @@ def test_a_missing_secret_holds_the_container_until_it_is_there(core: CoreV1Api,
 def test_an_image_that_cannot_be_pulled_backs_off(core: CoreV1Api, namespace: str) -> None:
     image = {"image": "127.0.0.1:1/does-not-exist:1"}
     made = core.create_namespaced_pod(namespace, pod(container=image))
-    pod_when(core, made, lambda p: waiting_reason(p) == "ErrImagePull", "ErrImagePull")
-    found = pod_when(core, made, lambda p: waiting_reason(p) == "ImagePullBackOff", "ImagePullBackOff")
+    # a watch misses none, however short it is
+    where = {"namespace": namespace, "resource_version": made.metadata.resource_version, "timeout_seconds": 60}
+    told: list[str] = []
+    for event in Watch().stream(core.list_namespaced_pod, **where):
+        found = event["object"]
+        told += [waiting_reason(found)] if waiting_reason(found) else []
+        if "ErrImagePull" in told and told[-1] == "ImagePullBackOff":
+            break
+    assert told[-1:] == ["ImagePullBackOff"], told
     assert found.status.phase == "Pending"
 
 
@@ -180,7 +188,7 @@ def test_a_crashing_container_is_restarted_with_back_off(core: CoreV1Api, namesp
     assert status.restart_count >= 1
     assert status.last_state.terminated.exit_code == 1
     assert found.status.phase == "Running"
-    assert log(core, found, previous=True) == "run\n"
+    eventually(lambda: _logged(core, made, "run\n", previous=True), "what the instance before has said")
 
 
 def test_on_failure_restarts_until_success(core: CoreV1Api, namespace: str) -> None:
@@ -234,8 +242,7 @@ def test_a_container_that_ignores_the_stop_is_killed_after_its_grace(core: CoreV
     made = core.create_namespaced_pod(namespace, shell(script, terminationGracePeriodSeconds=2))
     eventually(lambda: _logged(core, made, "up"), "trap set")
     began = time.monotonic()
-    core.delete_namespaced_pod(made.metadata.name, namespace)
-    held = core.read_namespaced_pod(made.metadata.name, namespace)
+    held = core.delete_namespaced_pod(made.metadata.name, namespace)
     assert held.metadata.deletion_timestamp is not None
     # a node takes its time to clean up, but less than the 30 s of grace that a pod has by default
     gone(lambda: core.read_namespaced_pod(made.metadata.name, namespace), "pod", 28)
@@ -257,8 +264,14 @@ def test_a_log_is_cut_as_asked(core: CoreV1Api, namespace: str) -> None:
 
 
 def test_each_line_of_a_log_has_its_own_time_in_the_order_of_writing(core: CoreV1Api, namespace: str) -> None:
-    script = "printf 'a\\nb\\nc\\nd\\n'; sleep 0.2; echo e >&2; sleep 0.2; echo f"
-    found = run(core, namespace, shell(script))
+    # of two streams that have something at once, which is read first is nobody's promise
+    wait = "until [ -e {} ]; do sleep 0.05; done"
+    script = f"printf 'a\\nb\\nc\\nd\\n'; {wait.format('one')}; echo e >&2; {wait.format('two')}; echo f"
+    made = pod_in_phase(core, core.create_namespaced_pod(namespace, shell(script)), "Running")
+    for text, gate in (("d\n", "one"), ("e\n", "two")):
+        eventually(lambda text=text: _logged(core, made, text), f"{text!r} in the log")
+        assert execute(core, made, f"touch {gate}")[2] == 0
+    found = pod_in_phase(core, made, "Succeeded")
     times, texts = zip(*(line.split(" ", 1) for line in log(core, found, timestamps=True).splitlines()), strict=True)
     assert texts == ("a", "b", "c", "d", "e", "f")
     assert sorted(set(times)) == list(times)
@@ -281,7 +294,7 @@ def test_of_a_line_without_an_end_only_what_is_long_is_told(
 ) -> None:
     script = f"head -c {written} /dev/zero | tr '\\0' x; sleep 1; echo now >&2; exec sleep 600"
     made = pod_in_phase(core, core.create_namespaced_pod(namespace, shell(script)), "Running")
-    eventually(lambda: log(core, made) == "x" * told + "now\n", "the log")
+    eventually(lambda: log(core, made) in {"x" * told + "now\n", "now\n" + "x" * told}, "the log")
 
 
 def test_the_beginning_of_a_log_is_asked_for_in_whole_seconds(
@@ -316,7 +329,7 @@ def test_the_log_of_a_pod_without_a_node_is_empty(core: CoreV1Api, namespace: st
 def test_processes_left_behind_end_with_the_container(core: CoreV1Api, namespace: str) -> None:
     # the background process would keep the log open, and the follower waiting, for a minute
     found = run(core, namespace, shell("setsid sleep 60 & echo started; exit 0"))
-    with promised(5):
+    with promised(30):
         assert log(core, found, follow=True) == "started\n"
 
 
@@ -324,9 +337,9 @@ def _restarted(found: V1Pod) -> bool:
     return any(status.restart_count for status in found.status.container_statuses or [])
 
 
-def _logged(core: CoreV1Api, made: V1Pod, text: str) -> bool:
+def _logged(core: CoreV1Api, made: V1Pod, text: str, **query: Any) -> bool:
     try:
-        return text in log(core, made)
+        return text in log(core, made, **query)
     except ApiException as error:
         if error.status not in {400, 404}:  # 404: a busy kubelet has not heard of the pod
             raise

@@ -12,15 +12,29 @@ from tests.cluster.waiting import eventually, gone, pod_in_phase, pod_when
 
 STRATEGIC = "application/strategic-merge-patch+json"
 TOLERATE_ALL = [{"operator": "Exists"}]
+RESERVED = {"key": "gpudev-test/reserved", "value": "yes", "effect": "NoSchedule"}
 
 
 @pytest.fixture
-def own_node(core: CoreV1Api) -> Iterator[str]:
-    """A node without kubelet that says it is Ready; pods bound to it stay pending."""
+def own_node(core: CoreV1Api, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A node without kubelet that says it is Ready; pods bound to it stay pending.
+
+    Its parameter is the spec that it begins with: the scheduler may hear of a later change after a pod that it is for.
+    """
     name = f"test-node-{uuid.uuid4().hex[:8]}"
-    core.create_node(node(name))
+    core.create_node({**node(name), "spec": getattr(request, "param", {})})
     yield name
     core.delete_node(name)
+
+
+def await_ready(core: CoreV1Api, name: str) -> None:
+    """Until the taint that every new node has is gone."""
+
+    def untainted() -> bool:
+        taints = core.read_node(name).spec.taints or []
+        return not any(taint.key == "node.kubernetes.io/not-ready" for taint in taints)
+
+    eventually(untainted, "not-ready taint removed")
 
 
 def on(name: str) -> dict[str, Any]:
@@ -46,12 +60,16 @@ def test_a_gpu_pod_runs_on_a_node_with_gpus(core: CoreV1Api, namespace: str) -> 
     assert int(allocatable["nvidia.com/gpu"]) >= 1
 
 
+@pytest.mark.timeout(200)
 def test_more_gpus_than_any_node_has_is_unschedulable(core: CoreV1Api, namespace: str) -> None:
-    nodes = len(core.list_node().items)
     made = core.create_namespaced_pod(namespace, pod("a", gpus=64, tolerations=TOLERATE_ALL))
-    found = pod_when(core, made, unschedulable, "unschedulable")
+
+    def counted(found: V1Pod) -> bool:
+        # of nodes of earlier tests the scheduler may not have heard yet that they are gone
+        return unschedulable(found).startswith(f"0/{len(core.list_node().items)} nodes are available: ")
+
+    found = pod_when(core, made, counted, "unschedulable on each of the nodes", 100)
     assert found.status.phase == "Pending"
-    assert unschedulable(found).startswith(f"0/{nodes} nodes are available: ")
     assert "Insufficient nvidia.com/gpu" in unschedulable(found)
 
     def warned() -> bool:
@@ -72,8 +90,9 @@ def test_a_waiting_pod_is_placed_when_gpus_come_free(core: CoreV1Api, namespace:
     assert placed.spec.node_name == own_node
 
 
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("own_node", [{"unschedulable": True}], indirect=True, ids=["cordoned"])
 def test_a_cordoned_node_gets_no_pods(core: CoreV1Api, namespace: str, own_node: str) -> None:
-    core.patch_node(own_node, {"spec": {"unschedulable": True}}, _content_type=STRATEGIC)
     spec = {"nodeSelector": {"gpudev-test/node": own_node}}
     made = core.create_namespaced_pod(namespace, pod("a", **spec))
     assert unschedulable(pod_when(core, made, unschedulable, "unschedulable"))
@@ -81,18 +100,14 @@ def test_a_cordoned_node_gets_no_pods(core: CoreV1Api, namespace: str, own_node:
     pod_when(core, made, is_bound, "bound", 90)
 
 
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("own_node", [{"taints": [RESERVED]}], indirect=True, ids=["reserved"])
 def test_a_taint_keeps_out_what_does_not_tolerate_it(core: CoreV1Api, namespace: str, own_node: str) -> None:
-    def ready() -> bool:
-        taints = core.read_node(own_node).spec.taints or []
-        return not any(taint.key == "node.kubernetes.io/not-ready" for taint in taints)
-
-    eventually(ready, "not-ready taint removed", 60)
-    taint = {"key": "gpudev-test/reserved", "value": "yes", "effect": "NoSchedule"}
-    core.patch_node(own_node, {"spec": {"taints": [taint]}}, _content_type=STRATEGIC)
+    await_ready(core, own_node)
     spec = {"nodeSelector": {"gpudev-test/node": own_node}}
     refused = core.create_namespaced_pod(namespace, pod("a", **spec))
     assert "taint" in unschedulable(pod_when(core, refused, unschedulable, "unschedulable"))
-    toleration = {"key": "gpudev-test/reserved", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}
+    toleration = {**RESERVED, "operator": "Equal"}
     tolerant = core.create_namespaced_pod(namespace, pod("b", tolerations=[toleration], **spec))
     pod_when(core, tolerant, is_bound, "bound")
 
@@ -137,6 +152,7 @@ def test_a_pod_asks_for_any_extended_resource(core: CoreV1Api, namespace: str, o
 
 
 def test_an_unready_node_is_tainted(core: CoreV1Api, own_node: str) -> None:
+    await_ready(core, own_node)
     unready = {"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "T", "message": ""}]}}
     core.patch_node_status(own_node, unready, _content_type=STRATEGIC)
 

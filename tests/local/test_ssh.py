@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.github_keys import make_key_pair
-from tests.cluster.simulation import free_port
+from deploy.local.ports import free_ports
 from tests.local.test_tools import FakePod
 from tests.tools.container import ssh_options
 
@@ -47,7 +47,7 @@ class Job:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=90,
             check=False,
             env={**os.environ, **env},
         )
@@ -108,7 +108,7 @@ def test_a_port_of_the_users_machine_is_reached_from_the_job(job: Job, tmp_path:
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = free_port()
+        (port,) = free_ports(1)
         get = f"exec 3<>/dev/tcp/localhost/{port}; printf 'GET /page HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
         there = ("-o", "ExitOnForwardFailure=yes", "-R", f"{port}:127.0.0.1:{server.server_port}")
         assert job.ssh(get, *there).endswith("from home")
@@ -118,7 +118,7 @@ def test_a_port_of_the_users_machine_is_reached_from_the_job(job: Job, tmp_path:
 
 
 def test_what_listens_in_the_job_is_reached_from_the_users_machine(job: Job) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     forwarded = job.client("ssh", "-W", "localhost:2222", job.target)
     assert forwarded.stdout.startswith("SSH-2.0-"), "the pod's own address is its localhost"
     assert job.client("ssh", "-W", f"localhost:{port}", job.target).returncode == 255

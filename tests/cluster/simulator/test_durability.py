@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,13 @@ def test_a_watch_resumes_over_a_kill(simulation: Simulation, connect: Connect) -
     core.delete_namespaced_config_map("a", "default")
     simulation.kill()
     simulation.start()
-    query = {"watch": "true", "resourceVersion": start, "timeoutSeconds": "1"}
-    with raw_client(simulation.kubeconfig) as raw:
-        lines = raw.get("/api/v1/namespaces/default/configmaps", params=query).text.splitlines()
-    found = [(event["type"], event["object"]["metadata"]["name"]) for event in map(json.loads, lines)]
+    query = {"watch": "true", "resourceVersion": start, "timeoutSeconds": "60"}
+    with (
+        raw_client(simulation.kubeconfig) as raw,
+        raw.stream("GET", "/api/v1/namespaces/default/configmaps", params=query) as answer,
+    ):
+        events = [json.loads(line) for line in islice(answer.iter_lines(), 2)]
+    found = [(event["type"], event["object"]["metadata"]["name"]) for event in events]
     assert found == [("ADDED", "a"), ("DELETED", "a")]
 
 
@@ -165,7 +169,7 @@ def test_a_container_that_vanished_counts_as_killed(simulation: Simulation, conn
     always = core.create_namespaced_pod("default", shell(script.format(marks["always"]), restartPolicy="Always"))
     for made, mark in ((never, marks["never"]), (always, marks["always"])):
         pod_in_phase(core, made, "Running")
-        eventually(mark.exists, "trace")
+        eventually(lambda mark=mark: mark.exists() and mark.read_text(), "trace")
     simulation.kill()
     for shim in (simulation.state / "pods").rglob("started"):
         _kill(int(shim.read_text().split()[0]))
@@ -176,7 +180,7 @@ def test_a_container_that_vanished_counts_as_killed(simulation: Simulation, conn
     found = pod_when(core, always, lambda p: p.status.container_statuses[0].restart_count == 1, "restart")
     assert found.status.container_statuses[0].last_state.terminated.exit_code == 137
     # what the shim left behind is ended too, or two instances of one container would run
-    assert not _alive(int(marks["never"].read_text()))
+    eventually(lambda: not _alive(int(marks["never"].read_text())), "the end of what was left behind")
 
 
 def test_a_clean_stop_ends_every_process(simulation: Simulation, connect: Connect, tmp_path: Path) -> None:
@@ -188,9 +192,9 @@ def test_a_clean_stop_ends_every_process(simulation: Simulation, connect: Connec
     for made in pods:
         pod_in_phase(core, made, "Running")
     eventually(lambda: trace.exists() and len(trace.read_text().split()) == 6, "all processes")
-    with promised(4):
+    with promised(20):
         simulation.stop()
-    assert [pid for pid in trace.read_text().split() if _alive(int(pid))] == []
+    eventually(lambda: not any(_alive(int(pid)) for pid in trace.read_text().split()), "every process's end")
     simulation.start()
     core = connect(simulation)
     for made in pods:
@@ -231,7 +235,7 @@ def test_two_simulators_never_share_a_state(simulation: Simulation) -> None:
         with pytest.raises(AssertionError, match="another simulator runs"):
             other.start()
     finally:
-        other.process.wait(10)
+        other.process.wait(60)
         other.process.stdout.close()
 
 

@@ -101,7 +101,8 @@ def test_a_watch_hangs_and_goes_on(core: CoreV1Api, admin: httpx.Client) -> None
 def test_a_hanging_request_goes_on_when_the_fault_is_gone(core: CoreV1Api, admin: httpx.Client) -> None:
     want(admin, {"path": "/configmaps/c$", "hang": True, "times": 1})
     with pytest.raises(httpx.ReadTimeout):
-        admin.get("../api/v1/namespaces/default/configmaps/c", timeout=0.5)
+        admin.get("../api/v1/namespaces/default/configmaps/c", timeout=httpx.Timeout(60, read=2))
+    eventually(lambda: admin.get("/faults").json()[0]["times"] == 0, "the request has met the fault")
     assert status_of(lambda: core.read_namespaced_config_map("c", "default")) == 404
 
 

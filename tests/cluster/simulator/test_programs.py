@@ -59,9 +59,10 @@ def test_a_loaded_program_answers_a_probe_without_being_executed(
     core, copy = connect(simulation), str(shutil.copy(program, program.with_name("copy")))
 
     def started(*command: str) -> V1Pod:
-        probe = {"exec": {"command": list(command)}, "periodSeconds": 1, "failureThreshold": 1}
+        # by default a probe has a second, too little for a process on a busy machine
+        probe = {"exec": {"command": list(command)}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 60}
         container = {"env": [{"name": "COLOUR", "value": "red"}], "startupProbe": probe}
-        body = pod(command=["sleep", "60"], restartPolicy="Never", container=container)
+        body = pod(command=["sleep", "600"], restartPolicy="Never", container=container)
         return core.create_namespaced_pod("default", body)
 
     right, another = started(copy, "is", "red"), started("true")
