@@ -1,17 +1,21 @@
 """Bounds on real time that are promised to users, measured so that only the product can break them.
 
 A machine that has more to do than it can makes everything late. The kernel tells for how long somebody here waited for
-a processor (https://docs.kernel.org/accounting/psi.html): that time is not the product's. On a quiet machine a bound
-holds as it stands.
+a processor or a disk (https://docs.kernel.org/accounting/psi.html), and for how long the host of a virtual machine let
+its processors wait: that time is not the product's. On a quiet machine a bound holds as it stands.
 """
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_PRESSURE = Path("/proc/pressure/cpu")
+_PRESSURE = Path("/proc/pressure")
+_STAT = Path("/proc/stat")
+_STOLEN = 8
+"""Field of a processor's line: https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat."""
 MOST = 4
 """Nothing excuses more than so many times what was promised: what has not come by then does not."""
 
@@ -38,10 +42,23 @@ def promised(seconds: float) -> Iterator[None]:
 
 
 def _waited() -> float:
-    """Seconds, since the machine began, in which a program waited for a processor; 0 where the kernel does not tell."""
-    try:
-        told = _PRESSURE.read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"^some .*total=(\d+)", told)
+    """Seconds, since the machine began, that are not the product's; 0 where the kernel does not tell."""
+    return _pressed("cpu") + _pressed("io") + _stolen()
+
+
+def _pressed(by: str) -> float:
+    found = re.search(r"^some .*total=(\d+)", _told(_PRESSURE / by))
     return int(found[1]) / 1e6 if found else 0.0
+
+
+def _stolen() -> float:
+    """Of the processor that waited longest."""
+    lines = [line.split() for line in _told(_STAT).splitlines() if re.match(r"cpu\d", line)]
+    return max((int(fields[_STOLEN]) for fields in lines), default=0) / os.sysconf("SC_CLK_TCK")
+
+
+def _told(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

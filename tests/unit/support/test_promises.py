@@ -1,3 +1,4 @@
+import os
 import time
 from pathlib import Path
 
@@ -14,12 +15,19 @@ def test_whatever_the_machine_does_there_is_an_end_to_patience() -> None:
         time.sleep(2 * MOST * 0.05)
 
 
-def test_time_in_which_a_program_waited_for_a_processor_is_not_the_products(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel tells of this machine is not told here."""
+    monkeypatch.setattr(promises, "_PRESSURE", tmp_path)
+    monkeypatch.setattr(promises, "_STAT", tmp_path / "stat")
+
+
+@pytest.mark.parametrize("what", ["cpu", "io"])
+def test_time_in_which_a_program_waited_for_a_processor_or_a_disk_is_not_the_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    pressure = tmp_path / "cpu"
+    pressure = tmp_path / what
     now = [100.0]
-    monkeypatch.setattr(promises, "_PRESSURE", pressure)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     pressure.write_text(TOLD.format(5_000_000))
     watch = Stopwatch()
@@ -30,9 +38,22 @@ def test_time_in_which_a_program_waited_for_a_processor_is_not_the_products(
     assert watch.seconds() == 8 / MOST
 
 
-def test_where_the_kernel_does_not_tell_all_of_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_which_the_host_let_a_processor_wait_is_not_the_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, stat = [100.0], tmp_path / "stat"
+    told = "cpu  9 9 9 9 9 9 9 999999 0 0\ncpu0 9 9 9 9 9 9 9 50 0 0\ncpu1 9 9 9 9 9 9 9 {} 0 0\nintr 1 2 3\n"
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    stat.write_text(told.format(100))
+    watch = Stopwatch()
+    now[0] += 8
+    stat.write_text(told.format(450))
+    assert watch.seconds() == 4.5
+
+
+def test_where_the_kernel_does_not_tell_all_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(promises, "_PRESSURE", tmp_path / "none")
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     watch = Stopwatch()
     now[0] += 8
