@@ -81,7 +81,9 @@ def closing(serve: Serve) -> Serve:
 
 
 @asynccontextmanager
-async def ingress(folder: Path, *jobs: Serve | None, answer_seconds: float = 30) -> AsyncIterator[httpx.AsyncClient]:
+async def ingress(
+    folder: Path, *jobs: Serve | None, answer_seconds: float = 30, read_seconds: float = 30
+) -> AsyncIterator[httpx.AsyncClient]:
     """A Traefik before replicas of jobs, and four ports where nobody listens; None is a replica that is dead."""
     port, error_port, *dead = free_ports(3 + len(jobs))
     backends = {**{name: [dead[-1]] for name in SERVICES}, "jobs": dead[: len(jobs)]}
@@ -90,7 +92,7 @@ async def ingress(folder: Path, *jobs: Serve | None, answer_seconds: float = 30)
         port=port,
         backends=backends,
         error_port=error_port,
-        read_seconds=1,
+        read_seconds=read_seconds,
         answer_seconds=answer_seconds,
     )
     async with AsyncExitStack() as stack:
@@ -179,7 +181,7 @@ async def test_what_a_service_says_itself_passes_unchanged(tmp_path: Path) -> No
 
 
 async def test_a_request_that_does_not_come_in_time_is_ended_and_an_answer_that_lasts_is_not(tmp_path: Path) -> None:
-    async with ingress(tmp_path, lasting) as client:
+    async with ingress(tmp_path, lasting, read_seconds=2) as client:
         port = client.base_url.port or 0
         head = b"POST /v1/jobs/submit HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         slow_head, slow_body, held, posted = await asyncio.gather(

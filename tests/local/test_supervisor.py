@@ -142,7 +142,10 @@ async def test_what_keeps_dying_is_given_up_with_the_end_of_its_log(
     supervisor: Supervisor, make_part: Callable[..., Part], tmp_path: Path
 ) -> None:
     source = SERVES % "one" + "\nraise SystemExit('out of luck')"
-    await supervisor.start(make_part("one", source.replace("time.sleep(600)", "time.sleep(0.2)")))
+    waits = "while not pathlib.Path('die').exists(): time.sleep(0.01)"
+    await supervisor.start(make_part("one", source.replace("time.sleep(600)", waits)))
+
+    (tmp_path / "die").touch()
 
     failure = await asyncio.wait_for(supervisor.failure(), 60)
 

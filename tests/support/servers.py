@@ -39,7 +39,7 @@ from shared.contracts.events import STREAM
 from shared.messaging.stream import COPY_API
 from shared.routes import SERVICES
 
-_GONE_SECONDS = 5.0
+_GONE_SECONDS = 30.0
 _numbers = count(1)
 _Server = TypeVar("_Server")
 _stand_ins: dict[str, str] = {}
