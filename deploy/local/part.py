@@ -41,7 +41,7 @@ class Part:
     port: int | None = None
     metrics_port: int | None = None
     """None: it tells none."""
-    ready_seconds: float = 30.0
+    ready_seconds: float = 60.0
     """How long it may take to serve before it counts as failed."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 5.0

@@ -79,7 +79,7 @@ def _exec(stack: LocalStack, pod_name: str) -> str:
             _preload_content=False,
             **options,
         )
-        channel.run_forever(timeout=20)
+        channel.run_forever(timeout=60)
         channel.sock.shutdown()
         return str(channel.read_stdout())
     finally:

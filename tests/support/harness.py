@@ -105,7 +105,7 @@ async def empty(dsn: str) -> None:
             return not left
 
         try:
-            await eventually(alone, "nobody of an earlier test is connected", seconds=20)
+            await eventually(alone, "nobody of an earlier test is connected")
         except AssertionError as error:
             raise AssertionError(f"{error}; there are {[dict(one) for one in left]}") from error
         await connection.execute(_EMPTY)

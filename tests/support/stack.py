@@ -61,7 +61,7 @@ class LocalStack:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GPUDEV_")}
         return {**plain, "GPUDEV_STATE": str(self.state.root), "GPUDEV_PORT": str(self.port), **self._settings}
 
-    def start(self, *, seconds: float = 90.0) -> float:
+    def start(self, *, seconds: float = 180.0) -> float:
         """Start it; the seconds until it was ready."""
         self.state.create()
         began = time.monotonic()
