@@ -145,12 +145,12 @@ class Container:
         """What it wrote before its end; readable while it lives."""
         return Path(f"/proc/{self.pid}/root/dev/termination-log").read_text()
 
-    def stop(self, seconds: float = 20) -> int:
+    def stop(self, seconds: float = 60) -> int:
         """SIGTERM; its exit code."""
         os.kill(self.pid, 15)
         return self.wait(seconds)
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Its exit code, once it has ended by itself."""
         assert self._process is not None
         code = self._process.wait(seconds)
@@ -162,7 +162,7 @@ class Container:
         if self._process is not None:
             if self.pid:
                 os.kill(self.pid, 9)
-            self._process.wait(10)
+            self._process.wait(60)
 
     def call(self, *argv: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         """`gpudev ...` by exec, as the container's user."""
@@ -179,7 +179,7 @@ class Container:
             input=stdin,
             env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
             capture_output=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -187,7 +187,7 @@ class Container:
     def within(self, *command: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
         """A program of this machine in the container's network."""
         done = subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-n", *command], input=stdin, capture_output=True, timeout=60, check=False
+            ["nsenter", "-t", str(self.pid), "-n", *command], input=stdin, capture_output=True, timeout=120, check=False
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -218,7 +218,7 @@ def frame(content: bytes) -> bytes:
     return b"%d\n%b" % (len(content), content)
 
 
-def eventually(probe: object, explain: object, seconds: float = 20) -> None:
+def eventually(probe: object, explain: object, seconds: float = 60) -> None:
     """Wait for a fact."""
     end = time.monotonic() + seconds
     while not probe():  # type: ignore[operator]

@@ -11,7 +11,7 @@ from tests.support.jupyter_settings import THEIRS, write_settings_of_a_user
 from tests.tools.conftest import Make
 from tests.tools.container import Container, eventually, frame
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 FIRST, SECOND = "first-token-0123456789", "second-token-0123456789"
 
 
@@ -107,7 +107,7 @@ def test_jupyter_that_is_starting_makes_way_for_a_later_wish_and_an_earlier_one_
         eventually(Path(f"/proc/{container.pid}/root/gpudev/run/begun").exists, container.errors)
         stopped = container.call("jupyter", "stop", stdin=off)
         assert stopped.returncode == 0, stopped.stderr
-        assert starting.result(5).returncode == 1
+        assert starting.result(60).returncode == 1
     late = container.call("jupyter", "start", stdin=first)
     assert (late.returncode, late.stderr) == (1, "Another request came while JupyterLab started\n")
     assert container.call("jupyter", "stop", stdin=frame(b'{"wish": 1}')).returncode == 1

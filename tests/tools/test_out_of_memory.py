@@ -48,7 +48,7 @@ def test_what_the_kernel_kills_is_told(pod: Pod, argv: list[str], code: int) -> 
     _, said = read_end(pod.attach())
     assert said[-1] == f"gpudev-run: exit {code} out of memory: the kernel killed a process of it"
     assert not finish(pod.run)
-    assert pod.job.wait(20) == code
+    assert pod.job.wait(60) == code
 
 
 def test_who_ends_by_itself_has_not_run_out_of_memory(pod: Pod) -> None:

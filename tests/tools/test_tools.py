@@ -2,17 +2,17 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from deploy.local.github_keys import make_key_pair
 from services.jobs.domain.log_lines import LineReader
+from tests.support.promises import promised
 from tests.tools.conftest import Make, public
 from tests.tools.container import eventually, frame, ssh_options
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 KINDS = ("debian", "musl", "empty")
 USERS = (0, 1000)
@@ -59,7 +59,7 @@ def test_keys_are_replaced_at_once_and_sessions_stay(make: Make, key: Path, tmp_
     assert (replaced.returncode, replaced.stderr) == (0, "")
     assert container.ssh(tmp_path / "bob", "true").returncode == 0
     assert container.ssh(key, "true").returncode == 255
-    out, _ = session.communicate(b"two\n", timeout=20)
+    out, _ = session.communicate(b"two\n", timeout=60)
     assert out == b"two\n"
 
 
@@ -209,7 +209,7 @@ def test_the_end_of_a_long_log_is_kept_for_sessions(make: Make, key: Path) -> No
     def told() -> bool:
         return container.ssh(key, kept).stdout.endswith("last\n")
 
-    eventually(told, container.errors, seconds=40)
+    eventually(told, container.errors)
     assert 16 << 20 <= int(container.ssh(key, kept).stdout.split()[0]) <= (32 << 20) + (1 << 16)
 
 
@@ -229,9 +229,8 @@ def test_a_job_without_a_command_idles_and_ends_when_asked(make: Make) -> None:
     container = make("empty", user_id=1000)
     container.start()
     container.await_ready()
-    began = time.monotonic()
-    assert container.stop() == 0
-    assert time.monotonic() - began < 5
+    with promised(5):
+        assert container.stop() == 0
 
 
 def test_host_keys_and_new_keys_survive_a_restart_of_the_container(make: Make, tmp_path: Path, key: Path) -> None:
