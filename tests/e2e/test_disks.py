@@ -1,5 +1,6 @@
 """A disk's whole life through the ingress: what one job writes, the next one reads."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -7,7 +8,12 @@ import pytest
 
 from tests.support.stack import ApiUser, LocalStack, running_stack, until, users
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+
+LOOKS = 3
+"""What is on a disk is looked at for two seconds, and told within one: on a machine that takes longer it is missed, and
+is told after the next job."""
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +66,18 @@ async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack
     operation_id = await created(user, "data")
     await run(user, "data", 'echo kept > "$GPUDEV_ROOT/home/dev/file"')
     await backed_up(user, "data", 1)
-    last = await run(user, "data", 'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = kept')
-    await backed_up(user, "data", 2)
-    content = await call(user, "GET", "/data/content", 200)
+    for count in range(2, 2 + LOOKS):
+        last = await run(user, "data", 'test "$(cat "$GPUDEV_ROOT/home/dev/file")" = kept')
+        await backed_up(user, "data", count)
+        content = await call(user, "GET", "/data/content", 200)
+        if content["missed_after_job"] is None:
+            break
     assert [(entry["path"], entry["size_bytes"]) for entry in content["entries"]] == [("file", 5)]
     assert (content["message"], content["listed_after_job"], content["missed_after_job"]) == (None, last, None)
     assert content["listed_at"]
 
     renamed = await call(user, "POST", "/data/rename", 200, new_name="renamed")
-    assert renamed["snapshots_updated"] == 2
+    assert renamed["snapshots_updated"] == count
     for name in ("data", "renamed"):
         for asked in (operation_id, renamed["operation_id"]):
             assert (await call(user, "GET", f"/{name}/operations/{asked}", 200))["completed"]
@@ -79,12 +88,22 @@ async def test_a_disk_keeps_what_jobs_write_until_it_is_purged(stack: LocalStack
     assert holder in (await call(user, "DELETE", "/renamed", 409))["detail"]
     (volume,) = stack.cluster_api().list_persistent_volume().items
     assert volume.status.phase == "Bound"
-    await user.client.post(f"/v1/jobs/{holder}/cancel")
-    await user.wait(holder)
-    await backed_up(user, "renamed", 3)
-    listed = await call(user, "GET", "/renamed/content", 200)
+    for more in range(1, 1 + LOOKS):
+        await user.client.post(f"/v1/jobs/{holder}/cancel")
+        await user.wait(holder)
+        await backed_up(user, "renamed", count + more)
+        listed = await call(user, "GET", "/renamed/content", 200)
+        if listed["listed_after_job"] == holder or more == LOOKS:
+            break
+        assert listed["missed_after_job"] == holder
+        holder = await user.submit(disk_name="renamed", gpu_count=1, command="sleep 300")
+        await user.wait(holder, "active")
     assert listed["listed_after_job"] == holder, "its pod ran, and was asked"
-    assert stack.cluster_api().list_persistent_volume().items == []
+
+    async def no_volume() -> bool:
+        return not (await asyncio.to_thread(stack.cluster_api().list_persistent_volume)).items
+
+    await until(no_volume, "the volume is out of the cluster")
 
     first = await call(user, "GET", "/renamed", 200)
     deleted = await call(user, "DELETE", "/renamed", 200)

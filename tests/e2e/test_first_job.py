@@ -130,6 +130,7 @@ async def test_a_created_disk_becomes_ready(stack: LocalStack) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_state_outlives_the_stack_and_even_its_killing() -> None:
     with running_stack() as stack:
         job_id, active = asyncio.run(_one_job(stack))

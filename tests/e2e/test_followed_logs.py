@@ -11,7 +11,7 @@ from tests.support.stack import ApiUser, LocalStack, hanging, until, users
 HEAD_SECONDS, QUIET_SECONDS, KEY_SECONDS = 2.0, 15.0, 5.0
 SILENT = "sleep 300"
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 @asynccontextmanager

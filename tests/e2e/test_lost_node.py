@@ -11,7 +11,7 @@ from tests.support.promises import promised
 from tests.support.stack import LocalStack, running_stack, until, users
 from tests.support.tunnel import read_until_end
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

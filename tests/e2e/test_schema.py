@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.stack import ApiUser, LocalStack, running_stack, users
 
+pytestmark = pytest.mark.timeout(600)
+
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,response_headers_conformance"
@@ -36,7 +38,7 @@ def schemathesis(stack: LocalStack, user: ApiUser, folder: Path, *options: str) 
         "all",
         *options,
     ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=560, check=False)
 
 
 async def cancel_all(user: ApiUser) -> None:
@@ -48,7 +50,6 @@ async def cancel_all(user: ApiUser) -> None:
             await user.wait(job["job_id"])
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.long
 async def test_no_input_gets_an_undocumented_answer(tmp_path: Path) -> None:
     # a stack of its own: after so many bad log-ins nobody of this address may log in for a minute

@@ -148,7 +148,7 @@ async def cancel_all(user: ApiUser) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_two_users_see_what_is_documented_and_nothing_of_each_other() -> None:
     await check(500)
 

@@ -1,6 +1,7 @@
 """One trace, from a client's request through every service to the start of the job's pod."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -26,15 +27,20 @@ async def make_disk(user: ApiUser) -> None:
 
 
 @pytest.mark.long
-async def test_one_trace_leads_from_the_request_to_the_pod() -> None:
+@pytest.mark.timeout(300)
+async def test_one_trace_leads_from_the_request_to_the_pod(tmp_path: Path) -> None:
     """A collector that others have written has to take what the services say, and hands it on in its own words."""
     with collecting() as collector:
         settings = {"OTEL_BSP_SCHEDULE_DELAY": "100", "GPUDEV_REPLICAS": "2"}
         with relayed(collector) as endpoint, running_stack(GPUDEV_OTLP_ENDPOINT=endpoint, **settings) as stack:
             async with users(stack, "alice") as (alice,):
                 alice.client.headers["traceparent"] = CLIENTS
-                job_id = await alice.submit(gpu_count=1, command="exit 0")
+                # it runs until it was seen to: of one that has ended at once its pod may be seen too late
+                seen = tmp_path / "seen"
+                job_id = await alice.submit(gpu_count=1, command=f"until [ -e {seen} ]; do sleep 0.1; done")
                 del alice.client.headers["traceparent"]
+                await alice.wait(job_id, "active")
+                seen.touch()
                 await alice.wait(job_id, "completed")
 
                 async def told() -> list[Seen]:
