@@ -23,7 +23,7 @@ test: check
 # What takes long end to end: half a minute by itself, or a browser, SSH, deaths and outages at length. It is run before a
 # change lands all the same.
 test-long: $(READY)
-	$(PYTEST) -m "long and not slow" tests/e2e
+	$(PYTEST) -m "long and not slow" tests/integration tests/e2e
 
 # What takes a minute by itself: deaths at every instant of a disk's life and of a job's preparing, a thousand tags, replicas
 # that die while placing, gigabytes over SSH, 10,000 submits over cut connections; and the linters of the API document, which want
