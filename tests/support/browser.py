@@ -15,6 +15,9 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 CHROMIUM = os.environ.get("GPUDEV_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 """None: there is none, and what needs it cannot run."""
+_MILLISECONDS = 60_000
+"""For whatever must come: far from what it takes on a machine that has other tests to run."""
+expect.set_options(timeout=_MILLISECONDS)
 WIDE, NARROW = 1280, 360
 _HEIGHT = 900
 _VIOLATIONS = """
@@ -277,7 +280,7 @@ async def tab_of(browser: Browser, url: str, **options: Any) -> AsyncIterator[Ta
     await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
     await context.add_init_script(_VIOLATIONS)
     await context.add_init_script(_SPOKEN)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(_MILLISECONDS)
     tab = Tab(await context.new_page(), url)
     try:
         yield tab

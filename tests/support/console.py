@@ -8,8 +8,6 @@ from playwright.async_api import Browser, expect
 from tests.support.browser import Tab, tab_of
 from tests.support.stack import ApiUser, LocalStack
 
-expect.set_options(timeout=15_000)  # the other half of the machine runs other tests
-
 
 @asynccontextmanager
 async def console(browser: Browser, stack: LocalStack, user: ApiUser) -> AsyncIterator[Tab]:
