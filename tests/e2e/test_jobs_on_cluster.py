@@ -10,7 +10,7 @@ from tests.support.load import cluster_objects
 from tests.support.promises import promised
 from tests.support.stack import LocalStack, running_stack, until, users
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
