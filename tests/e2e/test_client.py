@@ -145,7 +145,7 @@ async def test_connections_that_are_cut_double_nothing_and_lose_nothing(stack: L
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(300)]),
+        pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
         pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
     ids=str,
@@ -223,6 +223,7 @@ class CommandLine:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(240)
 async def test_a_day_at_the_command_line(stack: LocalStack, tmp_path: Path) -> None:
     shell = await asyncio.to_thread(CommandLine, stack, "client-hal", tmp_path)
     assert "gpudev login" in await shell.type("whoami", code=3)
@@ -262,6 +263,7 @@ async def test_a_day_at_the_command_line(stack: LocalStack, tmp_path: Path) -> N
 
 
 @pytest.mark.long
+@pytest.mark.timeout(240)
 async def test_disks_at_the_command_line(stack: LocalStack, tmp_path: Path) -> None:
     shell = await asyncio.to_thread(CommandLine, stack, "client-ivy", tmp_path)
     await shell.type("login")

@@ -222,7 +222,7 @@ async def test_an_editor_installs_its_server_and_speaks_with_it(
             pages = await asyncio.gather(*(fetch_by_socks(proxy, port) for _ in range(100)))
             assert all(page.endswith(b"of the server\n") for page in pages)
             editor.stdin.write(b'kill "$(cat pid)"; exit 4\n')
-            assert await asyncio.wait_for(editor.wait(), 30) == 4
+            assert await asyncio.wait_for(editor.wait(), 60) == 4
         finally:
             if editor.returncode is None:
                 editor.kill()
@@ -267,6 +267,7 @@ async def test_what_is_in_the_way_is_told_in_one_line(stack: LocalStack, tmp_pat
         assert "gpudev list" in await told(f"{others}.gpudev")
         await bob.client.post(f"/v1/jobs/{others}/cancel", headers={"Prefer": "wait=30"})
         await demo.client.post(f"/v1/jobs/{desk.job_id}/cancel?reason=enough", headers={"Prefer": "wait=30"})
+        await demo.wait(desk.job_id, "cancelled")
         assert "cancelled" in await told(f"{desk.job_id}.gpudev")
         logged_out = await desk.run(desk.gpudev, "logout")
         assert logged_out.code == 0, logged_out
