@@ -4,6 +4,7 @@ import json
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -113,15 +114,19 @@ async def test_jupyter_is_at_hosts_of_the_jobs_own_with_the_certificate_of_them_
 
 
 def test_a_stream_that_says_nothing_for_90_seconds_is_not_cut(installation: Installation) -> None:
-    # a part of its silence is over before it is seen to run
-    job = installation.submit(f"/gpudev/bin/busybox sleep {SILENT_SECONDS + 20}; echo late")
+    job = installation.submit("until [ -e go ]; do /gpudev/bin/busybox sleep 0.5; done; echo late")
     installation.await_active(job)
+    pod = str(installation.api(f"/v1/jobs/{job}")["pod_name"])
+    let_go = ("-n", JOBS, "exec", pod, "--", "/gpudev/bin/busybox", "touch", "/home/dev/go")
     headers = {"Authorization": f"Bearer {installation.shell.environment['API_KEY']}"}
     path = f"/v1/jobs/{job}/logs?follow=true"
 
     began = time.monotonic()
     with urllib.request.urlopen(urllib.request.Request(installation.url + path, None, headers), timeout=60) as answer:
+        silence = threading.Timer(SILENT_SECONDS, installation.kubectl, let_go)
+        silence.start()
         followed = answer.read().decode()
+    silence.join()
 
     assert time.monotonic() - began >= SILENT_SECONDS
     assert [line for line in followed.splitlines() if "late" in line]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import nats
-import nats.errors
 import pytest
 
 from deploy.local.postgres import DATABASE, binaries
@@ -36,15 +35,29 @@ def go_forth_and_back(installation: Installation) -> None:
 def evict_all(installation: Installation) -> None:
     """Each replica of each service, one after the other, as a drain of its node does."""
     for service in SERVICES:
-        pods = [
-            pod
-            for pod in installation.objects("pods", SYSTEM, "-l", f"app.kubernetes.io/component={service}")
-            if "deletionTimestamp" not in pod["metadata"]
-        ]
-        assert len(pods) == 2, [(pod["metadata"], pod["status"]["phase"]) for pod in pods]
-        for pod in pods:
-            eventually(lambda: evict(installation, pod["metadata"]["name"]), "an eviction that is allowed", 120)  # noqa: B023
-            eventually(lambda: ready(installation), "all ready again", 120)
+        for pod in eventually(lambda service=service: replicas(installation, service), "two replicas", 120):
+            eventually(lambda pod=pod: evict(installation, pod), "an eviction that is allowed", 120)
+            eventually(lambda service=service, pod=pod: is_replaced(installation, service, pod), "the next one", 120)
+
+
+def replicas(installation: Installation, service: str) -> set[str]:
+    """Names of a service's pods, if there are two that are ready and stay; else nothing.
+
+    What a Deployment says of it lags behind an eviction.
+    """
+    found = installation.objects("pods", SYSTEM, "-l", f"app.kubernetes.io/component={service}")
+    staying = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    names = {pod["metadata"]["name"] for pod in staying if is_ready(pod)}
+    return names if len(names) == len(staying) == 2 else set()
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
+
+
+def is_replaced(installation: Installation, service: str, pod: str) -> bool:
+    now = replicas(installation, service)
+    return bool(now) and pod not in now
 
 
 def evict(installation: Installation, pod: str) -> bool:
@@ -70,7 +83,7 @@ def test_users_notice_nothing(installation: Installation, disturb: Callable[[Ins
     numbers = [int(line.removeprefix("line ")) for line in traffic.lines if line.startswith("line ")]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 100
-    assert all(pod["status"]["phase"] == "Running" for pod in service_pods(installation))
+    eventually(lambda: all_run(installation), "only pods that run", 120)
     eventually(lambda: not leases(installation) & set(traffic.jobs), "leases given back", 120)
     for job, events in asyncio.run(by_entity(installation, "jobs")).items():
         # in earlier tests what the death of a NATS server left in doubt was published again, with its id
@@ -80,6 +93,11 @@ def test_users_notice_nothing(installation: Installation, disturb: Callable[[Ins
     for job in traffic.jobs:
         epochs = [event["data"]["epoch"] for event in granted[job] if event["type"].endswith(".granted.v1")]
         assert len(epochs) == len(set(epochs)), job
+
+
+def all_run(installation: Installation) -> bool:
+    """Those that went are of the phase Succeeded, or Failed, for a moment before they are gone."""
+    return all(pod["status"]["phase"] == "Running" for pod in service_pods(installation))
 
 
 def leases(installation: Installation) -> set[str]:
@@ -95,10 +113,11 @@ async def by_entity(installation: Installation, domain: str) -> dict[str, list[d
     client = await nats.connect(installation.operator_url().split(","))
     subscription = await client.jetstream().subscribe(f"gpudev.v1.{domain}.>", stream=STREAM, ordered_consumer=True)
     try:
-        while True:
-            message = await subscription.next_msg(timeout=3)
+        waiting = 1
+        while waiting:
+            message = await subscription.next_msg(timeout=60)
             found[message.subject.rpartition(".")[2]].append(json.loads(message.data))
-    except nats.errors.TimeoutError:
-        return found
+            waiting = message.metadata.num_pending
     finally:
         await client.close()
+    return found
