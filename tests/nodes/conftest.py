@@ -44,7 +44,7 @@ def stack(kubeconfig: Path) -> Iterator[LocalStack]:
         "GPUDEV_MEMORY_GIB_PER_GPU": "2",
         "GPUDEV_SHM_GIB_PER_GPU": "1",
         "GPUDEV_IMAGE_FAULT_SECONDS": "5",
-        "GPUDEV_GRACE_SECONDS": "5",
+        "GPUDEV_GRACE_SECONDS": "15",
     }
     with running_stack(**settings) as running:
         yield running
