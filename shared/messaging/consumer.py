@@ -26,7 +26,7 @@ from shared.database.tables import dead_letters, inbox
 from shared.errors import BrokerUnavailable, DatabaseUnavailable, Unavailable
 from shared.leader_lock import LeaderLock
 from shared.logs import mask_text
-from shared.messaging.batch_delay import batch_delay_seconds
+from shared.messaging.batch_delay import BatchDelay
 from shared.messaging.broker import UNREACHABLE, Broker
 from shared.messaging.delivery import AnySubscription, Delivery
 from shared.messaging.ordered_pull import OrderedPull
@@ -105,6 +105,7 @@ class Consumer:
         self._delivery = Delivery(subscriptions)
         self._clock = clock
         self._stopwatch = stopwatch
+        self._delay = BatchDelay(stopwatch)
         self._pull: OrderedPull | None = None
         self._stale = True
         """Stream and consumer may be gone, and events under way elsewhere."""
@@ -259,7 +260,7 @@ class Consumer:
         if len(messages) == 1 or not await self._work_together(messages):
             await self._work_each(messages)
         if len(messages) < _BATCH:
-            await asyncio.sleep(batch_delay_seconds(len(messages)))
+            await asyncio.sleep(self._delay.seconds_after(len(messages)))
 
     async def _put_right(self) -> None:
         """Have the consumer that we want.

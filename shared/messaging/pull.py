@@ -20,6 +20,8 @@ _ENDS = frozenset({"404", "408"})
 _HEARTBEAT = "100"
 _SERVER_SECONDS = 0.1
 """By which the server's time for a request is shorter than ours: what it still sends then is not lost on us."""
+_END_SECONDS = 1.0
+"""At most, for the end of a request that waits for nothing, on being closed."""
 
 
 class Pull:
@@ -43,6 +45,8 @@ class Pull:
         self._refusal: Msg | None = None
         self._subscription: Subscription | None = None
         self._closed = False
+        self._ends_by_itself = False
+        """A request is under way that waits for nothing."""
 
     async def open(self) -> None:
         """Begin to listen; once, before the first `take`."""
@@ -55,6 +59,9 @@ class Pull:
             nats.errors.Error: The server does not say that it sends nothing more.
         """
         self._closed = True
+        if self._ends_by_itself:
+            # what the server has chosen for it already, it would send to nobody, and take for under way
+            await wait_until_set(self._ended, _END_SECONDS)
         try:
             if self._subscription is not None:
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
@@ -88,8 +95,12 @@ class Pull:
         request: dict[str, Any] = {"batch": self._missing, "expires": round(1e9 * (seconds - _SERVER_SECONDS))}
         if no_wait:
             request["no_wait"] = True
-        await self._client.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._requests}")
-        await wait_until_set(self._ended, seconds)
+        self._ends_by_itself = no_wait
+        try:
+            await self._client.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._requests}")
+            await wait_until_set(self._ended, seconds)
+        finally:
+            self._ends_by_itself = False
         if self._refusal is not None:
             raise APIError.from_msg(self._refusal)
 

@@ -22,7 +22,7 @@ from shared.database.locks import try_lock
 from shared.database.purge import delete_some, purge
 from shared.database.tables import outbox, stream_seen
 from shared.errors import BrokerUnavailable
-from shared.messaging.batch_delay import batch_delay_seconds
+from shared.messaging.batch_delay import BatchDelay
 from shared.messaging.broker import UNREACHABLE, Broker
 from shared.messaging.outbox import envelope
 from shared.tracing import Kind, Span, begin_span
@@ -100,6 +100,7 @@ class Relay:
         self._broker = broker
         self._source = f"/gpudev/{service}"
         self._clock = clock
+        self._delay = BatchDelay()
         self._next_check = _AT_ONCE
         self._stream_fault: str | None = None
         self._woken = True
@@ -152,7 +153,7 @@ class Relay:
                 await self._publish(transaction, jetstream, rows, now)
         if len(rows) == BATCH:
             return True
-        await asyncio.sleep(batch_delay_seconds(len(rows)))
+        await asyncio.sleep(self._delay.seconds_after(len(rows)))
         return False
 
     async def _publish(
