@@ -62,21 +62,22 @@ async def changed_job(
         Conflict: Several of the user's jobs begin like this.
         KeyEnded: The request's key is no longer good.
     """
-    known, ids = if_none_match(request), known_range(job_id)
-    job = await shown_jobs.one(user_id=request.user.user_id, ids=ids)
-    if not is_known(known, job.tag) or preferred_wait(request) is None:
-        return ConditionalResponse(request, job)
+    known, ids, user_id = if_none_match(request), known_range(job_id), request.user.user_id
+    job, is_held = None, False
 
     async def has_changed() -> bool:
-        nonlocal job
-        job = await shown_jobs.one(user_id=request.user.user_id, ids=ids)
+        nonlocal job, is_held
+        job = await shown_jobs.one(user_id=user_id, ids=ids)
+        is_held = is_held or is_known(known, job.tag)
         return not is_known(known, job.tag)
 
     with _granted_wait(request, context) as seconds:
-        if seconds is not None:
-            whole_id = await _whole_id(ids, request.user.user_id, context)
+        if seconds is not None and known is not None:
+            # it looks when it listens already: one look is enough to miss nothing
+            whole_id = await _whole_id(ids, user_id, context)
             await while_key_holds(request, await_change(whole_id, has_changed, seconds, context))
-        return ConditionalResponse(request, job, applied_wait(seconds))
+        job = job or await shown_jobs.one(user_id=user_id, ids=ids)
+        return ConditionalResponse(request, job, applied_wait(seconds if is_held else None))
 
 
 async def _whole_id(ids: IdRange, user_id: int, context: Context) -> UUID:

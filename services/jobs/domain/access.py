@@ -61,6 +61,11 @@ def find_user(job: Job, name: str) -> JobUser | None:
     return next((user for user in job.users if user.name.lower() == name.lower()), None)
 
 
+def entry_asked_at(job: Job) -> datetime:
+    """When the last of those who may enter the job was asked for, or it began; with nobody, when it was submitted."""
+    return max((user.requested_at for user in job.users if user.state is not UserState.REFUSED), default=job.created_at)
+
+
 def users_to_fetch(job: Job) -> list[JobUser]:
     """Whose keys are still to be had from GitHub."""
     return [user for user in job.users if user.state in _OPEN]

@@ -229,11 +229,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wants_access_work(self) -> bool:
-        """Its running pod lacks keys or the Jupyter that its owner asked for, or its host keys are not known yet."""
+        """Its running pod lacks keys or the Jupyter that its owner asked for, or its host keys are to be read."""
         if self.phase not in {Phase.STARTING, Phase.ACTIVE}:
             return False
         open_users = any(user.state not in {UserState.ADDED, UserState.REFUSED} for user in self.users)
-        return open_users or self.awaits_jupyter or self.ssh_host_keys is None
+        return open_users or self.awaits_jupyter or self.awaits_host_keys
+
+    @property
+    def awaits_host_keys(self) -> bool:
+        """The keys of its pod's SSH server are not known, and somebody may want to enter: without users nobody can."""
+        return self.ssh_host_keys is None and any(user.state is not UserState.REFUSED for user in self.users)
 
     @property
     def awaits_jupyter(self) -> bool:

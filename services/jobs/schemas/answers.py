@@ -123,7 +123,7 @@ class JobAnswer(Answer, frozen=True, kw_only=True):
     """Seconds between SIGTERM and SIGKILL at the job's end."""
     ssh_host_keys: list[str]
     """Public keys of the SSH server of an active job, as known_hosts has them behind the host's name; empty until they
-    are read from its pod, a moment after it is active."""
+    are read from its pod, a moment after it is active and somebody may enter it."""
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

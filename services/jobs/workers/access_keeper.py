@@ -19,7 +19,7 @@ from services.jobs.adapters.github import GitHub
 from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUnavailable
 from services.jobs.adapters.kubernetes.exec_channel import ExecResult
 from services.jobs.context import Context
-from services.jobs.domain.access import next_try, users_to_apply, users_to_fetch
+from services.jobs.domain.access import entry_asked_at, next_try, users_to_apply, users_to_fetch
 from services.jobs.domain.facts import (
     Fact,
     HostKeysRead,
@@ -122,14 +122,14 @@ class AccessKeeper:
         await self.give_back(job, worker, Brought(job, self._context.clock()))
 
     async def _read_host_keys(self, job: Job, budget: Budget) -> Job:
-        if job.ssh_host_keys is not None or not job.wants_access_work:
+        if not job.awaits_host_keys or not job.wants_access_work:
             return job
         keys: tuple[str, ...] = ()
         if self._context.settings.tools_image is not None:
             result = await self._run(job, ["host-keys"], None, _HOST_KEYS_SECONDS, budget)
             if isinstance(result, ExecResult):
                 keys = tuple(_HOST_KEY.findall(result.stdout.decode(errors="replace")))
-            if not keys and not is_overdue(job.launched_at or job.created_at, self._context.clock(), self._context):
+            if not keys and not is_overdue(entry_asked_at(job), self._context.clock(), self._context):
                 return job
         return await self._record(job, HostKeysRead(job.epoch, keys))
 
@@ -248,7 +248,7 @@ def _problem_of(result: ExecResult | str, *, secret: str = "") -> str | None:
 def _open_work(job: Job, now: datetime) -> datetime | None:
     if not job.wants_access_work:
         return None
-    asked = [job.launched_at or job.created_at] if job.ssh_host_keys is None else []
+    asked = [entry_asked_at(job)] if job.awaits_host_keys else []
     asked += [user.requested_at for user in (*users_to_fetch(job), *users_to_apply(job))]
     if job.awaits_jupyter:
         asked.append(job.jupyter_requested_at or job.created_at)

@@ -175,6 +175,9 @@ class Reconciler:
             changed = await self._take(job, step, stored, budget)
             if changed is None or changed.phase is Phase.ENDED or changed.node is None:
                 return Looked(changed or job, self._context.clock() + _RETRY)
+            if isinstance(step, Make) and changed.pod_uid is not None:
+                # as new as it is it can only be on its way: what it comes to is hinted at, or looked at then
+                return Looked(changed, self._context.clock() + _RETRY)
             # what was written changes no pod, and what changes it meanwhile is hinted at: one look does for the next
             # step, but for an end, which needs its own
             seen = None if isinstance(step, Make) or is_stopping(changed) else seen

@@ -53,14 +53,14 @@ async def start(world: JobsWorld, client: Client, simulator: ClusterSimulator) -
     job_id = await world.submit(client, github_user="alice")
     await world.grant(job_id)
     await until_status(client, job_id, "active")
-
-    async def asked_for() -> bool:
-        return (await world.row(job_id))["ssh_host_keys"] is not None
-
-    await eventually(asked_for, "the keys of its SSH server were asked for")
+    await eventually(lambda: asked_for_host_keys(world, job_id), "the keys of its SSH server were asked for")
     tools = Tools.take_over(simulator, (await world.row(job_id))["pod_uid"])
     assert ALICE in tools.authorized_keys
     return job_id, tools
+
+
+async def asked_for_host_keys(world: JobsWorld, job_id: UUID) -> bool:
+    return (await world.row(job_id))["ssh_host_keys"] is not None
 
 
 async def ask(client: Client, job_id: UUID, action: str, **body: str) -> dict[str, Any]:
@@ -97,7 +97,9 @@ async def test_a_job_without_a_github_user_says_why_it_has_no_ssh_command(
     job = await until_status(client, job_id, "active")
     assert (job["ssh_command"], job["access_error"]) == (None, told)
     Tools.take_over(cluster_simulator, (await world.row(job_id))["pod_uid"])
+    assert (await world.row(job_id))["ssh_host_keys"] is None, "nobody can enter whom they would concern"
     assert (await add(client, job_id, "bob"))["status"] == "succeeded"
+    await eventually(lambda: asked_for_host_keys(world, job_id), "the keys of its SSH server were asked for")
     job = await job_of(client, job_id)
     assert (job["ssh_command"], job["access_error"]) == (f"ssh -p {job['node_port']} dev@{job['node_ip']}", None)
 

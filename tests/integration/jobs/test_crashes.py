@@ -118,6 +118,12 @@ async def a_pass(reconciler: Reconciler, job: Job) -> Looked:
     return await reconciler.work(job, Budget(PASS_SECONDS))
 
 
+async def two_passes(world: JobsWorld, reconciler: Reconciler, job_id: UUID) -> None:
+    """One makes the pod, the next one looks at it."""
+    for _ in range(2):
+        await a_pass(reconciler, await read(world, job_id))
+
+
 async def passes_until(world: JobsWorld, reconciler: Reconciler, job_id: UUID, *phases: Phase) -> Job:
     async def reached() -> Job | None:
         job = await read(world, job_id)
@@ -141,7 +147,7 @@ async def test_making_the_pod_survives_a_failure_at_every_call(
     """Incidents 4 and 5."""
     job_id = await granted(world, world.context())
     async with breaking(world, fails_at, failure) as dying:
-        await a_pass(dying, await read(world, job_id))
+        await two_passes(world, dying, job_id)
     await passes_until(world, reconciler, job_id, Phase.ACTIVE)
     await assert_one_of_each(world, job_id)
     assert await world.announced(job_id) == ["submitted", "preparing", "started"]
@@ -154,7 +160,7 @@ async def test_a_cancel_at_every_call_of_making_leaves_nothing(
     """Incident 9."""
     job_id = await granted(world, context)
     async with breaking(world, fails_at, KILLED) as dying:
-        await a_pass(dying, await read(world, job_id))
+        await two_passes(world, dying, job_id)
     await cancel(context, job_id)
     await passes_until(world, reconciler, job_id, Phase.ENDED)
     await eventually(lambda: nothing(world, job_id), "nothing is left")
@@ -177,6 +183,16 @@ async def test_ending_survives_a_kill_at_every_deletion(
 
 async def nothing(world: JobsWorld, job_id: UUID) -> bool:
     return not await world.objects(job_id)
+
+
+async def test_a_pod_that_was_just_made_is_left_alone_until_there_is_news_of_it_or_a_second_is_over(
+    world: JobsWorld, context: Context, reconciler: Reconciler
+) -> None:
+    job_id = await granted(world, context)
+    looked = await a_pass(reconciler, await read(world, job_id))
+    assert looked.next_at <= later(seconds=1)
+    assert looked.job.pod_uid is not None
+    assert looked.job.detail == "making the pod", "whatever the pod does, it does not say yet"
 
 
 async def test_two_workers_on_one_job_make_one_pod_and_one_history(

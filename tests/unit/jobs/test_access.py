@@ -1,13 +1,13 @@
 """Who may enter a job, and whether Jupyter runs in it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.jobs.domain.access import BARE, first_users, next_try
+from services.jobs.domain.access import BARE, entry_asked_at, first_users, next_try
 from services.jobs.domain.facts import (
     Fact,
     HostKeysRead,
@@ -22,7 +22,7 @@ from services.jobs.domain.facts import (
     UserRefused,
     UserRequested,
 )
-from services.jobs.domain.job import Job, UserState
+from services.jobs.domain.job import Job, JobUser, UserState
 from services.jobs.domain.transition_table import transition_of
 from shared.contracts.jobs import JobStatus
 from tests.support.jobs import NOW, a_job
@@ -33,6 +33,10 @@ LEASE: dict[str, Any] = {"epoch": 1, "node": "n1", "pod_uid": "u"}
 def active(**changes: Any) -> Job:
     box = {"launched_at": NOW, "expires_at": NOW + timedelta(hours=1), "ssh_host_keys": ["ssh-ed25519 AAAA"]}
     return a_job(status=JobStatus.ACTIVE, **{**LEASE, **box, **changes})
+
+
+def a_user(name: str, state: UserState, requested_at: datetime = NOW) -> JobUser:
+    return JobUser(name=name, state=state, requested_at=requested_at)
 
 
 def after(job: Job, *facts: Fact) -> tuple[Job, list[str]]:
@@ -155,7 +159,7 @@ def test_what_cannot_be_done_is_tried_ever_more_rarely(seconds: float) -> None:
 
 
 def test_the_host_keys_of_a_pod_are_read_once_and_forgotten_with_it() -> None:
-    fresh = active(ssh_host_keys=None)
+    fresh = active(ssh_host_keys=None, users=[a_user("alice", UserState.ADDED)])
     assert fresh.wants_access_work
     known, told = after(fresh, HostKeysRead(1, ("ssh-ed25519 BBBB",)))
     assert (known.ssh_host_keys, known.wants_access_work, told) == (["ssh-ed25519 BBBB"], False, [])
@@ -166,3 +170,18 @@ def test_the_host_keys_of_a_pod_are_read_once_and_forgotten_with_it() -> None:
     requeued = transition_of(lost, PodGone(1), NOW)
     assert requeued is not None
     assert requeued.job.ssh_host_keys is None
+
+
+def test_host_keys_are_wanted_of_a_pod_that_somebody_may_enter_from_when_they_may() -> None:
+    nobody = active(ssh_host_keys=None)
+    refused = active(ssh_host_keys=None, users=[a_user("mallory", UserState.REFUSED)])
+    assert not nobody.wants_access_work
+    assert not refused.wants_access_work
+    later = NOW + timedelta(hours=1)
+    asked = transition_of(refused, UserRequested("bob"), later)
+    assert asked is not None
+    assert entry_asked_at(asked.job) == later
+    added, _ = after(asked.job, KeysFetched(1, "bob"), KeysApplied(1, ("bob",)))
+    assert (added.awaits_host_keys, added.wants_access_work) == (True, True)
+    known, _ = after(added, HostKeysRead(1, ("ssh-ed25519 BBBB",)))
+    assert not known.wants_access_work
