@@ -40,7 +40,7 @@ async def test_the_shell_gets_exactly_the_command_that_the_api_shows(stack: Loca
         assert len(lines) == 6, "SECRET is no program, and was not put in its place"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("disk", [{}, {"disk_name": "inside", "disk_size_gb": 10}], ids=["scratch", "disk"])
 async def test_every_way_in_finds_the_same_environment(stack: LocalStack, disk: dict[str, Any]) -> None:
     given = {"COLOUR": "red and $(HOME) $$", "PATH_TO": "a=b"}

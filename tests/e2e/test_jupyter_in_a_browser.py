@@ -51,7 +51,7 @@ async def lab_of(stack: LocalStack, user: ApiUser) -> dict[str, Any]:
         assert not job["jupyter_error"], job
         return job["jupyter_enabled"] and job
 
-    job = dict(await until(enabled, "Jupyter", seconds=90))
+    job = dict(await until(enabled, "Jupyter", seconds=150))
     stack.secrets.add(job["jupyter_token"])
     return job
 

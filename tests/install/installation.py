@@ -135,7 +135,7 @@ class Installation:
         """Of a job."""
         return str(self.api(f"/v1/jobs/{job}")["status"])
 
-    def await_active(self, job: str, seconds: float = 90) -> None:
+    def await_active(self, job: str, seconds: float = 180) -> None:
         """Until it runs."""
         deadline = time.monotonic() + seconds
         while (found := self.api(f"/v1/jobs/{job}"))["status"] != "active":

@@ -95,7 +95,7 @@ async def test_jupyter_is_at_hosts_of_the_jobs_own_with_the_certificate_of_them_
     for job in jobs:
         installation.await_active(job, seconds=240)
         url = eventually(
-            lambda job=job: installation.api(f"/v1/jobs/{job}")["jupyter_url"], "JupyterLab's address", seconds=90
+            lambda job=job: installation.api(f"/v1/jobs/{job}")["jupyter_url"], "JupyterLab's address", seconds=180
         )
         host = f"{job[:8]}.{JOB_DOMAIN}"
         assert url.startswith(f"https://{host}/lab?token=")
@@ -247,7 +247,7 @@ def test_a_killed_nats_server_of_three_is_survived(installation: Installation, n
     server.kill()
     try:
         job = installation.submit("echo done")
-        eventually(lambda: installation.status(job) == "completed", "a job's end with two servers", seconds=90)
+        eventually(lambda: installation.status(job) == "completed", "a job's end with two servers", seconds=180)
     finally:
         server.start()
     eventually(lambda: installation.health()[0] == 200, "healthy again")

@@ -75,7 +75,7 @@ class Traffic:
                 image=JOB_IMAGE, instance_type="p5.48xlarge", gpu_count=1, duration_hours=1, command=COUNT
             )
             self.jobs.append(str(job.job_id))
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 180
             while client.get_job(job.job_id).status != "active":
                 assert time.monotonic() < deadline, client.get_job(job.job_id)
                 time.sleep(0.5)

@@ -94,6 +94,6 @@ async def _jupyter(user: ApiUser, job_id: str) -> Notebook:
         assert not job["jupyter_error"], job
         return job["jupyter_enabled"] and job["jupyter_url"]
 
-    notebook = Notebook(await until(enabled, "Jupyter", seconds=80))
+    notebook = Notebook(await until(enabled, "Jupyter", seconds=150))
     await until(notebook.answers, "its address leads to it")
     return notebook
