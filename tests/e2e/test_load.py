@@ -19,7 +19,7 @@ BARE = {"GPUDEV_TOOLS_IMAGE": ""}
 NAMES = ("ann", "ben", "cid", "dot", "eve")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_forty_jobs_by_five_users_run_in_order_and_leave_nothing(stack: LocalStack, tmp_path: Path) -> None:
     async with users(stack, *NAMES) as members:
         burst = Burst(members, tmp_path, jobs=40)
@@ -29,7 +29,7 @@ async def test_forty_jobs_by_five_users_run_in_order_and_leave_nothing(stack: Lo
         await burst.check(stack, jobs)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_two_replicas_of_each_service_carry_the_same_load(tmp_path: Path) -> None:
     with running_stack(GPUDEV_REPLICAS="2", **BARE) as stack:
         async with users(stack, *NAMES) as members:
@@ -48,7 +48,7 @@ def battered_stack() -> Iterator[LocalStack]:
         yield stack
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_no_job_is_lost_or_run_twice_when_a_process_is_killed(
     battered_stack: LocalStack, tmp_path: Path, victim: str

@@ -7,7 +7,7 @@ from shared.contracts.events import STREAM
 from tests.support.harness import nats_client
 from tests.support.stack import ApiUser, LocalStack, until, users
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 A100 = "p4d.24xlarge"
 
 

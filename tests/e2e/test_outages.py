@@ -10,7 +10,7 @@ import pytest
 from tests.support.promises import Stopwatch, promised
 from tests.support.stack import ApiUser, LocalStack, hanging, read_events, until, users
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 ENDS_WITHIN = 5.0
 """From the end of a key to the end of what it has opened."""

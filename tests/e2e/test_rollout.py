@@ -24,7 +24,7 @@ STEP_SECONDS = 0.1
 NOWHERE = {"image": "debian:12", "instance_type": "p6-b200.48xlarge", "duration_hours": 1, "command": "true"}
 """A job of a type that the fleet has not: it waits for ever."""
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
