@@ -1,6 +1,5 @@
 """The command line in a process of its own, against a server that answers as a test tells it."""
 
-import asyncio
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from gpudev.cli import app, job_options
 from shared.contracts.catalogue import CATALOGUE
 from tests.client.scripted import Answerer, says, scripted, streams
 from tests.client.test_exchange import ACTIVE, ENDED, SUBMITTED
+from tests.support.programs import outcome
 
 ROOT = Path(__file__).parents[2]
 JOB = SUBMITTED["job_id"]
@@ -63,17 +63,9 @@ class Person:
             "AWS_EC2_METADATA_DISABLED": "true",
             "HOME": str(self.config.parent),
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gpudev",
-            *arguments,
-            env={**plain, **given, **environment},
-            stdout=out,
-            stderr=beside,
-        )
-        output, told = await process.communicate()
-        return process.returncode or 0, (output or b"").decode(), (told or b"").decode()
+        command = (sys.executable, "-m", "gpudev", *arguments)
+        code, output, told = await outcome(*command, env={**plain, **given, **environment}, stdout=out, stderr=beside)
+        return code, output.decode(), told.decode()
 
     async def log_in(self, url: str, *options: str, **environment: str) -> tuple[int, str, str]:
         """With credentials as the shell has them."""

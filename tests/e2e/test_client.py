@@ -6,7 +6,6 @@ import os
 import random
 import re
 import time
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from aiohttp import web
 from gpudev import AsyncClient, Client, errors
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.fault_proxy import Fault, api_fault_proxy
+from tests.support.programs import outcome
 from tests.support.promises import promised
 from tests.support.stack import LocalStack
 
@@ -210,11 +210,8 @@ class CommandLine:
 
     async def type(self, *arguments: str, code: int = 0) -> str:
         """The output of a command that ends with `code`."""
-        process = await asyncio.create_subprocess_exec(
-            self._program, *arguments, env=self._environment, cwd="/", stdout=PIPE, stderr=PIPE
-        )
-        output, told = await process.communicate()
-        assert process.returncode == code, f"{arguments}: {process.returncode}\n{output.decode()}\n{told.decode()}"
+        ended, output, told = await outcome(self._program, *arguments, env=self._environment, cwd="/")
+        assert ended == code, f"{arguments}: {ended}\n{output.decode()}\n{told.decode()}"
         return output.decode() if code == 0 else told.decode()
 
     async def read(self, *arguments: str) -> Any:
@@ -283,12 +280,12 @@ async def test_disks_at_the_command_line(stack: LocalStack, tmp_path: Path) -> N
     assert "gpudev disk list" in await shell.type("disk", "show", "none", code=5)
 
 
+@pytest.mark.timeout(400)
 async def test_the_commands_of_the_readme_do_what_it_says(stack: LocalStack) -> None:
     section = README.read_text().split("\n## From the command line\n")[1]
     commands = section.split("```sh\n")[1].split("```")[0].replace(".local/bin/gpudev", str(stack.state.command))
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "API_", "GPUDEV_"))}
-    process = await asyncio.create_subprocess_exec("sh", "-ec", commands, env=plain, stdout=PIPE, stderr=PIPE)
-    output, told = await process.communicate()
-    assert process.returncode == 0, told.decode()
+    code, output, told = await outcome("sh", "-ec", commands, env=plain, seconds=300)
+    assert code == 0, told.decode()
     assert re.search(r"^http\S+token=", output.decode(), re.MULTILINE), output.decode()
     assert output.decode().endswith("\nhello\n")

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from deploy.local.ports import free_ports
+from tests.support.programs import outcome
 from tests.support.promises import promised
 from tests.support.stack import ApiUser, LocalStack, until, users
 
@@ -63,11 +64,9 @@ class Desk:
         program, *arguments = command
         if program in {"ssh", "scp", "sftp"}:
             arguments = ["-F", str(self.config), *arguments]
-        process = await asyncio.create_subprocess_exec(
-            program, *arguments, env=self.environment, stdin=stdin, stdout=PIPE, stderr=PIPE, cwd=self.home
-        )
-        output, errors = await asyncio.wait_for(process.communicate(), seconds)
-        return Ended(int(process.returncode or 0), output.decode(), errors.decode())
+        options = {"env": self.environment, "stdin": stdin, "cwd": self.home}
+        code, output, errors = await outcome(program, *arguments, seconds=seconds, **options)
+        return Ended(code, output.decode(), errors.decode())
 
 
 @asynccontextmanager
@@ -300,9 +299,7 @@ async def test_a_key_that_is_revoked_ends_the_session_with_a_line_that_says_so(
 async def test_who_connects_while_a_session_is_frozen_is_not_cut_off(stack: LocalStack, tmp_path: Path) -> None:
     """A job that takes nothing holds up its sender, which is no reason to end the session."""
     async with users(stack, "demo") as (demo,), desk_of(stack, demo, tmp_path) as desk:
-        zeros = await asyncio.create_subprocess_exec("head", "-c", str(64 * MIB), "/dev/zero", stdout=PIPE)
-        data, _ = await zeros.communicate()
-        (tmp_path / "zeros").write_bytes(data)
+        (tmp_path / "zeros").write_bytes(bytes(64 * MIB))
         with (tmp_path / "zeros").open("rb") as source:
             # longer than a WebSocket's keep-alive waits
             ended = await desk.run("ssh", HOST, "sleep 45; wc -c", stdin=source.fileno(), seconds=120)

@@ -11,8 +11,11 @@ from typing import Any
 
 import yaml
 
+from tests.support.programs import outcome
 from tests.support.stack import LocalStack
 
+_SECONDS = 600.0
+"""A run may be of a gigabyte."""
 DEFAULTS = {"image": "debian:12", "instance_type": "p5.48xlarge", "github_user": "demo", "duration_hours": 0.2}
 
 
@@ -61,9 +64,9 @@ class Shell:
 
     async def type(self, *arguments: str, stdin: bytes | None = None) -> tuple[int, bytes, str]:
         """Exit code, output, and what was told beside it."""
-        process = await self.start(*arguments, stdin=asyncio.subprocess.DEVNULL if stdin is None else PIPE)
-        output, told = await process.communicate(stdin)
-        return process.returncode or 0, output, told.decode()
+        options = {"stdin": asyncio.subprocess.DEVNULL, "env": self._environment, "cwd": self.folder}
+        code, output, told = await outcome(self._program, *arguments, given=stdin, seconds=_SECONDS, **options)
+        return code, output, told.decode()
 
     @asynccontextmanager
     async def running(self, *command: str, options: Sequence[str] = ("--no-send",)) -> AsyncIterator["Running"]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import asyncssh
 
+from tests.support.programs import outcome
+
 
 class Session(NamedTuple):
     """How a command over SSH ended."""
@@ -41,10 +43,7 @@ async def type_in(ssh_command: str, script: str) -> str:
     """Open a session with a terminal by OpenSSH's client and type a script; what it prints."""
     typed = Typed(script)
     command = ssh_command.replace("ssh ", "ssh -tt -o ConnectTimeout=30 ", 1)
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await asyncio.wait_for(process.communicate(f"{typed.line}\nexit\n".encode()), 90)
+    _, output, _ = await outcome("bash", "-c", command, given=f"{typed.line}\nexit\n".encode(), stderr=None)
     assert typed.is_done(output.decode()), output.decode()
     return typed.printed(output.decode())
 
@@ -67,11 +66,8 @@ async def _paste_into_shell(ssh_command: str, script: str, key: Path | None) -> 
     command = ssh_command if key is None else re.sub(r"-F \S+", lambda _: only, ssh_command)
     # a handshake that stalls ends as one that was refused does
     text = f"{command.replace('ssh ', 'ssh -o ConnectTimeout=30 ', 1)} {shlex.quote(script)}"
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", text, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 90)
-    return Session(int(process.returncode or 0), output.decode())
+    code, output, _ = await outcome("bash", "-c", text, stdin=asyncio.subprocess.DEVNULL, stderr=None)
+    return Session(code, output.decode())
 
 
 async def _paste_into_asyncssh(words: list[str], script: str, key: Path | None) -> Session:
