@@ -20,8 +20,10 @@ _ENDS = frozenset({"404", "408"})
 _HEARTBEAT = "100"
 _SERVER_SECONDS = 0.1
 """By which the server's time for a request is shorter than ours: what it still sends then is not lost on us."""
-_END_SECONDS = 1.0
-"""At most, for the end of a request that waits for nothing, on being closed."""
+_BUSY_SECONDS = 0.5
+"""After a message, in which another one may come at any moment."""
+_BUSY_TAKE_SECONDS = 0.2
+"""Of a request in that time: on being closed its end is waited for."""
 
 
 class Pull:
@@ -45,8 +47,9 @@ class Pull:
         self._refusal: Msg | None = None
         self._subscription: Subscription | None = None
         self._closed = False
-        self._ends_by_itself = False
-        """A request is under way that waits for nothing."""
+        self._arrived_at = -_BUSY_SECONDS
+        self._ends_soon = False
+        """A request is under way that was made in a busy time."""
 
     async def open(self) -> None:
         """Begin to listen; once, before the first `take`."""
@@ -59,9 +62,9 @@ class Pull:
             nats.errors.Error: The server does not say that it sends nothing more.
         """
         self._closed = True
-        if self._ends_by_itself:
-            # what the server has chosen for it already, it would send to nobody, and take for under way
-            await wait_until_set(self._ended, _END_SECONDS)
+        if self._ends_soon:
+            # what the server is choosing for it just now, it would send to nobody, and take for under way
+            await wait_until_set(self._ended, _BUSY_TAKE_SECONDS)
         try:
             if self._subscription is not None:
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
@@ -71,11 +74,16 @@ class Pull:
     async def take(self, most: int, seconds: float) -> list[Msg]:
         """What waits; if nothing does, what comes first in this time. Empty: nothing came.
 
+        Soon after a message it returns sooner, though nothing has come.
+
         Raises:
             APIError: The server refuses.
             nats.errors.Error: There is no connection.
         """
         clock = asyncio.get_running_loop().time
+        self._ends_soon = clock() - self._arrived_at < _BUSY_SECONDS
+        if self._ends_soon:
+            seconds = min(seconds, _BUSY_TAKE_SECONDS)
         end = clock() + seconds
         # both together: it ends as soon as what waits is sent, and waits for the first when nothing does
         await self._ask(most, seconds, no_wait=True)
@@ -95,12 +103,8 @@ class Pull:
         request: dict[str, Any] = {"batch": self._missing, "expires": round(1e9 * (seconds - _SERVER_SECONDS))}
         if no_wait:
             request["no_wait"] = True
-        self._ends_by_itself = no_wait
-        try:
-            await self._client.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._requests}")
-            await wait_until_set(self._ended, seconds)
-        finally:
-            self._ends_by_itself = False
+        await self._client.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._requests}")
+        await wait_until_set(self._ended, seconds)
         if self._refusal is not None:
             raise APIError.from_msg(self._refusal)
 
@@ -108,6 +112,7 @@ class Pull:
         status = (message.headers or {}).get("Status")
         if status is None:
             self._arrived.append(message)
+            self._arrived_at = asyncio.get_running_loop().time()
             self._missing -= 1
             if self._missing <= 0:
                 self._ended.set()

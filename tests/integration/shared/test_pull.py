@@ -11,6 +11,7 @@ from nats.js.errors import APIError
 from shared.contracts.events import STREAM
 from shared.messaging.pull import Pull
 from tests.support.harness import Harness, eventually
+from tests.support.promises import promised
 from tests.support.servers import NatsServer
 
 LONG = 20.0
@@ -91,3 +92,31 @@ async def test_it_goes_on_after_the_connection_was_lost(harness: Harness, pull: 
     await eventually(lambda: harness.broker.connected, "it is back")
     await put(harness, "b")
     assert "b" in await taken(pull, 10, LONG)
+
+
+async def test_it_is_closed_at_once_when_nothing_comes(harness: Harness, pull: Pull) -> None:
+    taking = asyncio.create_task(pull.take(10, LONG))
+    await eventually(lambda: is_asked(harness), "it waits")
+    with promised(0.5):
+        await pull.close()
+    assert await taking == []
+
+
+async def test_what_is_chosen_for_it_as_it_is_closed_is_taken(harness: Harness, pull: Pull) -> None:
+    await put(harness, "a")
+    assert await taken(pull, 10, LONG) == ["a"]
+    taking = asyncio.create_task(taken(pull, 10, LONG))
+    await eventually(lambda: is_asked(harness), "it waits")
+    closing = asyncio.create_task(pull.close())
+    await put(harness, "b")
+    await closing
+    lost = await taking == [] and await is_under_way(harness) > 1
+    assert not lost
+
+
+async def is_asked(harness: Harness) -> bool:
+    return bool((await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_waiting)
+
+
+async def is_under_way(harness: Harness) -> int:
+    return (await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_ack_pending or 0
