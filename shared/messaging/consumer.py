@@ -226,8 +226,7 @@ class Consumer:
     async def _give_up(self) -> None:
         """Another replica reads, from now on or already."""
         if self._pull is not None:
-            for message in self._pull.give_up():
-                await self._answer(message.nak())
+            await self._give_back(self._pull.give_up())
         if self._leaving:
             self._leader_lock.release()
             self._left.set()
@@ -254,8 +253,7 @@ class Consumer:
             return
         term = self._term
         if not await self._leads() or self._term != term:  # somebody may have read while we waited
-            for message in messages:
-                await self._answer(message.nak())
+            await self._give_back(messages)
             return
         if len(messages) == 1 or not await self._work_together(messages):
             await self._work_each(messages)
@@ -329,8 +327,7 @@ class Consumer:
                 await self._work(message)
             except DatabaseUnavailable:
                 log.warning("events_wait", events=len(messages) - place)
-                for waiting in messages[place:]:
-                    await self._answer(waiting.nak())
+                await self._give_back(messages[place:])
                 raise
 
     async def _work(self, message: Msg) -> None:
@@ -375,6 +372,11 @@ class Consumer:
 
     async def _tell_dead_letter(self, message: Msg) -> None:
         await self._broker.client.publish(f"{DEAD_LETTER_ROOT}.{self._name}.{message.subject}", message.data)
+
+    async def _give_back(self, messages: Sequence[Msg]) -> None:
+        """To whoever asks next."""
+        for message in messages:
+            await self._answer(message.nak())
 
     async def _answer(self, reply: Awaitable[None]) -> None:
         try:

@@ -56,9 +56,7 @@ class OrderedPull:
 
     def give_up(self) -> list[Msg]:
         """What it has kept, for the server to send to somebody else; it is kept no longer."""
-        kept = self._in_order()
-        self._kept.clear()
-        return kept
+        return self._next_kept(len(self._kept))
 
     async def take(self, most: int, seconds: float) -> list[Msg]:
         """What waits, in the order of the stream; if nothing does, what comes first in this time.
@@ -95,9 +93,6 @@ class OrderedPull:
         if self._doubtful_until == doubtful_until:  # no new one meanwhile
             self._doubtful_until = None
         return self._doubtful_until is None
-
-    def _in_order(self) -> list[Msg]:
-        return [self._kept[place] for place in sorted(self._kept)]
 
     def _next_kept(self, most: int) -> list[Msg]:
         taken = sorted(self._kept)[:most]

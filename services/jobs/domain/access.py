@@ -62,7 +62,7 @@ def find_user(job: Job, name: str) -> JobUser | None:
 
 
 def entry_asked_at(job: Job) -> datetime:
-    """When the last of those who may enter the job was asked for, or it began; with nobody, when it was submitted."""
+    """When the last who may enter was asked for, or the job began if that is later; without any, when it was made."""
     return max((user.requested_at for user in job.users if user.state is not UserState.REFUSED), default=job.created_at)
 
 

@@ -34,12 +34,16 @@ async def with_consumer(harness: Harness) -> None:
         await eventually(lambda: harness.seen, "the consumer is there")
 
 
-async def take(harness: Harness) -> list[Msg]:
-    """What waits, as a replica takes it that then does nothing with it."""
+async def taken_from_between(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Msg:
+    """The second of three events, as a replica took it that does nothing with it, and that has a second for it."""
+    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
+    await with_consumer(harness)
+    await publish(harness, 2)
     pull = Pull(harness.broker.client, STREAM, harness.name)
     await pull.open()
-    taken = await pull.take(10, 2.0)
+    (taken,) = await pull.take(10, 2.0)
     await pull.close()
+    await publish(harness, 3)
     return taken
 
 
@@ -61,24 +65,16 @@ async def test_what_came_while_the_database_was_away_takes_effect_in_its_order(
             raise DatabaseUnavailable
         return original()
 
-    async with running(harness.relay.loop.run):
-        for version in range(1, 6):
-            await harness.publish("one", version)
-        await eventually(harness.all_published, "published")
+    await publish(harness, 1, 2, 3, 4, 5)
     monkeypatch.setattr(harness.database, "transaction", transaction)
     async with running(consumer.loop.run):
-        await eventually(lambda: len(harness.seen) >= 5, "handled in the end")
-    assert harness.seen == [("one", version) for version in range(1, 6)]
+        await handled(harness, 5)
 
 
 async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
-    await with_consumer(harness)
-    await publish(harness, 2)
-    assert len(await take(harness)) == 1, "it dies with this one"
-    await publish(harness, 3)
+    await taken_from_between(harness, monkeypatch)
     async with running(harness.consumer().loop.run):
         await handled(harness, 3)
 
@@ -86,11 +82,7 @@ async def test_what_a_dead_replica_had_begun_takes_effect_before_what_came_after
 async def test_what_comes_back_late_takes_effect_before_what_came_after_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
-    await with_consumer(harness)
-    await publish(harness, 2)
-    (held,) = await take(harness)
-    await publish(harness, 3)
+    held = await taken_from_between(harness, monkeypatch)
     async with running(harness.consumer().loop.run):
         for _ in range(8):  # 2 s, twice the time after which the server would have sent it again
             await held.in_progress()
@@ -102,12 +94,8 @@ async def test_what_comes_back_late_takes_effect_before_what_came_after_it(
 async def test_what_somebody_puts_off_does_not_hold_up_the_rest(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "_ACK_WAIT_SECONDS", 1)
-    await with_consumer(harness)
-    await publish(harness, 2)
-    (put_off,) = await take(harness)
+    put_off = await taken_from_between(harness, monkeypatch)
     await put_off.nak(delay=600)
-    await publish(harness, 3)
     async with running(harness.consumer().loop.run):
         await eventually(lambda: ("one", 3) in harness.seen, "it is not waited for")
 
