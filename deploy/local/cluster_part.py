@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy.local.part import Part
 from deploy.local.ports import accepts
-from deploy.local.tools.image import IMAGE, MODULE, PROBES, make_image
+from deploy.local.tools.image import IMAGE, INITS, MODULE, PROBES, make_image
 
 DEMO_FLEET = "p5.48xlarge,p5.48xlarge,p4d.24xlarge,p4d.24xlarge"
 
@@ -30,7 +30,7 @@ class Cluster:
         program = make_image(self.tools_image)
         where = ["--state", str(self.directory), "--port", str(self.port), "--kubeconfig", str(self.kubeconfig)]
         files = ("--image", f"{IMAGE}={self.tools_image}", "--program", f"{program}={MODULE}")
-        image = (*files, "--probe", f"{program}={PROBES}")
+        image = (*files, "--probe", f"{program}={PROBES}", "--init", f"{program}={INITS}")
         return Part(
             name="cluster",
             argv=(sys.executable, "-m", "deploy.local.cluster", *where, "--nodes", self.nodes, *image),

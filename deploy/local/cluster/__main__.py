@@ -73,6 +73,13 @@ def _options() -> Options:
         metavar="FILE=MODULE",
         help="where a container's probe executes a copy of FILE, MODULE's coroutine probe is asked in its place",
     )
+    parser.add_argument(
+        "--init",
+        action="append",
+        default=[],
+        metavar="FILE=MODULE",
+        help="where an init container executes a copy of FILE, MODULE's function init is called in its place",
+    )
     given = parser.parse_args()
     try:
         nodes = fleet.node_names([part.strip() for part in given.nodes.split(",") if part.strip()])
@@ -91,6 +98,7 @@ def _options() -> Options:
         },
         programs=_modules(given.program),
         probes=_modules(given.probe),
+        inits=_modules(given.init),
     )
 
 

@@ -49,6 +49,8 @@ class Options:
     """Modules of Python programs that are loaded once for all containers, by the file that stands for them."""
     probes: dict[Path, str]
     """Modules that answer in place of such programs what a probe asks them, likewise."""
+    inits: dict[Path, str]
+    """Modules that do in place of such programs what an init container is for, likewise."""
 
 
 class StateInUse(Exception):
@@ -85,7 +87,8 @@ class Simulator:
             back_off_seconds=self._options.back_off_seconds,
             images=self._options.images,
             launcher=launcher,
-            probes={file.read_bytes(): import_module(module).probe for file, module in self._options.probes.items()},
+            probes=_functions(self._options.probes, "probe"),
+            inits=_functions(self._options.inits, "init"),
         )
         subresources = PodSubresources(registry, kubelet.directory_of, kubelet.resolve)
         handlers = {name: getattr(subresources, name) for name in ("log", "exec", "binding", "eviction")}
@@ -110,6 +113,11 @@ class Simulator:
             launcher.close()
             await store.close()
             os.close(self._lock)
+
+
+def _functions(modules: dict[Path, str], name: str) -> dict[bytes, Any]:
+    """By the content of the files that they stand for."""
+    return {file.read_bytes(): getattr(import_module(module), name) for file, module in modules.items()}
 
 
 async def _until(stop: asyncio.Event, loops: list[Coroutine[Any, Any, None]], failure: asyncio.Future[None]) -> None:

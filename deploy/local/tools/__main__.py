@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     pod = Pod()
     match arguments:
         case ["install", directory]:
-            _install(pod.inside(directory))
+            from deploy.local.tools.image import install  # noqa: PLC0415
+
+            install(pod.inside(directory))
         case ["run", *rest] if (wanted := _wanted(rest)) is not None:
             return _run(pod, wanted)
         case ["ready"]:
@@ -48,14 +50,6 @@ def _standard_input(otherwise: bytes | None = None) -> bytes:
     if len(data) != length:
         raise EOFError("standard input is cut off")
     return data
-
-
-def _install(directory: Path) -> None:
-    from deploy.local.tools.image import write_program  # noqa: PLC0415
-
-    write_program(directory / "bin/gpudev")
-    for name in ("etc", "run"):
-        (directory / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def _wanted(arguments: list[str]) -> "dict[str, list[str]] | None":

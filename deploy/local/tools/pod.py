@@ -23,12 +23,17 @@ class Pod:
 
     def inside(self, path: str) -> Path:
         """Where a path of the pod lies on this machine; `..` never leads out."""
-        return self.root / os.path.normpath(f"/{path}").lstrip("/")
+        return inside(self.root, path)
 
     def mounted(self, path: str) -> str:
         """What a path means to a user: below the pod's mounts what it means in the pod, any other this machine's."""
         top = path.split("/")[1:2] if path.startswith("/") else []
         return str(self.inside(path)) if top and top[0] and (self.root / top[0]).exists() else path
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where a path of the pod with this root lies on this machine; `..` never leads out."""
+    return root / os.path.normpath(f"/{path}").lstrip("/")
 
 
 def shell() -> str:

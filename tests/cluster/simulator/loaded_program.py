@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 _LOADED_IN = os.getpid()
 
@@ -18,3 +19,11 @@ def main(arguments: list[str]) -> int:
 async def probe(arguments: Sequence[str], environment: Mapping[str, str]) -> bool | None:
     """What a probe is told: whether the container's colour is the one asked for; of anything else, to execute it."""
     return environment["COLOUR"] == arguments[1] if arguments[0] == "is" else None
+
+
+def init(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """What an init container is for: to write where it was told, and who did; of anything else, to execute it."""
+    if arguments[0] != "write":
+        return False
+    Path(arguments[1]).write_text(f"{environment['COLOUR']} {os.getpid()}")
+    return True

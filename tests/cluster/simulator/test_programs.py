@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kubernetes.client import CoreV1Api, V1Pod
+from kubernetes.client import CoreV1Api, CoreV1Event, V1Pod
 
 from tests.cluster.objects import pod
 from tests.cluster.simulation import Simulation
@@ -26,7 +26,9 @@ def program(tmp_path: Path) -> Path:
 @pytest.fixture
 def simulation(tmp_path: Path, program: Path) -> Iterator[Simulation]:
     module = "tests.cluster.simulator.loaded_program"
-    made = Simulation(tmp_path / "state", "--program", f"{program}={module}", "--probe", f"{program}={module}")
+    options = ("--program", "--probe", "--init")
+    given = (word for option in options for word in (option, f"{program}={module}"))
+    made = Simulation(tmp_path / "state", "--back-off", "1", *given)
     made.start()
     yield made
     made.stop()
@@ -71,6 +73,55 @@ def test_a_loaded_program_answers_a_probe_without_being_executed(
         pod_when(core, passing, _is_ready, "ready")
     for failing in (wrong, executed):
         pod_in_phase(core, failing, "Failed")
+
+
+def test_a_loaded_program_does_what_an_init_container_is_for_without_being_executed(
+    simulation: Simulation, connect: Callable[[Simulation], CoreV1Api], program: Path, tmp_path: Path
+) -> None:
+    core, written = connect(simulation), tmp_path / "written"
+    copy = str(shutil.copy(program, program.with_name("copy")))
+
+    def prepared(*command: str) -> V1Pod:
+        init = {"name": "init", "image": "debian:12", "env": [{"name": "COLOUR", "value": "red"}]}
+        body = pod(command=["true"], restartPolicy="Never", initContainers=[{**init, "command": list(command)}])
+        return core.create_namespaced_pod("default", body)
+
+    done, executed = prepared(copy, "write", str(written)), prepared(copy, "0")
+    failing = prepared(copy, "write", str(tmp_path / "nowhere/written"))
+    found = pod_in_phase(core, done, "Succeeded")
+    ended = found.status.init_container_statuses[0].state.terminated
+    assert (ended.exit_code, ended.reason, ended.started_at <= ended.finished_at) == (0, "Completed", True)
+    assert core.read_namespaced_pod_log(found.metadata.name, "default", container="init") == ""
+    assert written.read_text() == f"red {simulation.process.pid}"
+    assert not (simulation.state / "pods" / found.metadata.uid / "containers/init/0/started").exists()
+    events = [event for event in core.list_namespaced_event("default").items if _is_about(event, found, "init")]
+    assert sorted(event.reason for event in events) == ["Created", "Pulled", "Started"]
+    pod_in_phase(core, executed, "Succeeded")
+    # its last argument is no exit code: what cannot be done here is executed, and fails as it does there
+    found = pod_in_phase(core, failing, "Failed")
+    assert found.status.init_container_statuses[0].state.terminated.exit_code == 1
+
+
+def test_what_an_init_container_was_for_is_not_done_again_after_a_kill(
+    simulation: Simulation, connect: Callable[[Simulation], CoreV1Api], program: Path, tmp_path: Path
+) -> None:
+    core, written = connect(simulation), tmp_path / "written"
+    copy = str(shutil.copy(program, program.with_name("copy")))
+    init = {"name": "init", "image": "debian:12", "env": [{"name": "COLOUR", "value": "red"}]}
+    init["command"] = [copy, "write", str(written)]
+    made = core.create_namespaced_pod("default", pod(initContainers=[init]))
+    pod_in_phase(core, made, "Running")
+    simulation.kill()
+    written.unlink()
+    simulation.start()
+    found = pod_in_phase(connect(simulation), made, "Running")
+    assert found.status.init_container_statuses[0].restart_count == 0
+    assert not written.exists()
+
+
+def _is_about(event: CoreV1Event, found: V1Pod, init_container: str) -> bool:
+    what = event.involved_object
+    return (what.uid, what.field_path) == (found.metadata.uid, f"spec.initContainers{{{init_container}}}")
 
 
 def _is_ready(found: V1Pod) -> bool:

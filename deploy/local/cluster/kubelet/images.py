@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _REFERENCE = re.compile(
@@ -12,6 +12,9 @@ _REFERENCE = re.compile(
 )
 UNPULLABLE_MARK = "does-not-exist"
 UNPULLABLE_TAG = ":missing"
+
+Init = Callable[[Sequence[str], Mapping[str, str]], bool]
+"""Does what a program would do with arguments in an environment, and prints nothing; False: it is to be executed."""
 
 
 def is_valid(image: str) -> bool:

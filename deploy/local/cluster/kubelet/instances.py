@@ -77,6 +77,13 @@ class Instance:
         self.directory.mkdir(mode=0o700, parents=True)
         write_private(self.directory / "config", config.encode())
 
+    def record_success(self, began: datetime) -> None:
+        """What a shim records of a program that ended well and printed nothing, now."""
+        for name, text in (("running", _nanoseconds(began)), ("exit", f"0 0 {_nanoseconds(now())} ")):
+            temporary = self.directory / f".{name}.new"
+            temporary.write_text(str(text))
+            temporary.replace(self.directory / name)
+
     async def start(self, spawn: Callable[[Path], Awaitable[int]]) -> datetime | None:
         """Makes sure that the program runs or has run, once; when it began, or None if it could not be executed.
 
@@ -104,7 +111,7 @@ class Instance:
         ended = self.exit
         if ended is None:
             self.signal(signal.SIGKILL)
-            write_private(self.directory / "exit", f"{_LOST} 0 {int(now().timestamp() * 1e9)} ".encode())
+            write_private(self.directory / "exit", f"{_LOST} 0 {_nanoseconds(now())} ".encode())
             ended = self.exit
         if ended is None:
             raise RuntimeError(f"the exit record of {self.directory} does not stay")
@@ -182,6 +189,10 @@ async def _process_end(pid: int) -> None:
             await asyncio.sleep(_POLL_SECONDS * 5)
         return
     await proc.until_ended(pid)
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e9)
 
 
 def _moment(nanoseconds: int) -> datetime:

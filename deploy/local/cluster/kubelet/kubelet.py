@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy.local.cluster import fleet
 from deploy.local.cluster.events import EventRecorder
-from deploy.local.cluster.kubelet.images import resolve
+from deploy.local.cluster.kubelet.images import Init, resolve
 from deploy.local.cluster.kubelet.instances import Instance, instances
 from deploy.local.cluster.kubelet.launcher import Launcher
 from deploy.local.cluster.kubelet.pod_worker import PodWorker, Surroundings
@@ -49,13 +49,22 @@ class Kubelet:
         images: Mapping[str, Path],
         launcher: Launcher,
         probes: Mapping[bytes, Probe],
+        inits: Mapping[bytes, Init],
     ) -> None:
         self._registry, self._events, self._images = registry, events, images
         self._directory, self._nodes = directory, nodes
         # the interpreter's folder last, so that `python` exists on a bare machine too
         search_path = f"{_STANDARD_PATH}:{Path(sys.executable).parent}"
         self._around = Surroundings(
-            registry, events, search_path, fleet.NODE_ADDRESS, back_off_seconds, self.resolve, launcher.spawn, probes
+            registry,
+            events,
+            search_path,
+            fleet.NODE_ADDRESS,
+            back_off_seconds,
+            self.resolve,
+            launcher.spawn,
+            probes,
+            inits,
         )
         self._workers: dict[str, PodWorker] = {}
         self._dead: set[str] = set()  # nodes

@@ -12,6 +12,7 @@ from pathlib import Path
 from deploy.local.cluster.events import EventRecorder
 from deploy.local.cluster.kubelet import environment, volumes
 from deploy.local.cluster.kubelet.container_worker import ContainerWorker, PodContext
+from deploy.local.cluster.kubelet.images import Init
 from deploy.local.cluster.kubelet.instances import Config
 from deploy.local.cluster.kubelet.probes import Probe
 from deploy.local.cluster.kubelet.status import PodFacts, pod_status
@@ -43,6 +44,8 @@ class Surroundings:
     """Starts a shim for the directory of a container's instance; its pid."""
     probes: Mapping[bytes, Probe]
     """Of programs that are not executed for a probe, by the content of their file."""
+    inits: Mapping[bytes, Init]
+    """Of programs that are not executed as init containers, likewise."""
 
 
 class PodWorker:
@@ -56,8 +59,8 @@ class PodWorker:
         spec = pod["spec"]
         # init containers restart until they succeed, unless the pod never restarts anything
         init_policy = "Never" if spec["restartPolicy"] == "Never" else "OnFailure"
-        self._init = [self._container(c, init_policy) for c in spec.get("initContainers") or []]
-        self._main = [self._container(c, spec["restartPolicy"]) for c in spec["containers"]]
+        self._init = [self._container(c, init_policy, surroundings.inits) for c in spec.get("initContainers") or []]
+        self._main = [self._container(c, spec["restartPolicy"], {}) for c in spec["containers"]]
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._failure: tuple[str, str] | None = None
@@ -176,12 +179,13 @@ class PodWorker:
             else:
                 return
 
-    def _container(self, spec: Object, restart_policy: str) -> ContainerWorker:
+    def _container(self, spec: Object, restart_policy: str, inits: Mapping[bytes, Init]) -> ContainerWorker:
         context = PodContext(
             configure=self._configure,
             resolve=self._resolve,
             spawn=self._around.spawn,
             probes=self._around.probes,
+            inits=inits,
             root=self._root(spec["name"]),
             publish=self._publish,
             event=self._event,
