@@ -9,6 +9,7 @@ from services.capacity.context import Context
 from services.capacity.domain.availability import Snapshot
 from services.capacity.operations.read import SnapshotFacts, read_facts
 from services.capacity.schemas import Availability, ClusterStatusBody
+from shared.database.group_read import GroupRead
 from shared.web.conditional import Encoded, digest
 
 _NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -51,16 +52,17 @@ class ShownCluster:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._facts = GroupRead[None, SnapshotFacts](self._read_facts)
         self._availability = _Shown(Availability)
         self._status = _Shown(ClusterStatusBody)
 
     async def availability(self) -> Encoded:
         """GPUs of each type."""
-        return self._availability.of(await self._facts(), self._context.clock())
+        return self._availability.of(await self._facts.read(None), self._context.clock())
 
     async def status(self) -> Encoded:
         """The same counts, and the jobs by status."""
-        return self._status.of(await self._facts(), self._context.clock())
+        return self._status.of(await self._facts.read(None), self._context.clock())
 
-    async def _facts(self) -> SnapshotFacts:
+    async def _read_facts(self, _: object) -> SnapshotFacts:
         return await read_facts(self._context.database, self._context.known_fleet)

@@ -7,6 +7,7 @@ a replica never answers with what another has changed since.
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -18,12 +19,14 @@ from services.jobs.operations.read import (
     ShownJob,
     find_shown_jobs,
     find_version,
+    find_versions,
     get_shown_job,
     list_versions,
     shown_jupyter_token,
 )
 from services.jobs.schemas.answers import JobList, job_answer
 from shared.database import Executor
+from shared.database.group_read import GroupRead
 from shared.web.conditional import Encoded, digest, encoded
 
 _KEPT_BYTES = 32 << 20
@@ -54,16 +57,23 @@ class ShownJobs:
         self._context = context
         self._room = kept_bytes
         self._kept: dict[bytes, _Entry] = {}
+        self._versions = GroupRead(partial(find_versions, context=context))
 
     async def one(self, *, user_id: int, ids: IdRange) -> Encoded:
         """One's own job; raises as `get_job`."""
+        version = await self._version(user_id, ids)
+        known = None if version is None else self._known(version)
+        return known or self._learn(await get_shown_job(user_id=user_id, ids=ids, context=self._context))
+
+    async def _version(self, user_id: int, ids: IdRange) -> JobVersion | None:
+        """The present one of a job; None where that is no use: of one that was not read before all is read at once."""
         first_id, last_id = ids
-        # of a job that was not read before all is read at once
-        if first_id != last_id or first_id.bytes in self._kept:
-            known = self._known(await find_version(user_id=user_id, ids=ids, context=self._context))
-            if known is not None:
-                return known
-        return self._learn(await get_shown_job(user_id=user_id, ids=ids, context=self._context))
+        if first_id != last_id:
+            return await find_version(user_id=user_id, ids=ids, context=self._context)
+        if first_id.bytes not in self._kept:
+            return None
+        key = (user_id, first_id)
+        return (await self._versions.read(key)).get(key)
 
     async def page(self, *, user_id: int, query: JobQuery) -> Encoded:
         """A page of one's own jobs."""

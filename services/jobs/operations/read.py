@@ -93,6 +93,19 @@ async def find_version(*, user_id: int, ids: IdRange, context: Context) -> JobVe
     return JobVersion(_one_of(rows)["job_version"])
 
 
+async def find_versions(
+    wanted: Collection[tuple[int, UUID]], *, context: Context
+) -> dict[tuple[int, UUID], JobVersion]:
+    """The present versions of jobs, by user and id; without what is missing, or someone else's."""
+    ids = [job_id for _, job_id in wanted]
+    if len(ids) == 1:
+        rows = await context.database.fetch_all(storage.versions.OF_ONE, job_id=ids[0])
+    else:
+        rows = await context.database.fetch_all(storage.versions.OF_SEVERAL, ids=ids)
+    found = [(row["user_id"], JobVersion(row["job_version"])) for row in rows]
+    return {(user_id, version.job_id): version for user_id, version in found}
+
+
 async def list_versions(*, user_id: int, query: JobQuery, executor: Executor) -> VersionPage:
     """A page of one's own jobs."""
     statement = storage.versions.list_versions(query)

@@ -35,6 +35,11 @@ FIND_OWN = Statement(
     .limit(sa.literal_column("2"))
 )
 """Two rows mean that the beginning of the id is ambiguous."""
+_ID = bindparam("job_id", type_=sa.Uuid)
+_IDS = bindparam("ids", type_=sa.ARRAY(sa.Uuid))
+OF_ONE = Statement(sa.select(jobs.c.user_id, VERSION).where(jobs.c.id == _ID))
+OF_SEVERAL = Statement(sa.select(jobs.c.user_id, VERSION).where(jobs.c.id == sa.any_(_IDS)))
+"""For one it would take longer: PostgreSQL plans anew for each array."""
 
 
 def list_versions(query: JobQuery) -> Statement:

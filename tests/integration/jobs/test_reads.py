@@ -15,7 +15,7 @@ from services.jobs import storage
 from services.jobs.api.shown_jobs import ShownJobs
 from services.jobs.domain.job_list import JobQuery
 from services.jobs.operations.fold_counts import fold_counts
-from services.jobs.operations.read import get_job, known_range, shown_jupyter_token
+from services.jobs.operations.read import JobNotFound, get_job, known_range, shown_jupyter_token
 from services.jobs.schemas.answers import job_answer
 from shared.contracts.jobs import JobStatus
 from shared.database import Statement
@@ -223,6 +223,31 @@ async def test_minutes_until_the_start_go_on_while_nothing_changes(world: JobsWo
         told.append(await minutes())
         now += timedelta(seconds=45)
     assert told == [3, 2, 1, 1, 0]
+
+
+async def test_jobs_that_are_read_at_once_are_each_their_owners_and_as_they_are_now(
+    world: JobsWorld, client: Client
+) -> None:
+    jobs = [await world.submit(client, name=f"run-{number}") for number in range(6)]
+    shown = ShownJobs(world.context())
+
+    async def name(user_id: int, job_id: UUID) -> str | None:
+        try:
+            answer = await shown.one(user_id=user_id, ids=known_range(str(job_id)))
+        except JobNotFound:
+            return None
+        found: str = msgspec.json.decode(answer.body)["name"]
+        return found
+
+    for job_id in jobs:
+        await name(1, job_id)
+    for round_number in range(3):
+        names = [f"run-{number}-{round_number}" for number in range(6)]
+        for job_id, now in zip(jobs, names, strict=True):
+            await world.update(job_id, f"name = '{now}'")
+        asked = [(user_id, number) for user_id in (1, 2, 1) for number in range(6)]
+        answers = await asyncio.gather(*(name(user_id, jobs[number]) for user_id, number in asked))
+        assert answers == [names[number] if user_id == 1 else None for user_id, number in asked]
 
 
 async def test_what_is_kept_stays_within_its_bounds(world: JobsWorld, client: Client) -> None:
