@@ -63,6 +63,8 @@ _MOUNT_TIME = timedelta(seconds=3)
 """A pod whose volumes take longer is asked for what is wrong."""
 _RETRY = timedelta(seconds=1)
 _PASSING_SECONDS = 0.5
+_LOCKED_SECONDS = 0.05
+"""After which a row that another transaction had is free again."""
 _LONGEST_RETRY = timedelta(seconds=5)
 
 
@@ -95,7 +97,9 @@ class Reconciler:
         self._failures: Counter[UUID] = Counter()
         self._between_looks = timedelta(seconds=self._limits.resync_seconds)
         self._later: dict[UUID, asyncio.TimerHandle] = {}
-        """Looks that are put off, at pods that are on their way."""
+        """Looks that are put off, at pods that are on their way, or at rows that another had."""
+        self._asked_again: set[UUID] = set()
+        """Jobs that were passed over, and are hinted at once more."""
         self._kept: dict[UUID, datetime] = {}
         """When belongings of pods were last seen or made here, oldest first; nothing about those it was long ago of."""
         self.worker = LeasedWorker(
@@ -146,12 +150,25 @@ class Reconciler:
         # what was being worked on here is looked at again when that pass has ended, which it may have done since: its
         # row was not free for this claim; for the rest the claim was the answer, unless it had no room for all of them
         if len(claimed) < limit:
-            hints -= hinted - working - self._working
+            passed_over = hinted - claimed - working - self._working
+            hints -= passed_over
+            self._ask_again(passed_over, claimed)
         hints -= claimed
         # only now: what a statement reads beside the rows that it claims may be older than they are
         jobs = await find_jobs(job_ids=claimed, context=self._context)
         self._working |= claimed
         return jobs
+
+    def _ask_again(self, passed_over: set[UUID], claimed: set[UUID]) -> None:
+        """Hint once more at jobs that were not to be had: another transaction may have had the row just then.
+
+        Most of them have ended: so it is only once.
+        """
+        again = passed_over - self._asked_again
+        self._asked_again = (self._asked_again - passed_over - claimed) | again
+        loop = asyncio.get_running_loop()
+        for job_id in again - self._later.keys():
+            self._later[job_id] = loop.call_later(_LOCKED_SECONDS, self.hear, job_id, None)
 
     async def renew(self, job: Job, worker: UUID, lease: timedelta) -> bool:
         """Hold the job longer."""

@@ -295,6 +295,19 @@ async def test_a_look_at_a_pod_that_is_on_its_way_is_put_off_until_more_is_known
     assert hints == {first}
 
 
+async def test_a_hint_at_a_job_whose_row_another_has_just_then_is_not_lost(
+    world: JobsWorld, context: Context, reconciler: Reconciler
+) -> None:
+    job_id, worker, lease = await granted(world, context), uuid4(), timedelta(seconds=60)
+    await world.update(job_id, f"due_at = '{later(hours=1)}'")
+    context.hints.add(job_id)
+    async with world.database.transaction() as transaction:
+        await transaction.fetch_one(storage.jobs.LOCK, job_id=job_id)
+        assert await reconciler.claim(worker, lease, 10) == []
+    await eventually(lambda: context.hints.waiting, "it is asked for again")
+    assert [job.id for job in await reconciler.claim(worker, lease, 10)] == [job_id]
+
+
 async def test_one_jobs_trouble_does_not_stop_the_others(world: JobsWorld) -> None:
     async with world.service() as client:
         bad = await world.submit(client, command="exit 0")
