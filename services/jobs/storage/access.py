@@ -23,7 +23,7 @@ _waiting = (
 _lease_end = sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval)
 CLAIM_ACCESS = Statement(
     sa.update(job_access)
-    .where(job_access.c.job_id.in_(sa.select(_waiting.c.job_id)))
+    .where(job_access.c.job_id == sa.any_(sa.func.array(sa.select(_waiting.c.job_id).scalar_subquery())))
     .values(worked_until=_lease_end, worked_by=bindparam("worker", type_=sa.Uuid))
     .returning(job_access.c.job_id)
 )

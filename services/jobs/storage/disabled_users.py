@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
+from services.jobs.domain.job import OPEN_STATUSES
 from services.jobs.storage.jobs import JOB_COLUMNS, LOCKED, WITH_ACCESS
 from services.jobs.storage.tables import TIME, disabled_users, jobs
 from shared.database import Statement
@@ -18,12 +19,28 @@ NOTE_DISABLED = Statement(
         where=disabled_users.c.sequence < _noted.excluded.sequence,
     )
 )
+_open = jobs.alias("open")
+# user by user: as a plain join PostgreSQL would read all jobs, or all that are open
+_OF_USER = (
+    sa.select(_open.c.id)
+    .where(
+        _open.c.user_id == disabled_users.c.user_id,
+        _open.c.status.in_([sa.literal_column(f"'{status}'") for status in sorted(OPEN_STATUSES)]),
+        _open.c.outcome.is_(None),
+    )
+    .offset(sa.literal_column("0"))
+    .lateral("of_user")
+)
+_JOBS_OF_DISABLED = (
+    sa.select(_OF_USER.c.id)
+    .select_from(disabled_users.join(_OF_USER, sa.true()))
+    .where(disabled_users.c.jobs_end_at <= bindparam("now", type_=TIME))
+)
 LOCK_JOBS_OF_DISABLED = Statement(
     sa.select(*JOB_COLUMNS)
     .select_from(WITH_ACCESS)
-    .join(disabled_users, disabled_users.c.user_id == jobs.c.user_id)
     .where(
-        disabled_users.c.jobs_end_at <= bindparam("now", type_=TIME),
+        jobs.c.id == sa.any_(sa.func.array(_JOBS_OF_DISABLED.scalar_subquery())),
         jobs.c.released_at.is_(None),
         jobs.c.outcome.is_(None),
     )

@@ -36,7 +36,7 @@ _waiting = (
 )
 CLAIM = Statement(
     sa.update(jobs)
-    .where(jobs.c.id.in_(sa.select(_waiting.c.id)))
+    .where(jobs.c.id == sa.any_(sa.func.array(sa.select(_waiting.c.id).scalar_subquery())))
     .values(
         worked_until=sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval),
         worked_by=bindparam("worker", type_=sa.Uuid),
