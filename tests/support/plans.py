@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from shared.database import Statement
+from tests.support.harness import connected
 
 _PARAMETER = re.compile(r"\$(\d+)")
 
@@ -29,22 +29,17 @@ async def readers_of_whole_tables(dsn: str, package: ModuleType, tables: Collect
 
     The plan is the one that PostgreSQL makes once, for any parameters. The tables should be large, and analyzed.
     """
-    connection = await asyncpg.connect(dsn)
-    try:
+    found = set()
+    async with connected(dsn) as connection:
         await connection.execute("SET plan_cache_mode = force_generic_plan")
-        found = set()
         for number, (name, statement) in enumerate(statements(package)):
             await connection.execute(f"PREPARE plan_{number} AS {statement.sql}")
             nulls = ", ".join(["NULL"] * max((int(one) for one in _PARAMETER.findall(statement.sql)), default=0))
             asked = f"EXPLAIN (FORMAT JSON) EXECUTE plan_{number}" + (f"({nulls})" if nulls else "")
             (plan,) = msgspec.json.decode(await connection.fetchval(asked))
-            if any(
-                node["Node Type"] == "Seq Scan" and node["Relation Name"] in tables for node in _nodes(plan["Plan"])
-            ):
+            if any(one["Node Type"] == "Seq Scan" and one["Relation Name"] in tables for one in _nodes(plan["Plan"])):
                 found.add(name)
-        return found
-    finally:
-        await connection.close()
+    return found
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy import bindparam, func
 
-from services.capacity.storage.queue import IN_QUEUE
+from services.capacity.storage.queue import IN_QUEUE, IS_LEASED
 from services.capacity.storage.tables import leases, queue_entries
 from shared.database import Statement
 from shared.database.locks import try_lock
@@ -22,7 +22,7 @@ LEASED = Statement(
         queue_entries.c.expires_at,
         queue_entries.c.cancelling,
         queue_entries.c.status,
-    ).where(queue_entries.c.state == "leased")
+    ).where(IS_LEASED)
 )
 HOLDERS = Statement(
     sa.select(leases.c.node, leases.c.gpu_index, leases.c.job_id, queue_entries.c.user_id)

@@ -6,7 +6,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.capacity.domain.queue_entry import QueueEntry
 from services.capacity.storage.tables import queue_entries
-from shared.database import Statement
+from shared.database import Statement, word
 from shared.database.purge import delete_some
 from shared.database.rows import given_rows
 
@@ -15,6 +15,8 @@ WAITING_COLUMNS = (
     "user_id, priority, avoids"
 )
 IN_QUEUE = "state = 'waiting' AND NOT cancelling"
+IS_LEASED = queue_entries.c.state == word("leased")
+IS_ENDED = queue_entries.c.state == word("ended")
 ORDER = "priority DESC, submitted_at, job_id"
 _FIELDS = QueueEntry.__struct_fields__
 _entry = sa.select(*(queue_entries.c[name] for name in _FIELDS))
@@ -53,13 +55,11 @@ END_LEASES = Statement(
     .returning(queue_entries.c.job_id, queue_entries.c.version)
 )
 LOCK_ENTRIES_ON_NODE = Statement(
-    _entry.where(queue_entries.c.state == "leased", queue_entries.c.node == bindparam("node"))
+    _entry.where(IS_LEASED, queue_entries.c.node == bindparam("node"))
     .order_by(queue_entries.c.job_id)
     .with_for_update()
 )
-PURGE_ENTRIES = delete_some(
-    queue_entries, sa.and_(queue_entries.c.state == "ended", queue_entries.c.ended_at < bindparam("before"))
-)
+PURGE_ENTRIES = delete_some(queue_entries, sa.and_(IS_ENDED, queue_entries.c.ended_at < bindparam("before")))
 
 KNOWN_JOBS = Statement(
     sa.select(queue_entries.c.job_id).where(

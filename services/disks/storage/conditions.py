@@ -10,11 +10,7 @@ from services.disks.domain.disk import DiskState
 from services.disks.domain.operation import OperationStatus
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.storage.tables import claims, disks, operations, snapshots
-
-
-def word(state: StrEnum) -> sa.ColumnElement[str]:
-    """The state as text of the statement: PostgreSQL matches no partial index with a parameter."""
-    return sa.literal_column(f"'{state}'", sa.Text)
+from shared.database import word
 
 
 def in_states(column: sa.Column[str], states: Iterable[StrEnum]) -> sa.ColumnElement[bool]:

@@ -4,10 +4,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
-from services.disks.storage.conditions import BEFORE, LIMIT, NOW, alive, facts, known, word
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, alive, facts, known
 from services.disks.storage.pages import page_and_total
 from services.disks.storage.tables import disks, operations, snapshots
-from shared.database import Statement
+from shared.database import Statement, word
 from shared.database.locks import wait_for_user_lock
 from shared.database.purge import delete_some
 

@@ -3,9 +3,9 @@
 import sqlalchemy as sa
 
 from services.disks.domain.operation import OperationStatus
-from services.disks.storage.conditions import NOW, still_open, word
+from services.disks.storage.conditions import NOW, still_open
 from services.disks.storage.tables import operations
-from shared.database import Statement
+from shared.database import Statement, word
 
 OVERDUE = Statement(
     sa.select(sa.func.min(operations.c.worked_until)).where(still_open, operations.c.worked_until <= NOW)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.jobs.domain.job import OPEN_STATUSES
 from services.jobs.storage.jobs import JOB_COLUMNS, LOCKED, WITH_ACCESS
 from services.jobs.storage.tables import TIME, disabled_users, jobs
-from shared.database import Statement
+from shared.database import Statement, word
 
 _noted = insert(disabled_users).values(
     {name: bindparam(name, type_=disabled_users.c[name].type) for name in ("user_id", "sequence", "jobs_end_at")}
@@ -25,7 +25,7 @@ _OF_USER = (
     sa.select(_open.c.id)
     .where(
         _open.c.user_id == disabled_users.c.user_id,
-        _open.c.status.in_([sa.literal_column(f"'{status}'") for status in sorted(OPEN_STATUSES)]),
+        _open.c.status.in_([word(status) for status in sorted(OPEN_STATUSES)]),
         _open.c.outcome.is_(None),
     )
     .offset(sa.literal_column("0"))

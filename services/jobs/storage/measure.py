@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from services.jobs.storage.tables import TIME, job_access, job_counts, jobs, webhook_deliveries, webhooks
-from shared.database import Statement
+from shared.database import Statement, word
 
 _now = bindparam("now", type_=TIME)
 _holds_gpus = sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None))
@@ -29,14 +29,14 @@ _earlier = webhook_deliveries.alias("earlier")
 _blocked = sa.exists().where(
     _earlier.c.webhook_id == webhook_deliveries.c.webhook_id,
     _earlier.c.entity == webhook_deliveries.c.entity,
-    _earlier.c.status == "pending",
+    _earlier.c.status == word("pending"),
     _earlier.c.id < webhook_deliveries.c.id,
 )
 _webhooks = (
     sa.select(sa.func.min(webhook_deliveries.c.due_at))
     .select_from(webhook_deliveries.join(webhooks, webhooks.c.id == webhook_deliveries.c.webhook_id))
     .where(
-        webhook_deliveries.c.status == "pending",
+        webhook_deliveries.c.status == word("pending"),
         webhook_deliveries.c.due_at <= _now,
         ~_blocked,
         _is_free(webhooks.c.worked_until),

@@ -13,7 +13,7 @@ LOCK_WAITING = wait_for_user_lock("wait")
 COUNT_WAITING = Statement(
     sa.select(sa.func.count()).where(
         jobs.c.user_id == bindparam("user_id"),
-        jobs.c.status == sa.any_(sa.literal(["pending", "queued"], sa.ARRAY(sa.Text))),
+        sa.text("status IN ('pending', 'queued')"),
     )
 )
 WAITING = Statement(

@@ -5,7 +5,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from services.jobs.storage.tables import TIME, disabled_users, jobs, webhook_deliveries, webhooks
-from shared.database import Statement
+from shared.database import Statement, word
 from shared.database.rows import given_rows
 
 _COLUMNS = ("id", "user_id", "types", "job_id", "format", "sealed", "created_at")
@@ -80,10 +80,10 @@ _earlier = webhook_deliveries.alias("earlier")
 _blocked = sa.exists().where(
     _earlier.c.webhook_id == webhook_deliveries.c.webhook_id,
     _earlier.c.entity == webhook_deliveries.c.entity,
-    _earlier.c.status == "pending",
+    _earlier.c.status == word("pending"),
     _earlier.c.id < webhook_deliveries.c.id,
 )
-_due = sa.and_(webhook_deliveries.c.status == "pending", webhook_deliveries.c.due_at <= _now, ~_blocked)
+_due = sa.and_(webhook_deliveries.c.status == word("pending"), webhook_deliveries.c.due_at <= _now, ~_blocked)
 _waiting = (
     sa.select(webhooks.c.id)
     .where(
@@ -118,7 +118,7 @@ NOTE_ATTEMPT = Statement(
     sa.update(webhook_deliveries)
     .where(
         webhook_deliveries.c.id == bindparam("delivery_id"),
-        webhook_deliveries.c.status == "pending",
+        webhook_deliveries.c.status == word("pending"),
         sa.exists().where(_HELD),
     )
     .values(
@@ -134,10 +134,10 @@ NOTE_ATTEMPT = Statement(
 STATES = Statement(
     sa.select(
         webhook_deliveries.c.webhook_id,
-        sa.func.count().filter(webhook_deliveries.c.status == "pending").label("pending"),
-        sa.func.count().filter(webhook_deliveries.c.status == "parked").label("parked"),
+        sa.func.count().filter(webhook_deliveries.c.status == word("pending")).label("pending"),
+        sa.func.count().filter(webhook_deliveries.c.status == word("parked")).label("parked"),
         sa.func.max(webhook_deliveries.c.last_attempt_at)
-        .filter(webhook_deliveries.c.status == "delivered")
+        .filter(webhook_deliveries.c.status == word("delivered"))
         .label("delivered_at"),
     )
     .where(
@@ -164,7 +164,7 @@ LATEST = Statement(
     )
     .where(webhook_deliveries.c.webhook_id == bindparam("webhook_id"))
     # what nobody will try again comes first: it is what somebody has to see to
-    .order_by((webhook_deliveries.c.status == "parked").desc(), webhook_deliveries.c.id.desc())
+    .order_by((webhook_deliveries.c.status == word("parked")).desc(), webhook_deliveries.c.id.desc())
     .limit(bindparam("limit", type_=sa.BigInteger))
 )
 PURGE = Statement(
