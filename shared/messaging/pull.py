@@ -20,6 +20,9 @@ _ENDS = frozenset({"404", "408"})
 _HEARTBEAT = "100"
 _SERVER_SECONDS = 0.1
 """By which the server's time for a request is shorter than ours: what it still sends then is not lost on us."""
+_PAUSE_SECONDS = 0.02
+"""After a message, in which the request's end, or the next message, comes. The server does not always tell the end: it
+may give a message to a request that we take for ended, and goes on with this one as if nothing had come."""
 _BUSY_SECONDS = 0.5
 """After a message, in which another one may come at any moment."""
 _BUSY_TAKE_SECONDS = 0.2
@@ -44,6 +47,8 @@ class Pull:
         """Messages that the request may still bring."""
         self._arrived: list[Msg] = []
         self._ended = asyncio.Event()
+        self._came = asyncio.Event()
+        """A message, or the request's end."""
         self._refusal: Msg | None = None
         self._subscription: Subscription | None = None
         self._closed = False
@@ -70,6 +75,7 @@ class Pull:
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
         finally:
             self._ended.set()
+            self._came.set()
 
     async def take(self, most: int, seconds: float) -> list[Msg]:
         """What waits; if nothing does, what comes first in this time. Empty: nothing came.
@@ -99,12 +105,18 @@ class Pull:
         if self._missing <= 0 or self._closed:
             return
         self._ended.clear()
+        self._came.clear()
+        if self._arrived:
+            self._came.set()
         self._refusal = None
         request: dict[str, Any] = {"batch": self._missing, "expires": round(1e9 * (seconds - _SERVER_SECONDS))}
         if no_wait:
             request["no_wait"] = True
         await self._client.publish(self._subject, msgspec.json.encode(request), f"{self._inbox}.{self._requests}")
-        await wait_until_set(self._ended, seconds)
+        await wait_until_set(self._came, seconds)
+        while self._came.is_set() and not self._ended.is_set():
+            self._came.clear()
+            await wait_until_set(self._came, _PAUSE_SECONDS)
         if self._refusal is not None:
             raise APIError.from_msg(self._refusal)
 
@@ -116,7 +128,9 @@ class Pull:
             self._missing -= 1
             if self._missing <= 0:
                 self._ended.set()
+            self._came.set()
         elif status != _HEARTBEAT and message.subject == f"{self._inbox}.{self._requests}":
             if status not in _ENDS and not self._arrived:
                 self._refusal = message
             self._ended.set()
+            self._came.set()

@@ -59,6 +59,25 @@ async def test_the_first_that_comes_is_not_kept_waiting_for_others(harness: Harn
     assert time.monotonic() - began < LONG / 2
 
 
+async def test_what_is_given_to_an_older_request_is_not_kept_waiting_for_the_end_of_this_one(
+    harness: Harness, pull: Pull
+) -> None:
+    client, older = harness.broker.client, f"{pull._inbox}.older"
+    for _ in range(2):
+        await client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{harness.name}", b'{"batch": 1, "expires": 60000000000}', older
+        )
+    await eventually(lambda: _asks(harness, 2), "the older requests are there")
+    with promised(LONG / 2):
+        waiting = asyncio.create_task(taken(pull, 100, LONG))
+        await eventually(lambda: _asks(harness, 3), "so is its own")
+        await put(harness, "a")
+        assert await waiting == ["a"]
+        # one that came while nobody waited for it
+        await put(harness, "b")
+        assert await taken(pull, 100, LONG) == ["b"]
+
+
 async def test_nothing_is_waited_for_as_long_as_is_said(harness: Harness, pull: Pull) -> None:
     began = time.monotonic()
     assert await pull.take(10, 0.5) == []
@@ -77,8 +96,9 @@ async def test_a_consumer_that_is_gone_is_an_error_and_not_silence(harness: Harn
         await pull.take(10, LONG)
 
 
-async def _asks(harness: Harness) -> bool:
-    return bool((await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_waiting)
+async def _asks(harness: Harness, requests: int = 1) -> bool:
+    info = await harness.broker.jetstream.consumer_info(STREAM, harness.name)
+    return (info.num_waiting or 0) >= requests
 
 
 async def test_it_goes_on_after_the_connection_was_lost(harness: Harness, pull: Pull, nats_server: NatsServer) -> None:
