@@ -14,6 +14,7 @@ import msgspec
 
 from tests.bench.cases import CASES, Case
 from tests.bench.cpu import cpu_seconds
+from tests.bench.floor import floors, in_words
 from tests.bench.latency import LOAD, in_worst
 from tests.bench.load import Plan, Result
 from tests.bench.replicas import two_replicas
@@ -158,6 +159,7 @@ def main() -> None:
     end_in_order()
     cases = [case for case in CASES if not ONLY or case.name.startswith(tuple(ONLY.split(",")))]
     with subjects() as compared:
+        print(f"this machine, with the stacks at rest: {in_words(floors())}", flush=True)
         print(HEAD, flush=True)
         for case in cases:
             for way in WAYS:
