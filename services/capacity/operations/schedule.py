@@ -49,6 +49,8 @@ class RoundOutcome(msgspec.Struct, frozen=True, kw_only=True):
     granted: tuple[Placement, ...] = ()
     more: bool = False
     """There was more to grant than one round may."""
+    passed_over: bool = False
+    """A job whose turn it is, or its node, was just being changed by somebody else."""
 
 
 async def schedule_jobs(context: Context, *, now: datetime) -> RoundOutcome:
@@ -65,7 +67,12 @@ async def schedule_jobs(context: Context, *, now: datetime) -> RoundOutcome:
             return RoundOutcome(ran=False)
         placements = await _place(tx, context.policy, now)
         granted = await _grant(context, tx, placements, now) if placements else []
-        return RoundOutcome(ran=True, granted=tuple(granted), more=len(placements) == MOST_GRANTS)
+        return RoundOutcome(
+            ran=True,
+            granted=tuple(granted),
+            more=len(placements) == MOST_GRANTS,
+            passed_over=len(granted) < len(placements),
+        )
 
 
 async def _place(tx: Transaction, policy: SchedulingPolicy, now: datetime) -> list[Placement]:

@@ -30,7 +30,7 @@ HOLDERS = Statement(
     .order_by(leases.c.node, leases.c.gpu_index)
 )
 """Who has the lease on each GPU."""
-# an entry that a consumer is changing is passed over: the next round looks at it again
+# an entry that somebody is changing is passed over: the next round, in a moment, looks at it again
 GRANT = Statement(
     sa.text(
         "WITH wanted AS (SELECT * FROM unnest(CAST(:job_ids AS uuid[]), CAST(:nodes AS text[])) "

@@ -20,9 +20,10 @@ class Scheduler:
 
     async def _turn(self) -> bool:
         outcome = await schedule_jobs(self._context, now=self._context.clock())
-        if not outcome.ran:
-            # the other replica's round may have begun before the change that woke this one
+        if not outcome.ran or outcome.passed_over:
+            # the other replica's round may have begun before the change that woke this one; who has a job's row, such
+            # as the announcer, has it for a moment
             asyncio.get_running_loop().call_later(_BUSY_SECONDS, self.loop.wake)
-        elif not outcome.more:
+        if outcome.ran and not outcome.more:
             self._context.announcer.wake()
         return outcome.more

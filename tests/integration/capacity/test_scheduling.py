@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,12 @@ from services.capacity.operations.purge import purge_queue
 from services.capacity.operations.read import read_snapshot
 from services.capacity.operations.schedule import schedule_jobs
 from services.capacity.storage.leases import GRANT, TRY_SCHEDULER_LOCK
+from services.capacity.workers.scheduler import Scheduler
 from shared.contracts.jobs import JobCancelRequested, JobReady, JobRequeued, JobStarted, JobStatus
 from shared.database import Database, Statement
 from tests.support.capacity import NOW, Capacity, about, ended, facts, later, submitted
+from tests.support.harness import eventually, running
+from tests.support.promises import promised
 
 
 async def test_a_submitted_job_is_granted_gpus(capacity: Capacity) -> None:
@@ -86,6 +90,24 @@ async def test_a_replica_leaves_the_queue_to_the_one_that_schedules_it(capacity:
         assert not (await capacity.schedule()).ran
     await other.close()
     assert len((await capacity.schedule()).granted) == 1
+
+
+async def test_a_job_that_somebody_changes_as_its_turn_comes_is_granted_right_after_that(capacity: Capacity) -> None:
+    await capacity.nodes(facts("n1"))
+    job = await capacity.submit(4)
+    scheduler = Scheduler(capacity.context)
+    async with AsyncExitStack() as loops:
+        async with capacity.database.transaction() as announcing:
+            await announcing.execute(Statement(sa.text("SELECT 1 FROM places FOR UPDATE")))
+            assert (await capacity.schedule()).passed_over
+            rounds = capacity.announcer.rung
+            await loops.enter_async_context(running(scheduler.loop.run))
+            # each round wakes the announcer; the third comes long before the second of the first is over
+            with promised(1.0):
+                await eventually(lambda: capacity.announcer.rung >= rounds + 3, "it tries again")
+        with promised(0.7):
+            await eventually(lambda: capacity.leased_by(job.job_id), "it has its GPUs")
+    assert not (await capacity.schedule()).passed_over
 
 
 async def test_the_same_gpu_cannot_be_leased_twice_whatever_the_scheduler_does(capacity: Capacity) -> None:
