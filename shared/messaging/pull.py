@@ -21,8 +21,8 @@ _HEARTBEAT = "100"
 _SERVER_SECONDS = 0.1
 """By which the server's time for a request is shorter than ours: what it still sends then is not lost on us."""
 _PAUSE_SECONDS = 0.02
-"""After a message, in which the request's end, or the next message, comes. The server does not always tell the end: it
-may give a message to a request that we take for ended, and goes on with this one as if nothing had come."""
+"""After a message, in which the request's end, or the next message, comes. The server (2.15) does not always end a
+request that has brought one: at the end of its time it says that all of them are still to come."""
 _BUSY_SECONDS = 0.5
 """After a message, in which another one may come at any moment."""
 _BUSY_TAKE_SECONDS = 0.2
