@@ -16,8 +16,6 @@ KeyT = TypeVar("KeyT")
 FoundT = TypeVar("FoundT")
 _AT_ONCE = 2
 """Statements under way: one of them may hang, on a connection that is lost."""
-
-
 _PATIENCE_SECONDS = 1.0
 
 

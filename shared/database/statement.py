@@ -6,16 +6,10 @@ nothing once it is compiled. So statements are written in it, as module constant
 
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql import ClauseElement
 
 _DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
-
-
-def word(value: str) -> sa.ColumnElement[str]:
-    """A constant as text of the statement: PostgreSQL matches no partial index with a parameter."""
-    return sa.literal_column(f"'{value}'", sa.Text)
 
 
 class Statement:

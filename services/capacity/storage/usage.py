@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from services.capacity.storage.tables import queue_entries, runs
-from shared.database import Statement, word
+from shared.database import Statement, in_states
 
 _user_id = sa.bindparam("user_id", type_=sa.BigInteger)
 _username = sa.bindparam("username", type_=sa.Text)
@@ -21,7 +21,7 @@ _running = sa.select(
     queue_entries.c.started_at,
     sa.cast(None, sa.DateTime(timezone=True)).label("ended_at"),
 ).where(
-    queue_entries.c.state.in_([word("leased"), word("revoked")]),
+    in_states(queue_entries.c.state, ["leased", "revoked"]),
     queue_entries.c.started_at.is_not(None),
 )
 _all = _over.union_all(_running).subquery("used")

@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.claim import CLAIM_TABLE, HOLDING, ClaimEvent, ClaimState
-from services.disks.storage.conditions import BEFORE, NOW, alive, holding, in_states
+from services.disks.storage.conditions import BEFORE, NOW, alive, holding
 from services.disks.storage.tables import claims, disks
-from shared.database import Statement, word
+from shared.database import Statement, in_states, word
 from shared.database.purge import delete_some
 
 

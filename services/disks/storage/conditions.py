@@ -1,7 +1,4 @@
-"""What statements have in common: states as text, and the conditions that partial indexes are made for."""
-
-from collections.abc import Iterable
-from enum import StrEnum
+"""What statements have in common: the conditions that partial indexes are made for."""
 
 import sqlalchemy as sa
 
@@ -10,13 +7,7 @@ from services.disks.domain.disk import DiskState
 from services.disks.domain.operation import OperationStatus
 from services.disks.domain.snapshot import SnapshotState
 from services.disks.storage.tables import claims, disks, operations, snapshots
-from shared.database import word
-
-
-def in_states(column: sa.Column[str], states: Iterable[StrEnum]) -> sa.ColumnElement[bool]:
-    """Whether the row is in one of these."""
-    return column.in_([word(state) for state in states])
-
+from shared.database import in_states, word
 
 NOW = sa.bindparam("now", type_=sa.DateTime(timezone=True))
 LIMIT = sa.bindparam("limit", type_=sa.BigInteger)

@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.disks.domain.operation import OPERATION_TABLE, Action, OperationEvent, OperationStatus
-from services.disks.storage.conditions import BEFORE, LIMIT, NOW, in_states, still_open
+from services.disks.storage.conditions import BEFORE, LIMIT, NOW, still_open
 from services.disks.storage.tables import disks, operations, snapshots
-from shared.database import Statement, word
+from shared.database import Statement, in_states, word
 from shared.database.purge import delete_some
 
 _ID = sa.bindparam("operation_id", type_=sa.Uuid)

@@ -5,10 +5,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.disks.domain.disk import DiskState
 from services.disks.domain.snapshot import SNAPSHOT_TABLE, SnapshotEvent, SnapshotState
-from services.disks.storage.conditions import BEFORE, NOW, in_states
+from services.disks.storage.conditions import BEFORE, NOW
 from services.disks.storage.pages import page_and_total
 from services.disks.storage.tables import disks, snapshots
-from shared.database import Statement, word
+from shared.database import Statement, in_states, word
 from shared.database.purge import delete_some
 
 _ID = sa.bindparam("id", type_=sa.Uuid)

@@ -6,7 +6,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from services.jobs.storage.jobs import LOCKED, WITH_ACCESS
 from services.jobs.storage.tables import TIME, job_access, job_users, jobs
-from shared.database import Statement
+from shared.database import Statement, among
 
 _waiting = (
     sa.select(job_access.c.job_id)
@@ -23,7 +23,7 @@ _waiting = (
 _lease_end = sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval)
 CLAIM_ACCESS = Statement(
     sa.update(job_access)
-    .where(job_access.c.job_id == sa.any_(sa.func.array(sa.select(_waiting.c.job_id).scalar_subquery())))
+    .where(among(job_access.c.job_id, sa.select(_waiting.c.job_id)))
     .values(worked_until=_lease_end, worked_by=bindparam("worker", type_=sa.Uuid))
     .returning(job_access.c.job_id)
 )

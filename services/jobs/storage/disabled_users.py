@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.jobs.domain.job import OPEN_STATUSES
 from services.jobs.storage.jobs import JOB_COLUMNS, LOCKED, WITH_ACCESS
 from services.jobs.storage.tables import TIME, disabled_users, jobs
-from shared.database import Statement, word
+from shared.database import Statement, among, in_states
 
 _noted = insert(disabled_users).values(
     {name: bindparam(name, type_=disabled_users.c[name].type) for name in ("user_id", "sequence", "jobs_end_at")}
@@ -25,7 +25,7 @@ _OF_USER = (
     sa.select(_open.c.id)
     .where(
         _open.c.user_id == disabled_users.c.user_id,
-        _open.c.status.in_([word(status) for status in sorted(OPEN_STATUSES)]),
+        in_states(_open.c.status, sorted(OPEN_STATUSES)),
         _open.c.outcome.is_(None),
     )
     .offset(sa.literal_column("0"))
@@ -40,7 +40,7 @@ LOCK_JOBS_OF_DISABLED = Statement(
     sa.select(*JOB_COLUMNS)
     .select_from(WITH_ACCESS)
     .where(
-        jobs.c.id == sa.any_(sa.func.array(_JOBS_OF_DISABLED.scalar_subquery())),
+        among(jobs.c.id, _JOBS_OF_DISABLED),
         jobs.c.released_at.is_(None),
         jobs.c.outcome.is_(None),
     )

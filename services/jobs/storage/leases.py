@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from services.jobs.storage.tables import TIME, jobs
-from shared.database import Statement
+from shared.database import Statement, among
 
 _is_hinted = jobs.c.id == sa.any_(bindparam("hinted", type_=sa.ARRAY(sa.Uuid)))
 _head_start = sa.literal_column("interval '2 seconds'", sa.Interval)
@@ -36,7 +36,7 @@ _waiting = (
 )
 CLAIM = Statement(
     sa.update(jobs)
-    .where(jobs.c.id == sa.any_(sa.func.array(sa.select(_waiting.c.id).scalar_subquery())))
+    .where(among(jobs.c.id, sa.select(_waiting.c.id)))
     .values(
         worked_until=sa.func.clock_timestamp() + bindparam("lease", type_=sa.Interval),
         worked_by=bindparam("worker", type_=sa.Uuid),

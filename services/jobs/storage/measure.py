@@ -4,7 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from services.jobs.storage.tables import TIME, job_access, job_counts, jobs, webhook_deliveries, webhooks
-from shared.database import Statement, word
+from services.jobs.storage.webhooks import DUE
+from shared.database import Statement
 
 _now = bindparam("now", type_=TIME)
 _holds_gpus = sa.and_(jobs.c.node.is_not(None), jobs.c.released_at.is_(None))
@@ -24,23 +25,11 @@ _access = (
     .where(job_access.c.due_at <= _now, _is_free(job_access.c.worked_until))
     .scalar_subquery()
 )
-_earlier = webhook_deliveries.alias("earlier")
-# behind one that is tried again later nothing is due
-_blocked = sa.exists().where(
-    _earlier.c.webhook_id == webhook_deliveries.c.webhook_id,
-    _earlier.c.entity == webhook_deliveries.c.entity,
-    _earlier.c.status == word("pending"),
-    _earlier.c.id < webhook_deliveries.c.id,
-)
 _webhooks = (
     sa.select(sa.func.min(webhook_deliveries.c.due_at))
     .select_from(webhook_deliveries.join(webhooks, webhooks.c.id == webhook_deliveries.c.webhook_id))
-    .where(
-        webhook_deliveries.c.status == word("pending"),
-        webhook_deliveries.c.due_at <= _now,
-        ~_blocked,
-        _is_free(webhooks.c.worked_until),
-    )
+    # behind one that is tried again later nothing is due
+    .where(DUE, _is_free(webhooks.c.worked_until))
     .scalar_subquery()
 )
 OVERDUE = Statement(

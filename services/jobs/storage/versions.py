@@ -12,7 +12,7 @@ from services.jobs.domain.job import OPEN_STATUSES
 from services.jobs.domain.job_list import JobQuery, JobVersion, VersionPage
 from services.jobs.storage.counts import OF_USER, STATUSES, span_of_change, total_of_user
 from services.jobs.storage.tables import TIME, jobs
-from shared.database import Row, Statement, word
+from shared.database import Row, Statement, in_states
 
 _BYTES = 32
 _LIMIT, _OFFSET = (bindparam(name, type_=sa.BigInteger) for name in ("limit", "offset"))
@@ -65,7 +65,7 @@ def page_statement(*, filtered: bool, only_open: bool, by_spans: bool) -> Statem
     if filtered:
         wanted.append(jobs.c.status == sa.any_(STATUSES))
     if only_open:
-        wanted.append(jobs.c.status.in_([word(status) for status in sorted(OPEN_STATUSES)]))
+        wanted.append(in_states(jobs.c.status, sorted(OPEN_STATUSES)))
     page = _page_by_spans(wanted, filtered=filtered) if by_spans else _page_by_counting(wanted)
     newest_first = (page.c.created_at.desc(), page.c.id.desc())
     versions = sa.func.string_agg(page.c.job_version, aggregate_order_by(sa.text("''::bytea"), *newest_first))

@@ -83,12 +83,12 @@ _blocked = sa.exists().where(
     _earlier.c.status == word("pending"),
     _earlier.c.id < webhook_deliveries.c.id,
 )
-_due = sa.and_(webhook_deliveries.c.status == word("pending"), webhook_deliveries.c.due_at <= _now, ~_blocked)
+DUE = sa.and_(webhook_deliveries.c.status == word("pending"), webhook_deliveries.c.due_at <= _now, ~_blocked)
 _waiting = (
     sa.select(webhooks.c.id)
     .where(
         sa.or_(webhooks.c.worked_until.is_(None), webhooks.c.worked_until < sa.func.clock_timestamp()),
-        sa.exists().where(webhook_deliveries.c.webhook_id == webhooks.c.id, _due),
+        sa.exists().where(webhook_deliveries.c.webhook_id == webhooks.c.id, DUE),
     )
     .order_by(webhooks.c.worked_until.asc().nulls_first())
     .limit(bindparam("limit", type_=sa.BigInteger))
@@ -109,7 +109,7 @@ FINISH = Statement(sa.update(webhooks).where(_HELD).values(worked_until=_lease_e
 """The lease: for how long nobody shall take it up."""
 NEXT_DUE = Statement(
     sa.select(*(webhook_deliveries.c[name] for name in ("id", "message_id", "type", "body", "attempts", "created_at")))
-    .where(webhook_deliveries.c.webhook_id == bindparam("webhook_id"), _due)
+    .where(webhook_deliveries.c.webhook_id == bindparam("webhook_id"), DUE)
     .order_by(webhook_deliveries.c.id)
     .limit(1)
 )
