@@ -48,7 +48,10 @@ async def test_what_becomes_of_a_job_is_said_and_the_clock_is_not(browser: Brows
     async with users(stack, "aloud-bob") as (user,), console(browser, stack, user) as tab:
         page = tab.page
         job = await user.submit(
-            **ONE_GPU, duration_hours=0.1, name="train", command="echo first; seq 900; echo slow; sleep 600"
+            **ONE_GPU,
+            duration_hours=0.1,
+            name="train",
+            command="echo first; seq -f 'line %g' 900; echo slow; sleep 600",
         )
         await expect(page.get_by_role("row").filter(has_text="train")).to_contain_text("active")
         await tab.spoken()
@@ -61,7 +64,7 @@ async def test_what_becomes_of_a_job_is_said_and_the_clock_is_not(browser: Brows
         await expect(page.get_by_role("log")).to_contain_text("slow")
         said += await tab.spoken()
         assert not [text for text in said if "left" in text], "every second something would be said"
-        assert not [text for text in said if "899" in text], "nobody listens to 900 lines"
+        assert not [text for text in said if "line 899" in text], "nobody listens to 900 lines"
 
         await page.get_by_role("button", name="Cancel the job").click()
         await page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
