@@ -143,7 +143,7 @@ class Loop:
         ended = clock()
         await asyncio.sleep(self._pause_seconds)
         if failures:
-            back_off = min(5.0, 0.1 * 2**failures)
+            back_off = min(5.0, 0.1 * 2 ** min(failures, 10))  # the power of a long outage would be no float
             await wait_until_set(self._mended, ended + back_off - clock())
         await wait_until_set(self._woken, ended + self._period_seconds - clock())
 

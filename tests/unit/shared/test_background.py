@@ -4,6 +4,7 @@ import pytest
 
 from shared import background
 from shared.background import Loop, cancel_all, in_turns
+from shared.errors import Unavailable
 from tests.support.harness import eventually, running
 
 pytestmark = pytest.mark.asyncio(loop_factories=["skipping"])
@@ -97,6 +98,27 @@ async def test_a_back_off_that_is_shorter_than_the_pause_adds_nothing_to_it(monk
     back_off, period = waits[:2]
     assert back_off < 0
     assert period < 0.1
+
+
+async def test_a_loop_outlives_an_outage_of_thousands_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = 2000  # 2 to the power of 1024 is no float
+
+    async def at_once(_event: asyncio.Event, _seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    turns = 0
+    well = asyncio.Event()
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if turns <= outage:
+            raise Unavailable("told to")
+        well.set()
+
+    monkeypatch.setattr(background, "wait_until_set", at_once)
+    async with running(Loop("patient", turn).run):
+        await asyncio.wait_for(well.wait(), 20)
 
 
 async def test_a_loop_without_a_good_turn_says_so() -> None:
