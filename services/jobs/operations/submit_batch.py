@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from services.jobs.context import Context
@@ -20,6 +20,8 @@ from shared.idempotency import IdempotencyKey, Outcome, find_answer, idempotent
 
 _AT_ONCE = 50
 """Made without a break; between two such portions other requests are served."""
+_APART = timedelta(microseconds=1)
+"""Between two jobs of a batch, as the queue goes by the times of submission."""
 
 
 async def submit_batch(
@@ -39,7 +41,7 @@ async def submit_batch(
         owner: Whose jobs they are.
         submissions: Valid, with defaults.
         key: Idempotency key of all of them, None without.
-        now: Their time of submission.
+        now: Time of submission of the first.
         context: The service's.
 
     Raises:
@@ -57,7 +59,7 @@ async def submit_batch(
     new: dict[int, NewJob] = {}
     for index, submission in enumerate(submissions):
         with _naming(index):
-            made = await _prepare(owner, submission, now, context)
+            made = await _prepare(owner, submission, now + index * _APART, context)
         if isinstance(made, Accepted):
             earlier[index] = made
         else:

@@ -42,6 +42,9 @@ async def test_jobs_of_a_batch_are_queued_in_their_order(world: JobsWorld, clien
         assert job["message"] == f"Job submitted successfully to queue (message ID: {event.messageid})"
     numbers = [(await world.events(job_id))[0].messageid for job_id in jobs]
     assert numbers == sorted(numbers)
+    submitted = [(await world.row(job_id))["created_at"] for job_id in jobs]
+    assert submitted == sorted(set(submitted)), "the queue goes by the time, and by the random id where it is the same"
+    assert [job["job_id"] for job in await listed(client)] == [str(job_id) for job_id in reversed(jobs)]
     assert [entry["status"] for entry in (await client.get(f"/v1/jobs/{jobs[3]}/history")).json()["history"]] == [
         "queued"
     ]
