@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpudev.cli.folder import entries_of, write_archive
+from gpudev.cli.running import shown_size
 
 TREE = (
     ".gitignore",
@@ -79,3 +80,19 @@ def test_an_archive_has_modes_times_and_links_and_its_last_files_last(tmp_path: 
     assert (members["run.sh"].mode, members["closed"].mode) == (0o755, 0o700)
     assert members["run.sh"].mtime == int((tmp_path / "run.sh").stat().st_mtime)
     assert members["link"].linkname == "run.sh"
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (999_499, "999 kB"),
+        (999_501, "1 MB"),
+        (999_499_999, "999 MB"),
+        (999_999_999, "1.0 GB"),
+        (2_000_000_000_000, "2,000.0 GB"),
+    ],
+)
+def test_a_size_that_rounds_up_to_the_next_unit_is_told_in_it(size: int, shown: str) -> None:
+    assert shown_size(size) == shown

@@ -6,6 +6,9 @@ from uuid import UUID
 
 import msgspec
 
+_INEXACT = 1e-9
+"""By so much of a GPU the sums of what pods ask for may be off, as they are of fractions that are not exact."""
+
 
 class RequestsPerGpu(msgspec.Struct, frozen=True, kw_only=True):
     """What a job's pod asks for with each GPU; None: nothing, so it never runs short."""
@@ -100,7 +103,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def withheld(self) -> int:
         """Free GPUs that no job could use, since foreign pods hold the CPU or memory that it would need."""
-        enough_for = [int(gpus) for gpus in (self.gpus_by_free_cpu, self.gpus_by_free_memory) if gpus is not None]
+        left = (self.gpus_by_free_cpu, self.gpus_by_free_memory)
+        enough_for = [int(gpus + _INEXACT) for gpus in left if gpus is not None]
         free = max(0, self.gpus - self.held)
         return max(0, free - max(0, min(enough_for) - len(self.leased))) if enough_for else 0
 

@@ -93,8 +93,8 @@ class Ec2:
         """The volume that an earlier attempt at this order made; None when none is to be seen (yet)."""
         filters = _tag_filters({TAG_OPERATION: str(order.operation_id), TAG_DISK: str(order.disk_id)})
         found = await self._list("describe_volumes", "Volumes", Filters=filters)
-        living = sorted((v for v in map(_volume, found) if v.living), key=lambda volume: volume.created_at)
-        return living[0] if living else None
+        living = [volume for volume in map(_volume, found) if volume.living]
+        return min(living, key=lambda volume: (volume.created_at, volume.volume_id), default=None)
 
     async def delete_volume(self, volume_id: str) -> None:
         """Delete the volume. Idempotent: one that is not there is deleted.

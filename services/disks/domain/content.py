@@ -68,7 +68,7 @@ def human_size(size_bytes: int) -> str:
     """A size for a person, in powers of 1024."""
     size: Any = size_bytes
     for unit in _UNITS[:-1]:
-        if size < _STEP:
+        if round(size, 1) < _STEP:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= _STEP
     return f"{size:.1f} {_UNITS[-1]}"

@@ -85,4 +85,4 @@ def as_shown(job: Job, at: datetime) -> Job:
 
 def _hours(seconds: float) -> str:
     """Rounded down, so that as much may be had as is told."""
-    return f"{math.floor(seconds / 3600 * _STEP) / _STEP:.4f}".rstrip("0").rstrip(".")
+    return f"{math.floor(seconds * _STEP / 3600) / _STEP:.4f}".rstrip("0").rstrip(".")

@@ -34,6 +34,15 @@ def test_foreign_pods_and_what_they_withhold_take_the_last_that_are_not_leased()
     assert states == ["free", "free", "withheld", "withheld", "withheld", "foreign", "foreign", "others"]
 
 
+def test_what_small_pods_leave_is_enough_for_as_many_gpus_as_its_sum_says() -> None:
+    taken = 0.0
+    for _ in range(60):  # as the database adds them up, without a correction
+        taken += 0.2 / 12
+    assert 8 - taken < 7
+    shown = node(gpus_by_free_cpu=8 - taken)
+    assert (shown.withheld, shown.placeable) == (1, 7)
+
+
 def test_a_device_that_failed_under_a_lease_is_still_shown() -> None:
     shown = gpus_of(node(gpus=4, leased=(5,)), [held(5, MINE)], asker=MINE, sees_all=False)
     assert [gpu.state for gpu in shown][5] is GpuState.OWN

@@ -1,6 +1,7 @@
 """The rules of disks: names, sizes, what AWS's refusals mean. No socket."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from msgspec import UNSET
 from services.disks.adapters.ec2 import AwsRefused, AwsUnavailable, Ec2
 from services.disks.domain.aws_objects import VolumeOrder
 from services.disks.domain.claim import NewClaim, check_claim, check_size
+from services.disks.domain.content import human_size
 from services.disks.domain.disk import check_name, owner_label
 from services.disks.domain.retries import refused_for_good, retry_after
 from services.disks.schemas import CreateDiskRequest, DiskInfo, OperationRequested, OperationState
@@ -307,8 +309,45 @@ async def test_a_look_that_is_refused_never_reads_as_not_there() -> None:
     await ec2.close()
 
 
+class TwinsClient(FailingClient):
+    """Has two volumes of one order, of the same second, and tells them in any order, as EC2 does."""
+
+    def __init__(self, volume_ids: Iterable[str]) -> None:
+        self._volume_ids = volume_ids
+
+    def describe_volumes(self, **_: Any) -> Any:
+        facts = {"State": "available", "AvailabilityZone": "us-east-2a", "CreateTime": datetime(2026, 1, 1, tzinfo=UTC)}
+        return {"Volumes": [{"VolumeId": volume_id, **facts} for volume_id in self._volume_ids]}
+
+
+@pytest.mark.parametrize("told", [("vol-1", "vol-2"), ("vol-2", "vol-1")])
+async def test_of_two_volumes_of_an_order_each_look_finds_the_same(told: tuple[str, str]) -> None:
+    ec2 = Ec2(region="us-east-2")
+    ec2._service._client = TwinsClient(told)
+    found = await ec2.find_volume(ORDER)
+    assert found is not None
+    assert found.volume_id == "vol-1"
+    await ec2.close()
+
+
 async def test_deleting_a_volume_that_is_gone_is_done() -> None:
     ec2 = await failing_ec2(refusal("InvalidVolume.NotFound"))
 
     await ec2.delete_volume("vol-1")
     await ec2.close()
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (1023, "1023 B"),
+        (1024, "1.0 KB"),
+        (1023 * 1024 + 972, "1023.9 KB"),
+        (1024 * 1024 - 1, "1.0 MB"),
+        (1024**3 - 1, "1.0 GB"),
+        (1024**4 - 1, "1.0 TB"),
+        (2000 * 1024**4, "2000.0 TB"),
+    ],
+)
+def test_a_size_that_rounds_up_to_the_next_unit_is_told_in_it(size_bytes: int, shown: str) -> None:
+    assert human_size(size_bytes) == shown

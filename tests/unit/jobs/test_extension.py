@@ -50,6 +50,13 @@ def test_what_a_refusal_says_is_left_may_be_had(total: int, seconds: int) -> Non
     assert left == 0 or extension_refusal(job, seconds=left, longest_seconds=WEEK, now=NOW) is None
 
 
+def test_hours_that_are_told_exactly_lose_nothing() -> None:
+    for seconds in range(9, 12 * 3600, 9):  # 9 s are 0.0025 hours; 1260 s, 0.35 hours, are a little less as a float
+        refusal = extension_refusal(active(), seconds=seconds + 1, longest_seconds=3600 + seconds, now=NOW)
+        assert refusal is not None
+        assert float(refusal.rsplit(" ", 3)[-3]) == seconds / 3600
+
+
 def test_an_extension_that_would_end_in_the_past_is_refused() -> None:
     now = NOW + timedelta(hours=2)
     assert "expiring" in (extension_refusal(active(), seconds=3600, longest_seconds=WEEK, now=now) or "")

@@ -239,14 +239,15 @@ def _entries(folder: Path) -> list[Entry]:
         raise CommandError(f"{folder} is not sent whole", step="Go into your project's folder, or say --no-send.")
     entries = list(entries_of(folder))
     files = sum(1 for entry in entries if entry.is_file)
-    size = _bytes(sum(entry.size for entry in entries))
+    size = shown_size(sum(entry.size for entry in entries))
     tell(f"Sends {files:,} {'file' if files == 1 else 'files'}, {size}, of {folder}")
     return entries
 
 
-def _bytes(size: float) -> str:
+def shown_size(size: float) -> str:
+    """A number of bytes for a person."""
     for unit in ("B", "kB", "MB"):
-        if size < 1000:  # noqa: PLR2004
+        if round(size) < 1000:  # noqa: PLR2004
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:,.1f} GB"
