@@ -230,6 +230,44 @@ async def test_a_job_is_read_from_a_file_and_options_go_before_it(person: Person
     }
 
 
+async def test_text_in_a_file_is_sent_as_it_is_written_whatever_yaml_makes_of_it(
+    person: Person, tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "image: 0123\ninstance_type: 1_000\ngpu_count: &count 010\nduration_hours: 1.50\njupyter_enabled: yes\n"
+        "command: true\nname: 2026-01-20\ndisk_name: 1.10\ngithub_user: no\nworking_dir: null\n"
+        "env_vars:\n"
+        "  <<: {COMMIT: 0123456, AT: '0123'}\n"
+        "  VERSION: 1.10\n  START: 12:30:00\n  DAY: 2026-01-20\n  NO: Off\n  1: =\n  NULL: 0x1F\n  COUNT: *count\n"
+    )
+    async with scripted(says(SUBMITTED)) as server:
+        person.hold_key(server.url)
+        code, _, told = await person.run("submit", "--file", str(tmp_path / "job.yaml"))
+    assert code == 0, told
+    assert json.loads(server.seen[-1]["body"]) == {
+        "image": "0123",
+        "instance_type": "1_000",
+        "gpu_count": 8,
+        "duration_hours": 1.5,
+        "jupyter_enabled": True,
+        "command": "true",
+        "name": "2026-01-20",
+        "disk_name": "1.10",
+        "github_user": "no",
+        "env_vars": {
+            "COMMIT": "0123456",
+            "AT": "0123",
+            "VERSION": "1.10",
+            "START": "12:30:00",
+            "DAY": "2026-01-20",
+            "NO": "Off",
+            "1": "=",
+            "NULL": "0x1F",
+            "COUNT": "010",
+        },
+    }
+
+
 async def test_a_file_of_several_documents_is_submitted_as_a_whole(person: Person, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(
         "image: debian:12\ninstance_type: p5.48xlarge\nname: one\n---\nimage: debian:13\nname: two\n---\n"

@@ -1,7 +1,7 @@
 """What a job is to be, as the command line, a file and the user's own defaults say it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +59,10 @@ File = Annotated[
 ]
 _NEEDED = {"image": "--image", "instance_type": "--gpu-type or --instance-type"}
 _DEFAULTS = "defaults.yaml"
+_TEXTS = frozenset({"image", "instance_type", "command", "working_dir", "name", "disk_name", "github_user"})
+_TAG = "tag:yaml.org,2002:"
+_READ_FROM_TEXT = frozenset(_TAG + kind for kind in ("int", "float", "bool", "timestamp", "value", "merge"))
+_NULL = f"{_TAG}null"
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def jobs_of_file(path: Path | None) -> list[dict[str, Any]]:
     if path is None:
         return [{}]
     try:
-        documents = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one is not None]
+        documents = [one for one in _documents(path.read_text(encoding="utf-8")) if one is not None]
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise CommandError(f"{path} cannot be read: {error}") from None
     return [_fields(path, document) for document in documents] or [{}]
@@ -127,14 +131,39 @@ def _fields(path: Path, read: Any) -> dict[str, Any]:
     unknown = sorted(str(field) for field in read if field not in FIELDS)
     if unknown:
         raise CommandError(f"{path}: no such field: {', '.join(unknown)}", step=f"There are {', '.join(FIELDS)}.")
-    if isinstance(read.get("env_vars"), dict):
-        # YAML makes numbers and booleans of what environments have as text
-        read["env_vars"] = {str(name): _plain(value) for name, value in read["env_vars"].items()}
     return read
 
 
-def _plain(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+def _documents(text: str) -> Iterator[Any]:
+    """What YAML says, but for its numbers, booleans and times where jobs have text, which stays as it is written.
+
+    Else a commit 0123456 would be 42798, a version 1.10 be 1.1, and a user `no` be false.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if isinstance(node, yaml.MappingNode):
+                loader.flatten_mapping(node)
+                node.value = [(field, _typed(loader, field.value, value)) for field, value in node.value]
+            yield loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _typed(loader: yaml.SafeLoader, field: Any, node: yaml.Node) -> yaml.Node:
+    if field == "env_vars" and isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        node.value = [(_as_text(name, _NULL), _as_text(value)) for name, value in node.value]
+        return node
+    return _as_text(node) if field in _TEXTS else node
+
+
+def _as_text(node: yaml.Node, *more: str) -> yaml.Node:
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in {*_READ_FROM_TEXT, *more}:
+        return node
+    # another node: an alias may stand for this one where it is a number
+    return yaml.ScalarNode(f"{_TAG}str", node.value, node.start_mark, node.end_mark)
 
 
 def _variable(text: str) -> tuple[str, str]:
