@@ -23,18 +23,24 @@ def operator_url(stack: LocalStack) -> str:
     return broker.url(OPERATOR_USER)
 
 
-async def test_a_job_whose_place_was_lost_gets_it_again_and_starts(stack: LocalStack) -> None:
-    async with users(stack, "alice") as (alice,):
+async def test_jobs_whose_places_were_lost_get_them_again_as_an_operator_has_set_and_start(stack: LocalStack) -> None:
+    async with users(stack, "alice", "operator") as (alice, operator):
         before = await alice.free()
         running = [await alice.submit(instance_type=A100, gpu_count=8) for _ in range(2)]
         for job_id in running:
             await alice.wait(job_id, "active", seconds=60)
-        waits = await alice.submit(instance_type=A100, gpu_count=8, command="exit 0")
-        await until(lambda: has_place(alice, waits), "its place")
-        await stack.execute("capacity", f"DELETE FROM places WHERE job_id = '{waits}'")
+        waiting = [await alice.submit(instance_type=A100, gpu_count=8, command="exit 0") for _ in range(2)]
+        answer = await operator.client.post(f"/v1/jobs/{waiting[1]}/priority", json={"priority": 5})
+        assert answer.status_code == 200, answer.text
+        await until(lambda: has_places(alice, waiting, [2, 1]), "their places")
+        # the event of the priority is forgotten, as after 8 days
+        await stack.execute("jobs", "DELETE FROM outbox WHERE entity_id = $1", waiting[1])
+        await stack.execute("capacity", "DELETE FROM places WHERE job_id = ANY($1::uuid[])", waiting)
+        await until(lambda: has_places(alice, waiting, [2, 1], priorities=[0, 5]), "their places again")
         for job_id in running:
             await alice.client.post(f"/v1/jobs/{job_id}/cancel")
-        await alice.wait(waits, "completed", seconds=60)
+        for job_id in waiting:
+            await alice.wait(job_id, "completed", seconds=60)
         await until(lambda: has_free(alice, before), "all GPUs given back")
 
 
@@ -53,8 +59,14 @@ async def test_a_job_that_capacity_was_kept_from_hearing_of_starts(stack: LocalS
         await until(lambda: has_free(alice, before), "all GPUs given back")
 
 
-async def has_place(user: ApiUser, job_id: str) -> bool:
-    return (await user.job(job_id))["queue_position"] is not None
+async def has_places(
+    user: ApiUser, jobs: list[str], positions: list[int], *, priorities: list[int] | None = None
+) -> bool:
+    """Capacity explains them so, and the jobs show it."""
+    found = [(await user.client.get(f"/v1/jobs/{job_id}/explain")).json() for job_id in jobs]
+    shown = [(await user.job(job_id))["queue_position"] for job_id in jobs]
+    alike = shown == positions == [one["queue_position"] for one in found]
+    return alike and priorities in (None, [one["priority"] for one in found])
 
 
 async def has_free(user: ApiUser, count: int) -> bool:

@@ -156,6 +156,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Node of its lease; None while it has none."""
     capacity_sequence: int = 0
     """Number of capacity's newest event that was applied."""
+    priority: int = 0
+    """Set by an operator; capacity orders the queue by it, higher first."""
     queue_position: int | None = None
     estimated_start_at: datetime | None = None
 

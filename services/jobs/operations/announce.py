@@ -12,7 +12,6 @@ from services.jobs.domain.transition import Transition, owner_of
 from services.jobs.operations.insert_jobs import submitted_event
 from services.jobs.operations.transition import write_transition
 from shared.contracts.jobs import JobEvent, JobPrioritised, JobRequeued
-from shared.database import Transaction
 from shared.messaging import Draft, record_event
 
 _IN_LINE = frozenset({Phase.PENDING, Phase.QUEUED})
@@ -29,7 +28,7 @@ async def announce_again(*, job_id: UUID, now: datetime, context: Context) -> bo
         job = storage.jobs.to_job(row) if row is not None else None
         if job is None or job.phase not in _IN_LINE:
             return False
-        for event in await _events(transaction, job):
+        for event in _events(job):
             await record_event(transaction, Draft(data=event, version=job.version, occurred_at=now), context.outbox)
         # capacity begins to count its changes of the job anew
         unplaced = replace(
@@ -46,15 +45,12 @@ async def announce_again(*, job_id: UUID, now: datetime, context: Context) -> bo
     return True
 
 
-async def _events(transaction: Transaction, job: Job) -> list[JobEvent]:
+def _events(job: Job) -> list[JobEvent]:
     events: list[JobEvent] = [submitted_event(job)]
     if job.epoch:
         # leases of the new place must not be taken for older ones
         reason = job.requeue_reason or "Its place in the queue was lost"
         events.append(JobRequeued(**owner_of(job), epoch=job.epoch, reason=reason))
-    priority = await transaction.fetch_value(
-        storage.queue.LAST_PRIORITY, entity_id=str(job.id), type=JobPrioritised.type_name()
-    )
-    if priority:
-        events.append(JobPrioritised(**owner_of(job), priority=priority))
+    if job.priority:
+        events.append(JobPrioritised(**owner_of(job), priority=job.priority))
     return events

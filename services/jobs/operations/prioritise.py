@@ -42,7 +42,7 @@ async def prioritise_job(
         if job.phase not in _BEFORE_ITS_START:
             raise JobHasLeftTheQueue(job)
         event = JobPrioritised(**owner_of(job), priority=priority)
-        after = replace(job, version=job.version + 1, revision=job.revision + 1, updated_at=now)
+        after = replace(job, priority=priority, version=job.version + 1, revision=job.revision + 1, updated_at=now)
         written = await write_transition(
             transaction=transaction, before=job, transition=Transition(after, (event,)), now=now, context=context
         )

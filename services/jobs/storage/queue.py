@@ -27,12 +27,6 @@ WAITING = Statement(
     .order_by(jobs.c.id)
     .limit(bindparam("limit", type_=sa.BigInteger))
 )
-LAST_PRIORITY = Statement(
-    sa.select(outbox.c.data["priority"].astext.cast(sa.Integer))
-    .where(outbox.c.entity_id == bindparam("entity_id"), outbox.c.type == bindparam("type"))
-    .order_by(outbox.c.id.desc())
-    .limit(1)
-)
 UNSENT = Statement(
     sa.select(outbox.c.entity_id)
     .where(outbox.c.published_at.is_(None), outbox.c.entity_id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.Text))))

@@ -55,6 +55,7 @@ jobs = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("node", sa.Text),
     sa.Column("capacity_sequence", sa.BigInteger, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("queue_position", sa.Integer),
     sa.Column("estimated_start_at", TIME),
     sa.Column("pod_name", sa.Text),

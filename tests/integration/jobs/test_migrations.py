@@ -11,9 +11,11 @@ import pytest
 
 from shared.contracts.jobs import JobStatus
 from shared.database import migrate
+from tests.support.harness import connected, eventually
 from tests.support.servers import PostgresServer
 
 BEFORE_THE_SPLIT = "0008"
+BEFORE_PRIORITIES = "0017"
 ACCESS = (
     "users, jupyter_wanted, jupyter_enabled, jupyter_revision, jupyter_applied, jupyter_requested_at, "
     "jupyter_message_id, jupyter_error, jupyter_token_sealed"
@@ -28,6 +30,12 @@ INSERT INTO jobs (id, user_id, username, image, instance_type, gpu_type, gpu_cou
 VALUES ($1, 1, 'alice', 'debian', 'p5.48xlarge', 'h100', 1, 3600, '[]', true, $2, 1, 1, 1, 1, 0, now(), now(), 'mac',
     now(), '[{"name": "bob"}]', true, 3, 2, 'sealed', now(), gen_random_uuid(), $3, $3, $4)
 """
+PRIORITISED = """
+INSERT INTO outbox (event_id, type, subject, entity_id, entity_version, occurred_at, data, published_at)
+VALUES (gen_random_uuid(), 'dev.gpudev.jobs.prioritised.v1', 'none', $1, 1, now(),
+    jsonb_build_object('priority', $2::int), CASE WHEN $3 THEN now() - interval '3 days' END)
+"""
+WAITS_FOR_JOBS = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'jobs'::regclass)"
 
 
 @pytest.fixture
@@ -140,3 +148,42 @@ def test_a_job_of_the_release_before_has_its_access_row_at_once(dsn: str) -> Non
     assert msgspec.json.decode(users) == [{"name": "bob"}]
     sql("DELETE FROM jobs")
     assert sql.rows("users", "job_access") == {}
+
+
+def test_priorities_that_only_events_tell_of_are_the_jobs_own(dsn: str) -> None:
+    migrate.upgrade("jobs", dsn, BEFORE_PRIORITIES)
+    sql, jobs = Sql(dsn), [uuid4() for _ in range(3)]
+    for job_id in jobs:
+        sql(OLD_ROW, job_id, "queued", False, 0)
+    raised, lowered, plain = jobs
+    for job_id, priority, is_published in (
+        (raised, 3, True),
+        (lowered, 9, True),
+        (raised, 7, True),
+        (lowered, 0, False),
+    ):
+        sql(PRIORITISED, str(job_id), priority, is_published)
+    before = sql.rows("version, revision, updated_at", "jobs")
+    migrate.upgrade("jobs", dsn)
+    assert sql.rows("priority", "jobs") == {raised: (7,), lowered: (0,), plain: (0,)}
+    # replicas of the release before go on to write the event alone
+    sql(PRIORITISED, str(plain), -4, False)
+    assert sql.rows("priority", "jobs") == {raised: (7,), lowered: (0,), plain: (-4,)}
+    assert sql.rows("version, revision, updated_at", "jobs") == before
+
+
+async def test_a_priority_that_is_set_while_the_migration_runs_is_not_lost(dsn: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, "jobs", dsn, BEFORE_PRIORITIES)
+    job_id = uuid4()
+    async with connected(dsn) as setting, connected(dsn) as looking:
+        await setting.execute(OLD_ROW, job_id, "queued", False, 0)
+        transaction = setting.transaction()
+        await transaction.start()
+        await setting.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", job_id)
+        await setting.execute(PRIORITISED, str(job_id), 7, False)
+        migration = asyncio.create_task(asyncio.to_thread(migrate.upgrade, "jobs", dsn))
+        # it has read the outbox by then
+        await eventually(lambda: looking.fetchval(WAITS_FOR_JOBS), "the migration waits for the table")
+        await transaction.commit()
+        await migration
+        assert await looking.fetchval("SELECT priority FROM jobs WHERE id = $1", job_id) == 7

@@ -107,6 +107,7 @@ async def test_an_operator_moves_anybodys_job_and_capacity_hears_of_it(world: Jo
         assert await world.announced(job_id) == ["submitted", "prioritised"]
         event = (await world.events(job_id))[-1]
         assert msgspec.json.decode(event.data, type=JobPrioritised).priority == 10
+        assert (await world.row(job_id))["priority"] == 10
         assert event.messageid == int(answer.json()["message"].rpartition(" ")[2].rstrip(")."))
         await client.post(f"/v1/jobs/{job_id}/cancel")
         late = await operator.post(f"/v1/jobs/{job_id}/priority", json={"priority": 10})

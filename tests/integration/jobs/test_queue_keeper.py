@@ -10,9 +10,9 @@ import msgspec
 from shared.contracts.capacity import UNPLACED_SUBJECT, JobQueued, UnplacedReply, UnplacedRequest
 from shared.contracts.jobs import JobPrioritised, JobRequeued, JobSubmitted
 from shared.database.locks import lock_key
-from shared.messaging import Draft, record_event
+from shared.messaging import Relay
 from tests.support.harness import connected, eventually, flushed
-from tests.support.jobs import JobsWorld
+from tests.support.jobs import JobsWorld, later
 
 QUICK = {"line_seconds": 0.2}
 
@@ -62,20 +62,21 @@ async def test_a_job_without_a_place_is_told_again_as_it_was(jobs_without_cluste
 
 
 async def test_it_is_told_with_its_priority_and_past_its_earlier_leases(jobs_without_cluster: JobsWorld) -> None:
+    """Also when the event of its priority is so old that it is forgotten."""
     world = jobs_without_cluster
-    async with world.service(**QUICK) as client:
-        job_id = await world.submit(client)
-        context = world.context()
+    async with world.service(**QUICK) as client, world.service("olga") as operator:
+        job_id, plain = await world.submit(client), await world.submit(client)
         for priority in (3, 7):
-            data = JobPrioritised(job_id=job_id, user_id=1, username="alice", status="queued", priority=priority)  # type: ignore[arg-type]
-            async with world.database.transaction() as transaction:
-                draft = Draft(data=data, version=priority, occurred_at=(await world.row(job_id))["created_at"])
-                await record_event(transaction, draft, context.outbox)
+            answer = await operator.post(f"/v1/jobs/{job_id}/priority", json={"priority": priority})
+            assert answer.status_code == 200, answer.text
         await world.update(job_id, "epoch = 2")
-        async with capacity_lacking(world, {job_id}):
-            await eventually(lambda: _count(world, job_id, 2), "told again")
-        assert (await told(world, job_id, JobRequeued))[-1][1].epoch == 2
-        assert (await told(world, job_id, JobPrioritised))[-1][1].priority == 7
+        await eventually(lambda: _forgotten(world, job_id, plain), "events are purged")
+        async with capacity_lacking(world, {job_id, plain}):
+            await eventually(lambda: _count(world, job_id, 1), "told again")
+            await eventually(lambda: _count(world, plain, 1), "told again")
+        assert [event.epoch for _, event in await told(world, job_id, JobRequeued)] == [2]
+        assert [event.priority for _, event in await told(world, job_id, JobPrioritised)] == [7]
+        assert await told(world, plain, JobPrioritised) == []
 
 
 async def test_a_job_whose_event_has_not_gone_out_yet_is_not_told_again(jobs_without_cluster: JobsWorld) -> None:
@@ -108,3 +109,9 @@ async def _position(world: JobsWorld, job_id: UUID, position: int) -> bool:
 
 async def _count(world: JobsWorld, job_id: UUID, count: int) -> bool:
     return len(await told(world, job_id, JobSubmitted)) >= count
+
+
+async def _forgotten(world: JobsWorld, *jobs: UUID) -> bool:
+    """As after the days for which events are kept; what is not published yet stays."""
+    await Relay(database=world.database, broker=world.broker, service="jobs").purge(later(days=9))
+    return not any([await world.events(job_id) for job_id in jobs])
