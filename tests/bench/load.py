@@ -6,6 +6,7 @@ the same, it measures itself: the kernel says when an answer came.
 """
 
 import gc
+import math
 import os
 import re
 import select
@@ -34,6 +35,8 @@ _READ_BYTES = 1 << 16
 _ANCILLARY_BYTES = 64
 _WAIT_SECONDS = 30.0
 """For anything at all."""
+_ROUNDING = 1e-6
+"""Of a request: less than that is none."""
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -232,16 +235,16 @@ def _as_many_as_are_answered(plan: Plan, clients: _Clients, first: float) -> lis
 def _at_rate(plan: Plan, clients: _Clients, first: float, rate: float) -> list[_Answer]:
     """Each request has its time, whatever becomes of those before it."""
     now = first
-    end = first + plan.warmup_seconds + plan.seconds
+    # those that are due before the end; by sums of the clock's time, which are rounded, there might be one more
+    whole = math.ceil(rate * (plan.warmup_seconds + plan.seconds) - _ROUNDING)
     answers: list[_Answer] = []
-    due, sent = first, 0
-    while clients.busy or due < end:
-        while due <= now and due < end and clients.idle:
+    sent = 0
+    while clients.busy or sent < whole:
+        while (due := first + sent / rate) <= now and sent < whole and clients.idle:
             clients.send(due)
             sent += 1
-            due = first + sent / rate
             now = time.perf_counter()
-        answers += clients.answers(due - now if clients.idle and due < end else None)
+        answers += clients.answers(due - now if clients.idle and sent < whole else None)
         now = time.perf_counter()
     return answers
 

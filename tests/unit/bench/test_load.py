@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from tests.bench import load
 from tests.bench.load import Plan, is_whole, measure
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -55,6 +56,17 @@ def test_a_steady_rate_is_kept_and_what_the_server_holds_is_not_the_loads_own() 
     assert result.served_p50_milliseconds >= 20
     assert result.p50_milliseconds >= result.served_p50_milliseconds
     assert result.worst[0][1] == pytest.approx(1000 * (result.slowest[0][1] - result.slowest[0][0]), abs=0.1)
+
+
+def test_how_many_requests_a_rate_has_is_the_same_whenever_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, begin = time.perf_counter, 16.0
+    assert begin + 0.01 + 0.05 > begin + 6 / 100, "rounded, the end is after the seventh request would be due"
+    shift = begin - clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + shift)
+    with _server(0) as port:
+        plan = Plan(port=port, request=_REQUEST, connections=1, warmup_seconds=0.01, seconds=0.05)
+        with closing(load._Clients(plan)) as clients:
+            assert len(load._at_rate(plan, clients, begin, 100)) == 6
 
 
 def test_a_request_that_waits_for_a_connection_waits_for_the_server() -> None:
