@@ -21,7 +21,8 @@ def list_orphans(measurer: Measurer, *, asker: Identity, now: datetime) -> list[
         OperatorsOnly: The asker is none.
     """
     check_operator(asker, LOOK_FOR_ORPHANS)
-    lasting = sorted(measurer.lasting_mismatches(now), key=lambda one: one.since)
+    # what is measured together is of one moment: the rest of the order is to be the same at each look
+    lasting = sorted(measurer.lasting_mismatches(now), key=lambda one: (one.since, one.kind, one.name, str(one.job_id)))
     return [
         Orphan(
             kind=one.object_kind,

@@ -1,7 +1,10 @@
 """The snapshot of both endpoints."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy import func
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from services.capacity.storage.cluster import nodes_in_use
 from services.capacity.storage.tables import (
@@ -58,8 +61,10 @@ FOLD_MARKS = Statement(
         "INSERT INTO fleet_changes (mark) SELECT sum(mark) FROM folded HAVING count(*) > 0"
     )
 )
+_count: sa.ColumnClause[Any] = sa.literal_column("counts")
 _count_list = sa.select(
-    func.coalesce(func.jsonb_agg(func.to_jsonb(sa.literal_column("counts"))), sa.text("'[]'::jsonb"))
+    # in one order: equal counts are one text, however they were grouped
+    func.coalesce(func.jsonb_agg(aggregate_order_by(func.to_jsonb(_count), _count)), sa.text("'[]'::jsonb"))
 ).select_from(_counts)
 _complete = sa.select(
     sa.case((func.count() == 2, func.min(watches.c.confirmed_at))).label("at")  # noqa: PLR2004 - nodes and pods

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from services.capacity.context import KnownFleet
 from services.capacity.operations.announce import announce_queue
 from services.capacity.operations.read import read_facts
-from shared.database import Statement
+from shared.database import Database, Statement
 from tests.support.capacity import NOW, Capacity, facts, later
 
 POD = "INSERT INTO gpu_pods (uid, resource_version, name, node, gpus, seen_at) VALUES ('p', 1, 'a/b', 'n1', 2, now())"
@@ -47,6 +47,20 @@ async def test_a_fleet_that_is_known_is_not_read_again_while_the_queue_changes(c
     assert after.nodes is before.nodes
     assert after.counts != before.counts
     assert after == await read_facts(capacity.database)
+
+
+async def test_equal_facts_are_read_as_equal_however_postgresql_counts_them(capacity: Capacity) -> None:
+    await known_fleet(capacity)
+    for gpu_type in ("a100", "b200", "h100", "h200", "l4", "t4"):
+        await capacity.submit(1, gpu_type, at=later(seconds=3))
+    other = Database(capacity.dsn, pool_size=1)
+    facts_of = []
+    for groups in ("enable_hashagg", "enable_sort"):
+        async with other.transaction() as tx:
+            await tx.execute(Statement(sa.text(f"SET LOCAL {groups} = off")))
+            facts_of.append(await read_facts(tx))
+    await other.close()
+    assert facts_of[0] == facts_of[1]
 
 
 async def test_marks_are_folded_and_say_the_same(capacity: Capacity) -> None:

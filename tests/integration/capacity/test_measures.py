@@ -131,7 +131,7 @@ async def test_only_what_disagrees_for_two_minutes_is_a_mismatch(
     clock.now += MINUTE
     await measurer.measure_gpus()
     assert mismatches() == nothing | {"lease_without_pod": 1, "pod_without_lease": 1}
-    lease, stray = sorted(list_orphans(measurer, asker=OPERATOR, now=clock.now), key=lambda one: one.finding)
+    lease, stray = list_orphans(measurer, asker=OPERATOR, now=clock.now)
     assert (lease.finding, lease.kind, lease.name) == ("lease_without_pod", "node", "n1")
     assert (stray.finding, stray.kind, stray.name) == ("pod_without_lease", "pods", "ghost")
     assert (lease.job_id, stray.job_id) == (str(job.job_id), str(ghost.job_id))
@@ -148,6 +148,19 @@ async def test_only_what_disagrees_for_two_minutes_is_a_mismatch(
     await forget_pod(capacity.context, uid="its-own", resource_version=2)
     await measurer.measure_gpus()
     assert mismatches() == nothing
+
+
+async def test_orphans_of_one_moment_are_listed_in_one_order(
+    capacity: Capacity, measurer: Measurer, clock: Turned
+) -> None:
+    await capacity.nodes(facts("n1"))
+    job_id = (await capacity.submit(8)).job_id
+    for name in ("b", "c", "a"):
+        await record_pods(capacity.context, [pod(name, "n1", 1, job_id=job_id)], now=NOW)
+    await measurer.measure_gpus()
+    clock.now += 2 * MINUTE
+    found = list_orphans(measurer, asker=OPERATOR, now=clock.now)
+    assert [one.name for one in found] == ["a", "b", "c"]
 
 
 async def test_a_node_that_lost_devices_under_its_leases_is_overcommitted(
