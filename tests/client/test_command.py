@@ -19,7 +19,7 @@ from gpudev.cli import app, job_options
 from shared.contracts.catalogue import CATALOGUE
 from tests.client.scripted import Answerer, says, scripted, streams
 from tests.client.test_exchange import ACTIVE, ENDED, SUBMITTED
-from tests.support.programs import outcome
+from tests.support.programs import outcome, shown_on
 
 ROOT = Path(__file__).parents[2]
 JOB = SUBMITTED["job_id"]
@@ -326,8 +326,7 @@ async def test_waiting_is_one_line_that_changes_on_a_terminal(person: Person) ->
         arguments = ["submit", "-i", "debian:12", "-t", "p5.48xlarge", "--wait"]
         code, _, _ = await person.run(*arguments, beside=end, TERM="xterm", COLUMNS="120")
     os.close(end)
-    told = os.read(terminal, 1 << 16).decode()
-    os.close(terminal)
+    told = shown_on(terminal)
     assert code == 0
     assert "queued · Waiting for 8 GPUs" in told
     assert "\x1b[2K" in told, "the line is written over"

@@ -12,6 +12,7 @@ from aiohttp import web
 from tests.client.scripted import Answerer, says, scripted
 from tests.client.test_command import JOB, NAMED, Person, jobs
 from tests.client.test_exchange import ENDED
+from tests.support.programs import shown_on
 
 STARTED = {"status": "active", "node": "gpu-1", "expires_at": "2026-01-20T19:30:00Z"}
 FAILED = {"status": "failed", "exit_code": 3, "failure_reason": "The command ended with exit code 3"}
@@ -93,8 +94,7 @@ async def test_on_a_terminal_the_jobs_stand_below_what_happens(person: Person) -
         person.hold_key(server.url)
         code, _, told = await person.run("watch", "training", out=end, TERM="xterm", COLUMNS="120")
     os.close(end)
-    output = os.read(terminal, 1 << 16).decode()
-    os.close(terminal)
+    output = shown_on(terminal)
     assert code == 0, told
     assert output.index("started · on gpu-1") < output.rindex("EXPIRES")
     assert "training" in output.splitlines()[-1] + output.splitlines()[-2]

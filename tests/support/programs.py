@@ -41,6 +41,20 @@ async def outcome(
     return code, bytes(output), bytes(errors)
 
 
+def shown_on(terminal: int) -> str:
+    """All that programs have written to a terminal, whose other end is closed; closes it.
+
+    Args:
+        terminal: The first of what `os.openpty` gives.
+    """
+    shown = bytearray()
+    with suppress(OSError):  # that is how it says that there is no more
+        while piece := os.read(terminal, 1 << 16):  # of 4 kB at most, however much there is
+            shown += piece
+    os.close(terminal)
+    return shown.decode()
+
+
 async def _write(stream: asyncio.StreamWriter | None, given: bytes | None) -> None:
     if stream is None or given is None:
         return

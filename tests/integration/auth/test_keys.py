@@ -233,12 +233,14 @@ async def test_a_known_key_costs_no_statement(
 
 
 async def test_last_use_is_told(auth_client: Client, auth_database: Database, login: dict[str, Any]) -> None:
-    before = datetime.now(UTC)
-    assert (await auth_client.get("/v1/keys", headers=bearer(login["api_key"]))).json()["keys"][0]["last_used"] is None
-
     async def written() -> Any:
         return await auth_database.fetch_value(_LAST_USED, key_id=key_id(login))
 
+    assert await written() is None
+    before = datetime.now(UTC)
+    unused = (await auth_client.post("/v1/keys/rotate", headers=bearer(login["api_key"]))).json()
     assert before <= await eventually(written, "last use written") <= datetime.now(UTC)
     listed = (await auth_client.get("/v1/keys", headers=bearer(login["api_key"]))).json()
-    assert listed["keys"][0]["last_used"] is not None
+    told = {key["key_prefix"]: key["last_used"] for key in listed["keys"]}
+    assert told[login["key_prefix"]] is not None
+    assert told[unused["key_prefix"]] is None
