@@ -244,8 +244,7 @@ class ContainerWorker:
         terminated = self.view.state["terminated"]
         ran = ended.finished_at - parse_timestamp(terminated["startedAt"])
         failures = 0 if ran > _RESET_AFTER else instance.attempt
-        seconds = 0.0 if not failures else self._context.back_off_seconds * 2 ** (failures - 1)
-        seconds = min(seconds, _LONGEST_BACK_OFF_SECONDS)
+        seconds = back_off_of(self._context.back_off_seconds, failures)
         # a restarted simulator goes on with the rest of the wait
         seconds -= (now() - ended.finished_at).total_seconds()
         if failures and seconds > 0:
@@ -276,6 +275,11 @@ class ContainerWorker:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def back_off_of(first_seconds: float, failures: int) -> float:
+    """How long a container waits that has failed so many times in a row."""
+    return min(first_seconds * 2 ** min(failures - 1, 20), _LONGEST_BACK_OFF_SECONDS) if failures else 0.0
 
 
 async def _to_its_end(call: Callable[[Instance, Config], bool], instance: Instance, config: Config) -> bool:
