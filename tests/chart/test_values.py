@@ -13,7 +13,7 @@ import yaml
 from deploy.chart import generate, settings
 from shared.routes import SERVICES, ServiceName
 from shared.settings import CommonSettings
-from tests.support.chart import environment, objects, pod_templates, refusal
+from tests.support.chart import environment, objects, of_kind, pod_templates, refusal
 
 DEFAULTS = yaml.safe_load((generate.CHART / "values.yaml").read_text())
 OPEN = {"annotations", "labels", "nodeSelector", "controlPlaneLabels", "jobsLabels", "requests", "limits"}
@@ -144,6 +144,26 @@ def test_null_and_empty_are_the_default_of_the_code() -> None:
 def test_false_and_zero_are_values() -> None:
     made = objects(services={"jobs": {"settings": {"disabled_user_grace_seconds": 0}}})
     assert environment("jobs", made)["GPUDEV_DISABLED_USER_GRACE_SECONDS"] == "0"
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_a_time_of_weeks_stays_a_whole_number(major: int) -> None:
+    weeks = 1_209_600
+    toleration = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": weeks}
+    made = objects(
+        major=major,
+        migrations={"hook": False, "ttlSecondsAfterFinished": weeks, "activeDeadlineSeconds": weeks},
+        pods={"terminationGracePeriodSeconds": weeks, "tolerations": [toleration]},
+    )
+    job = next(iter(of_kind("Job", made).values()))
+    pod = of_kind("Deployment", made)["gpudev-auth"]["spec"]["template"]["spec"]
+    said = [
+        job["spec"]["ttlSecondsAfterFinished"],
+        job["spec"]["activeDeadlineSeconds"],
+        pod["terminationGracePeriodSeconds"],
+        pod["tolerations"][0]["tolerationSeconds"],
+    ]
+    assert json.dumps(said) == json.dumps([weeks] * 4)
 
 
 def test_the_defaults_pass_their_schema() -> None:
