@@ -150,16 +150,17 @@ class Usage(Answer, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, period: Period, used: Sequence[DayUsage]) -> "Usage":
-        """Rows of a period; hours to four digits, which is less than a second."""
+        """Rows of a period; hours to four digits, which is less than a second: what is less than that is none."""
         rows = [
             UsageRow(
                 date=one.day,
                 username=one.username,
                 gpu_type=one.gpu_type,
-                gpu_hours=round(one.gpu_time / timedelta(hours=1), 4),
+                gpu_hours=hours,
                 user_id=one.user_id,
             )
             for one in used
+            if (hours := round(one.gpu_time / timedelta(hours=1), 4)) > 0
         ]
         return cls(first=period.first, last=period.last, rows=rows)
 

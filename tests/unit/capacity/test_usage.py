@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capacity.domain.usage import DayUsage, Period, Run, usage_by_day
+from services.capacity.schemas import Usage
 
 TODAY = date(2026, 1, 20)
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
@@ -94,3 +95,11 @@ def test_a_period_ends_today_unless_another_day_is_said() -> None:
 def test_a_period_that_is_too_long_or_backwards_is_refused(first: date, last: date | None) -> None:
     with pytest.raises(ValueError, match="Must"):
         Period.of(first, last, TODAY)
+
+
+@pytest.mark.parametrize(("milliseconds", "told"), [(179, [1.0]), (181, [1.0, 0.0001])])
+def test_a_moment_after_midnight_that_is_told_as_no_hours_has_no_row(milliseconds: int, told: list[float]) -> None:
+    midnight = datetime(2026, 1, 20, tzinfo=UTC)
+    found = run(midnight - HOUR, midnight + timedelta(milliseconds=milliseconds), gpu_count=1)
+    period = Period(date(2026, 1, 19), TODAY)
+    assert [row.gpu_hours for row in Usage.of(period, usage_by_day([found], period, NOW)).rows] == told
