@@ -342,8 +342,13 @@ async def test_one_user_follows_a_bounded_number_of_times(world: JobsWorld, star
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
         async with following(replica.url, bob):
             pass
+    await eventually(lambda: nobody_follows(replica), "the replica has seen that they have gone")
     async with following(replica.url, alice):
         pass
+
+
+async def nobody_follows(replica: Replica) -> bool:
+    return await metric(replica, "gpudev_event_listeners") == 0.0
 
 
 async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_comes_back(

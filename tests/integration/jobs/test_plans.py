@@ -9,9 +9,10 @@ from tests.support.plans import readers_of_whole_tables
 
 _GROWING = ("jobs", "job_access", "job_history", "outbox")
 _ENDED = (
-    "INSERT INTO jobs SELECT (jsonb_populate_record(one, jsonb_build_object('id', gen_random_uuid(), "
-    "'user_id', number % 50, 'created_at', one.created_at - number * interval '1 minute'))).* "
-    "FROM jobs AS one, generate_series(1, 1000) AS number WHERE one.id = '{job_id}'"
+    "INSERT INTO jobs SELECT copied.* FROM jobs AS one, generate_series(1, 1000) AS number, "
+    "jsonb_populate_record(one, jsonb_build_object('id', gen_random_uuid(), "
+    "'user_id', number % 50, 'created_at', one.created_at - number * interval '1 minute')) AS copied "
+    "WHERE one.id = '{job_id}'"
 )
 _TOLD = (
     "INSERT INTO outbox (event_id, type, subject, entity_id, entity_version, occurred_at, data, published_at) "

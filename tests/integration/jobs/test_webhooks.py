@@ -106,6 +106,7 @@ async def test_a_webhook_is_told_what_it_asks_for_and_signed_with_its_secret(
         disk = DiskRestored(disk_id=uuid4(), user_id=1, disk_name="data", operation_id=uuid4())
         disk_event = await world.publish(disk, sequence=1)
         await eventually(lambda: len(receiver.taken) >= 3, "three messages")
+        await eventually(lambda: all_settled(client, made["webhook_id"]), "that it is written down of each")
         shown = await details(client, made["webhook_id"])
         listed = (await client.get("/v1/webhooks")).json()["webhooks"]
     events = {str(event.id): event for event in await world.events(job_id)}
@@ -144,6 +145,11 @@ async def test_neither_url_nor_secret_is_in_clear_in_a_table_nor_in_a_log(
         text += str([dict(row) for row in rows])
     assert "token-of-slack" not in text
     assert made["secret"].removeprefix("whsec_") not in text
+
+
+async def all_settled(client: Client, webhook_id: str) -> bool:
+    """What the receiver has taken is written down a moment later."""
+    return bool((await details(client, webhook_id))["pending"] == 0)
 
 
 async def attempted(client: Client, webhook_id: str, attempts: int = 1) -> bool:
