@@ -28,7 +28,7 @@ def free_ports(count: int) -> list[int]:
     """
     chosen: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
-        if port not in _chosen and is_free(port) and _claim(port):
+        if port not in _chosen and is_free(port) and claim(port):
             _chosen.add(port)
             chosen.append(port)
         if len(chosen) == count:
@@ -36,13 +36,18 @@ def free_ports(count: int) -> list[int]:
     raise OSError(f"No {count} free TCP ports on {HOST}.")
 
 
-def _claim(port: int) -> bool:
-    """Whether no other process has chosen it; the lock is gone with the process, whatever ends it."""
+def claim(port: int) -> bool:
+    """Whether no other process has chosen it; then it is ours until it is given up, or this process ends in any way."""
     try:
         fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except OSError:
         return False
     return True
+
+
+def give_up(port: int) -> None:
+    """Let other processes choose it."""
+    fcntl.lockf(_claims(), fcntl.LOCK_UN, 1, port)
 
 
 @cache

@@ -1,10 +1,15 @@
 """What only the simulator promises: pods and node ports are reachable on this machine."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
+import pytest
 from kubernetes.client import CoreV1Api
 
+from deploy.local.cluster.registry import services
+from deploy.local.ports import give_up, is_free
 from tests.cluster.objects import pod
 from tests.cluster.simulation import Simulation
 from tests.cluster.waiting import eventually, pod_in_phase
@@ -74,3 +79,17 @@ def test_pods_and_ports_of_two_simulators_do_not_meet(
         eventually(lambda: [ask(port) for port in ports] == [b"here", b"there"], "an answer of each")
     finally:
         other.stop()
+
+
+def test_a_port_that_another_simulator_is_about_to_open_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = next(port for port in range(14_000, 15_000) if is_free(port) and is_free(port + 1))
+    monkeypatch.setattr(services, "NODE_PORTS", range(port, port + 2))
+    choose = f"from deploy.local.ports import claim; print(claim({port}), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", choose], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        chosen = {services._free_node_port(set()) for _ in range(20)}
+        other.communicate(b"\n")
+    give_up(port + 1)
+
+    assert chosen == {port + 1}

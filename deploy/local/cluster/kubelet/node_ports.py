@@ -10,6 +10,7 @@ from deploy.local.cluster.fleet import NODE_ADDRESS
 from deploy.local.cluster.machinery.objects import Object
 from deploy.local.cluster.registry.services import has_node_ports
 from deploy.local.cluster.registry.store import Change, Store
+from deploy.local.ports import claim, give_up
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class NodePortProxy:
         wanted = self._wanted()
         for port in self._servers.keys() - wanted:
             self._servers.pop(port).close()
+            give_up(port)
         for port in wanted - self._servers.keys():
+            claim(port)  # it was chosen before this process began, or by whoever made the Service
             try:
                 self._servers[port] = await asyncio.start_server(partial(self._accept, port), NODE_ADDRESS, port)
             except OSError as error:

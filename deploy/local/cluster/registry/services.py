@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from deploy.local.cluster.machinery import errors
 from deploy.local.cluster.machinery.objects import Object
 from deploy.local.cluster.registry.validation import NODE_PORTS
-from deploy.local.ports import is_free
+from deploy.local.ports import claim, is_free
 
 _CLUSTER_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
 _HAVE_NODE_PORTS = {"NodePort", "LoadBalancer"}
@@ -100,10 +100,10 @@ def _node_ports(service: Object, others: list[Object]) -> None:
 
 
 def _free_node_port(used: set[int]) -> int:
-    """A port that no service has, nor any other program of this machine."""
+    """A port that no service has, nor any other program of this machine, nor a simulator that is about to open it."""
     first = random.randrange(len(NODE_PORTS))  # noqa: S311  so that two simulators seldom want the same
     for number in range(len(NODE_PORTS)):
         port = NODE_PORTS[(first + number) % len(NODE_PORTS)]
-        if port not in used and is_free(port):
+        if port not in used and is_free(port) and claim(port):
             return port
     raise errors.StatusError(500, "InternalError", "Internal error occurred: range is full")
