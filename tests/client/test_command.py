@@ -493,6 +493,22 @@ async def test_the_only_job_need_not_be_named_before_what_follows(
     assert (code, output.split()) == (0, called.split()), told
 
 
+@pytest.mark.parametrize(
+    ("name", "forwarded"), [("7", ["6006"]), ("work", ["7", "6006"])], ids=["a job's name", "a port"]
+)
+async def test_a_number_before_ports_is_the_job_that_is_called_so_or_else_a_port(
+    person: Person, tmp_path: Path, name: str, forwarded: list[str]
+) -> None:
+    (tmp_path / "ssh").write_text(OPENSSH)
+    (tmp_path / "ssh").chmod(0o755)
+    active = {**ACTIVE, "name": name, "github_user": "ann"}
+    async with scripted(jobs(active), jobs(active), says(active)) as server:
+        person.hold_key(server.url)
+        code, output, told = await person.run("forward", "7", "6006", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    ports = [word for port in forwarded for word in ("-L", f"127.0.0.1:{port}:127.0.0.1:{port}")]
+    assert (code, output.split()) == (0, ["-N", *ports, f"{JOB}.gpudev"]), told
+
+
 async def test_two_configurations_share_no_connection(tmp_path: Path) -> None:
     """Also where their folders' names are too long for a socket: each may know another job by the same name."""
     folders = [tmp_path / ("long" * 20) / name / "gpudev" for name in ("one", "two")]

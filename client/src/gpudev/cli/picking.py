@@ -47,6 +47,11 @@ def pick(client: Client, named: str | None) -> str:
     return _only(begun, f"{named!r} begins")
 
 
+def is_called(client: Client, word: str) -> bool:
+    """Whether a job that is not over has this name."""
+    return any(job.name == word for job in client.iter_jobs(status=LIVE))
+
+
 def _only(jobs: list[Job], what: str) -> str:
     if not jobs:
         raise CommandError("There is no such job", ExitCode.NOT_FOUND, "`gpudev list` shows your jobs.")

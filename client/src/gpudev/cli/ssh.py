@@ -26,7 +26,7 @@ from gpudev import AsyncClient, Client
 from gpudev.cli.ending import CommandError, ExitCode
 from gpudev.cli.keyfile import KeyFile, config_folder, open_client
 from gpudev.cli.output import print_line, tell
-from gpudev.cli.picking import Named, pick
+from gpudev.cli.picking import Named, is_called, pick
 from gpudev.tunnel import SSH_DONE, SSH_KEY_ENDED, SshEnded, SshTunnel
 
 try:
@@ -105,12 +105,16 @@ def forward(
     ],
 ) -> None:
     """Reach ports of a job on this machine, until interrupted."""
-    job, ports = (None, words) if _PORTS.fullmatch(words[0]) else (words[0], words[1:])
-    if not ports:
+    first, *others = words
+    if not others and not _PORTS.fullmatch(first):
         raise CommandError("Which port is not said", step="Such as `gpudev forward JOB 6006`.")
-    pairs = [_port_pair(text) for text in ports]
+    pairs = [_port_pair(text) for text in others]
     with open_client() as client:
-        host = ready(client, job)
+        # a job may be called by a number
+        is_port = _PORTS.fullmatch(first) and not (others and first.isdigit() and is_called(client, first))
+        if is_port:
+            pairs.insert(0, _port_pair(first))
+        host = ready(client, None if is_port else first)
     for here, there in pairs:
         tell(f"http://localhost:{here} is port {there} of the job")
     forwards = [part for here, there in pairs for part in ("-L", f"127.0.0.1:{here}:127.0.0.1:{there}")]
