@@ -57,7 +57,7 @@ async def test_logging_in_with_credentials_as_tools_print_them(browser: Browser,
         await expect(tab.page.get_by_role("alert")).to_contain_text("There is no aws_access_key_id, no aws_secret")
         names = {"AccessKeyId": "ACCESS_KEY_ID", "SessionToken": "SESSION_TOKEN"}
         wrong = json.dumps({name: given[f"AWS_{of}"] for name, of in names.items()} | {"SecretAccessKey": "w" * 40})
-        tab.expected.append("401")
+        tab.expected.append("status of 401")
         await field.fill(wrong)
         await tab.page.get_by_role("button", name="Log in").click()
         await expect(tab.page.get_by_role("alert")).to_have_text("The AWS credentials are wrong, expired or incomplete")
@@ -99,7 +99,7 @@ async def test_a_link_of_the_command_line_logs_in_once(browser: Browser, stack: 
         await tab.page.go_back()
         assert tab.page.url == f"{stack.url}/docs/events"
     async with tab_of(browser, stack.url) as tab:
-        tab.expected.append("403")
+        tab.expected.append("status of 403")
         await tab.open(path)
         await expect(tab.page.get_by_role("alert")).to_have_text(
             "This link has been used or has expired: run `gpudev console` again"
@@ -117,7 +117,7 @@ async def test_the_life_of_a_job(browser: Browser, stack: LocalStack) -> None:
         await page.get_by_label("Name", exact=True).fill("Not A Name")
         await page.get_by_label("GitHub user").fill("console-cy")
         await look_everywhere(tab, "submit")
-        tab.expected.append("400")
+        tab.expected.append("status of 400")
         await page.get_by_role("button", name="Submit").click()
         await expect(page.get_by_role("alert")).to_contain_text("name: ")
         await expect(page.get_by_label("Command")).to_have_value(re.compile("second line"))
@@ -177,12 +177,12 @@ async def test_the_list_follows_what_happens_elsewhere_and_keeps_the_focus(brows
         await expect(page.get_by_role("region", name="Open 1")).to_contain_text("second")
         # another's job is not there
         theirs = await other.submit(**ONE_GPU)
-        tab.expected.append("404")
+        tab.expected.append("status of 404")
         await page.evaluate(f"location.hash = '#/jobs/{theirs}'")
         await expect(page.get_by_role("alert")).to_have_text("Job not found")
         # a replica that dies is come back to
         await tab.go("Jobs")
-        tab.expected += ["ERR_INCOMPLETE_CHUNKED_ENCODING", "50"]
+        tab.expected += ["ERR_INCOMPLETE_CHUNKED_ENCODING", "status of 50"]
         stack.kill("jobs-1")
         await until(lambda: other.job(theirs), "the service is back")
         await expect(page.get_by_text("live", exact=True)).to_be_visible()
@@ -340,6 +340,28 @@ async def test_what_operators_see_and_what_was_used(browser: Browser, stack: Loc
             await expect(plot).to_have_attribute("aria-label", re.compile("by type"))
 
 
+async def test_use_that_is_told_as_none_has_its_plot(browser: Browser, stack: LocalStack) -> None:
+    async with users(stack, "console-lou") as (user,):
+        user_id = int(await stack.user_id("console-lou"))
+        # 0.1 s of a GPU are 0.0000 hours of it
+        await stack.execute(
+            "capacity",
+            "INSERT INTO runs (job_id, gpu_type, requested_seconds, prepared_seconds, ran_seconds, ended_at, user_id, "
+            "username, gpu_count) VALUES (gen_random_uuid(), 'h100', 3600, 1, 0.1, now(), $1, 'console-lou', 1)",
+            user_id,
+        )
+        try:
+            async with console(browser, stack, user) as tab:
+                await tab.go("Usage")
+                plot = tab.page.get_by_role("img", name=re.compile("GPU hours of each day"))
+                await expect(plot.locator("line")).to_have_count(2)
+                await expect(plot.locator("rect")).to_have_count(0)
+                await tab.page.get_by_text("Numbers").click()
+                await expect(tab.page.get_by_role("row").nth(1).get_by_role("cell").last).to_have_text("0")
+        finally:
+            await stack.execute("capacity", "DELETE FROM runs WHERE user_id = $1", user_id)
+
+
 async def test_operators_disable_and_enable_a_user(browser: Browser, stack: LocalStack) -> None:
     async with users(stack, "operator") as (operator,), users(stack, "console-ned") as (user,):
         job = await user.submit(**ONE_GPU, name="theirs")
@@ -457,7 +479,7 @@ async def test_the_life_of_a_disk(browser: Browser, stack: LocalStack) -> None:
         await page.get_by_label("Show deleted ones").check()
         await page.get_by_role("button", name="Bring back other").click()
         await expect(page.get_by_role("heading", name="other available")).to_be_visible()
-        tab.expected.append("409")
+        tab.expected.append("status of 409")
         await page.get_by_label("Name", exact=True).fill("data")
         await page.get_by_role("button", name="Make", exact=True).last.click()
         await expect(page.get_by_role("alert")).to_contain_text("data")
@@ -473,7 +495,7 @@ async def test_a_key_is_revoked_and_the_page_of_a_revoked_key_says_so(browser: B
         await page.get_by_role("dialog").get_by_role("button", name="Revoke the key").click()
         await expect(page.get_by_role("row")).to_have_count(2)
         assert (await user.client.get("/v1/keys")).status_code == 401
-        tab.expected.append("401")
+        tab.expected.append("status of 401")
         await page.get_by_role("row").filter(has_text="this page").get_by_role("button").click()
         await page.get_by_role("dialog").get_by_role("button", name="Revoke the key").click()
         await expect(page.get_by_role("heading", name="Log in to GPU Dev")).to_be_visible()
