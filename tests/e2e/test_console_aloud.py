@@ -36,7 +36,7 @@ async def test_a_refused_form_says_so_and_leads_to_the_field(browser: Browser, s
         (variables,) = [one for one in await tab.accessible() if (one.role, one.name) == ("textbox", "Variables")]
         assert variables.states["invalid"] == "true"
         await page.get_by_label("Variables").fill("")
-        tab.expected.append("400")
+        tab.expected.append("status of 400")
         await page.get_by_role("button", name="Submit").click()
         await tab.hears("name: ")
         await expect(page.get_by_label("Name", exact=True)).to_be_focused()
@@ -118,7 +118,7 @@ async def test_a_notice_that_is_dismissed_gives_the_focus_back(browser: Browser,
     async with users(stack, "aloud-eve") as (user,), console(browser, stack, user) as tab:
         page = tab.page
         await tab.go("Disks")
-        tab.expected.append("409")
+        tab.expected.append("status of 409")
         for _ in range(2):
             await page.get_by_label("Name", exact=True).fill("twice")
             await page.get_by_role("button", name="Make", exact=True).click()

@@ -35,7 +35,7 @@ async def test_leases_without_pods_and_pods_without_leases_are_shown(browser: Br
                 await look.click()
                 return await lease.count() == 1 and await pod.count() == 1
 
-            tab.expected.append("503")
+            tab.expected.append("status of 503")
             with hanging(stack, "cluster"):
                 job = await alice.submit(gpu_count=2, duration_hours=1)
                 await alice.wait(job, "preparing")

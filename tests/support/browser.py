@@ -148,7 +148,7 @@ class Tab:
         self.url = url
         self.complaints: list[str] = []
         self.expected: list[str] = []
-        """Parts of complaints that a test causes on purpose."""
+        """Parts of complaints that a test causes on purpose; never a mere number, which an address may hold as well."""
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("requestfailed", lambda request: self._failed(request.url))
