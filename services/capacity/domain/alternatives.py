@@ -9,7 +9,7 @@ import msgspec
 from services.capacity.domain.estimates import Estimate
 from services.capacity.domain.fleet import Node, by_type
 from services.capacity.domain.placement import Allocation, SchedulingPolicy, SchedulingRound, WaitingJob, gpus_by_user
-from services.capacity.domain.reasons import wanted
+from services.capacity.domain.reasons import unit, wanted
 from shared.contracts.capacity import Sooner
 from shared.contracts.catalogue import CATALOGUE
 
@@ -97,7 +97,7 @@ class StartCheck:
         longest -= longest % _STEP
         if not SHORTEST <= longest < job.duration or not self.starts(msgspec.structs.replace(job, duration=longest)):
             return None
-        size = f"{job.gpu_count} GPUs instead of {original.gpu_count} and " if original else ""
+        size = f"{job.gpu_count} {unit(job.gpu_count)} instead of {original.gpu_count} and " if original else ""
         return Sooner(
             gpu_count=job.gpu_count,
             gpu_type=job.gpu_type,
@@ -127,12 +127,11 @@ def _if_sooner(found: Estimate | None, usual: Estimate | None, fewer: WaitingJob
 
 def _fewer(fewer: WaitingJob, job: WaitingJob, start_at: datetime | None) -> Sooner:
     when = "now" if start_at is None else f"about {start_at:%Y-%m-%d %H:%M} UTC"
-    gpus = "GPU" if fewer.gpu_count == 1 else "GPUs"
     return Sooner(
         gpu_count=fewer.gpu_count,
         gpu_type=fewer.gpu_type,
         start_at=start_at,
-        text=f"{fewer.gpu_count} {gpus} instead of {job.gpu_count}: {when}",
+        text=f"{fewer.gpu_count} {unit(fewer.gpu_count)} instead of {job.gpu_count}: {when}",
     )
 
 

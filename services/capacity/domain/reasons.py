@@ -30,7 +30,12 @@ def reasons(
 
 def wanted(gpu_count: int, gpu_type: str) -> str:
     """'8 h100 GPUs'."""
-    return f"{gpu_count} {gpu_type} GPU{'s' if gpu_count > 1 else ''}"
+    return f"{gpu_count} {gpu_type} {unit(gpu_count)}"
+
+
+def unit(gpu_count: int) -> str:
+    """'GPU' or 'GPUs'."""
+    return "GPU" if gpu_count == 1 else "GPUs"
 
 
 def _own_reason(
@@ -41,9 +46,9 @@ def _own_reason(
     if not sizes.fits(job.gpu_count, job.zone):
         where = f" in zone {job.zone}, where its disk is" if job.zone else ""
         return f"No node has {wanted(job.gpu_count, job.gpu_type)}{where}"
-    most = policy.most_gpus_per_user
-    if most is not None and users.get(job.user_id, 0) + job.gpu_count > most:
-        return f"You hold {users.get(job.user_id, 0)} GPUs, and with this job it would be more than the {most} allowed"
+    most, held = policy.most_gpus_per_user, users.get(job.user_id, 0)
+    if most is not None and held + job.gpu_count > most:
+        return f"You hold {held} {unit(held)}, and with this job it would be more than the {most} allowed"
     return None
 
 

@@ -135,7 +135,8 @@ def size_refusal(submission: Submission, context: Context) -> InvalidInput | Lim
         return InvalidInput([Problem("less_than_equal", ("body", "duration_hours"), text)])
     most = context.settings.max_gpus_per_user
     if most is not None and submission.gpu_count > most:
-        return LimitReached(f"You may hold at most {most} GPUs at once, so this job could never start")
+        gpus = "GPU" if most == 1 else "GPUs"
+        return LimitReached(f"You may hold at most {most} {gpus} at once, so this job could never start")
     return None
 
 

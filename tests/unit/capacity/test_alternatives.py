@@ -66,6 +66,12 @@ def test_a_time_box_that_ends_before_the_head_needs_the_gpus_starts_now() -> Non
     assert shorter.text == "at most 2 h 50 min instead of 8 h: now"
 
 
+def test_one_gpu_for_a_shorter_time_is_told_as_one() -> None:
+    nodes, allocations = [node("n1", 7), node("n2", 8)], [allocation("n1", 7, 3), allocation("n2", 8, 9)]
+    found = sooner(nodes, [job(1), job(2, 2)], job(2, 2), allocations)
+    assert [one.text for one in found] == ["1 GPU instead of 2 and at most 2 h 50 min instead of 8 h: now"]
+
+
 def test_the_job_at_the_head_is_not_told_that_it_delays_itself() -> None:
     found = sooner([node("n1", 4)], [job(1)], job(1), [allocation("n1", 4, 3)])
     assert all(one.max_duration_seconds is None for one in found)
