@@ -288,7 +288,7 @@ def _read_tools(pod: Pod) -> PodFacts | None:
         return PodFacts(uid="", state=PodState.STARTING, detail="installing the job's tools")
     image = next(spec.image for spec in pod.spec.init_containers if spec.name == TOOLS_CONTAINER)
     about = f": {_FAULT_TEXTS[fault].format(image=image)}" if fault in {Fault.IMAGE, Fault.FINAL} else ""
-    detail = with_cause(f"{_NO_TOOLS}{about} ({waiting.reason})", _public(fault, waiting.message))
+    detail = with_cause(f"{_NO_TOOLS}{about} ({waiting.reason})", _public(fault, waiting.message, image))
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
@@ -303,15 +303,29 @@ def _read_waiting(container: ContainerStatus | None, image: str) -> PodFacts:
     if fault is Fault.CRASH and before is not None:  # what went wrong is said there, here only that it did
         about = "out of memory" if before.reason == _OOM_KILLED else f"exit code {before.exit_code}"
         message = before.message or waiting.message
-    detail = with_cause(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", _public(fault, message))
+    detail = with_cause(f"{_FAULT_TEXTS[fault].format(image=image)} ({about})", _public(fault, message, image))
     return PodFacts(uid="", state=PodState.STARTING, detail=detail, fault=fault)
 
 
-def _public(fault: Fault, message: str | None) -> str | None:
+def _public(fault: Fault, message: str | None, image: str) -> str | None:
     """What users may know of a fault; of images only its kind: the rest tells of registries and mirrors inside."""
     if fault not in {Fault.IMAGE, Fault.FINAL}:
         return message
-    return next((words for words, pattern in _PULL_ERRORS if pattern.search(message or "")), None)
+    words_of_fault = _name_of(image).sub("", message or "")
+    return next((words for words, pattern in _PULL_ERRORS if pattern.search(words_of_fault)), None)
+
+
+def _name_of(image: str) -> re.Pattern[str]:
+    """Finds an image's name with its tag, as they stand in references and URLs: `authentication:404` may be one."""
+    tagged, _, _ = image.partition("@")
+    name, colon, tag = tagged.rpartition(":")
+    if not colon or "/" in tag:  # of a registry's port
+        name, tag = tagged, ""
+    domain, slash, path = name.partition("/")
+    if slash and ("." in domain or ":" in domain or domain == "localhost"):
+        name = path
+    ending = rf"(?:(?::|/manifests/){re.escape(tag)})?" if tag else ""
+    return re.compile(r"(?<=[/\"'])" + re.escape(name) + ending + r"(?![\w-])")
 
 
 def _tools(pod: Pod) -> ContainerStatus | None:

@@ -102,6 +102,22 @@ def test_of_a_failed_pull_only_its_kind_is_told(message: str, told: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("corp/authentication:2", 'failed to pull "docker.io/corp/authentication:2": not found'),
+        ("r.corp:5000/forbidden-city:403", "https://r.corp:5000/v2/forbidden-city/manifests/403: not found"),
+        ("corp/a:401", "docker.io/corp/a:401: not found"),
+        ("localhost:5000/denied", 'failed to pull "localhost:5000/denied:latest": not found'),
+    ],
+)
+def test_the_name_of_an_image_is_no_reason_why_it_cannot_be_pulled(image: str, message: str) -> None:
+    seen = pod(INSTALLED, waiting("ErrImagePull", message))
+    main = [msgspec.structs.replace(one, image=image) if one.name == "main" else one for one in seen.spec.containers]
+    seen = msgspec.structs.replace(seen, spec=msgspec.structs.replace(seen.spec, containers=main))
+    assert read_pod(seen).detail == f"The image {image} cannot be pulled (ErrImagePull): not found"
+
+
+@pytest.mark.parametrize(
     ("seen", "fault", "detail"),
     [
         (
