@@ -11,12 +11,19 @@ from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from shared.contracts.events import STREAM
+from shared.database import Statement
+from shared.database.locks import wait_for_session_lock
 from shared.errors import DatabaseUnavailable
-from shared.leader_lock import LeaderLock
 from shared.messaging import Draft, record_event
 from shared.messaging import consumer as consumer_module
 from shared.messaging.pull import Pull
 from tests.support.harness import END_SESSIONS, Harness, connected, eventually, running
+
+_WAIT_TO_READ = Statement(wait_for_session_lock("inbx"))
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND wait_event = 'advisory' AND datname = current_database()"
+)
 
 
 async def publish(harness: Harness, *versions: int) -> None:
@@ -128,24 +135,33 @@ async def test_who_takes_over_waits_until_the_other_does_not_ask_any_more(harnes
         await handled(harness, 3)
 
 
+@asynccontextmanager
+async def another_reads(dsn: str) -> AsyncIterator[None]:
+    """Who reads loses the lock with its connection, and does not have it back before the block ends."""
+    async with connected(dsn) as another, connected(dsn) as connection:
+        # it waits for the lock: it has it before anybody who only tries
+        arguments = _WAIT_TO_READ.arguments({})
+        waiting = asyncio.create_task(another.execute(_WAIT_TO_READ.sql, *arguments))
+        await eventually(lambda: connection.fetchval(_WAITING), "it is next")
+        await connection.fetch(END_SESSIONS)
+        await waiting
+        yield
+
+
 async def test_who_has_lost_the_lock_while_it_asked_does_nothing_with_what_comes(
     harness: Harness, harness_dsn: str
 ) -> None:
-    others = LeaderLock(harness.database, "inbx")
     async with running(harness.consumer().loop.run):
         await publish(harness, 1)
         await eventually(lambda: harness.seen, "it reads")
-        async with connected(harness_dsn) as connection:
-            await connection.fetch(END_SESSIONS)
-        assert await others.held()
-        await publish(harness, 2)
+        async with another_reads(harness_dsn):
+            await publish(harness, 2)
 
-        async def is_left_alone() -> bool:
-            return not await is_asked(harness)
+            async def is_left_alone() -> bool:
+                return not await is_asked(harness)
 
-        await eventually(is_left_alone, "it asks no more")
-        assert len(harness.seen) == 1
-        others.release()
+            await eventually(is_left_alone, "it asks no more")
+            assert len(harness.seen) == 1
         await handled(harness, 2)
 
 

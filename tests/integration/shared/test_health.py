@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from shared.contracts.events import STREAM
 from shared.contracts.health import ServiceHealth
 from shared.database.locks import lock_key
 from shared.messaging import Consumer
+from shared.messaging.outbox import oldest_unpublished
 from shared.web.drain import Drain
 from shared.web.health import HealthCheck
 from tests.support.harness import Harness, connected, eventually, nats_client, running
@@ -98,8 +99,9 @@ async def test_a_stream_that_refuses_events_is_unhealthy_by_name(harness: Harnes
 async def test_events_that_a_stranger_keeps_from_the_relay_are_told(harness: Harness, harness_dsn: str) -> None:
     """Its turns are good: rows that somebody holds are left out."""
     await harness.publish("one")
-    now = datetime.now(UTC)
-    health = health_of(harness, clock=lambda: now + timedelta(seconds=9))
+    recorded_at = await oldest_unpublished(harness.database)
+    assert recorded_at is not None
+    health = health_of(harness, clock=lambda: recorded_at + timedelta(seconds=9))
     async with connected(harness_dsn) as stranger, stranger.transaction(), running(harness.relay.loop.run):
         await stranger.fetch("SELECT id FROM outbox FOR UPDATE")
         await eventually(naming(health, "an event has waited 9 s"), "the event's age")

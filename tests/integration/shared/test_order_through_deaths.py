@@ -113,7 +113,8 @@ async def test_events_keep_their_order_while_those_who_take_them_die(
                 await other.fetch(_CUT, connection.get_server_pid())
 
         async def all_told() -> bool:
-            return len(await told()) == count
+            # one more may be there than was counted: its commit held, and the answer was lost
+            return len(await told()) >= count
 
         async with running(harness.relay.loop.run):
             publishing = asyncio.create_task(publish_until(harness, ended))

@@ -12,6 +12,7 @@ from shared.database.tables import inbox
 from shared.errors import DatabaseUnavailable
 from shared.messaging import Consumer, Delivery, Draft, record_event
 from shared.messaging import consumer as consumer_module
+from shared.messaging import pull as pull_module
 from tests.support.harness import Harness, connected, eventually, nats_client, running
 from tests.support.servers import NatsServer
 
@@ -97,7 +98,10 @@ async def test_a_failing_event_is_parked_with_an_alarm_and_the_rest_flows_on(
     assert harness.seen == [("good", 1)]
 
 
-async def test_events_that_wait_together_are_handled_together_in_their_order(harness: Harness) -> None:
+async def test_events_that_wait_together_are_handled_together_in_their_order(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _let_the_server_take_its_time(monkeypatch)
     harness.together = True
     for version in range(1, 101):
         await harness.publish("one", version)
@@ -110,10 +114,16 @@ async def test_events_that_wait_together_are_handled_together_in_their_order(har
     assert harness.batches == [100]
 
 
+def _let_the_server_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits together comes together, also where the server has no processor between two of its messages."""
+    monkeypatch.setattr(pull_module, "_PAUSE_SECONDS", 1.0)
+
+
 async def test_of_events_that_come_together_one_that_fails_holds_up_no_other(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_module, "_RETRY_SECONDS", (0.05, 0.05))
+    _let_the_server_take_its_time(monkeypatch)
     harness.together = True
     harness.failing.add("bad")
     for entity in ("good", "bad", "better"):
@@ -152,6 +162,7 @@ async def test_an_event_that_means_nothing_to_a_service_leaves_no_row_in_its_inb
         await harness.publish("far away")
         await harness.publish("near")
         await eventually(lambda: harness.seen, "the event behind it")
+        await eventually(lambda: _all_acknowledged(harness), "that it was is committed")
     assert harness.seen == [("near", 1)]
     assert await harness.database.fetch_value(Statement(sa.select(sa.func.count()).select_from(inbox))) == 1
 
@@ -229,6 +240,10 @@ async def test_the_consumer_waits_for_the_database_without_using_up_attempts(
 
 async def _unacknowledged(harness: Harness) -> int:
     return (await harness.broker.jetstream.consumer_info(STREAM, harness.name)).num_ack_pending or 0
+
+
+async def _all_acknowledged(harness: Harness) -> bool:
+    return await _unacknowledged(harness) == 0
 
 
 async def test_who_hands_over_does_what_was_taken_and_leaves_nothing_that_another_waits_for(harness: Harness) -> None:
