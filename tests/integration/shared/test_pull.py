@@ -9,6 +9,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError
 
 from shared.contracts.events import STREAM
+from shared.messaging import pull as pull_module
 from shared.messaging.pull import Pull
 from tests.support.harness import Harness, eventually
 from tests.support.promises import promised
@@ -18,7 +19,9 @@ LONG = 20.0
 
 
 @pytest.fixture
-async def pull(harness: Harness) -> Pull:
+async def pull(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Pull:
+    # what waits comes together, also where the server has no processor between two of its messages
+    monkeypatch.setattr(pull_module, "_PAUSE_SECONDS", 1.0)
     await harness.broker.ensure_stream()
     config = ConsumerConfig(
         durable_name=harness.name, ack_policy=AckPolicy.EXPLICIT, filter_subject=f"gpudev.v1.{harness.name}.>"

@@ -2,7 +2,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -27,10 +26,10 @@ from shared.web.app import Foundation, ServiceParts, create_service_app
 from shared.web.errors import error_responses
 from shared.web.idempotency import idempotency_key, replayable
 from shared.web.validation import PLAIN_TEXT, Body
-from tests.support.hanging import hung
+from tests.support.hanging import hung_with_children
 from tests.support.harness import eventually, new_secret_keys
 from tests.support.promises import promised
-from tests.support.servers import NatsServer, ServerProcess
+from tests.support.servers import NatsServer
 
 KEY = new_api_key()
 OTHER = new_api_key()
@@ -370,7 +369,7 @@ async def test_a_broker_that_hangs_is_unhealthy_within_two_seconds(
     client: AsyncTestClient[Litestar], nats_server: NatsServer
 ) -> None:
     await eventually(lambda: healthy(client), "healthy at first")
-    with hung(*with_children(nats_server.process)), promised(2):
+    with hung_with_children(nats_server.process.pid), promised(2):
         answer = await client.get("/health/disks")
     assert (answer.status_code, answer.json()["queue"]) == (503, "unhealthy")
 
@@ -379,15 +378,10 @@ async def test_a_database_that_hangs_is_unhealthy_within_two_seconds(
     client: AsyncTestClient[Litestar], postgres_server: Any
 ) -> None:
     await eventually(lambda: healthy(client), "healthy at first")  # with connections that will hang
-    with hung(*with_children(postgres_server.process)), promised(2):
+    with hung_with_children(postgres_server.process.pid), promised(2):
         answer = await client.get("/health/disks")
     assert (answer.status_code, answer.json()["database"]) == (503, "unhealthy")
     await eventually(lambda: healthy(client), "healthy again")
-
-
-def with_children(process: ServerProcess) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [process.pid, *map(int, children)]
 
 
 async def test_docs_come_from_this_machine_alone(client: AsyncTestClient[Litestar]) -> None:
