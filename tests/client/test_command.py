@@ -290,6 +290,14 @@ async def test_a_file_of_several_documents_is_submitted_as_a_whole(person: Perso
     assert "--wait is for one job" in refused
 
 
+@pytest.mark.parametrize("text", ["? [image]\n: debian:12\n", "<<: 1\n", "env_vars: {<<: a}\n", "image: [\n"])
+async def test_a_file_that_is_no_yaml_of_fields_is_refused_in_words(person: Person, tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    code, _, told = await person.run("submit", "--file", str(tmp_path / "job.yaml"))
+    assert code == 2
+    assert "job.yaml cannot be read" in told
+
+
 async def test_a_field_that_there_is_not_is_named(person: Person, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("image: debian:12\ninstance: p5\n")
     code, _, told = await person.run("submit", "--file", str(tmp_path / "job.yaml"))

@@ -145,18 +145,18 @@ def _documents(text: str) -> Iterator[Any]:
             node = loader.get_node()
             if isinstance(node, yaml.MappingNode):
                 loader.flatten_mapping(node)
-                node.value = [(field, _typed(loader, field.value, value)) for field, value in node.value]
+                node.value = [(field, _typed(loader, field, value)) for field, value in node.value]
             yield loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _typed(loader: yaml.SafeLoader, field: Any, node: yaml.Node) -> yaml.Node:
-    if field == "env_vars" and isinstance(node, yaml.MappingNode):
+def _typed(loader: yaml.SafeLoader, field: yaml.Node, node: yaml.Node) -> yaml.Node:
+    if field.value == "env_vars" and isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         node.value = [(_as_text(name, _NULL), _as_text(value)) for name, value in node.value]
         return node
-    return _as_text(node) if field in _TEXTS else node
+    return _as_text(node) if isinstance(field, yaml.ScalarNode) and field.value in _TEXTS else node
 
 
 def _as_text(node: yaml.Node, *more: str) -> yaml.Node:
