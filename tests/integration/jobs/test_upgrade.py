@@ -59,10 +59,15 @@ class Upgrade:
     dsn: str
     code: Path
 
+    @property
+    def operator(self) -> dict[str, str]:
+        """Headers of an operator's requests."""
+        return self.world.people.bearer("olga")
+
     @asynccontextmanager
     async def former_service(self) -> AsyncIterator[Client]:
         """A replica of the release before, and alice's client of it."""
-        headers = self.world.people.bearer("alice")
+        headers, _ = self.world.people.bearer("alice"), self.operator
         known = {key.hash: identity for key, identity in self.world.people.keys.values()}
         with former_release.replica(self.code, self.world.settings, known) as address:
             async with httpx.AsyncClient(base_url=address, headers=headers, trust_env=False, timeout=40) as client:
@@ -199,8 +204,17 @@ async def exchange(upgrade: Upgrade, former: Client, ours: Client) -> list[UUID]
         cancelled, waits = await world.submit(here, github_user="alice"), await world.submit(here)
         await ask(there, cancelled, "cancel")
         await assert_alike(upgrade, former, ours, cancelled)
+        await prioritise(upgrade, former, ours, waits)
         waiting.append(waits)
     return waiting
+
+
+async def prioritise(upgrade: Upgrade, former: Client, ours: Client, job_id: UUID) -> None:
+    """The last priority that an operator has set is the job's, whoever was asked."""
+    for client, priority in ((former, 4), (ours, -3), (former, 7), (former, 0)):
+        answer = await client.post(f"/v1/jobs/{job_id}/priority", json={"priority": priority}, headers=upgrade.operator)
+        assert answer.status_code == 200, answer.text
+        assert (await upgrade.world.row(job_id))["priority"] == priority
 
 
 async def nothing_left(world: JobsWorld) -> bool:
