@@ -120,7 +120,7 @@ class StartCheck:
 
 
 def _if_sooner(found: Estimate | None, usual: Estimate | None, fewer: WaitingJob, job: WaitingJob) -> Sooner | None:
-    if found is None or (usual is not None and found.p50 >= usual.p50):
+    if found is None or (usual is not None and _minute(found.p50) >= _minute(usual.p50)):
         return None
     return _fewer(fewer, job, found.p50)
 
@@ -135,6 +135,11 @@ def _fewer(fewer: WaitingJob, job: WaitingJob, start_at: datetime | None) -> Soo
     )
 
 
+def _minute(moment: datetime) -> datetime:
+    """As it is told."""
+    return moment.replace(second=0, microsecond=0)
+
+
 def _other_types(job: WaitingJob, fleets: Mapping[str, Sequence[Node]]) -> list[str]:
     if job.zone is not None:
         return []  # its disk may not be where the others are
@@ -143,6 +148,8 @@ def _other_types(job: WaitingJob, fleets: Mapping[str, Sequence[Node]]) -> list[
 
 
 def _span(span: timedelta) -> str:
-    minutes = round(span.total_seconds() / 60)
-    hours, rest = divmod(minutes, 60)
-    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{rest} min" if rest else "")))
+    """To the second: two that differ by less than a minute must not read the same."""
+    minutes, seconds = divmod(round(span.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
+    return " ".join(f"{number} {letters}" for number, letters in parts if number)

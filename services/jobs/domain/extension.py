@@ -33,7 +33,7 @@ def extension_refusal(job: Job, *, seconds: int, longest_seconds: int, now: date
     left = (last - job.expires_at).total_seconds()
     if seconds > left:
         longest, rest = _hours((last - job.launched_at).total_seconds()), _hours(max(left, 0))
-        return f"A job may last {longest} hours from its start at most: it can be extended by {rest} hours more"
+        return f"A job may last {longest} from its start at most: it can be extended by {rest} more"
     if job.expires_at + timedelta(seconds=seconds) <= now:
         return f"The job is expiring: its time was up at {job.expires_at:%Y-%m-%dT%H:%M:%SZ}"
     return None
@@ -84,5 +84,6 @@ def as_shown(job: Job, at: datetime) -> Job:
 
 
 def _hours(seconds: float) -> str:
-    """Rounded down, so that as much may be had as is told."""
-    return f"{math.floor(seconds * _STEP / 3600) / _STEP:.4f}".rstrip("0").rstrip(".")
+    """'1 hour' or '1.5 hours', rounded down, so that as much may be had as is told."""
+    number = f"{math.floor(seconds * _STEP / 3600) / _STEP:.4f}".rstrip("0").rstrip(".")
+    return f"{number} hour{'' if number == '1' else 's'}"

@@ -72,6 +72,13 @@ def test_one_gpu_for_a_shorter_time_is_told_as_one() -> None:
     assert [one.text for one in found] == ["1 GPU instead of 2 and at most 2 h 50 min instead of 8 h: now"]
 
 
+def test_a_time_box_that_is_shorter_by_seconds_reads_so() -> None:
+    nodes, allocations = [node("n1", 4), node("n2", 8)], [allocation("n1", 4, 0.5), allocation("n2", 8, 9)]
+    one = job(2, 4, duration=timedelta(seconds=round(0.334 * 3600)))
+    (shorter, *_) = sooner(nodes, [job(1), one], one, allocations)
+    assert shorter.text == "at most 20 min instead of 20 min 2 s: now"
+
+
 def test_the_job_at_the_head_is_not_told_that_it_delays_itself() -> None:
     found = sooner([node("n1", 4)], [job(1)], job(1), [allocation("n1", 4, 3)])
     assert all(one.max_duration_seconds is None for one in found)
@@ -85,6 +92,13 @@ def test_fewer_gpus_that_start_before_the_whole_are_told_with_their_time() -> No
         (1, NOW + timedelta(hours=1)),
     ]
     assert found[0].text == "4 GPUs instead of 8: about 2026-01-20 20:30 UTC"
+
+
+def test_a_start_that_would_be_told_as_the_same_is_not_sooner() -> None:
+    second = 1 / 3600
+    starts = {8: 3 + 50 * second, 4: 3 + 10 * second, 2: 3 - second}
+    found = sooner([node("n1", 8)], [job(1)], job(1), [allocation("n1", 8, 3)], starts)
+    assert [one.text for one in found] == ["2 GPUs instead of 8: about 2026-01-20 21:29 UTC"]
 
 
 def test_another_gpu_type_that_is_free_is_named_unless_a_disk_ties_the_job_to_a_zone() -> None:

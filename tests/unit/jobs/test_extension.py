@@ -81,3 +81,11 @@ def test_no_extension_goes_beyond_the_end_of_the_jobs_pod() -> None:
     assert extension_refusal(job, seconds=2 * 3600, longest_seconds=WEEK, now=NOW) is None
     refusal = extension_refusal(job, seconds=2 * 3600 + 1, longest_seconds=WEEK, now=NOW) or ""
     assert "3 hours from its start at most: it can be extended by 2 hours more" in refusal
+
+
+def test_one_hour_is_told_as_one() -> None:
+    job = active(expires_at=NOW + timedelta(hours=3))
+    refusal = extension_refusal(job, seconds=3601, longest_seconds=4 * 3600, now=NOW) or ""
+    assert refusal == "A job may last 4 hours from its start at most: it can be extended by 1 hour more"
+    refusal = extension_refusal(active(), seconds=1, longest_seconds=3600, now=NOW) or ""
+    assert refusal == "A job may last 1 hour from its start at most: it can be extended by 0 hours more"
