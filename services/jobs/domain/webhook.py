@@ -185,7 +185,8 @@ def _line(delivery: Delivery) -> str:
     if delivery.type == TURN_NEAR:
         return f"{subject} is about to start: it is number {data['position']} in the queue"
     if delivery.type == "jobs.started":
-        return f"{subject} has started on {_plain(data['node'])}, until {data['expires_at']}"
+        end = datetime.fromisoformat(data["expires_at"])
+        return f"{subject} has started on {_plain(data['node'])}, until {end:%Y-%m-%dT%H:%M:%SZ}"
     if delivery.type == "jobs.expiring":
         return f"{subject} ends in {data['minutes_left']} minutes"
     if delivery.type == "jobs.ended":

@@ -28,6 +28,7 @@ from shared.contracts.events import CloudEvent
 
 NOW = datetime(2026, 1, 20, 18, 30, tzinfo=UTC)
 JOB = UUID("3f2a8c1e-0000-4000-8000-000000000000")
+END = "2026-01-20T22:30:00"
 
 
 def delivery(name: str, data: dict[str, Any]) -> Delivery:
@@ -145,7 +146,8 @@ def test_a_turn_is_near_at_the_head_of_the_queue_or_ten_minutes_before(
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
-        ("jobs.started", {"node": "gpu-1", "expires_at": "2026-01-20T22:30:00Z"}, "has started on gpu-1"),
+        ("jobs.started", {"node": "gpu-1", "expires_at": f"{END}Z"}, f"has started on gpu-1, until {END}Z"),
+        ("jobs.started", {"node": "gpu-1", "expires_at": f"{END}.000123Z"}, f"has started on gpu-1, until {END}Z"),
         ("jobs.expiring", {"minutes_left": 15}, "ends in 15 minutes"),
         ("jobs.ended", {"status": "completed"}, "has ended: completed"),
         ("jobs.ended", {"status": "failed", "failure_reason": "<!channel> & co"}, "failed (&lt;!channel&gt; &amp; co)"),
