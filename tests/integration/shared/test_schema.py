@@ -102,10 +102,17 @@ async def test_a_migration_that_meets_a_service_in_a_deadlock_begins_again(
     dsn: str, connection: asyncpg.Connection, postgres_server: PostgresServer
 ) -> None:
     await asyncio.to_thread(migrate.upgrade, "disks", dsn, "0001")
-    # long enough that this side waits, too, before PostgreSQL looks at why the migration does
     database = dsn.rpartition("/")[2]
-    await asyncio.to_thread(postgres_server.execute, dsn, f"ALTER DATABASE {database} SET deadlock_timeout = '3s'")
+
+    async def look_after(seconds: int) -> None:
+        """For so long whoever connects from now on waits before PostgreSQL looks why."""
+        script = f"ALTER DATABASE {database} SET deadlock_timeout = '{seconds}s'"
+        await asyncio.to_thread(postgres_server.execute, dsn, script)
+
+    # it looks once, and ends who it looks at: the migration, when this side waits, too, and never this side
+    await look_after(60)
     async with connected(dsn) as service, service.transaction():
+        await look_after(3)
         await service.execute("SELECT FROM operations")
         migration = asyncio.create_task(asyncio.to_thread(migrate.upgrade, "disks", dsn))
         waits = "the migration has one table and waits for the other"

@@ -4,10 +4,9 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -17,11 +16,13 @@ import msgspec
 import nats.errors
 import pytest
 import sqlalchemy as sa
+from aiohttp import web
 
 from shared.contracts.disks import CLAIM_SUBJECT, ClaimRequest
 from shared.database import Database, Statement
 from shared.database.migrate import upgrade
 from tests.support.harness import eventually, nats_client
+from tests.support.http_server import serving
 from tests.support.promises import promised
 from tests.support.replica import Replica, disks_settings
 from tests.support.servers import NatsServer, PostgresServer
@@ -165,33 +166,43 @@ async def test_a_wrong_setting_is_named_and_ends_the_process(make_replica: Calla
     assert "Traceback" not in str(failed.value)
 
 
-@contextmanager
-def silent_aws() -> Iterator[str]:
-    """The URL of an AWS that takes calls and answers none."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+@asynccontextmanager
+async def silent_aws() -> AsyncIterator[tuple[str, list[str]]]:
+    """The URL of an AWS that takes calls and answers none, and what they ask for."""
+    asked: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        asked.append(str((await request.post())["Action"]))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving(take) as url:
+        yield url, asked
 
 
 async def test_work_under_way_is_another_replicas_at_once(
     make_replica: Callable[..., Replica], dsn: str, nats_server: NatsServer
 ) -> None:
     """Its lease would last 8 s, and a failure would make it rest."""
-    with silent_aws() as url:
-        async with opened(dsn) as database:
-            first = await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
-            await eventually(lambda: _claim_disk(nats_server), "a job asks for a disk")
-            held = await eventually(lambda: _lease(database), "the disk is being made")
-            await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
-            os.kill(first.pid, signal.SIGTERM)
-            await eventually(lambda: "service_stopped" in first.log.read_text(), "its application has shut down")
+    async with opened(dsn) as database, silent_aws() as (url, asked), silent_aws() as (others_url, others_asked):
+        one = await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=url)
+        other = await asyncio.to_thread(make_replica, GPUDEV_AWS_ENDPOINT_URL=others_url)
+        # both are there before the work is: silence is a failure after a while, in which a replica may not start
+        await eventually(lambda: _claim_disk(nats_server), "a job asks for a disk")
+        await eventually(lambda: "CreateVolume" in asked + others_asked, "the disk is being made")
+        held = await _lease(database)
+        assert held is not None
+        first = one if "CreateVolume" in asked else other
+        os.kill(first.pid, signal.SIGTERM)
+        await eventually(lambda: "service_stopped" in first.log.read_text(), "its application has shut down")
 
-            async def handed_over() -> bool:
-                return await _lease(database) == held + 1
+        async def handed_over() -> bool:
+            return await _lease(database) == held + 1
 
-            with promised(3):
-                await eventually(handed_over, "the other goes on with it")
-            assert await database.fetch_value(Statement(sa.text("SELECT max(failures) FROM operations"))) == 0
-            await ended(first)
+        with promised(3):
+            await eventually(handed_over, "the other goes on with it")
+        assert await database.fetch_value(Statement(sa.text("SELECT max(failures) FROM operations"))) == 0
+        await ended(first)
 
 
 @asynccontextmanager
