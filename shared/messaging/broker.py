@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError
+from nats.protocol.parser import PERMISSIONS_ERR
 
 from shared.background import wait_until_set
 from shared.contracts.events import STREAM, SUBJECT_ROOT
@@ -29,7 +30,29 @@ UNREACHABLE = (nats.errors.Error, OSError, TimeoutError, APIError)
 """Every way in which nats-py says that the broker, or JetStream on it, did not do what was asked."""
 
 
-class _TlsClient(Client):
+class _LastingClient(Client):
+    """Connects again whatever a server says as it ends a connection.
+
+    nats-py would stay closed for ever when a user's JWT has expired, or when a server has begun to ask for another
+    password; the credentials are read at each connect, and may be good again.
+    """
+
+    async def _process_err(self, err_msg: str) -> None:
+        if PERMISSIONS_ERR in err_msg:
+            await super()._process_err(err_msg)  # of one subject: the connection stays
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self._transport is not None:
+            # of an attempt that failed, which nats-py leaves open
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
+
+class _TlsClient(_LastingClient):
     """Never says a password to a server that offers no TLS, where nats-py would go on in clear."""
 
     def _connect_command(self) -> bytes:
@@ -162,7 +185,7 @@ class Broker:
             return await jetstream.add_stream(self.stream)
 
     async def _connect(self) -> Client:
-        client = Client() if self._tls is None else _TlsClient()
+        client = _LastingClient() if self._tls is None else _TlsClient()
         try:
             await client.connect(**self._options())
         except BaseException:

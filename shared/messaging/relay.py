@@ -175,17 +175,17 @@ class Relay:
 
     async def _publish_wave(self, jetstream: JetStreamContext, rows: Sequence[Any]) -> dict[int, int]:
         """Places in the stream of those that it has taken, by their row ids."""
-        # all are sent before any acknowledgement is awaited
-        sent = {row["id"]: await self._send(jetstream, row) async for row in in_turns(rows)}
-        await asyncio.wait(sent.values(), timeout=_ACK_SECONDS)
-        taken = {
-            row_id: future.result().seq
-            for row_id, future in sent.items()
-            if future.done() and not future.cancelled() and future.exception() is None
-        }
-        for future in sent.values():
-            future.cancel()
-        return taken
+        try:
+            # all are sent before any acknowledgement is awaited
+            sent = {row["id"]: await self._send(jetstream, row) async for row in in_turns(rows)}
+            await asyncio.wait(sent.values(), timeout=_ACK_SECONDS)
+            return {
+                row_id: future.result().seq
+                for row_id, future in sent.items()
+                if future.done() and not future.cancelled() and future.exception() is None
+            }
+        finally:
+            _give_up(jetstream)
 
     async def _send(self, jetstream: JetStreamContext, row: Any) -> asyncio.Future[PubAck]:
         attributes = {"messaging.system": "nats", "messaging.message.id": str(row["event_id"])}
@@ -233,6 +233,17 @@ class Relay:
                 count = await transaction.execute(_UNPUBLISH, since=lost_at - RETENTION)
                 _republished.inc(count)
                 log.error("stream_lost_events", publishing_again=count)
+
+
+def _give_up(jetstream: JetStreamContext) -> None:
+    """Await no acknowledgement any more; every wave ends so, however it ends.
+
+    nats-py has room for some thousands that are under way. It keeps also those whose connection was lost as they were
+    sent, and would at last send nothing any more.
+    """
+    under_way = jetstream._publish_async_futures  # noqa: SLF001 - the one that could not be sent is told to nobody
+    for future in [*under_way.values()]:
+        future.cancel()
 
 
 def _end(traced: Span, sent: asyncio.Future[PubAck]) -> None:

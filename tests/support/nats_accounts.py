@@ -28,14 +28,15 @@ class Nkey:
         self.public = _text(base64.b32decode(f"{letter}AAAAAAA")[:1] + public)
         self.seed = _text(base64.b32decode(f"S{letter}AAAAAA")[:2] + private)
 
-    def jwt(self, subject: "Nkey", name: str, nats: dict[str, Any]) -> str:
-        """What this key says about the subject."""
+    def jwt(self, subject: "Nkey", name: str, nats: dict[str, Any], *, seconds: int | None = None) -> str:
+        """What this key says about the subject, for so long; None: for ever."""
         claims = {
             "iat": int(time.time()),
             "iss": self.public,
             "name": name,
             "sub": subject.public,
             "nats": {"type": subject.kind, "version": 2, **nats},
+            **({} if seconds is None else {"exp": int(time.time()) + seconds}),
         }
         claims["jti"] = base64.b32encode(hashlib.sha256(json.dumps(claims).encode()).digest()).decode().rstrip("=")
         said = ".".join(_part(json.dumps(one).encode()) for one in ({"typ": "JWT", "alg": "ed25519-nkey"}, claims))
@@ -60,12 +61,12 @@ class NatsAccounts:
         values = {"operator": operator, "system_account": self._system.public, "resolver_preload": preload}
         return "".join(["resolver: MEMORY\n", *(f"{name}: {json.dumps(value)}\n" for name, value in values.items())])
 
-    def user(self, name: str, publish: list[str], subscribe: list[str]) -> str:
-        """A .creds file of a new key."""
+    def user(self, name: str, publish: list[str], subscribe: list[str], *, seconds: int | None = None) -> str:
+        """A .creds file of a new key, which is good for so long; None: for ever."""
         user = Nkey("user")
         limits = dict.fromkeys(("subs", "data", "payload"), _UNLIMITED)
         permissions = {"pub": {"allow": publish}, "sub": {"allow": subscribe}, "resp": {"max": 1, "ttl": 30 * 10**9}}
-        jwt = self._account.jwt(user, name, {**permissions, **limits})
+        jwt = self._account.jwt(user, name, {**permissions, **limits}, seconds=seconds)
         return (
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"

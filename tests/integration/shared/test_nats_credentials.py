@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from nats.aio.msg import Msg
 
 from deploy.local.part import Part, program
 from deploy.local.ports import HOST, accepts, free_ports
@@ -37,8 +38,8 @@ class JwtServer:
         """How often somebody was not let in."""
         return self.log.read_text().count("authentication error")
 
-    def user(self, name: str = "disks") -> str:
-        return self.accounts.user(name, PUBLISH, SUBSCRIBE)
+    def user(self, name: str = "disks", *, seconds: int | None = None) -> str:
+        return self.accounts.user(name, PUBLISH, SUBSCRIBE, seconds=seconds)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,27 @@ async def test_a_renewed_file_is_read_at_the_next_connect(server: JwtServer, tmp
         await eventually(lambda: server.refused() > before, "the old file was refused")
         nats_accounts.write(file, server.user())
         await eventually(lambda: renewed.connected, "connected with the new file")
+
+
+async def test_a_user_that_expires_while_connected_is_let_in_again_with_a_renewed_file(
+    server: JwtServer, tmp_path: Path
+) -> None:
+    file = nats_accounts.write(tmp_path / "creds", server.user(seconds=2))
+    expiring, heard = broker(server, file), asyncio.Event()
+
+    async def hear(_: Msg) -> None:
+        heard.set()
+
+    async with running(expiring.run):
+        await eventually(lambda: expiring.connected, "the broker is connected")
+        await expiring.client.subscribe("gpudev.rpc.disks.expiring", cb=hear)
+        refused = server.refused()
+        await eventually(lambda: server.refused() > refused, "the expired user comes back, and is refused")
+        assert not expiring.connected
+        nats_accounts.write(file, server.user())
+        await eventually(lambda: expiring.connected, "connected with the new file")
+        await expiring.client.publish("gpudev.rpc.disks.expiring", b"")
+        await asyncio.wait_for(heard.wait(), 5)
 
 
 async def test_a_file_that_is_spoilt_meanwhile_leaves_the_last_good_one(server: JwtServer, tmp_path: Path) -> None:

@@ -206,6 +206,27 @@ async def test_changes_are_accepted_while_the_broker_is_away(harness: Harness, n
     assert sorted(harness.seen) == [*((f"away{number}", 1) for number in range(5)), ("one", 1)]
 
 
+async def test_events_that_were_lost_with_their_connection_leave_their_room_to_others(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = 50  # nats-py's own bound is 4,000, which some breaks a week reach in a year
+    client = harness.broker.client
+    jetstream = client.jetstream(publish_async_max_pending=events)
+    monkeypatch.setattr(harness.broker, "_jetstream", jetstream)
+    for number in range(events):
+        await harness.publish(f"event{number}")
+
+    async def break_connection() -> None:
+        while not jetstream.publish_async_pending():  # noqa: ASYNC110 - before any is acknowledged
+            await asyncio.sleep(0)
+        await client.force_reconnect()
+
+    async with running(harness.relay.loop.run, break_connection):
+        await eventually(harness.all_published, "all are published by the connection that follows")
+    assert client.stats["reconnects"] == 1
+    assert jetstream.publish_async_pending() == 0
+
+
 async def test_a_hung_relay_does_not_keep_the_other_replica_from_publishing(harness: Harness, harness_dsn: str) -> None:
     await harness.publish("one")
     async with connected(harness_dsn) as hung, hung.transaction():
