@@ -8,11 +8,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.support.contract_document import sections
 from tests.support.route_table import DOCUMENTED
-from tests.support.stack import LocalStack, until, users
+from tests.support.stack import LocalStack, answered, until, users
 
 
 async def document(stack: LocalStack) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as client:
         answer = await client.get("/openapi.json")
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -42,9 +42,9 @@ async def test_each_section_of_the_page_is_in_the_contracts_order(stack: LocalSt
 
 
 async def test_a_slash_at_the_end_of_a_path_makes_no_difference(stack: LocalStack) -> None:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as client:
         for method, path in sorted(set(DOCUMENTED) - {("get", "/")}):
-            plain, slashed = [await client.request(method, path + end) for end in ("", "/")]
+            plain, slashed = [await answered(client, method, path + end) for end in ("", "/")]
             assert slashed.status_code == plain.status_code != 404, path
             assert slashed.headers["content-type"] == plain.headers["content-type"], path
 
@@ -86,7 +86,7 @@ async def test_a_wrong_aws_secret_is_refused_and_told_to_nobody(stack: LocalStac
         "aws_secret_access_key": wrong,
         "aws_session_token": exported["AWS_SESSION_TOKEN"],
     }
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as client:
         answer = await client.post("/v1/auth/aws-login", json=body)
         assert answer.status_code == 401
         invalid = await client.post("/v1/auth/aws-login", json={**body, "extra": wrong, "aws_session_token": 5})
@@ -95,7 +95,7 @@ async def test_a_wrong_aws_secret_is_refused_and_told_to_nobody(stack: LocalStac
 
 
 async def test_the_services_own_way_to_check_keys_is_nowhere_without_their_token(stack: LocalStack) -> None:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as client:
         for headers in ({}, {"X-GPUDev-Internal-Token": ""}, {"X-GPUDev-Internal-Token": "guess"}):
             answer = await client.post("/internal/verify", json={"key_hash": "0" * 64}, headers=headers)
             nowhere = await client.post("/internal/nowhere", json={}, headers=headers)

@@ -10,7 +10,7 @@ import pytest
 from shared.api_key import new_api_key
 from tests.support.promises import promised
 from tests.support.route_table import BODIES, DOCUMENTED, ENDLESS, ROUTES, TELL_OPERATORS, Serves
-from tests.support.stack import ApiUser, LocalStack, until, users
+from tests.support.stack import ApiUser, LocalStack, answered, until, users
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -61,7 +61,8 @@ async def refused_everywhere(
     """Who has no good key is told so by every route that asks for one, whatever else is wrong, and by no other."""
     for (method, path), serves in ROUTES.items():
         place = re.sub(r"\{\w+\}", "x", path)
-        answer = await door.request(method, place, headers=header, content=None if method == "get" else b"{")
+        content = None if method == "get" else b"{"
+        answer = await answered(door, method, place, headers=header, content=content)
         if serves is Serves.NOBODY:
             assert answer.status_code == 404, (method, path)
         elif serves is Serves.ANYBODY:
@@ -71,7 +72,7 @@ async def refused_everywhere(
         is_file = path.startswith(("/docs/assets/", "/console"))
         assert "no-store" in answer.headers["cache-control"] or is_file, (method, path)
         if method == "get":
-            head = await door.head(place, headers=header)
+            head = await answered(door, "head", place, headers=header)
             assert (head.status_code, head.content) == (answer.status_code, b""), path
 
 

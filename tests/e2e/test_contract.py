@@ -41,7 +41,7 @@ def test_the_document_has_its_twenty_endpoints() -> None:
 
 
 async def test_the_public_examples(stack: LocalStack) -> None:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as client:
         exported = await asyncio.to_thread(stack.identity, "jschmidt")
         body = {name: exported[name.upper()] for name in CONTRACT[1].request}
         stack.secrets |= set(body.values()) - {body["aws_access_key_id"]}

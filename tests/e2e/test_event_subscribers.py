@@ -111,7 +111,7 @@ async def pushed(url: str, way: str) -> AsyncIterator[asyncio.Queue[Msg]]:
     name = way.format(name="wJ3kQ9xT", **said)
     place = ".".join(filter(None, ("$JS.API.CONSUMER.CREATE", said["stream"], name)))
     asked = {"stream_name": said["stream"], "config": {**config, **({"name": "wJ3kQ9xT"} if name else {})}}
-    made = json.loads((await client.request(place, json.dumps(asked).encode(), timeout=10)).data)
+    made = json.loads((await client.request(place, json.dumps(asked).encode(), timeout=60)).data)
     assert "error" not in made, made
     assert {key: made["config"][key] for key in config} == config
     try:

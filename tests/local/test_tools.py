@@ -266,12 +266,12 @@ def test_the_users_own_jupyter_settings_do_not_move_or_open_it(fake_pod: FakePod
     started = fake_pod.call("jupyter", "start", stdin=b"%d\n%b" % (len(wanted), wanted))
     assert started[0] == 0, started[2]
     url = f"http://{fake_pod.environment['GPUDEV_POD_IP']}:8888"
-    with httpx.Client(base_url=url, trust_env=False) as browser:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as browser:
         page = browser.get("/lab", params={"token": "ours-0123456789ab"})
         assert (page.status_code, page.url.path) == (200, "/lab")
         assert "marker" in browser.get("/api/contents").text
     for headers in ({}, {"Authorization": f"token {THEIRS}"}):
-        assert httpx.get(f"{url}/api/contents", headers=headers, trust_env=False).status_code == 403
+        assert httpx.get(f"{url}/api/contents", headers=headers, trust_env=False, timeout=60).status_code == 403
 
 
 def wish(number: int, **token: str) -> bytes:

@@ -51,7 +51,7 @@ class Stage:
     async def explain(self, job: JobSubmitted) -> Explanation:
         """What the jobs service is told when it asks about a job."""
         request = msgspec.json.encode(ExplainRequest(job.job_id))
-        answer = await self.nats.request(EXPLAIN_SUBJECT, request, timeout=10)
+        answer = await self.nats.request(EXPLAIN_SUBJECT, request, timeout=60)
         return msgspec.json.decode(answer.data, type=Explanation)
 
     async def get(self, path: str) -> httpx.Response:

@@ -125,7 +125,7 @@ class Jobs:
             size_gb=size_gb,
             **asked_for,
         )
-        message = await self._nats.request(CLAIM_SUBJECT, msgspec.json.encode(request), timeout=5)
+        message = await self._nats.request(CLAIM_SUBJECT, msgspec.json.encode(request), timeout=60)
         return msgspec.json.decode(message.data, type=ClaimReply)
 
     async def submitted(self, user: User, job_id: UUID, disk_id: UUID | None) -> None:
@@ -139,7 +139,7 @@ class Jobs:
     async def tell_content(self, job_id: UUID, disk_id: UUID, listing: Listing, *, epoch: int = 1) -> bool:
         """Tell what is on a disk; whether it was kept."""
         report = ContentReport(job_id=job_id, disk_id=disk_id, epoch=epoch, taken_at=now(), listing=listing)
-        message = await self._nats.request(CONTENT_SUBJECT, msgspec.json.encode(report), timeout=5)
+        message = await self._nats.request(CONTENT_SUBJECT, msgspec.json.encode(report), timeout=60)
         return msgspec.json.decode(message.data, type=ContentReply).stored
 
     async def listen_to(self, subject: str) -> list[CloudEvent]:

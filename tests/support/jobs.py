@@ -346,7 +346,7 @@ def _core_api(kubeconfig: str) -> Any:
 
 def first_gpu_node(kubeconfig: str) -> str:
     """Name of a node that has GPUs. Blocks."""
-    nodes: Any = _core_api(kubeconfig).list_node(_request_timeout=10).items
+    nodes: Any = _core_api(kubeconfig).list_node(_request_timeout=60).items
     return str(next(n.metadata.name for n in nodes if int(n.status.allocatable.get("nvidia.com/gpu", "0"))))
 
 
@@ -405,13 +405,13 @@ class Kube:
 
     async def events(self) -> list[tuple[str, str]]:
         """Reason and object of each event in the namespace."""
-        found = await asyncio.to_thread(self._api.list_namespaced_event, self._namespace, _request_timeout=10)
+        found = await asyncio.to_thread(self._api.list_namespaced_event, self._namespace, _request_timeout=60)
         return [(event.reason, event.involved_object.name) for event in found.items]
 
     async def give_gpus_back(self) -> None:
         """Delete every pod of the namespace at once: other tests need its GPUs."""
         delete = self._api.delete_collection_namespaced_pod
-        await asyncio.to_thread(delete, self._namespace, grace_period_seconds=0, _request_timeout=10)
+        await asyncio.to_thread(delete, self._namespace, grace_period_seconds=0, _request_timeout=60)
 
     async def run_out_of_memory(self, name: str) -> None:
         """End a pod's containers as the kernel does when memory runs out; the simulator's only."""
@@ -426,7 +426,7 @@ class Kube:
         await self._set_unschedulable(node, unschedulable=True)
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self._namespace}}
         evict = self._api.create_namespaced_pod_eviction
-        await asyncio.to_thread(evict, pod, self._namespace, body, _request_timeout=10)
+        await asyncio.to_thread(evict, pod, self._namespace, body, _request_timeout=60)
 
     async def uncordon(self, node: str) -> None:
         """Let the node have pods again."""
@@ -434,18 +434,18 @@ class Kube:
 
     async def _set_unschedulable(self, node: str, *, unschedulable: bool) -> None:
         body = {"spec": {"unschedulable": unschedulable}}
-        await asyncio.to_thread(self._api.patch_node, node, body, _request_timeout=10)
+        await asyncio.to_thread(self._api.patch_node, node, body, _request_timeout=60)
 
     async def change_service(self, name: str, patch: dict[str, Any]) -> None:
         """Transition a Service by hand."""
         change = self._api.patch_namespaced_service
-        await asyncio.to_thread(change, name, self._namespace, patch, _request_timeout=10)
+        await asyncio.to_thread(change, name, self._namespace, patch, _request_timeout=60)
 
     async def set_finalizers(self, name: str, finalizers: list[str]) -> None:
         """Keep a pod that is deleted, or let it go."""
         patch = self._api.patch_namespaced_pod
         body = {"metadata": {"finalizers": finalizers or None}}  # an empty list would be merged
-        await asyncio.to_thread(patch, name, self._namespace, body, _request_timeout=10)
+        await asyncio.to_thread(patch, name, self._namespace, body, _request_timeout=60)
 
     async def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
         """Write what a kubelet would; `containerStatuses` may be the reason of a container's end."""
@@ -455,7 +455,7 @@ class Kube:
             terminated = {"terminated": {"exitCode": 137, "reason": reason}}
             status = {**status, "containerStatuses": [{**ended, "state": terminated}]}
         patch = self._api.patch_namespaced_pod_status
-        await asyncio.to_thread(patch, name, self._namespace, {"status": status}, _request_timeout=10)
+        await asyncio.to_thread(patch, name, self._namespace, {"status": status}, _request_timeout=60)
 
 
 def github_of(world: JobsWorld) -> GitHub:

@@ -275,6 +275,19 @@ async def until(
         await asyncio.sleep(period)
 
 
+async def answered(client: httpx.AsyncClient, method: str, path: str, **asked: Any) -> httpx.Response:
+    """The answer; of health the first that is good: on a machine that is busy just then a service may be too late."""
+    if not path.startswith("/health"):
+        return await client.request(method, path, **asked)
+
+    async def well() -> httpx.Response | None:
+        answer = await client.request(method, path, **asked)
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+    answer: httpx.Response = await until(well, f"{path} is well")
+    return answer
+
+
 class EventLog:
     """Events as a tool sees them on NATS, each message counted."""
 

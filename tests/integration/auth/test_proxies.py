@@ -81,7 +81,7 @@ def behind(postgres_server: PostgresServer, nats_server: NatsServer, tmp_path: P
 
 def log_in(url: str, host: str, *, says: str | None = None) -> int:
     """Status of a log-in that lacks everything, by a client of that address."""
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=host), trust_env=False) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=host), trust_env=False, timeout=60) as client:
         headers = {} if says is None else {"X-Forwarded-For": says}
         return client.post(f"{url}/v1/auth/aws-login", json={}, headers=headers, timeout=30).status_code
 

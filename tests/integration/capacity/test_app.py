@@ -156,7 +156,7 @@ async def test_a_job_whose_event_is_under_way_is_not_told_to_lack_its_place(stag
 
     async def lacking(published_up_to: int) -> set[UUID]:
         request = msgspec.json.encode(UnplacedRequest([job.job_id, stranger], published_up_to))
-        answer = await stage.nats.request(UNPLACED_SUBJECT, request, timeout=10)
+        answer = await stage.nats.request(UNPLACED_SUBJECT, request, timeout=60)
         return set(msgspec.json.decode(answer.data, type=UnplacedReply).job_ids)
 
     async with connected(stage.capacity.dsn) as holder, holder.transaction():

@@ -69,7 +69,7 @@ def ids(follower: Follower) -> list[str]:
 async def test_a_users_stream_is_what_their_outbox_has(world: JobsWorld, replica: Replica) -> None:
     alice = world.people.bearer("alice")
     async with (
-        httpx.AsyncClient(base_url=replica.url, headers=alice, trust_env=False) as client,
+        httpx.AsyncClient(base_url=replica.url, headers=alice, trust_env=False, timeout=60) as client,
         following(replica.url, alice) as follower,
     ):
         job_id = (await client.post("/v1/jobs/submit", json=body())).json()["job_id"]
@@ -337,7 +337,7 @@ async def test_one_user_follows_a_bounded_number_of_times(world: JobsWorld, star
     replica = await asyncio.to_thread(start, GPUDEV_MAX_EVENT_STREAMS="1")
     alice, bob = world.people.bearer("alice"), world.people.bearer("bob")
     async with following(replica.url, alice):
-        async with httpx.AsyncClient(base_url=replica.url, headers=alice, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=replica.url, headers=alice, trust_env=False, timeout=60) as client:
             answer = await client.get("/v1/events")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
         async with following(replica.url, bob):
@@ -385,7 +385,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_gets_the_rest_when_it_
 
 
 async def metric(replica: Replica, name: str) -> float:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         text = (await client.get(replica.metrics_url)).text
     return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} "))
 

@@ -1,6 +1,5 @@
 """The exec protocol against a real WebSocket server that plays the API server, well and badly."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ import yaml
 from aiohttp import WSMsgType, web
 
 from services.jobs.adapters.kubernetes import Cluster, ClusterRefused, ClusterUnavailable
+from tests.support.promises import promised
 
 SUCCESS = {"status": "Success"}
 Talk = Callable[[web.WebSocketResponse], Awaitable[None]]
@@ -90,7 +90,7 @@ async def test_input_is_framed_and_output_and_exit_code_come_back(tmp_path: Path
         await ending(failure(3), (1, b"out"), (2, b"a\n"), (2, b"the \x1b[reason\n\n"))(socket)
 
     async with api_server(tmp_path, websocket(talk, requests)) as cluster:
-        result = await cluster.exec_in_pod("pod", ["a b", "$(c)"], stdin=b"x" * 40_000, seconds=5)
+        result = await cluster.exec_in_pod("pod", ["a b", "$(c)"], stdin=b"x" * 40_000, seconds=60)
     assert bytes(received) == b"40000\n" + b"x" * 40_000
     assert (result.exit_code, result.stdout, result.last_error_line()) == (3, b"out", "the  [reason")
     request = requests[0]
@@ -103,7 +103,7 @@ async def test_input_is_framed_and_output_and_exit_code_come_back(tmp_path: Path
 async def test_a_flood_of_output_is_kept_only_in_part(tmp_path: Path) -> None:
     flood = [(1, b"y" * 65_000)] * 40
     async with api_server(tmp_path, websocket(ending(SUCCESS, *flood))) as cluster:
-        result = await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+        result = await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=60)
     assert (result.exit_code, len(result.stdout)) == (0, 1 << 20)
 
 
@@ -132,14 +132,14 @@ async def test_a_flood_of_output_is_kept_only_in_part(tmp_path: Path) -> None:
 async def test_a_program_that_did_not_run_is_refused(tmp_path: Path, outcome: object) -> None:
     async with api_server(tmp_path, websocket(ending(outcome))) as cluster:
         with pytest.raises(ClusterRefused):
-            await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+            await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=60)
 
 
 async def test_a_programs_last_words_are_one_printable_line_of_bounded_length(tmp_path: Path) -> None:
     """Whoever has the pod writes them, as the reason why Jupyter did not start."""
     said = b"first\n\x1b[2J\x00the\r disk\xff\xe2\x80\xae is full" + b"!" * 100_000 + b"\n\x07\x1b\n\n" * 40_000
     async with api_server(tmp_path, websocket(ending(failure(1), (2, said)))) as cluster:
-        result = await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+        result = await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=60)
     assert result.last_error_line().isprintable()
     assert result.last_error_line().startswith("[2J the  disk�  is full!!!")
     assert len(result.last_error_line()) == 300
@@ -151,7 +151,7 @@ async def test_a_connection_that_breaks_is_no_outcome(tmp_path: Path) -> None:
 
     async with api_server(tmp_path, websocket(talk)) as cluster:
         with pytest.raises(ClusterUnavailable):
-            await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+            await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=60)
 
 
 async def test_a_program_that_hangs_is_left_in_time(tmp_path: Path) -> None:
@@ -159,10 +159,8 @@ async def test_a_program_that_hangs_is_left_in_time(tmp_path: Path) -> None:
         await socket.receive()
 
     async with api_server(tmp_path, websocket(talk)) as cluster:
-        started = asyncio.get_running_loop().time()
-        with pytest.raises(ClusterUnavailable):
+        with promised(4), pytest.raises(ClusterUnavailable):
             await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=0.3)
-        assert asyncio.get_running_loop().time() - started < 4
 
 
 @pytest.mark.parametrize(
@@ -175,4 +173,4 @@ async def test_refusals_are_told_from_outages(tmp_path: Path, status: int, error
 
     async with api_server(tmp_path, answer) as cluster:
         with pytest.raises(error):
-            await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=5)
+            await cluster.exec_in_pod("pod", ["x"], stdin=None, seconds=60)

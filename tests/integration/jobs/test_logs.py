@@ -164,7 +164,7 @@ async def test_what_is_printed_while_a_silent_stream_is_opened_again_is_told(  #
         (tmp_path / "go").touch()
         await printed(client, job_id, "new 2\n")
         proxy.rule = lambda _: None
-        told = await asyncio.wait_for(following, 40)
+        told = await asyncio.wait_for(following, 60)
     wanted = [*(f"line {n}\n" for n in range(1, before + 1))][-tail or before :] if before else []
     assert told == "".join(wanted) + "new 1\nnew 2\nend\n"
 
@@ -281,7 +281,7 @@ async def test_a_followed_log_begins_before_the_job_and_ends_with_it(world: Jobs
         following = asyncio.create_task(follow(reader, await own(world, job_id)))
         await eventually(lambda: following.done() or True, "it has begun")
         await world.grant(job_id)
-        assert await asyncio.wait_for(following, 30) == "one\ntwo\n"
+        assert await asyncio.wait_for(following, 60) == "one\ntwo\n"
     assert (await job_of(client, job_id))["status"] == "completed"
 
 
@@ -307,7 +307,7 @@ async def test_a_followed_log_that_breaks_again_and_again_is_told_once(
         following = asyncio.create_task(follow(reader, await own(world, job_id)))
         await eventually(lambda: proxy.count("GET", "/log") >= 5, "it has come back four times")
         await client.post(f"/v1/jobs/{job_id}/cancel")
-        told = await asyncio.wait_for(following, 40)
+        told = await asyncio.wait_for(following, 60)
     assert told == "".join(f"line {number}\n" for number in range(1, count + 1))
 
 

@@ -44,7 +44,7 @@ async def until(client: Client, job_id: UUID, field: str, words: str, *, seconds
 async def test_an_idle_job_that_runs_out_of_memory_says_so_and_goes_on(world: JobsWorld, client: Client) -> None:
     job_id = await start(world, client)
     await kube(world).run_out_of_memory(f"gpu-dev-{job_id}-1")
-    job = await until(client, job_id, "status_reason", "ran out of memory", seconds=40)
+    job = await until(client, job_id, "status_reason", "ran out of memory")
     assert job["status"] == "active"
     assert await world.announced(job_id) == ["submitted", "preparing", "started", "restarted"]
 
@@ -139,7 +139,7 @@ async def test_a_volume_that_cannot_be_mounted_says_so(world: JobsWorld, client:
     async with world.disks_answering(new_disk_claimed("?")):
         job_id = await world.submit(client, disk_name="data")
     await world.grant(job_id)
-    job = await until(client, job_id, "status_reason", "cannot be mounted", seconds=30)
+    job = await until(client, job_id, "status_reason", "cannot be mounted")
     assert job["status"] == "preparing"
     assert "FailedMount" in job["current_detailed_status"]
     assert (await client.post(f"/v1/jobs/{job_id}/cancel")).status_code == 200

@@ -134,7 +134,7 @@ async def test_a_session_that_is_not_answered_ends_once_its_node_is_known_to_be_
         await world.update(job_id, f"node = 'gone', epoch = 1, node_ip = '127.0.0.1', node_port = {number}")
         tunnels, person = Tunnels(world.context(), cluster), Person(says=b"are you there?")
         tunnel = await tunnels.open(1, await found(world, job_id))
-        await asyncio.wait_for(tunnel.run(person, never), 15)
+        await asyncio.wait_for(tunnel.run(person, never), 60)
     assert person.end == (BROKEN, "The node was lost: Node gone is gone")
 
 
@@ -148,7 +148,7 @@ async def test_a_session_that_the_job_ends_is_told_whether_its_node_was_lost(
         await world.update(job_id, f"node = '{node}', epoch = 1, node_ip = '127.0.0.1', node_port = {number}")
         tunnels, person = Tunnels(world.context(), cluster), Person()
         tunnel = await tunnels.open(1, await found(world, job_id))
-        await asyncio.wait_for(tunnel.run(person, never), 15)
+        await asyncio.wait_for(tunnel.run(person, never), 60)
     assert person.end == ((BROKEN, "The node was lost: Node gone is gone") if lost else (DONE, ""))
 
 

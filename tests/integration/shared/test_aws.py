@@ -119,7 +119,7 @@ async def test_a_page_is_no_answer(ec2: AwsService, fake: FakeAws, page: str) ->
 async def test_silence_may_have_had_its_effect(ec2: AwsService, fake: FakeAws) -> None:
     fake.hang = True
     with pytest.raises(AwsSilent) as caught:
-        await asyncio.wait_for(ec2.call_as(describe, **SIGNING), 10)
+        await asyncio.wait_for(ec2.call_as(describe, **SIGNING), 60)
     assert caught.value.sent
     assert fake.requests == 1
 

@@ -122,7 +122,7 @@ async def test_a_consumer_that_somebody_changed_is_unhealthy_by_name(harness: Ha
             await harness.publish("one")
             await eventually(lambda: harness.seen, "the consumer")
         health = health_of(harness, consumer)
-        assert await is_healthy(health)
+        await eventually(lambda: is_healthy(health), "healthy before")
         jetstream = harness.broker.jetstream
         ours = (await jetstream.consumer_info(STREAM, harness.name)).config
         await jetstream.delete_consumer(STREAM, harness.name)
@@ -166,7 +166,7 @@ async def test_a_consumer_whose_replicas_all_stand_by_is_unhealthy_by_name(harne
                     return (await health.check()).unprocessed_messages == 1
 
                 await eventually(waits, "the event waits")
-                assert await is_healthy(health), "it may just have come"
+                await eventually(lambda: is_healthy(health), "healthy: it may just have come")
                 hands.at += 16
                 await eventually(naming(health, waiting), "the standstill")
                 await stranger.close()
@@ -177,7 +177,7 @@ async def test_a_consumer_whose_replicas_all_stand_by_is_unhealthy_by_name(harne
 async def test_a_services_own_checks_are_told(harness: Harness) -> None:
     faults: list[str] = []
     health = health_of(harness, checks=[lambda: faults[0] if faults else None])
-    assert await is_healthy(health)
+    await eventually(lambda: is_healthy(health), "healthy before")
     faults.append("scheduler: stands")
     state = await health.check()
     assert (state.status, state.queue, state.faults) == ("unhealthy", "healthy", ["scheduler: stands"])

@@ -72,7 +72,7 @@ async def test_the_user_of_the_file_is_let_in_and_no_other(server: JwtServer, tm
     nobody = broker(server, None)
     async with running(known.run, stranger.run, nobody.run):
         await eventually(lambda: known.connected, "the broker is connected")
-        await asyncio.wait_for(known.ensure_stream(), 5)
+        await asyncio.wait_for(known.ensure_stream(), 60)
         await eventually(lambda: server.refused() >= before + 4, "both others have tried")
         assert not stranger.connected
         assert not nobody.connected
@@ -162,7 +162,7 @@ async def test_a_service_runs_as_the_user_of_its_file(
     replica = Replica("disks", tmp_path / "disks.log", settings)
     replica.start()
     try:
-        async with httpx.AsyncClient(base_url=replica.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=replica.url, trust_env=False, timeout=60) as client:
 
             async def well() -> bool:
                 health = (await client.get("/health/disks")).json()

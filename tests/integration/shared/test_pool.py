@@ -57,7 +57,7 @@ async def test_more_statements_than_connections_all_have_their_turn(database: Da
 
 
 async def test_who_waits_for_a_connection_gets_the_next_one_that_is_free(database: Database) -> None:
-    async with database.transaction(), asyncio.timeout(10):
+    async with database.transaction(), asyncio.timeout(60):
         for _ in range(20):
             assert len(await asyncio.gather(*(database.fetch_value(SLOW) for _ in range(3)))) == 3
 

@@ -29,7 +29,7 @@ async def test_a_call_before_the_first_connection_waits_for_it(nats_server: Nats
     RpcServer(broker=answering, service="test", endpoints=[RpcEndpoint(SUBJECT, Empty, answer)])
     async with running(answering.run):
         await eventually(lambda: is_answered(answering), "the other service answers")
-        asked = asyncio.create_task(call_rpc(late, SUBJECT, Empty(), Empty, timeout_seconds=10))
+        asked = asyncio.create_task(call_rpc(late, SUBJECT, Empty(), Empty, timeout_seconds=60))
         await asyncio.sleep(0)  # it has asked
         async with running(late.run):
             assert await asked == Empty()

@@ -62,7 +62,7 @@ async def test_a_replica_is_not_ready_while_its_schema_is_older(
     replica = Replica("disks", tmp_path / "disks.log", disks_settings(dsn, nats_server.service_url("disks")))
     replica.start()
     try:
-        async with httpx.AsyncClient(base_url=replica.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=replica.url, trust_env=False, timeout=60) as client:
             empty = await client.get("/readyz")
             await asyncio.to_thread(migrate.upgrade, "disks", dsn)
             newest = await client.get("/readyz")

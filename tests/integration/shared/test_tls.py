@@ -150,7 +150,7 @@ async def test_the_broker_is_reached_over_tls_and_no_other_is(servers: TlsServer
     other_name = Broker(renamed, name="name", inbox="_INBOX.disks", ca_file=str(servers.authority))
     async with running(good.run, stranger.run, other_name.run):
         await eventually(lambda: good.connected, "the broker is connected")
-        await asyncio.wait_for(good.ensure_stream(), 5)
+        await asyncio.wait_for(good.ensure_stream(), 60)
         assert not stranger.connected
         assert not other_name.connected
 
@@ -169,7 +169,7 @@ async def test_no_password_is_said_to_a_broker_without_tls() -> None:
     port = server.sockets[0].getsockname()[1]
     broker = Broker(f"tls://disks:secret@127.0.0.1:{port}", name="x")
     async with running(broker.run):
-        await asyncio.wait_for(served.wait(), 10)
+        await asyncio.wait_for(served.wait(), 60)
     server.close()
     assert said[0] == b""
 
@@ -184,7 +184,7 @@ async def test_a_service_runs_on_servers_with_tls(servers: TlsServers, tmp_path:
     )
     replica.start()
     try:
-        async with httpx.AsyncClient(base_url=replica.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=replica.url, trust_env=False, timeout=60) as client:
 
             async def parts() -> list[str]:
                 health = (await client.get("/health/disks")).json()
