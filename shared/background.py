@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -33,6 +33,28 @@ async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.5)
+
+
+class Abandoned(Exception):
+    """What was waited for was cancelled by somebody else."""
+
+
+@contextmanager
+def outliving_others() -> Iterator[None]:
+    """Tell a cancellation of this very task, which ends it, from one of something that it waits for, which is a failure.
+
+    A library that closes a connection cancels its own tasks and futures, and whoever waits for one gets that error.
+
+    Raises:
+        Abandoned: In place of a CancelledError that is not this task's.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Abandoned from error
 
 
 async def in_turns(items: Iterable[ItemT]) -> AsyncIterator[ItemT]:
@@ -125,8 +147,9 @@ class Loop:
             self._mended.clear()
             more = False
             try:
-                async with asyncio.timeout(self._turn_seconds):
-                    more = bool(await self._turn())
+                with outliving_others():
+                    async with asyncio.timeout(self._turn_seconds):
+                        more = bool(await self._turn())
                 failures = 0
                 self._succeeded()
             except Exception as error:  # noqa: BLE001 - a loop outlives whatever its turns raise

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import structlog
 from prometheus_client import Counter
 
-from shared.background import Loop, cancel_all
+from shared.background import Loop, cancel_all, outliving_others
 from shared.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -119,9 +119,10 @@ async def _renew(
         await asyncio.sleep(pause)
         asked_at = now()
         try:
-            async with asyncio.timeout(pause):
-                held = await renew()
-        except (Unavailable, TimeoutError) as error:
+            with outliving_others():
+                async with asyncio.timeout(pause):
+                    held = await renew()
+        except Exception as error:  # noqa: BLE001 - whatever it is: without a renewal the work ends before the lease
             log.warning("lease_not_renewed", error=type(error).__name__)
         else:
             held_until = asked_at + lease_seconds if held else asked_at
@@ -197,8 +198,10 @@ class LeasedWorker(Generic[RowT, ResultT]):
         self.loop.wake()
 
     async def _work(self, row: RowT, worker: UUID) -> None:
+        renew = partial(self._rows.renew, row, worker, self._lease)
         try:
-            result = await hold(partial(self._rows.renew, row, worker, self._lease), self._pass(row), lease=self._lease)
+            with outliving_others():
+                result = await hold(renew, self._pass(row), lease=self._lease)
         except asyncio.CancelledError:
             await self._end_lease(self._rows.hand_over(row, worker))
             raise

@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from shared.audit import audit_endpoint, purge_audit
-from shared.background import Loop, cancel_all
+from shared.background import Loop, cancel_all, outliving_others
 from shared.clock import Clock, utc_now
 from shared.contracts.audit import AuditQuery, audit_subject
 from shared.contracts.health import health_subject
@@ -259,7 +259,7 @@ def _lifespan(
 ) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        running = [asyncio.create_task(base.broker.run(), name="broker")]
+        running = [asyncio.create_task(_kept_running(base.broker.run), name="broker")]
         running += [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
         running += [asyncio.create_task(_kept_running(task)) for task in parts.tasks]
         releasing = asyncio.create_task(_release(drain, releases))
@@ -287,7 +287,8 @@ async def _release(drain: Drain, releases: Sequence[Callable[[], Awaitable[None]
 async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
-            await task()
+            with outliving_others():
+                await task()
         except Exception as error:
             log.exception("task_failed", error=type(error).__name__)
         await asyncio.sleep(1)

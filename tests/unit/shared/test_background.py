@@ -121,6 +121,25 @@ async def test_a_loop_outlives_an_outage_of_thousands_of_turns(monkeypatch: pyte
         await asyncio.wait_for(well.wait(), 60)
 
 
+async def test_a_loop_outlives_that_somebody_else_cancels_what_a_turn_waits_for() -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            closed = asyncio.get_running_loop().create_future()
+            closed.cancel()  # as a client does with what waits for its connection
+            await closed
+
+    loop = Loop("left alone", turn, period_seconds=0.01)
+    running_loop = asyncio.create_task(loop.run())
+    await eventually(lambda: turns > 1 or running_loop.done(), "another turn")
+    assert not running_loop.done()
+    await cancel_all([running_loop])
+    assert running_loop.cancelled()
+
+
 async def test_a_loop_without_a_good_turn_says_so() -> None:
     seconds = 100.0
     turns = 0

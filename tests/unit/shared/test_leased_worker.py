@@ -84,6 +84,31 @@ async def test_a_row_that_fails_is_tried_again_and_stops_no_other() -> None:
     assert rows.retried == [1]
 
 
+async def test_a_row_is_tried_again_later_when_somebody_else_cancels_what_its_pass_waits_for() -> None:
+    async def work(_: int, __: Budget) -> str:
+        closed = asyncio.get_running_loop().create_future()
+        closed.cancel()
+        return str(await closed)
+
+    rows = Numbers(1, work)
+    await worker_of(rows).work_due()
+    assert (rows.retried, rows.handed_over) == ([0], [])
+
+
+async def test_work_ends_with_its_lease_when_a_renewal_fails_in_a_way_that_nobody_foresaw() -> None:
+    class Broken(Numbers):
+        async def renew(self, row: int, worker: UUID, lease: timedelta) -> bool:
+            raise RuntimeError("told to")
+
+    async def work(_: int, __: Budget) -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    rows = Broken(1, work)
+    await worker_of(rows, budget_seconds=600.0).work_due()
+    assert rows.retried == [0]
+
+
 async def test_a_pass_that_outlives_its_budget_is_cut_off() -> None:
     async def work(_: int, __: Budget) -> str:
         await asyncio.Event().wait()
