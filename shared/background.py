@@ -41,7 +41,7 @@ class Abandoned(Exception):
 
 @contextmanager
 def outliving_others() -> Iterator[None]:
-    """Tell a cancellation of this very task, which ends it, from one of something that it waits for, which is a failure.
+    """Tell a cancellation of this very task, which ends it, from one of what it waits for, which is a failure.
 
     A library that closes a connection cancels its own tasks and futures, and whoever waits for one gets that error.
 
@@ -66,6 +66,27 @@ async def in_turns(items: Iterable[ItemT]) -> AsyncIterator[ItemT]:
         yield item
         if number % _TURN_ITEMS == 0:
             await asyncio.sleep(0)
+
+
+async def each_in_turn(works: Iterable[Callable[[], Awaitable[bool | None]]]) -> bool:
+    """Do all of these, also what comes after one that fails, which would starve for as long as that does.
+
+    Returns:
+        Whether one of them has said that there is more to do.
+
+    Raises:
+        Exception: The first failure, when all have had their turn.
+    """
+    more = False
+    failure: Exception | None = None
+    for work in works:
+        try:
+            more = bool(await work()) or more
+        except Exception as error:  # noqa: BLE001 - it is raised in the end
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return more
 
 
 async def wait_until_set(event: asyncio.Event, seconds: float) -> None:

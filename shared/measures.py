@@ -6,11 +6,12 @@ Every replica measures for itself: take the maximum over replicas. What could no
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 import sqlalchemy as sa
 from prometheus_client import Gauge
 
-from shared.background import Loop
+from shared.background import Loop, each_in_turn
 from shared.clock import Clock
 from shared.database import Database, Statement
 from shared.database.tables import dead_letters
@@ -34,18 +35,13 @@ _COUNT_DEAD_LETTERS = Statement(sa.select(sa.func.count()).select_from(dead_lett
 
 def measuring(measures: Sequence[Measure]) -> Loop:
     """The loop that measures. One measure that fails leaves the others their turn; then the turn has failed."""
-
-    async def turn() -> None:
-        failure: Exception | None = None
-        for measure in measures:
-            try:
-                await measure()
-            except Exception as error:  # noqa: BLE001 - the loop tells of it, when the others had their turn
-                failure = failure or error
-        if failure is not None:
-            raise failure
-
-    return Loop("measure", turn, period_seconds=PERIOD_SECONDS, turn_seconds=30.0, stale_seconds=12 * PERIOD_SECONDS)
+    return Loop(
+        "measure",
+        partial(each_in_turn, measures),
+        period_seconds=PERIOD_SECONDS,
+        turn_seconds=30.0,
+        stale_seconds=12 * PERIOD_SECONDS,
+    )
 
 
 def outbox_measure(database: Database, clock: Clock) -> Measure:

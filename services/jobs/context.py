@@ -53,9 +53,10 @@ class WakeUps:
     async def of(self, job_id: UUID) -> AsyncIterator[asyncio.Event]:
         """An event that is set at each change of the job, for the length of the block."""
         woken = asyncio.Event()
+        subscription = None
         self._waiting.setdefault(job_id, set()).add(woken)
-        subscription = await self._listen(job_id)
         try:
+            subscription = await self._listen(job_id)
             yield woken
         finally:
             self._forget(job_id, woken)

@@ -12,6 +12,8 @@ BITE = 1000
 """Rows that one statement deletes at most."""
 _BITES = 20
 _PAUSE_SECONDS = 0.05
+_SECONDS = 5.0
+"""After which no other bite is begun: a loop that purges several tables has a turn of 30 s for all of them."""
 _ROW: sa.ColumnElement[object] = sa.literal_column("ctid")
 
 
@@ -28,13 +30,17 @@ def delete_some(table: sa.Table, condition: sa.ColumnElement[bool]) -> Statement
 
 
 async def purge(database: Database, statement: Statement, **parameters: Any) -> bool:
-    """Run a statement of `delete_some` until nothing is left to delete, or for about as long as a turn of a loop is.
+    """Run a statement of `delete_some` until nothing is left to delete, or for a few seconds.
 
     Returns:
         True: there is more.
     """
+    clock = asyncio.get_running_loop().time
+    end = clock() + _SECONDS
     for _ in range(_BITES):
         if await database.execute(statement, most=BITE, **parameters) < BITE:
             return False
+        if clock() > end:
+            break
         await asyncio.sleep(_PAUSE_SECONDS)
     return True

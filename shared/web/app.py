@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,7 +15,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from shared.audit import audit_endpoint, purge_audit
-from shared.background import Loop, cancel_all, outliving_others
+from shared.background import Loop, cancel_all, each_in_turn, outliving_others
 from shared.clock import Clock, utc_now
 from shared.contracts.audit import AuditQuery, audit_subject
 from shared.contracts.health import health_subject
@@ -231,14 +233,16 @@ def _provide(resource: Any) -> Provide:
 
 
 def _purge(base: Foundation, consumer: Consumer | None) -> Callable[[], Awaitable[bool]]:
+    purges: list[Callable[[datetime], Awaitable[bool]]] = [
+        base.relay.purge,
+        partial(purge_idempotency_keys, base.database),
+        partial(purge_audit, base.database),
+        *([consumer.purge] if consumer else []),
+    ]
+
     async def purge() -> bool:
         now = base.clock()
-        more = await base.relay.purge(now)
-        more |= await purge_idempotency_keys(base.database, now)
-        more |= await purge_audit(base.database, now)
-        if consumer is not None:
-            more |= await consumer.purge(now)
-        return more
+        return await each_in_turn(partial(one, now) for one in purges)
 
     return purge
 

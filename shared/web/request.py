@@ -33,6 +33,7 @@ _seconds = Histogram(
 _MAX_QUERY_BYTES = 8 << 10
 _SERVER_ERROR = 500
 """And above, RFC 9110 section 15.6."""
+_METHODS: frozenset[str] = frozenset(HttpMethod)
 _UNTRACED = ("/livez", "/readyz", "/health")
 _CONTROL_BYTES = frozenset(range(0x20)) | {0x7F}
 
@@ -98,8 +99,10 @@ class RequestLayer:
         self._observe(scope, status, self._stopwatch() - started)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
-        # the route's template, so that no id becomes a label; none where no route was found
-        key = (str(scope["method"]), str(scope.get("path_template", "none")), status)  # type: ignore[typeddict-item]
+        # the route's template, so that no id becomes a label; none where no route was found. A method may be any word:
+        # each label stays for as long as the process
+        method = str(scope["method"])  # type: ignore[typeddict-item]
+        key = (method if method in _METHODS else "other", str(scope.get("path_template", "none")), status)
         observer = self._observers.get(key)
         if observer is None:
             observer = self._observers[key] = _seconds.labels(*key)

@@ -1,9 +1,11 @@
 """Forgetting jobs that ended long ago."""
 
 from datetime import datetime, timedelta
+from functools import partial
 
 from services.capacity.storage.forecasts import PURGE_RUNS
 from services.capacity.storage.queue import PURGE_ENTRIES
+from shared.background import each_in_turn
 from shared.database import Database
 from shared.database.purge import purge
 
@@ -15,5 +17,9 @@ RUNS_KEPT = timedelta(days=400)
 
 async def purge_queue(database: Database, now: datetime) -> bool:
     """Delete the entries of jobs that ended before the oldest event of the stream; True: there are more."""
-    more = await purge(database, PURGE_RUNS, before=now - RUNS_KEPT)
-    return await purge(database, PURGE_ENTRIES, before=now - ENTRIES_KEPT) or more
+    return await each_in_turn(
+        (
+            partial(purge, database, PURGE_RUNS, before=now - RUNS_KEPT),
+            partial(purge, database, PURGE_ENTRIES, before=now - ENTRIES_KEPT),
+        )
+    )

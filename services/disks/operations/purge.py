@@ -1,6 +1,7 @@
 """The end of a deleted disk: when its time is over, its snapshots and its volume go for good."""
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID, uuid4
 
 from services.disks import storage
@@ -10,6 +11,7 @@ from services.disks.domain.operation import Action, NewOperation, Work
 from services.disks.operations.lease import complete_work
 from services.disks.operations.read import lock_disk
 from services.disks.operations.record import record_fact, record_operation
+from shared.background import each_in_turn
 from shared.database import Database, Transaction
 from shared.database.purge import purge
 
@@ -48,8 +50,7 @@ async def forget_history(database: Database, *, before: datetime) -> bool:
 
     That is: operations, closed claims, snapshots and disks that never were or are gone.
     """
-    more = [await purge(database, statement, before=before) for statement in _FORGET]
-    return any(more)
+    return await each_in_turn(partial(purge, database, statement, before=before) for statement in _FORGET)
 
 
 _FORGET = (

@@ -5,7 +5,7 @@ from datetime import timedelta
 from services.disks.context import Context
 from services.disks.operations.prune import prune_crowded
 from services.disks.operations.purge import forget_history
-from shared.background import Loop
+from shared.background import Loop, each_in_turn
 from shared.leader_lock import leader_loop
 
 _LOCK = "hist"
@@ -16,9 +16,14 @@ _HOUR_SECONDS = 3600.0
 def history_loop(context: Context) -> Loop:
     """Lets go of snapshots that a new week made superfluous, and forgets what ended 90 days ago."""
 
-    async def turn() -> bool:
+    async def prune() -> None:
         await prune_crowded(context, now=context.clock())
+
+    async def forget() -> bool:
         return await forget_history(context.database, before=context.clock() - _HISTORY)
+
+    async def turn() -> bool:
+        return await each_in_turn((prune, forget))
 
     return leader_loop(
         "disk_history",

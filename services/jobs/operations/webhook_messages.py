@@ -23,6 +23,7 @@ from shared.contracts.asyncapi import event_name
 from shared.contracts.capacity import JobQueued
 from shared.contracts.events import CloudEvent
 from shared.database import Transaction, to_struct
+from shared.database.purge import purge
 from shared.database.rows import by_column
 
 RETENTION = timedelta(days=30)
@@ -105,6 +106,6 @@ async def note_attempt(
     return written > 0
 
 
-async def purge_messages(*, now: datetime, context: Context) -> None:
-    """Delete messages that were delivered, or given up, long ago."""
-    await context.database.execute(storage.webhooks.PURGE, before=now - RETENTION)
+async def purge_messages(*, now: datetime, context: Context) -> bool:
+    """Delete messages that were delivered, or given up, long ago; True: there are more."""
+    return await purge(context.database, storage.webhooks.PURGE, before=now - RETENTION)

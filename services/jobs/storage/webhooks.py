@@ -6,6 +6,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.jobs.storage.tables import TIME, disabled_users, jobs, webhook_deliveries, webhooks
 from shared.database import Statement, word
+from shared.database.purge import delete_some
 from shared.database.rows import given_rows
 
 _COLUMNS = ("id", "user_id", "types", "job_id", "format", "sealed", "created_at")
@@ -167,8 +168,9 @@ LATEST = Statement(
     .order_by((webhook_deliveries.c.status == word("parked")).desc(), webhook_deliveries.c.id.desc())
     .limit(bindparam("limit", type_=sa.BigInteger))
 )
-PURGE = Statement(
-    sa.delete(webhook_deliveries).where(
+PURGE = delete_some(
+    webhook_deliveries,
+    sa.and_(
         webhook_deliveries.c.status != "pending", webhook_deliveries.c.created_at < bindparam("before", type_=TIME)
-    )
+    ),
 )

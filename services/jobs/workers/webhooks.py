@@ -107,5 +107,5 @@ class WebhookDeliveries:
             context=self._context,
         )
 
-    async def _purge(self) -> None:
-        await purge_messages(now=self._context.clock(), context=self._context)
+    async def _purge(self) -> bool:
+        return await purge_messages(now=self._context.clock(), context=self._context)

@@ -1,15 +1,17 @@
 """Jobs leave when they have been over for long enough."""
 
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
 from services.jobs import storage
 from services.jobs.operations.purge import purge_jobs
+from services.jobs.operations.webhook_messages import purge_messages
 from services.jobs.storage import tables
 from shared.database import Statement
+from shared.database import purge as purge_module
 from shared.database.purge import BITE
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld
@@ -20,6 +22,21 @@ _MANY = Statement(
         "FROM jobs AS one, generate_series(1, CAST(:number AS integer)) WHERE one.id = :job_id"
     ).bindparams(sa.bindparam("job_id", type_=sa.Uuid))
 )
+
+_WEBHOOK = Statement(
+    sa.text(
+        "INSERT INTO webhooks (id, user_id, types, format, sealed, created_at) "
+        "VALUES (CAST(:webhook_id AS uuid), 1, '{}', 'events', '', now())"
+    )
+)
+_MESSAGES = Statement(
+    sa.text(
+        "INSERT INTO webhook_deliveries (webhook_id, message_id, type, entity, body, status, created_at) "
+        "SELECT CAST(:webhook_id AS uuid), gen_random_uuid(), 'jobs.ended', 'one', '', CAST(:status AS text), "
+        "now() - interval '1 day' * CAST(:days AS integer) FROM generate_series(1, CAST(:number AS integer))"
+    )
+)
+_COUNT_MESSAGES = Statement(sa.select(sa.func.count()).select_from(tables.webhook_deliveries))
 
 
 @pytest.fixture
@@ -93,3 +110,23 @@ async def test_many_leave_in_bites_and_one_that_somebody_works_on_holds_up_no_ot
         assert (await client.get("/v1/jobs")).json()["total"] == 1
     assert not await purge_jobs(world.context(), now=before)
     assert (await client.get("/v1/jobs")).json()["total"] == 0
+
+
+async def test_messages_of_webhooks_leave_in_bites_that_no_backlog_makes_too_large(
+    world: JobsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge_module, "_SECONDS", 0.0)
+    database, webhook_id = world.database, uuid4()
+    await database.execute(_WEBHOOK, webhook_id=webhook_id)
+    for status, days, number in (
+        ("delivered", 31, 2 * BITE),
+        ("parked", 31, 5),
+        ("pending", 31, 3),
+        ("delivered", 29, 2),
+    ):
+        await database.execute(_MESSAGES, webhook_id=webhook_id, status=status, days=days, number=number)
+    assert await purge_messages(now=datetime.now(UTC), context=world.context())
+    assert await database.fetch_value(_COUNT_MESSAGES) == BITE + 10
+    while await purge_messages(now=datetime.now(UTC), context=world.context()):
+        pass
+    assert await database.fetch_value(_COUNT_MESSAGES) == 5

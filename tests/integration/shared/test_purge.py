@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
 import sqlalchemy as sa
 
 from shared.database import Statement
+from shared.database import purge as purge_module
 from shared.database.purge import BITE, delete_some, purge
 from shared.database.tables import inbox, outbox
 from tests.support.harness import Harness
@@ -37,6 +39,15 @@ async def test_there_is_more_after_many_bites(harness: Harness) -> None:
     assert await purge(harness.database, _OLD, before=NOW)
     assert not await purge(harness.database, _OLD, before=NOW)
     assert await harness.database.fetch_value(_COUNT_INBOX) == 0
+
+
+async def test_a_purge_of_a_slow_table_leaves_the_others_their_time(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.database.execute(_FILL, at=NOW - timedelta(days=9), number=3 * BITE)
+    monkeypatch.setattr(purge_module, "_SECONDS", 0.0)
+    assert await purge(harness.database, _OLD, before=NOW)
+    assert await harness.database.fetch_value(_COUNT_INBOX) == 2 * BITE
 
 
 async def test_a_row_that_somebody_has_is_left_for_the_next_time(harness: Harness) -> None:

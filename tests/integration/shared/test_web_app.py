@@ -405,6 +405,14 @@ async def test_the_page_of_events_comes_from_this_machine_and_has_every_event(
     assert "<script" not in page.text
 
 
+async def test_metrics_name_no_methods_that_clients_make_up(client: AsyncTestClient[Litestar]) -> None:
+    for number in range(3):
+        await client.request(f"MADEUP{number}", "/things")
+    text = generate_latest().decode()
+    assert "MADEUP" not in text
+    assert 'method="other"' in text
+
+
 async def test_metrics_name_routes_and_not_ids(client: AsyncTestClient[Litestar]) -> None:
     await client.get("/v1/disks/things/some-id")
     metrics = generate_latest().decode()

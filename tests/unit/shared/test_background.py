@@ -1,9 +1,10 @@
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from shared import background
-from shared.background import Loop, cancel_all, in_turns
+from shared.background import Loop, cancel_all, each_in_turn, in_turns
 from shared.errors import Unavailable
 from tests.support.harness import eventually, running
 
@@ -156,6 +157,25 @@ async def test_a_loop_without_a_good_turn_says_so() -> None:
         assert loop.fault() is None
         seconds += 1
         assert loop.fault() == "wedged: no good turn for 61 s (RuntimeError)"
+
+
+async def test_works_that_follow_one_that_fails_have_their_turn() -> None:
+    done: list[str] = []
+
+    def work(name: str, outcome: bool | Exception | None) -> Callable[[], Awaitable[bool | None]]:
+        async def run() -> bool | None:
+            done.append(name)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return run
+
+    assert await each_in_turn([work("a", True), work("b", False)])
+    assert not await each_in_turn([work("c", None)])
+    with pytest.raises(RuntimeError, match="first"):
+        await each_in_turn([work("d", RuntimeError("first")), work("e", LookupError("second")), work("f", None)])
+    assert done == list("abcdef")
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:

@@ -98,6 +98,7 @@ async def test_a_row_is_tried_again_later_when_somebody_else_cancels_what_its_pa
 async def test_work_ends_with_its_lease_when_a_renewal_fails_in_a_way_that_nobody_foresaw() -> None:
     class Broken(Numbers):
         async def renew(self, row: int, worker: UUID, lease: timedelta) -> bool:
+            del row, worker, lease
             raise RuntimeError("told to")
 
     async def work(_: int, __: Budget) -> str:
