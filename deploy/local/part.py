@@ -1,5 +1,6 @@
 """One program of the stack: what it is, how it starts, how it and everything it started are ended."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from deploy.local.gate import Gate
 
 GUARD = Path(__file__).with_name("exec_guard.py")
 POLL_SECONDS = 0.05
+MOST_LOG_BYTES = 64 << 20
+"""Of a part's log; twice that with what is kept of before."""
 
 
 class PartFailedError(Exception):
@@ -156,6 +159,20 @@ def await_ready(process: subprocess.Popen[bytes], part: Part) -> None:
         if time.monotonic() > deadline:
             raise PartFailedError(f"{part.name} does not serve after {part.ready_seconds:.0f} s.\n{tail(part.log)}")
         time.sleep(POLL_SECONDS)
+
+
+def bound_log(log: Path, *, most_bytes: int = MOST_LOG_BYTES) -> None:
+    """Begin a log anew that has become too large, and keep what it was beside it, in place of what was kept before.
+
+    The file stays the same, since its part has it open, and appends: lines of the moment between the copy and the
+    emptying are lost.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > most_bytes:
+            kept = log.with_name(f"{log.name}.1")
+            shutil.copyfile(log, kept)
+            kept.chmod(0o600)
+            os.truncate(log, 0)
 
 
 def tail(log: Path, *, lines: int = 15) -> str:

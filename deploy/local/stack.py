@@ -39,6 +39,9 @@ ROOT = Path(__file__).parents[2]
 DEMO_USER = "demo"
 _THREADS = 32
 _HEALTH_SECONDS = 15.0
+_RENEWAL_SECONDS = 6 * 3600.0
+"""A session lasts 12 h: whoever reads the file has half of them left."""
+_RENEWAL_RETRY_SECONDS = 10.0
 _JOBS_PER_CORE = 2
 """That jobs brings forward at once: here pods start on the cores that it runs on too, and twenty that start together
 are all as late as the last one."""
@@ -107,6 +110,8 @@ class Stack:
         settings: what to run and where.
         services: folder that holds the package `services`.
         migrate: program that brings the databases up to date.
+        policy: when to give up on a part; None: the usual one.
+        renewal_seconds: between two AWS sessions of the demo user in the env file.
     """
 
     _demo: Keys
@@ -119,8 +124,10 @@ class Stack:
         services: Path = ROOT,
         migrate: tuple[str, ...] = (sys.executable, "-m", "shared.database.migrate"),
         policy: RestartPolicy | None = None,
+        renewal_seconds: float = _RENEWAL_SECONDS,
     ) -> None:
         self._settings = settings
+        self._renewal_seconds = renewal_seconds
         self._migrate = migrate
         self._services = services
         self.state = StateDirectory(settings.state)
@@ -128,6 +135,8 @@ class Stack:
         self._kubeconfig = settings.kubeconfig or self.state.kubeconfig
         self._pages: list[asyncio.Server] = []
         """For the ingress, by this process."""
+        self._renewing: list[asyncio.Task[None]] = []
+        """What writes the env file anew, once there is one."""
         self._supervisor = Supervisor(report=tell, changed=self._write_table, policy=policy)
 
     async def run(self) -> int:
@@ -163,6 +172,7 @@ class Stack:
         stopping = asyncio.create_task(asked_to_stop.wait())
         starting = asyncio.create_task(self._start())
         failing = asyncio.create_task(self._supervisor.failure())
+        bounding = asyncio.create_task(self._supervisor.bound_logs())
         try:
             await asyncio.wait({stopping, starting, failing}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and not stopping.done():
@@ -174,9 +184,10 @@ class Stack:
             tell(f"\n{error}\n")
             return 1
         finally:
-            for task in (stopping, starting, failing):
+            tasks = [stopping, starting, failing, bounding, *self._renewing]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(stopping, starting, failing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             tell("\nStopping ...")
         return 0
 
@@ -250,7 +261,8 @@ class Stack:
         # Last: it takes a service that is not up yet for a dead one, and looks again only after a second.
         await self._start_part(ingress.part(self._log("traefik")), _INGRESS)
         await self._await_health()
-        write_private(self.state.env, exports(self.url, cloud, self._demo, broker, self._kubeconfig))
+        self._write_env(cloud, broker)
+        self._renewing.append(asyncio.create_task(self._renew_env(cloud, broker)))
         tell(banner(self.url, self.state, seconds=time.monotonic() - began))
 
     def _jobs_defaults(self, github_url: str) -> dict[str, str]:
@@ -302,6 +314,22 @@ class Stack:
                 tell(f"  Not everything is well yet: see {self.url}/health")
                 return
             await asyncio.sleep(0.1)
+
+    def _write_env(self, cloud: Cloud, broker: Broker) -> None:
+        write_private(self.state.env, exports(self.url, cloud, self._demo, broker, self._kubeconfig))
+
+    async def _renew_env(self, cloud: Cloud, broker: Broker) -> None:
+        """Have the demo user of the env file let in by AWS for as long as the stack runs; until cancelled."""
+        pause = self._renewal_seconds
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self._demo = await asyncio.to_thread(cloud.identity, DEMO_USER)
+                self._write_env(cloud, broker)
+                pause = self._renewal_seconds
+            except Exception as error:  # noqa: BLE001 - such as a local AWS that is just being started again
+                tell(f"  The demo user's AWS session was not renewed ({type(error).__name__}): trying again")
+                pause = _RENEWAL_RETRY_SECONDS
 
     async def _start_part(self, part: Part, level: int = _SERVERS) -> None:
         marked = dataclasses.replace(part, env={**part.env, **leftovers.mark(self.state)})

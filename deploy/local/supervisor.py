@@ -21,6 +21,7 @@ _WATCH_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 _ONE_SHOT_SECONDS = 60.0
+_LOG_LOOK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,13 @@ class Supervisor:
         """
         await together(*(self._start_one(part, self._levels[level]) for part in layer))
 
+    async def bound_logs(self) -> None:
+        """Keep the parts' logs from filling the disk; until cancelled."""
+        while True:
+            await asyncio.sleep(_LOG_LOOK_SECONDS)
+            for item in self._everything():
+                await asyncio.to_thread(parts.bound_log, item.part.log)
+
     async def failure(self) -> PartFailedError:
         """Wait until a part is beyond help; that part and why."""
         return await asyncio.shield(self._outcome())
@@ -119,9 +127,14 @@ class Supervisor:
                 await self._until_dead(item)
                 await self._revive(item)
         except PartFailedError as error:
-            outcome = self._outcome()
-            if not outcome.done():
-                outcome.set_result(error)
+            self._give_up(error)
+        except OSError as error:  # such as a full disk, or no room for another process
+            self._give_up(PartFailedError(f"{item.part.name} died, and cannot be started again: {error}."))
+
+    def _give_up(self, error: PartFailedError) -> None:
+        outcome = self._outcome()
+        if not outcome.done():
+            outcome.set_result(error)
 
     async def _until_dead(self, item: _Running) -> None:
         if hasattr(os, "pidfd_open"):

@@ -19,6 +19,7 @@ if __name__ == "__main__":
         read_settings(os.environ),
         services=Path(sys.argv[1]),
         migrate=(sys.executable, "-c", "print('no migrations')"),
+        renewal_seconds=float(os.environ.get("RENEWAL_SECONDS", "3600")),
     )
     try:
         sys.exit(asyncio.run(stack.run()))

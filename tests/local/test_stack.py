@@ -92,6 +92,17 @@ def _assert_services_know_their_world(stack: StackProcess) -> None:
     assert get(stack, "/v1/jobs/x")["environment"]["GPUDEV_REPLICA"] == "jobs-1"
 
 
+def test_the_demo_users_session_is_renewed_for_as_long_as_the_stack_runs(make_stack: MakeStack) -> None:
+    stack = make_stack(RENEWAL_SECONDS="1")
+    stack.start()
+    first = stack.exports()
+    eventually(lambda: stack.exports()["AWS_SESSION_TOKEN"] != first["AWS_SESSION_TOKEN"])
+    renewed = stack.exports()
+    assert caller(renewed) == caller(first)
+    assert renewed | {name: first[name] for name in first if name.startswith("AWS_")} == first
+    assert stat.S_IMODE(stack.state.env.stat().st_mode) == 0o600
+
+
 def test_a_service_that_hangs_is_told_in_the_shape_of_our_errors(stack: StackProcess) -> None:
     hanging = proc.group_members(stack.parts()["disks-1"].pid)
     with hung(*hanging), pytest.raises(urllib.error.HTTPError) as caught:

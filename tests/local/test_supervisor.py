@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import proc
-from deploy.local.part import Part, PartFailedError
+from deploy.local.part import Part, PartFailedError, bound_log
 from deploy.local.supervisor import RestartPolicy, Supervisor, run_once
 from tests.local.conftest import alive, eventually
 from tests.support.promises import promised
@@ -152,6 +153,37 @@ async def test_what_keeps_dying_is_given_up_with_the_end_of_its_log(
     assert "one keeps dying" in str(failure)
     assert "out of luck" in str(failure)
     assert len(starts(tmp_path)) == 4
+
+
+async def test_a_part_that_cannot_be_started_again_is_no_secret(
+    make_part: Callable[..., Part], lines: list[str], tmp_path: Path
+) -> None:
+    def fail_later() -> None:
+        if (tmp_path / "starts").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    supervisor = Supervisor(report=lines.append, changed=fail_later)
+    await supervisor.start(make_part("one", SERVES % "one"))
+    os.kill(only_pid(supervisor), signal.SIGKILL)
+    try:
+        failure = await asyncio.wait_for(supervisor.failure(), 60)
+    finally:
+        supervisor.kill()
+    assert "one died, and cannot be started again: [Errno 28]" in str(failure)
+
+
+def test_a_log_that_becomes_too_large_begins_anew_and_its_part_writes_on(tmp_path: Path) -> None:
+    log = tmp_path / "one.log"
+    with log.open("ab") as written:
+        for line in (b"old\n", b"first\n", b"second\n"):
+            written.write(line)
+            written.flush()
+            bound_log(log, most_bytes=4)
+        assert log.read_bytes() == b""
+        assert log.with_name("one.log.1").read_bytes() == b"second\n"
+        written.write(b"new\n")
+    assert log.read_bytes() == b"new\n"
+    bound_log(tmp_path / "none.log")
 
 
 async def test_deaths_after_a_long_life_are_never_too_many(
