@@ -101,7 +101,8 @@ class KubernetesApi:
     """One client of the Kubernetes API. Connecting is lazy: a service starts while the cluster is away.
 
     Every method raises ClusterUnavailable when no answer came, and StatusError for one that is an error. Credentials
-    that were refused are read anew, once a call: exec plugins and tokens in files renew them.
+    that were refused are read anew, once a call: exec plugins and tokens in files renew them. So is the cluster's
+    certificate authority after a call that found no server it trusts.
 
     Args:
         kubeconfig: Path; None: the service account of the pod this runs in.
@@ -279,7 +280,11 @@ class KubernetesApi:
 
     async def _send(self, method: str, path: str, query: Query, body: Any, limits: aiohttp.ClientTimeout) -> Any:
         api = await self._open()
-        response = await _request(api, method, path, query=query, body=body, limits=limits)
+        try:
+            response = await _request(api, method, path, query=query, body=body, limits=limits)
+        except aiohttp.ClientSSLError:
+            await self._retire(api)  # the cluster's authority may be another by now, and the next call reads it
+            raise
         if response.status == _UNAUTHORIZED:
             # the call had no effect
             _leave(response.response)

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -52,8 +53,59 @@ class _LastingClient(Client):
         await super()._connect_to_server(s)
 
 
+class _Authorities:
+    """Whom connections trust. The file is read again when it is another: certificate authorities have an end, too.
+
+    Args:
+        ca_file: In PEM; None: the machine's own.
+
+    Raises:
+        SettingsError: It is of no use now. Later the last one that was is used on.
+    """
+
+    def __init__(self, ca_file: str | None) -> None:
+        self._file = ca_file
+        self._read_at = _version_of(ca_file)
+        try:
+            self._context = ssl.create_default_context(cafile=ca_file)
+        except OSError as error:
+            raise SettingsError(f"GPUDEV_NATS_CA_FILE cannot be read: {type(error).__name__}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """For a connection that is made now."""
+        version = _version_of(self._file)
+        if version != self._read_at:
+            try:
+                self._context = ssl.create_default_context(cafile=self._file)
+                self._read_at = version
+            except OSError as error:
+                log.warning("broker_authorities_kept", error=type(error).__name__)
+        return self._context
+
+
+def _version_of(file: str | None) -> tuple[int, int, int] | None:
+    """Of a file's content; None: it is not there, or none is meant."""
+    try:
+        state = None if file is None else Path(file).stat()
+    except OSError:
+        return None
+    return None if state is None else (state.st_ino, state.st_size, state.st_mtime_ns)
+
+
 class _TlsClient(_LastingClient):
-    """Never says a password to a server that offers no TLS, where nats-py would go on in clear."""
+    """Never says a password to a server that offers no TLS, where nats-py would go on in clear.
+
+    Args:
+        authorities: Asked at each connect.
+    """
+
+    def __init__(self, authorities: _Authorities) -> None:
+        super().__init__()
+        self._authorities = authorities
+
+    async def _connect_to_server(self, s: Any) -> None:
+        self.options["tls"] = self._authorities.context()
+        await super()._connect_to_server(s)
 
     def _connect_command(self) -> bytes:
         if not self._server_info.get("tls_required"):
@@ -185,7 +237,7 @@ class Broker:
             return await jetstream.add_stream(self.stream)
 
     async def _connect(self) -> Client:
-        client = _LastingClient() if self._tls is None else _TlsClient()
+        client = _LastingClient() if self._tls is None else _TlsClient(self._tls)
         try:
             await client.connect(**self._options())
         except BaseException:
@@ -210,7 +262,7 @@ class Broker:
             "error_cb": self._note_error,
             "disconnected_cb": self._note_disconnect,
             "reconnected_cb": self._connected,
-            **({} if self._tls is None else {"tls": self._tls}),
+            **({} if self._tls is None else {"tls": self._tls.context()}),
             **({} if self._user is None else {"signature_cb": self._user.sign, "user_jwt_cb": self._user.jwt}),
         }
 
@@ -237,14 +289,11 @@ class Broker:
         log.warning("broker_disconnected")
 
 
-def _tls(servers: list[str], ca_file: str | None) -> ssl.SSLContext | None:
+def _tls(servers: list[str], ca_file: str | None) -> _Authorities | None:
     """None: whether there is TLS is the server's to say."""
     if ca_file is None and not any(server.strip().startswith("tls://") for server in servers):
         return None
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise SettingsError(f"GPUDEV_NATS_CA_FILE cannot be read: {type(error).__name__}") from error
+    return _Authorities(ca_file)
 
 
 def _user(credentials_file: str | None) -> UserCredentials | None:

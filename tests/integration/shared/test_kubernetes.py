@@ -1,6 +1,7 @@
 """The client of Kubernetes, on the simulator, and through a proxy that fails as it is told to."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from deploy.local.cluster.pki import ensure_identity
 from shared.kubernetes import ClusterUnavailable, KubernetesApi, StatusError, WatchEvent
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy, is_watch
 from tests.support.servers import ClusterSimulator
@@ -194,6 +196,24 @@ async def test_a_kubeconfig_that_is_not_there_or_half_written_is_an_outage(tmp_p
     with pytest.raises(ClusterUnavailable):
         await api.call("GET", MAPS, model=Thing)
     await api.close()
+
+
+async def test_a_certificate_authority_that_is_replaced_is_read_anew(
+    cluster_simulator: ClusterSimulator, tmp_path: Path
+) -> None:
+    good, file = cluster_simulator.kubeconfig.read_bytes(), tmp_path / "kubeconfig"
+    config = msgspec.json.decode(good)
+    stranger = ensure_identity(tmp_path / "pki").ca.read_bytes()
+    config["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(stranger).decode()
+    file.write_bytes(msgspec.json.encode(config))
+    api = KubernetesApi(str(file))
+    try:
+        with pytest.raises(ClusterUnavailable):
+            await api.call("GET", MAPS, model=msgspec.Raw)
+        file.write_bytes(good)
+        await api.call("GET", MAPS, model=msgspec.Raw)
+    finally:
+        await api.close()
 
 
 async def test_refused_credentials_are_read_anew(api: KubernetesApi, proxy: FaultProxy) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -153,6 +154,22 @@ async def test_the_broker_is_reached_over_tls_and_no_other_is(servers: TlsServer
         await asyncio.wait_for(good.ensure_stream(), 60)
         assert not stranger.connected
         assert not other_name.connected
+
+
+async def test_authorities_that_are_replaced_count_at_the_next_connect(servers: TlsServers, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    write_private(file, servers.authority.read_text())
+    broker = Broker(servers.nats_url("disks"), name="replaced", inbox="_INBOX.disks", ca_file=str(file))
+    async with running(broker.run):
+        await eventually(lambda: broker.connected, "the broker is connected")
+        client = broker.client
+        write_private(file, servers.stranger.read_text())
+        await client.force_reconnect()
+        await eventually(lambda: isinstance(client.last_error, ssl.SSLError), "the server is none that is trusted now")
+        assert not broker.connected
+        write_private(file, "half of a fi")
+        write_private(file, servers.authority.read_text())
+        await eventually(lambda: broker.connected, "the server is trusted again")
 
 
 async def test_no_password_is_said_to_a_broker_without_tls() -> None:
