@@ -11,6 +11,7 @@ from tests.support.jobs import Client, JobsWorld, cluster_faults, new_disk_claim
 from tests.support.promises import Stopwatch
 from tests.support.tools_pods import key_pages
 
+pytestmark = pytest.mark.timeout(240)
 TALKS = "echo one; trap 'exit 0' TERM; while :; do sleep 0.05; done"
 DELETED_WITHIN_SECONDS = 15.0
 

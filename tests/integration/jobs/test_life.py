@@ -1,6 +1,7 @@
 """The life of a job on a cluster, with capacity played by the test."""
 
 from argparse import Namespace
+from datetime import datetime
 from uuid import UUID, uuid4
 
 import msgspec
@@ -329,7 +330,7 @@ async def test_what_no_job_has_is_left_alone_and_counted_by_a_sweep_that_only_re
     (orphan,) = [one for one in shown["orphans"] if one["name"] == "gpu-dev-unknown"]
     assert list(orphan) == ["kind", "name", "finding", "message", "job_id", "since"]
     assert (orphan["kind"], orphan["finding"], orphan["job_id"]) == ("secrets", "orphan", str(stranger))
-    assert orphan["since"] <= shown["looked_at"]
+    assert datetime.fromisoformat(orphan["since"]) <= datetime.fromisoformat(shown["looked_at"])
     assert "GPUDEV_SWEEP is report" in orphan["message"]
     assert shown["total"] == len(shown["orphans"])
     async with world.service("alice", sweep="report") as user:

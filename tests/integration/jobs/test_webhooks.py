@@ -34,7 +34,7 @@ from tests.support.harness import eventually
 from tests.support.http_server import serving
 from tests.support.jobs import Client, JobsWorld, later
 
-LOCAL = "127.0.0.0/8"
+LOCAL = "127.0.0.0/8, ::1/128"
 
 
 @pytest.fixture
