@@ -1,5 +1,6 @@
 """Fixtures of every tier."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.support.servers", "tests.support.harness"]
+
+# what a machine says of its own terminal would colour, or wrap, what programs print for a test
+for variable in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
 
 # how long an example takes depends on what else the machine does
 settings.register_profile("gpudev", deadline=None)
