@@ -25,9 +25,13 @@ async def begin_purges(context: Context, *, now: datetime) -> int:
     """
     rows = await context.database.fetch_all(storage.disks.DUE_PURGES, now=now, limit=_AT_ONCE)
     begun = 0
-    for row in rows:
+
+    async def begin(disk_id: UUID) -> None:
+        nonlocal begun
         async with context.database.transaction() as tx:
-            begun += await _begin_purge(tx, context, row["id"], now)
+            begun += await _begin_purge(tx, context, disk_id, now)
+
+    await each_in_turn(partial(begin, row["id"]) for row in rows)
     return begun
 
 

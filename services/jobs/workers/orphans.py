@@ -1,11 +1,14 @@
 """Finds pods, services and secrets of ours that no job has, counts them, and deletes them if it may."""
 
+from functools import partial
+
 import structlog
 
 from services.jobs.adapters.kubernetes import CALL_SECONDS, KINDS, Cluster
 from services.jobs.context import Context
 from services.jobs.domain.pod import Meta
 from services.jobs.operations.orphans import delete_orphan, find_orphans
+from shared.background import each_in_turn
 from shared.leader_lock import leader_loop
 from shared.leased_worker import Budget
 from shared.metrics import ORPHANS
@@ -48,21 +51,24 @@ class OrphanSweeper:
     async def sweep(self) -> None:
         """One search over all kinds; what cannot be deleted now is found again.
 
-        Each kind has its own time: one whose deletions hang leaves the others theirs.
+        Each kind has its own time and fails by itself: one whose deletions hang, or that may not be listed, leaves the
+        others theirs.
         """
-        for kind in KINDS:
-            budget = Budget(_KIND_SECONDS)
-            async with budget.call(_LIST_SECONDS):
-                orphans = await find_orphans(self._context, self._cluster, kind)
-            ORPHANS.labels(kind).set(len(orphans))
-            if self._context.settings.sweep == "report":
-                _report(kind, orphans)
-                continue
-            for meta in orphans:
-                if budget.left_seconds < _DELETION_SECONDS:
-                    log.warning("orphans_left_for_later", kind=kind)
-                    break
-                await delete_orphan(self._context, self._cluster, kind, meta)
+        await each_in_turn(partial(self._sweep_kind, kind) for kind in KINDS)
+
+    async def _sweep_kind(self, kind: str) -> None:
+        budget = Budget(_KIND_SECONDS)
+        async with budget.call(_LIST_SECONDS):
+            orphans = await find_orphans(self._context, self._cluster, kind)
+        ORPHANS.labels(kind).set(len(orphans))
+        if self._context.settings.sweep == "report":
+            _report(kind, orphans)
+            return
+        for meta in orphans:
+            if budget.left_seconds < _DELETION_SECONDS:
+                log.warning("orphans_left_for_later", kind=kind)
+                break
+            await delete_orphan(self._context, self._cluster, kind, meta)
 
 
 def _report(kind: str, orphans: list[Meta]) -> None:

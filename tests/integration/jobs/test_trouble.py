@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
 from aiohttp import web
 
+from services.jobs.adapters.kubernetes import Cluster, ClusterUnavailable
+from services.jobs.workers.orphans import OrphanSweeper
 from tests.support.fault_proxy import Fault, FaultProxy, fault_proxy
 from tests.support.harness import eventually
 from tests.support.jobs import Client, JobsWorld, body, job_of, kube, new_disk_claimed, until_status
@@ -211,3 +213,26 @@ async def test_a_running_job_whose_service_cannot_be_made_again_says_so(world: J
             return (await job_of(client, job_id))["node_port"] is not None
 
         await eventually(reachable, "it has an address again")
+
+
+async def test_a_kind_that_may_not_be_listed_leaves_the_sweep_of_the_others(
+    world: JobsWorld, proxy: FaultProxy
+) -> None:
+    stranger = uuid4()
+    meta = {
+        "name": "gpu-dev-forsaken",
+        "labels": {"app.kubernetes.io/managed-by": "gpudev", "gpudev/job-id": str(stranger), "gpudev/epoch": "1"},
+    }
+    await world.cluster.ensure_secret({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+
+    def refuse(request: web.Request) -> Fault | None:
+        return Fault(status=403, reason="Forbidden") if request.path.endswith("/services") else None
+
+    proxy.rule = refuse
+    cluster = Cluster(kubeconfig=str(proxy.kubeconfig), namespace=world.settings.namespace)
+    try:
+        with pytest.raises(ClusterUnavailable):
+            await OrphanSweeper(world.context(), cluster).sweep()
+    finally:
+        await cluster.close()
+    assert await world.objects(stranger) == []
