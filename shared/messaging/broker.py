@@ -46,6 +46,12 @@ class _LastingClient(Client):
         await self._error_cb(error)
         await self._process_op_err(error)
 
+    async def _select_next_server(self) -> None:
+        # addresses that servers have told of, such as of their pods, are of no use for ever: those that did not answer
+        # are forgotten, and are told of again when they do
+        self._server_pool = [one for one in self._server_pool if not (one.discovered and one.reconnects)]
+        await super()._select_next_server()
+
     async def _connect_to_server(self, s: Any) -> None:
         if self._transport is not None:
             # of an attempt that failed, which nats-py leaves open
