@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -46,10 +47,17 @@ _stand_ins: dict[str, str] = {}
 
 
 class ServerProcess:
-    """A program under the control of a test: it can be stopped, killed and started again on the same port."""
+    """A program under the control of a test: it can be stopped, killed and started again on the same port.
 
-    def __init__(self, part: Part) -> None:
+    Args:
+        part: What runs.
+        lasts: Beyond the test. Then it is to be started in this thread: on Linux it ends with the one that has started
+            it, as those of `asyncio.to_thread` do at the end of a test.
+    """
+
+    def __init__(self, part: Part, *, lasts: bool = False) -> None:
         self._part = part
+        self._thread = threading.current_thread() if lasts else None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,6 +80,7 @@ class ServerProcess:
         """Start it and return when it serves; does nothing if it runs."""
         if self.running:
             return
+        assert self._thread in {None, threading.current_thread()}, "it would end with this thread"
         self._process = parts.spawn(self._part)
         try:
             parts.await_ready(self._process, self._part)
@@ -334,7 +343,7 @@ def cluster_simulator(server_directory: Path) -> Iterator[ClusterSimulator]:
 
 
 def _running(part: Part, wrap: Callable[[ServerProcess], _Server]) -> Iterator[_Server]:
-    process = ServerProcess(part)
+    process = ServerProcess(part, lasts=True)
     process.start()
     try:
         yield wrap(process)
