@@ -46,6 +46,17 @@ class _LastingClient(Client):
         await self._error_cb(error)
         await self._process_op_err(error)
 
+    async def _attempt_reconnect(self) -> None:
+        while True:
+            try:
+                await super()._attempt_reconnect()
+            except Exception as error:  # noqa: BLE001 - nats-py goes on trying after some errors, and ends after others
+                await self._error_cb(error)
+                self._status = Client.RECONNECTING
+                await asyncio.sleep(_RECONNECT_SECONDS)
+            else:
+                return
+
     async def _select_next_server(self) -> None:
         # addresses that servers have told of, such as of their pods, are of no use for ever: those that did not answer
         # are forgotten, and are told of again when they do
