@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
@@ -257,16 +258,19 @@ async def test_keys_that_differ_each_time_are_asked_about_so_many_times_and_no_m
     good = {"X-Forwarded-For": "198.51.100.7"}
     assert (await client.get("/v1/disks/things/a", headers=good)).status_code == 200
 
+    began = time.monotonic()
     answers = [
         await client.get("/v1/disks/things/a", headers={**good, "Authorization": f"Bearer {new_api_key().text}"})
         for _ in range(FAILED_KEYS + 10)
     ]
+    given_back = (time.monotonic() - began) * FAILED_KEYS / 60
 
     statuses = [answer.status_code for answer in answers]
     assert statuses[:FAILED_KEYS] == [401] * FAILED_KEYS
-    assert set(statuses[FAILED_KEYS + 1 :]) == {429}
-    assert int(answers[-1].headers["retry-after"]) > 0
-    assert len(set(asked)) <= FAILED_KEYS + 2
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) <= FAILED_KEYS + 1 + given_back
+    assert int(answers[statuses.index(429)].headers["retry-after"]) > 0
+    assert len(set(asked)) <= FAILED_KEYS + 2 + given_back
     malformed = await client.get("/v1/disks/things/a", headers={**good, "Authorization": "Bearer x"})
     elsewhere = {"X-Forwarded-For": "198.51.100.8", "Authorization": f"Bearer {OTHER.text}"}
     assert malformed.status_code == 401
