@@ -62,25 +62,24 @@ class Owners:
         unknown = {one.job_id for _, one in addressed if one.job_id is not None and self._learn(one) is None}
         if unknown:
             await self._look_up(unknown)
-        return [
+        heard = [
             FeedEvent(event.position, channels, event.body)
             for event, one in addressed
             if (channels := channels_of(one, self._known))
         ]
+        # only now: among those that were learned first may be owners of these events
+        while len(self._known) > _MAX_OWNERS:
+            del self._known[next(iter(self._known))]
+        return heard
 
     def _learn(self, one: Addressed) -> int | None:
         if one.user_id is not None and one.job_id is not None:
-            self._remember(one.job_id, one.user_id)
+            self._known[one.job_id] = one.user_id
         return self._known.get(one.job_id) if one.job_id is not None else None
 
     async def _look_up(self, job_ids: set[UUID]) -> None:
         for row in await self._context.database.fetch_all(storage.owners.OWNERS, job_ids=list(job_ids)):
-            self._remember(row["id"], row["user_id"])
-
-    def _remember(self, job_id: UUID, user_id: int) -> None:
-        if len(self._known) >= _MAX_OWNERS:
-            del self._known[next(iter(self._known))]
-        self._known[job_id] = user_id
+            self._known[row["id"]] = row["user_id"]
 
 
 class EventReader:

@@ -12,19 +12,21 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
 
 from gpudev.client import AsyncClient, Client
 from gpudev.models import Event
 from services.jobs.domain.event_channels import Topic
-from services.jobs.operations.stream_events import EventReader
+from services.jobs.operations import stream_events
+from services.jobs.operations.stream_events import EventReader, Owners
 from shared.contracts.auth import Identity, KeyRevoked
 from shared.contracts.capacity import AvailabilityChanged, JobQueued
 from shared.contracts.disks import DiskReleased
-from shared.contracts.events import STREAM
+from shared.contracts.events import STREAM, CloudEvent, EventData, event_subject
 from shared.errors import BrokerUnavailable
 from shared.messaging.outbox import oldest_unpublished
-from shared.messaging.stream_reader import Position
+from shared.messaging.stream_reader import Position, StoredEvent
 from tests.support.event_streams import Follower, expiring, following, jobs_replica, keys_checked, sent, tell
 from tests.support.harness import eventually, running
 from tests.support.jobs import JobsWorld, body, later
@@ -449,3 +451,30 @@ async def test_the_client_goes_on_over_a_restart_of_the_service(world: JobsWorld
             return list(islice(client.follow_events(last_event_id=taken[1].last_id), 2))
 
     assert await asyncio.to_thread(take_two) == taken[2:]
+
+
+async def test_an_owner_who_was_learned_long_ago_hears_of_their_job_beside_new_ones(
+    world: JobsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_events, "_MAX_OWNERS", 1)  # after 50,000 jobs each new one has an old one forgotten
+    owners, old, new = Owners(world.context()), uuid4(), uuid4()
+    await owners.assign([stored(expiring(old, 1))])
+    # what capacity says of a job does not name its owner, and this one's row is gone by now
+    heard = await owners.assign([stored(JobQueued(job_id=old, gpu_type="h100", position=1)), stored(expiring(new, 2))])
+    assert [event.channels & {"jobs:1", "jobs:2"} for event in heard] == [{"jobs:1"}, {"jobs:2"}]
+    (later_on,) = await owners.assign([stored(JobQueued(job_id=old, gpu_type="h100", position=2))])
+    assert "jobs:1" not in later_on.channels
+
+
+def stored(data: EventData) -> StoredEvent:
+    event = CloudEvent(
+        id=uuid4(),
+        source=f"/gpudev/{data.DOMAIN}",
+        type=data.type_name(),
+        subject=data.entity_id,
+        time=later(),
+        sequence=1,
+        messageid=1,
+        data=msgspec.Raw(msgspec.json.encode(data)),
+    )
+    return StoredEvent(1, event_subject(data), b"", b"", msgspec.json.encode(event))
