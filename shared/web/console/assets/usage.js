@@ -78,8 +78,7 @@ export class UsageView extends View {
     const of = (day, type) => sums.get(`${day} ${type}`) ?? 0;
     const most = Math.max(...days.map((day) => types.reduce((sum, type) => sum + of(day, type), 0)));
     const step = niceStep(most / 4);
-    // of what was used for the fraction of a second the answer says 0 hours
-    const top = Math.max(Math.ceil(most / step), 1) * step;
+    const top = Math.ceil(most / step) * step;
     // as wide as there is room for, so that its letters are never smaller than they are meant to be
     const width = Math.min(WIDEST, Math.max(280, document.getElementById("main").clientWidth - 24));
     const scale = (HEIGHT - BOTTOM - 8) / top;
