@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 RETENTION = timedelta(days=7)
 _ACK_SECONDS = 5.0
+_PUBLISH_SECONDS = 20.0
+"""For a batch."""
+_TURN_SECONDS = 600.0
+"""With the preparation of a refill in it: a hundred thousand events take a second."""
 _CHECK_PERIOD = timedelta(seconds=5)
 _AT_ONCE = datetime.min.replace(tzinfo=UTC)
 _published = Counter("gpudev_outbox_published", "Events published")
@@ -64,11 +68,26 @@ _NEWEST_PUBLISHED = Statement(
     .order_by(outbox.c.stream_sequence.desc())
     .limit(1)
 )
-_UNPUBLISH = Statement(
-    sa.update(outbox)
-    .where(outbox.c.published_at > sa.bindparam("since"))
-    .values(published_at=None, stream_sequence=None)
+_some_published = (
+    sa.select(outbox.c.id)
+    .where(outbox.c.id > sa.bindparam("after", type_=sa.BigInteger), outbox.c.published_at > _since)
+    .order_by(outbox.c.id)
+    .limit(sa.bindparam("most", type_=sa.BigInteger))
+    .cte("some")
 )
+_unpublished = (
+    sa.update(outbox)
+    .where(outbox.c.id == sa.any_(sa.func.array(sa.select(_some_published.c.id).scalar_subquery())))
+    .values(published_at=None, stream_sequence=None)
+    .cte("unpublished")
+)
+_UNPUBLISH = Statement(
+    sa.select(sa.func.count().label("events"), sa.func.max(_some_published.c.id).label("last"))
+    .select_from(_some_published)
+    .add_cte(_unpublished)
+)
+_UNPUBLISHED_AT_ONCE = 10_000
+"""Events: a week of a large lab has millions, and a statement has ten seconds."""
 _PURGE = delete_some(outbox, outbox.c.published_at < sa.bindparam("before"))
 _SEEN = Statement(sa.select(stream_seen.c.created).where(stream_seen.c.stream == STREAM))
 _FORGET_SEEN = Statement(sa.delete(stream_seen))
@@ -113,7 +132,12 @@ class Relay:
         self._refused = 0
         """Events of the last turn that the stream did not acknowledge."""
         self.loop = Loop(
-            "outbox_relay", self._turn, period_seconds=1.0, pause_seconds=0.01, turn_seconds=20.0, stale_seconds=15.0
+            "outbox_relay",
+            self._turn,
+            period_seconds=1.0,
+            pause_seconds=0.01,
+            turn_seconds=_TURN_SECONDS,
+            stale_seconds=15.0,
         )
         broker.on_connect(self._after_connect)
 
@@ -142,6 +166,10 @@ class Relay:
         if now >= self._next_check:
             await self._check_stream(jetstream, now)
             self._next_check = now + _CHECK_PERIOD
+        async with asyncio.timeout(_PUBLISH_SECONDS):
+            return await self._publish_some(jetstream, now)
+
+    async def _publish_some(self, jetstream: JetStreamContext, now: datetime) -> bool:
         woken, self._woken = self._woken, False
         # at rest one statement a turn is enough to see what another replica may have left
         if not woken and not await self._database.fetch_value(_ANY_UNPUBLISHED):
@@ -235,9 +263,20 @@ class Relay:
             await transaction.execute(_FORGET_SEEN)
             await transaction.execute(_SEE, created=created)
             if lost_at is not None:
-                count = await transaction.execute(_UNPUBLISH, since=lost_at - RETENTION)
+                # in one transaction: what is not marked yet must not be overtaken by what is
+                count = await self._unpublish(transaction, lost_at - RETENTION)
                 _republished.inc(count)
                 log.error("stream_lost_events", publishing_again=count)
+
+    async def _unpublish(self, transaction: Transaction, since: datetime) -> int:
+        """How many events are to be published again."""
+        count = after = 0
+        while True:
+            (some,) = await transaction.fetch_all(_UNPUBLISH, since=since, after=after, most=_UNPUBLISHED_AT_ONCE)
+            if not some["events"]:
+                return count
+            count, after = count + some["events"], some["last"]
+            log.info("stream_refill_prepared", events=count)
 
 
 def _give_up(jetstream: JetStreamContext) -> None:

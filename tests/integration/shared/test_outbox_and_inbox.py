@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from prometheus_client import REGISTRY
 
 from shared.contracts.events import DEAD_LETTER_ROOT, STREAM
 from shared.database import Statement
@@ -191,6 +192,64 @@ async def test_every_event_reaches_the_inbox_once_though_the_stream_was_wiped(
             await eventually(lambda: len(harness.seen) >= 3, "every event")
             await eventually(harness.all_published, "all marked")
     assert sorted(harness.seen) == [("after", 1), ("unread", 1), ("while it is away", 1)]
+
+
+_MANY_PUBLISHED = Statement(
+    sa.text(
+        "INSERT INTO outbox (event_id, type, subject, entity_id, entity_version, occurred_at, data, published_at, "
+        "stream_sequence) SELECT gen_random_uuid(), type, subject, entity_id, entity_version, occurred_at, data, "
+        "now(), 0 FROM outbox, generate_series(1, 36_000)"
+    )
+)
+_MARKED_SLOWLY = (
+    Statement(
+        sa.text(
+            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$"
+        )
+    ),
+    # a second for 3,000 events
+    Statement(
+        sa.text(
+            "CREATE TRIGGER slowly BEFORE UPDATE ON outbox FOR EACH ROW "
+            "WHEN (NEW.published_at IS NULL AND OLD.id % 3000 = 0) EXECUTE FUNCTION slowly()"
+        )
+    ),
+)
+_MARKED_AS_EVER = Statement(sa.text("DROP FUNCTION slowly CASCADE"))
+_STATES = Statement(
+    sa.text("SELECT count(*) FILTER (WHERE published_at IS NULL) AS waiting, count(*) AS all FROM outbox")
+)
+
+
+def _published_again() -> float:
+    return REGISTRY.get_sample_value("gpudev_outbox_republished_total") or 0.0
+
+
+async def test_a_stream_is_filled_again_from_an_outbox_that_no_single_statement_could_mark(
+    harness: Harness, nats_server: NatsServer
+) -> None:
+    """A table of millions of events, or a slow disk, takes longer than a statement may."""
+    async with running(harness.relay.loop.run):
+        await harness.publish("before")
+        await eventually(harness.all_published, "acknowledged")
+    before = _published_again()
+    await harness.database.execute(_MANY_PUBLISHED)
+    for statement in _MARKED_SLOWLY:
+        await harness.database.execute(statement)
+    try:
+        nats_server.wipe_store()
+        nats_server.process.start()
+        async with running(harness.relay.loop.run):
+
+            async def marked() -> bool:
+                counts = await harness.database.fetch_one(_STATES)
+                return counts is not None and counts["waiting"] > 0
+
+            await eventually(marked, "events wait to be published again")
+            assert _published_again() - before == 36_001, "what is not marked yet would be overtaken"
+    finally:
+        await harness.database.execute(_MARKED_AS_EVER)
 
 
 async def test_changes_are_accepted_while_the_broker_is_away(harness: Harness, nats_server: NatsServer) -> None:
