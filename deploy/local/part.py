@@ -165,13 +165,16 @@ def bound_log(log: Path, *, most_bytes: int = MOST_LOG_BYTES) -> None:
     """Begin a log anew that has become too large, and keep what it was beside it, in place of what was kept before.
 
     The file stays the same, since its part has it open, and appends: lines of the moment between the copy and the
-    emptying are lost.
+    emptying are lost. On a full disk nothing is kept of it.
     """
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > most_bytes:
             kept = log.with_name(f"{log.name}.1")
-            shutil.copyfile(log, kept)
-            kept.chmod(0o600)
+            try:
+                shutil.copyfile(log, kept)
+                kept.chmod(0o600)
+            except OSError:
+                kept.unlink(missing_ok=True)
             os.truncate(log, 0)
 
 

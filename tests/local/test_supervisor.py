@@ -186,6 +186,14 @@ def test_a_log_that_becomes_too_large_begins_anew_and_its_part_writes_on(tmp_pat
     bound_log(tmp_path / "none.log")
 
 
+def test_a_log_that_a_full_disk_cannot_keep_is_emptied_all_the_same(tmp_path: Path) -> None:
+    log, kept = tmp_path / "one.log", tmp_path / "one.log.1"
+    log.write_text("too much")
+    kept.symlink_to("/dev/full")
+    bound_log(log, most_bytes=4)
+    assert (log.read_bytes(), kept.is_symlink()) == (b"", False)
+
+
 async def test_deaths_after_a_long_life_are_never_too_many(
     make_part: Callable[..., Part], lines: list[str], tmp_path: Path
 ) -> None:
