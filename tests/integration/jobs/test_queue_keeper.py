@@ -64,7 +64,7 @@ async def test_a_job_without_a_place_is_told_again_as_it_was(jobs_without_cluste
 async def test_it_is_told_with_its_priority_and_past_its_earlier_leases(jobs_without_cluster: JobsWorld) -> None:
     """Also when the event of its priority is so old that it is forgotten."""
     world = jobs_without_cluster
-    async with world.service(**QUICK) as client, world.service("olga") as operator:
+    async with world.service(**QUICK) as client, world.service("olga", **QUICK) as operator:
         job_id, plain = await world.submit(client), await world.submit(client)
         for priority in (3, 7):
             answer = await operator.post(f"/v1/jobs/{job_id}/priority", json={"priority": priority})

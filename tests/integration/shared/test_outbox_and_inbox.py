@@ -226,6 +226,7 @@ def _published_again() -> float:
     return REGISTRY.get_sample_value("gpudev_outbox_republished_total") or 0.0
 
 
+@pytest.mark.long
 async def test_a_stream_is_filled_again_from_an_outbox_that_no_single_statement_could_mark(
     harness: Harness, nats_server: NatsServer
 ) -> None:
